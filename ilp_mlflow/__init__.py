@@ -1,0 +1,50 @@
+"""Which fine-tuning samples did the model not learn, since when, why, and what fixes it."""
+
+from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
+from ilp_mlflow.plugin import Batch, Context, Diagnostic, History, Mitigation, Probe, Schedule
+from ilp_mlflow.types import (
+    Checkpoint,
+    Diagnosis,
+    Evidence,
+    Exchange,
+    Exposure,
+    Message,
+    Outcome,
+    Plan,
+    Report,
+    Sample,
+    Score,
+    Stage,
+    Value,
+    Verdict,
+)
+
+__all__ = [
+    "Batch",
+    "Checkpoint",
+    "ConfigError",
+    "Context",
+    "DatasetError",
+    "Diagnosis",
+    "Diagnostic",
+    "Evidence",
+    "Exchange",
+    "Exposure",
+    "History",
+    "IlpError",
+    "Message",
+    "Mitigation",
+    "ModelError",
+    "Outcome",
+    "Plan",
+    "PluginError",
+    "Probe",
+    "Report",
+    "Sample",
+    "Schedule",
+    "Score",
+    "Stage",
+    "TrackingError",
+    "Value",
+    "Verdict",
+]

@@ -1,0 +1,294 @@
+"""The `ilp` command: parse, call, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ilp_mlflow.errors import ConfigError, IlpError, StepFailed
+
+RUN_ID = click.option("--run-id", default="", help="MLflow run of the experiment (default: its newest).")
+SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
+MODEL = click.option("--model", default="", help="Model in place of the experiment's: Hub id, folder or MLflow URI.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
+
+
+class _Group(click.Group):
+    """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except IlpError as error:
+            code, text = 2, str(error)
+        except click.UsageError as error:
+            context = error.ctx.command_path if error.ctx else "ilp"
+            code, text = 2, f"{error.format_message()}; see '{context} --help'"
+        except click.ClickException as error:
+            code, text = 2, error.format_message()
+        except StepFailed as error:
+            code, text = 3, str(error)
+        except (KeyboardInterrupt, click.Abort):
+            code, text = 130, "interrupted; what was finished is in MLflow, and the run is marked KILLED"
+        except Exception:
+            traceback.print_exc()
+            code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
+        print(f"ilp: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ilp-mlflow")
+def main() -> None:
+    """Find the fine-tuning samples a model did not learn, since when, why, and what fixes it."""
+
+
+def _experiment_command(name: str, *options: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that takes EXPERIMENT and --json besides its own options."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        decorated: Any = JSON(function)
+        for option in reversed(options):
+            decorated = option(decorated)
+        decorated = click.argument("experiment", type=click.Path(path_type=Path))(decorated)
+        return main.command(name)(decorated)
+
+    return decorate
+
+
+LAUNCH = click.option("--launch", default="", help="'inline', or 'project' for one MLflow project run per stage.")
+
+
+@_experiment_command("run", MODEL, SEED, LAUNCH)
+def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+    """Train every stage, score, diagnose, mitigate, report."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _quiet()
+    from ilp_mlflow import pipeline
+
+    _print_report(pipeline.run(config_, experiment), as_json)
+
+
+@_experiment_command("train", MODEL, SEED, LAUNCH)
+def train_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+    """Train and register every stage."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _quiet()
+    from ilp_mlflow import pipeline, tracking
+
+    run_id = pipeline.train(config_, experiment)
+    checkpoints = [c.model_dump() for c in tracking.read_checkpoints(run_id)]
+    lines = [f"{c['name']:<20} {c['model_uri']}" for c in checkpoints]
+    _print({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *_links(run_id)]), as_json)
+
+
+@_experiment_command(
+    "stage",
+    click.option("--stage", required=True, help="Name of the stage."),
+    click.option("--model", default="", help="Model to start from (default: newest version of the stage before)."),
+    click.option("--data", default="", help="Data file in place of the stage's."),
+    SEED,
+    click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
+)
+def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str, as_json: bool) -> None:
+    """Train and register one stage, from a parent model to a new version."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
+    _quiet()
+    from ilp_mlflow import tracking
+    from ilp_mlflow.stage import run_stage
+
+    child = run_stage(config_, stage, model or None, run_id or None)
+    uri = tracking.read_checkpoints(child)[-1].model_uri
+    _print({"run_id": child, "model_uri": uri}, "\n".join([uri, *_links(child)]), as_json)
+
+
+@_experiment_command("diagnose", RUN_ID)
+def diagnose_command(experiment: Path, run_id: str, as_json: bool) -> None:
+    """Score and judge the samples of a trained experiment, and say why some failed."""
+    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: pipeline.diagnose(config_, found))
+
+
+@_experiment_command("mitigate", RUN_ID)
+def mitigate_command(experiment: Path, run_id: str, as_json: bool) -> None:
+    """Try the experiment's mitigations, each in a child run."""
+    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: pipeline.mitigate(config_, found))
+
+
+@_experiment_command("report", RUN_ID)
+def report_command(experiment: Path, run_id: str, as_json: bool) -> None:
+    """Show and log the report of a diagnosed experiment."""
+    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: None)
+
+
+def _on_run(experiment: Path, run_id: str, as_json: bool, verb: Callable[[Any, Any, str], object]) -> None:
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment)
+    _quiet()
+    from ilp_mlflow import pipeline, tracking
+
+    tracking.connect(config_.tracking, config_.name)
+    found = tracking.find_parent(config_.name, run_id or None)
+    verb(pipeline, config_, found)
+    _print_report(pipeline.make_report(config_, found), as_json)
+
+
+@main.command("score")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    required=True,
+    metavar="NAME=URI",
+    help="A model to score under; the first is the base.",
+)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet file, or data set folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@click.option("--preset", default="default", help="'default' or 'paper'.")
+@click.option("--options", default="3", help="Wrong options drawn for a sample that gives none.")
+@click.option("--dtype", default="float32", help="'float32' or 'bfloat16'.")
+@click.option("--device", default="auto", help="'auto', 'cpu', 'cuda', ...")
+@SEED
+@JSON
+def score_command(checkpoints: tuple[str, ...], data: Path, out: Path, seed: str, as_json: bool, **scoring: str) -> None:
+    """Score samples under models trained anywhere; no experiment needed."""
+    from ilp_mlflow import config, dataset
+
+    locations = dict(_named(c) for c in checkpoints)
+    if len(locations) < len(checkpoints):
+        raise ConfigError("--checkpoint: a name is given twice; use NAME=URI with a name of its own for each")
+    if out.suffix != ".parquet" or not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
+    options = config.parameters(config.ScoringConfig, scoring)
+    samples = dataset.load("data", config.DataConfig(path=str(data)))
+    number = config.parameters(config.Seed, {"seed": seed} if seed else {}).seed
+    _quiet()
+    import pyarrow.parquet as pq
+
+    from ilp_mlflow import models, pipeline, verdict
+
+    models.pick_device(options.device)
+    scores = pipeline.score(samples, locations, options, number)
+    pq.write_table(scores, out)
+    shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset)["data"]
+    lines = [f"{name:<20} {share:6.1%} learned" for name, share in shares.items()]
+    document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares}
+    _print(document, "\n".join([*lines, f"{len(samples)} samples, scores in {out}"]), as_json)
+
+
+@main.command("stages")
+@click.argument("experiment", required=False, default="")
+@JSON
+def stages_command(experiment: str, as_json: bool) -> None:
+    """List registered stages and their lineage; EXPERIMENT is a name or an experiment file."""
+    from ilp_mlflow import config
+
+    tracking_config, name = config.TrackingConfig(), experiment or None
+    if experiment.endswith((".yaml", ".yml")):
+        read = config.read(experiment)
+        tracking_config, name = read.tracking, read.name
+    _quiet()
+    from ilp_mlflow import tracking
+
+    tracking.point(tracking_config)
+    rows = tracking.lineage(name)
+    lines = [
+        f"{r['uri']:<40} from {r['parent']}  (base {r['base']}, data {str(r['data_digest'])[:12]}, run {r['run_id']})" for r in rows
+    ]
+    _print(rows, "\n".join(lines) or "no registered stages", as_json)
+
+
+@main.command("plugins")
+@JSON
+def plugins_command(as_json: bool) -> None:
+    """List installed diagnostics and mitigations, and those that fail to import."""
+    from ilp_mlflow import registry
+
+    found = registry.installed("diagnostic") + registry.installed("mitigation")
+    good = [
+        {"name": p.name, "kind": p.kind, "distribution": p.distribution, "options": dict(p.options)}
+        for p in found
+        if p.error is None
+    ]
+    bad = [{"name": p.name, "distribution": p.distribution, "error": p.error} for p in found if p.error is not None]
+    lines = [f"{p['name']:<28} {p['kind']:<11} {p['distribution']:<18} {json.dumps(p['options'], default=str)}" for p in good]
+    lines += [f"{p['name']:<28} FAILED      {p['distribution']:<18} {p['error']}" for p in bad]
+    _print({"plugins": good, "failed": bad}, "\n".join(lines) or "no plugins installed", as_json)
+
+
+@main.command("doctor")
+@JSON
+def doctor_command(as_json: bool) -> None:
+    """Say what this machine offers and what would stand in the way of a run."""
+    import platform
+    from importlib.metadata import version
+
+    _quiet()
+    import torch
+
+    from ilp_mlflow import models, registry, tracking
+
+    packages = ("ilp-mlflow", "torch", "transformers", "trl", "peft", "mlflow")
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found |= {"device": models.pick_device("auto"), "threads": str(torch.get_num_threads()), **tracking.doctor()}
+    failed = [
+        f"{p.name} ({p.distribution}): {p.error}" for k in ("diagnostic", "mitigation") for p in registry.installed(k) if p.error
+    ]
+    found["plugins"] = "; ".join(failed) or "all import"
+    _print(found, "\n".join(f"{name:<14} {value}" for name, value in found.items()), as_json)
+
+
+def _named(checkpoint: str) -> tuple[str, str]:
+    name, separator, location = checkpoint.partition("=")
+    if not (name and separator and location):
+        raise ConfigError(f"--checkpoint '{checkpoint}': write NAME=URI, for example base=HuggingFaceTB/SmolLM2-135M")
+    return name, location
+
+
+def _quiet() -> None:
+    """Keep the libraries' own bars, banners and retries off the terminal."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    for name in ("transformers", "trl", "datasets", "huggingface_hub", "accelerate", "peft", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _print(document: Any, text: str, as_json: bool) -> None:
+    click.echo(json.dumps(document, indent=2, default=str) if as_json else text)
+
+
+def _print_report(found: Any, as_json: bool) -> None:
+    from ilp_mlflow import report
+
+    text = "\n".join(["", report.summary(found), *_links(found.run_id)])
+    _print(found.model_dump(mode="json"), text, as_json)
+
+
+def _links(run_id: str) -> list[str]:
+    from ilp_mlflow import tracking
+
+    hint = tracking.serve_hint()
+    return [
+        "",
+        *([f"open the MLflow UI:  {hint}"] if hint else []),
+        f"then go to:  {tracking.link(run_id)}" if hint else tracking.link(run_id),
+    ]

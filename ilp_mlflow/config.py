@@ -1,0 +1,278 @@
+"""An experiment as written in YAML, checked before anything is trained."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ilp_mlflow.errors import ConfigError, suggest
+from ilp_mlflow.types import Sample, Stage
+
+C = typing.TypeVar("C", bound="Config")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+
+class Config(BaseModel):
+    """Base of all configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Config):
+    """Where a stage's rows come from. `data: rows.jsonl` is short for `data: {path: rows.jsonl}`."""
+
+    path: str | None = None
+    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the experiment file."""
+    dataset: str | None = None
+    """Or a data set on the Hugging Face Hub: `owner/name`."""
+    config: str | None = None
+    """Configuration of the Hub data set."""
+    split: str = "train"
+    """Split of the data set."""
+    where: dict[str, Any] = Field(default_factory=dict)
+    """Keep only the rows whose fields have these values."""
+    limit: int | None = Field(default=None, ge=1)
+    """Keep only so many rows, from the top."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataConfig:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either 'path' or 'dataset'")
+        return self
+
+
+class StageConfig(Config):
+    """One stage: data, training options, order."""
+
+    name: str = Field(pattern=NAME)
+    """Letters, digits, `-` and `_`: it becomes part of a registered model's name."""
+    data: DataConfig
+    """The rows to train on."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Any option of `trl.SFTConfig`."""
+    peft: dict[str, Any] | None = None
+    """Any option of `peft.LoraConfig`; left out, all weights are trained."""
+    adapter: Literal["continue", "new"] = "continue"
+    """With `peft`: go on with the parent's adapter, or merge it and start a new one."""
+    schedule: Literal["shuffled", "sequential"] = "shuffled"
+    """Order of the samples within the stage."""
+    score_every: int | None = Field(default=None, ge=1)
+    """Also keep and score a checkpoint every so many optimizer steps."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    def as_stage(self, samples: Sequence[Sample]) -> Stage:
+        """The stage with its data in place."""
+        return Stage(**self.model_dump(exclude={"data"}), samples=tuple(samples))
+
+
+class TokenizerConfig(Config):
+    """How samples become text for the model."""
+
+    chat_template: str | None = None
+    """Jinja file that replaces the model's own chat template; relative to the experiment file."""
+    eos_token: str | None = None
+    """Token that ends a completion, in place of the tokenizer's own."""
+
+
+class ScoringConfig(Config):
+    """How samples are scored and judged."""
+
+    preset: Literal["default", "paper"] = "default"
+    """The rule that turns scores into verdicts, see docs/method.md."""
+    options: int = Field(default=3, ge=0)
+    """Wrong options drawn for a sample that gives none."""
+    batch_tokens: int = Field(default=2048, ge=1)
+    """Tokens per forward pass, padding included."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward pass."""
+
+
+class TrackingConfig(Config):
+    """Where results go."""
+
+    uri: str | None = None
+    """MLflow tracking URI; left out, MLFLOW_TRACKING_URI or MLflow's own default."""
+    experiment: str | None = None
+    """MLflow experiment; left out, the experiment's name."""
+
+
+class Experiment(Config):
+    """A whole experiment."""
+
+    name: str = Field(pattern=NAME)
+    """Stages are registered as `<name>.<stage>`."""
+    model: str
+    """Hub id, local folder (safetensors, or one GGUF file) or MLflow URI."""
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    """Trained one after the other."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Tokenizer and chat-template options."""
+    scoring: ScoringConfig = ScoringConfig()
+    """Scoring options."""
+    diagnostics: dict[str, dict[str, Any]] | None = None
+    """Diagnostics to run, by plugin name, with their options; left out, all that are installed."""
+    mitigations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Mitigations to try, by plugin name, with their options."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where results go."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds training, schedules and options."""
+    launch: Literal["inline", "project"] = "inline"
+    """Train the stages in this process, or each as an MLflow project run."""
+    backend: str = "local"
+    """MLflow Projects backend for `launch: project`."""
+    backend_config: dict[str, Any] = Field(default_factory=dict)
+    """Its configuration."""
+
+    @field_validator("diagnostics", "mitigations", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return {name: {} for name in value}
+        return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Experiment:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if name in ("base", "latest") or names.count(name) > 1:
+                raise ValueError(f"stage name '{name}' is {'given twice' if names.count(name) > 1 else 'reserved'}")
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            if before.peft and stage.peft and stage.adapter == "continue" and stage.peft != before.peft:
+                raise ValueError(
+                    f"stage '{stage.name}' continues the adapter of '{before.name}' with other peft options; "
+                    "make them equal, or set adapter: new"
+                )
+        return self
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML as usual, but a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class Seed(Config):
+    """A seed given on the command line."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seeds the choice of options."""
+
+
+def parameters(model: type[C], given: Mapping[str, str]) -> C:
+    """Command-line parameters as a configuration value. Raises ConfigError when one does not fit."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(describe(error, model, "command line", given)) from None
+
+
+def read(path: str | Path, overrides: Mapping[str, str] | None = None, data: Mapping[str, str] | None = None) -> Experiment:
+    """Read an experiment file and resolve its relative paths against its folder.
+
+    `overrides` are top-level parameters as strings (`model`, `seed`, `launch`); "" leaves the file's value. `data` are
+    data files by stage, relative to the current folder, in place of the stages' own.
+    Raises ConfigError when the file is missing, not YAML, or does not fit `Experiment`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ConfigError(f"{path}: {reason}; give the path of an experiment file such as experiments/smollm2.yaml") from None
+    experiment = parse(text, path, {k: v for k, v in (overrides or {}).items() if v})
+    files = {name: DataConfig(path=str(Path(file).resolve())) for name, file in (data or {}).items()}
+    stages = tuple(s.model_copy(update={"data": files.get(s.name, s.data)}) for s in experiment.stages)
+    return experiment.model_copy(update={"stages": stages})
+
+
+def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> Experiment:
+    """The experiment in `text`, read from `path`, with `overrides` set on top. Raises ConfigError, see `read`."""
+    try:
+        raw = yaml.load(text, _UniqueKeys)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path} line {mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping with 'name', 'model' and 'stages', got {type(raw).__name__}")
+    raw |= overrides or {}
+    try:
+        experiment = Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(describe(error, Experiment, str(path), overrides)) from None
+    return _absolute(experiment, path.resolve().parent)
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str, overrides: Mapping[str, str] | None = None) -> str:
+    """The first problem of a validation error in one line: where, what, the value seen, what is known."""
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if location in (overrides or {}):
+        where, location = "parameter", f" {location}"
+    else:
+        where, location = where, f": {location}" if location else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1])
+        return f"{where}{location}: unknown key; {suggest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"{where}{location}: missing; add it"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    seen = first["input"]
+    value = f" (got {seen!r})" if isinstance(seen, str | int | float | bool) or seen is None else ""
+    return f"{where}{location}: {message}{value}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the model found by following `location` down from `model`."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            pending = [model.model_fields[part].annotation]
+            while pending:
+                annotation = pending.pop()
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                    model = annotation
+                pending.extend(typing.get_args(annotation))
+    return list(model.model_fields)
+
+
+def _absolute(experiment: Experiment, folder: Path) -> Experiment:
+    """Paths of the experiment made absolute; a model is a path only when such a folder exists."""
+
+    def stage(config: StageConfig) -> StageConfig:
+        if config.data.path is None:
+            return config
+        data = config.data.model_copy(update={"path": str(folder / config.data.path)})
+        return config.model_copy(update={"data": data})
+
+    template = experiment.tokenizer.chat_template
+    return experiment.model_copy(
+        update={
+            "stages": tuple(stage(s) for s in experiment.stages),
+            "tokenizer": experiment.tokenizer.model_copy(update={"chat_template": str(folder / template) if template else None}),
+            "model": str(folder / experiment.model) if (folder / experiment.model).is_dir() else experiment.model,
+        }
+    )
+
+
+def dump(experiment: Experiment) -> str:
+    """The experiment as YAML, defaults left out."""
+    return yaml.safe_dump(experiment.model_dump(mode="json", exclude_defaults=True), sort_keys=False)

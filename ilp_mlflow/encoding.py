@@ -1,0 +1,54 @@
+"""What a model sees of a sample: token ids, where the completion starts, whether it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ilp_mlflow.types import Message, Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt with one completion as token ids."""
+
+    ids: list[int]
+    """Prompt, completion and its end token."""
+    start: int
+    """Index of the completion's first token."""
+    ended: bool
+    """The last id is an end token."""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, ends: frozenset[int]) -> Encoded:
+    """Encode as `trl.SFTTrainer` does for training: the chat template for messages, text + end token otherwise.
+
+    What a template adds behind the first end token of the completion is left out: a model that stops there never
+    says it. `ends` are the ids that end a generation.
+    """
+    if isinstance(prompt, str):
+        assert isinstance(completion, str)
+        eos = tokenizer.eos_token or ""
+        text = completion if eos and completion.endswith(eos) else completion + eos
+        before, ids = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
+    else:
+        assert not isinstance(completion, str)
+        before = tokenizer.apply_chat_template(_turns(prompt), add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(_turns(prompt + completion), return_dict=True)["input_ids"]
+    start = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
+    stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
+    return Encoded(list(ids[:stop]), start, stop is not None)
+
+
+def replace_answer(completion: Text, answer: str) -> Text:
+    """`completion` saying `answer` instead."""
+    if isinstance(completion, str):
+        return answer
+    return (*completion[:-1], Message(role=completion[-1].role, content=answer))
+
+
+def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [message.model_dump() for message in messages]

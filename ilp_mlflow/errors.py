@@ -1,0 +1,43 @@
+"""What a user can repair. Anything else keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IlpError(Exception):
+    """A fault the user can repair: one line with what is wrong, where, and what to do next."""
+
+
+class ConfigError(IlpError):
+    """The experiment file or a parameter is wrong."""
+
+
+class DatasetError(IlpError):
+    """A data file or one of its rows is wrong."""
+
+
+class ModelError(IlpError):
+    """A model cannot be found, read or trained as asked."""
+
+
+class PluginError(IlpError):
+    """A diagnostic or mitigation is missing, broken or answered against its interface."""
+
+
+class TrackingError(IlpError):
+    """MLflow cannot be reached or does not hold what is asked for."""
+
+
+class StepFailed(Exception):
+    """A step failed on its own while the rest of the experiment went on."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Say what may have been meant by `name`: the closest of `known`, or all of them when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known are: {', '.join(known)}" if known else "none are known"

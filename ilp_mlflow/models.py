@@ -1,0 +1,196 @@
+"""Load and save models: safetensors or GGUF, never code or pickles from a model folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ilp_mlflow.config import TokenizerConfig
+from ilp_mlflow.errors import ModelError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be scored or trained."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    ends: frozenset[int]
+    """Ids of the tokens that end a generation."""
+    max_length: int | None
+    """Longest sequence in tokens the model has positions for."""
+
+
+def load(
+    parts: Sequence[str],
+    tokenizer: TokenizerConfig | None = None,
+    *,
+    device: str = "cpu",
+    merge: bool = False,
+    trainable: bool = False,
+    **options: Any,
+) -> Loaded:
+    """Load a model from its parts: the base (folder or Hub id), then adapter folders, each on top of those before.
+
+    All adapters but the last are merged into the weights, with `merge` the last one too; `trainable` keeps its
+    weights trainable. `options` go to `from_pretrained` (dtype float32 unless given).
+    Raises ModelError when a part is missing, has pickled weights only, is damaged, or is not a causal language model.
+    """
+    base, *adapters = parts
+    text = load_tokenizer(parts, tokenizer)
+    model: Any = _base(base, {"dtype": "float32", **options})
+    for index, adapter in enumerate(adapters):
+        try:
+            model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise ModelError(f"{adapter}: not an adapter for {base} ({_line(error)})") from None
+        if merge or index < len(adapters) - 1:
+            model = model.merge_and_unload()
+    ends = {text.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Loaded(model.to(device), text, frozenset(ends), limit)
+
+
+def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> None:
+    """Raise ModelError when the model made of `parts` cannot be there to load; reads no weights."""
+    base, *adapters = parts
+    _check_folder(base)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **_gguf(base))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        hint = "" if Path(base).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
+        raise ModelError(f"{base}: cannot be read ({_line(error)}){hint}") from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
+    for adapter in adapters:
+        if not (Path(adapter) / "adapter_model.safetensors").exists():
+            raise ModelError(f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors")
+    load_tokenizer(parts, tokenizer)
+
+
+def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of the last part that has one, with the options of `config` applied. Raises ModelError."""
+    config = config or TokenizerConfig()
+    own = [part for part in parts if (Path(part) / "tokenizer_config.json").exists()]
+    source = own[-1] if own else parts[0]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **_gguf(source))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{source}: no usable tokenizer ({_line(error)})") from None
+    if config.chat_template:
+        try:
+            tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise ModelError(f"tokenizer.chat_template: {config.chat_template} is not a readable text file") from None
+    if config.eos_token:
+        if config.eos_token not in tokenizer.get_vocab():
+            raise ModelError(f"tokenizer.eos_token: '{config.eos_token}' is not in the vocabulary of {source}")
+        tokenizer.eos_token = config.eos_token
+    return tokenizer
+
+
+def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> None:
+    """Write a checkpoint as safetensors: an adapter alone, or all weights with their tokenizer.
+
+    An adapter records `base_uri` as the model it sits on; `with_tokenizer` adds the tokenizer to an adapter.
+    """
+    if isinstance(loaded.model, PeftModel):
+        loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        config = json.loads((folder / ADAPTER).read_text())
+        (folder / ADAPTER).write_text(json.dumps(config | {"base_model_name_or_path": base_uri}, indent=2))
+    else:
+        loaded.model.save_pretrained(folder)
+    if with_tokenizer or not isinstance(loaded.model, PeftModel):
+        loaded.tokenizer.save_pretrained(folder)
+
+
+def digest(folder: str) -> str:
+    """SHA-256 over a model folder's file names and contents."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).iterdir() if p.is_file()):
+        total.update(path.name.encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def pick_device(device: str) -> str:
+    """`auto` as the best device of this machine. Raises ModelError when the device asked for is not there."""
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device '{device}' is not available here ({_line(error)}); use 'auto' or 'cpu'") from None
+    return device
+
+
+def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
+    gguf: dict[str, Any] = _gguf(location)
+    _check_folder(location)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
+        raise ModelError(f"{location}: cannot be loaded ({_line(error)})") from None
+    return _plain(model) if gguf else model
+
+
+def _check_folder(location: str) -> None:
+    folder = Path(location)
+    if not folder.is_dir() or _gguf(location):
+        return
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{location}: no config.json; give a folder with a model in safetensors, or one GGUF file")
+    if not list(folder.glob("*.safetensors")):
+        found = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
+        what = f"only pickled weights ({found[0]}), which can run code" if found else "no weights"
+        raise ModelError(f"{location}: {what}; save the model as safetensors")
+
+
+def _gguf(location: str) -> dict[str, Any]:
+    """The `gguf_file` option for a folder whose weights are one GGUF file."""
+    folder = Path(location)
+    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+        return {}
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        raise ModelError(f"{location}: {len(files)} GGUF files ({files[0].name}, ...); keep one of them in the folder")
+    return {"gguf_file": files[0].name} if files else {}
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """A de-quantised GGUF model as an ordinary one, which can be trained and saved."""
+    config = model.config
+    del config.quantization_config
+    config._name_or_path = ""
+    with transformers.initialization.no_init_weights():
+        plain = type(model)(config)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain.to(model.dtype).eval()
+
+
+def _listed(value: int | list[int] | None) -> list[int]:
+    return value if isinstance(value, list) else [value] if value is not None else []
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

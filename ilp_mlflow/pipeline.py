@@ -1,0 +1,281 @@
+"""The verbs: train, diagnose, mitigate, report, score. Each reads what the one before logged to MLflow."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ilp_mlflow import config, dataset, diagnosis, models, outcome, registry, report, scoring, tracking, verdict
+from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
+from ilp_mlflow.errors import PluginError, StepFailed, suggest
+from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
+from ilp_mlflow.preflight import preflight
+from ilp_mlflow.progress import task
+from ilp_mlflow.stage import fit, train_and_register
+from ilp_mlflow.types import (
+    Checkpoint,
+    Diagnosis,
+    Evidence,
+    Outcome,
+    Plan,
+    Report,
+    Sample,
+    Score,
+    Verdict,
+    as_json,
+    to_rows,
+    to_table,
+)
+
+SHOWN = 1000
+"""Rows of the table that the MLflow UI shows; all rows are in Parquet."""
+
+
+def run(experiment: Experiment, source: Path) -> Report:
+    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed after the rest is done."""
+    run_id = train(experiment, source)
+    diagnose(experiment, run_id)
+    try:
+        mitigate(experiment, run_id)
+    finally:
+        found = make_report(experiment, run_id)
+    return found
+
+
+def train(experiment: Experiment, source: Path) -> str:
+    """Train and register every stage in order; return the parent run's id. `source` is the experiment's file.
+
+    All that can be checked is checked before a run is started. Raises IlpError.
+    """
+    stages = preflight(experiment)
+    with tracking.run(experiment.name, "experiment") as run_id:
+        facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
+        tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
+        tracking.write(run_id, "experiment.yaml", config.dump(experiment))
+        tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+        checkpoints = [Checkpoint(name="base", model_uri=tracking.register_base(experiment.model, models.digest, run_id))]
+        exposures = []
+        for stage in stages:
+            parent = checkpoints[-1].model_uri
+            if experiment.launch == "project":
+                parameters = {"experiment": str(source), "stage": stage.name, "model": parent, "seed": str(experiment.seed)}
+                child = tracking.launch_stage(parameters, stage.name, experiment.backend, experiment.backend_config)
+            else:
+                with tracking.run(stage.name, "stage", parent=run_id) as child:
+                    train_and_register(experiment, stage, parent, child)
+            checkpoints += tracking.read_checkpoints(child)
+            exposures.append(tracking.read_table(child, "exposures.parquet"))
+        tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
+        tracking.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
+    return run_id
+
+
+def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
+    """Score every sample under every checkpoint of a run, judge it, and ask the diagnostics why the unlearned ones failed.
+
+    A diagnostic that raises is reported on the run and left out. Raises IlpError.
+    """
+    plugins = registry.configured("diagnostic", experiment.diagnostics)
+    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    with tracking.run(experiment.name, "experiment", run_id=run_id):
+        locations = {c.name: c.model_uri for c in checkpoints}
+        scores = score(samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
+        tracking.write(run_id, "scores.parquet", scores)
+        context = _context(experiment, samples, checkpoints, scores)
+        unlearned = [s for s in samples if context.verdicts[s.id].status == "unlearned"]
+        evidence = {name: _examine(name, plugin, unlearned, context, run_id) for name, plugin in plugins.items()}
+        found = diagnosis.attribute([context.verdicts[s.id] for s in samples], evidence)
+        _log_diagnosis(run_id, samples, context, found, experiment.scoring.preset)
+    return found
+
+
+def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
+    """Try every mitigation of the experiment in a child run and compare all samples before and after.
+
+    One that raises fails its own child run; the others go on, then StepFailed is raised. Raises IlpError.
+    """
+    plugins = registry.configured("mitigation", experiment.mitigations)
+    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"))
+    diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
+    outcomes, failed = list[Outcome](), []
+    for name, plugin in sorted(plugins.items(), key=lambda item: item[0] != "control"):
+        try:
+            with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
+                plan = _plan(name, plugin, diagnoses, context)
+                if plan is not None:
+                    outcomes.append(_try(experiment, name, plan, context, child, outcomes))
+        except Exception as error:  # a plugin may fail in any way, alone
+            failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
+    with tracking.run(experiment.name, "experiment", run_id=run_id):
+        tracking.write(run_id, "outcomes.json", as_json(outcomes))
+        for found in outcomes:
+            tracking.log(run_id, metrics={f"{k}/{found.mitigation}": v for k, v in _rates(found, context).items()})
+    if failed:
+        raise StepFailed("; ".join(failed))
+    return outcomes
+
+
+def make_report(experiment: Experiment, run_id: str) -> Report:
+    """Put together what a run found, and log it as `ilp/report.html` and `ilp/report.json`. Raises TrackingError."""
+    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    scores = tracking.read_table(run_id, "scores.parquet")
+    names, preset = [c.name for c in checkpoints], experiment.scoring.preset
+    outcomes = (
+        json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8")) if tracking.has(run_id, "outcomes.json") else []
+    )
+    found = Report(
+        name=experiment.name,
+        run_id=run_id,
+        preset=preset,
+        checkpoints=tuple(checkpoints),
+        retention=verdict.retention(scores, {s.id: s.stage for s in samples}, names, preset),
+        verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset), Verdict)),
+        diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
+        outcomes=tuple(outcomes),
+    )
+    with tracking.run(experiment.name, "experiment", run_id=run_id):
+        tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
+        tracking.write(run_id, "report.html", report.html(found, {s.id: s for s in samples}))
+    return found
+
+
+def score(
+    samples: Sequence[Sample],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+) -> pa.Table:
+    """Scores of all samples under all checkpoints (name -> location, the base first), in the columns of `Score`.
+
+    Raises ModelError when a checkpoint is not found or cannot be loaded.
+    """
+    base, *_ = locations.values()
+    parts = {name: tracking.locate(location, base) for name, location in locations.items()}
+    rows: list[Score] = []
+    plan = None
+    for name, where in parts.items():
+        loaded = _load(where, options, tokenizer)
+        plan = plan or scoring.plan(samples, loaded, options.options, seed, options.batch_tokens)
+        with task(f"score {name}", len(samples)) as advance:
+            rows += scoring.score(plan, loaded, name, advance)
+    return to_table(rows, Score)
+
+
+def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id: str, others: Sequence[Outcome]) -> Outcome:
+    """Train a plan in the run `run_id`, score every sample again, and compare with the verdicts before."""
+    uri = {c.name: c.model_uri for c in context.checkpoints}[plan.start_from]
+    tokens, seconds = 0, 0.0
+    for stage in plan.stages:
+        checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: tracking.store(s, f, run_id), f"{stage.name}/")
+        uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
+    samples = list(context.samples.values())
+    base = context.checkpoints[0].model_uri
+    scores = score(samples, {"base": base, name: uri}, experiment.scoring, experiment.seed, experiment.tokenizer)
+    tracking.write(run_id, "scores.parquet", scores)
+    after = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, ["base", name], experiment.scoring.preset), Verdict)}
+    statuses = ({i: v.status for i, v in context.verdicts.items()}, {i: v.status for i, v in after.items()})
+    change = outcome.compare(*statuses, plan.targets)
+    control = next((o for o in others if o.mitigation == "control"), None)
+    net: dict[str, Any] = {}
+    if control and plan.targets:
+        learned = [i for i in plan.targets if i not in set(control.still) and i in set(control.targets)]
+        share, interval, p_value = outcome.net_recovery(change.recovered, learned, plan.targets, experiment.seed)
+        net = {"control": control.run_id, "net_recovery": share, "net_interval": interval, "p_value": p_value}
+    found = Outcome(
+        mitigation=name,
+        run_id=run_id,
+        targets=plan.targets,
+        recovered=change.recovered,
+        still=change.still,
+        regressed=change.regressed,
+        tokens=tokens,
+        seconds=seconds,
+        **net,
+    )
+    unlearned = sum(v.status == "unlearned" for v in after.values()) / len(after)
+    tracking.log(run_id, metrics={"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds, **_rates(found, context)})
+    tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
+    return found
+
+
+def _rates(found: Outcome, context: Context) -> dict[str, float]:
+    """Recovered share of the targets, regressed share of the samples learned before, and net recovery where there is one."""
+    learned = sum(v.status == "learned" for v in context.verdicts.values())
+    rates = {
+        "recovered": len(found.recovered) / max(1, len(found.targets)),
+        "regressed": len(found.regressed) / max(1, learned),
+    }
+    return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
+
+
+def _examine(name: str, plugin: Diagnostic, unlearned: Sequence[Sample], context: Context, run_id: str) -> Mapping[str, Evidence]:
+    try:
+        found = plugin.examine(unlearned, context)
+        strangers = set(found) - {s.id for s in unlearned}
+        if strangers:
+            raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
+    except Exception as error:  # a plugin may fail in any way, alone
+        print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
+        tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
+        return {}
+    return found
+
+
+def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
+    plan = plugin.plan(diagnoses, context)
+    if plan is None:
+        return None
+    known = [c.name for c in context.checkpoints]
+    if plan.start_from not in known:
+        raise PluginError(f"'{name}' starts from checkpoint '{plan.start_from}'; {suggest(plan.start_from, known)}")
+    strangers = set(plan.targets) - set(context.samples)
+    if strangers:
+        raise PluginError(f"'{name}' targets '{min(strangers)}', which is no sample of the experiment")
+    return plan
+
+
+def _context(experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table) -> Context:
+    names = [c.name for c in checkpoints]
+    verdicts = to_rows(verdict.verdicts(scores, names, experiment.scoring.preset), Verdict)
+    uris = {c.name: c.model_uri for c in checkpoints}
+    probe = scoring.ModelProbe(
+        lambda name: _load(tracking.locate(uris[name]), experiment.scoring, experiment.tokenizer),
+        experiment.scoring.batch_tokens,
+        experiment.seed,
+    )
+    stages = [s.as_stage([x for x in samples if x.stage == s.name]) for s in experiment.stages]
+    return Context(stages, checkpoints, {s.id: s for s in samples}, scores, {v.sample_id: v for v in verdicts}, probe)
+
+
+def _log_diagnosis(
+    run_id: str, samples: Sequence[Sample], context: Context, found: Sequence[Diagnosis], preset: verdict.Preset
+) -> None:
+    names = [c.name for c in context.checkpoints]
+    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, names, preset)
+    unlearned = sum(v.status == "unlearned" for v in context.verdicts.values()) / len(samples)
+    metrics = {"unlearned_rate": unlearned}
+    metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
+    metrics |= {f"forgetting/{stage}": verdict.forgetting(row) for stage, row in shares.items()}
+    tracking.log(run_id, metrics=metrics)
+    for step, name in enumerate(names):
+        tracking.log(run_id, metrics={f"learned/{stage}": row[name] for stage, row in shares.items()}, step=step)
+    table = diagnosis.table(samples, context.verdicts, found)
+    tracking.write(run_id, "diagnosis.parquet", table)
+    tracking.write(run_id, "diagnoses.json", as_json(found))
+    tracking.log_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
+
+
+def _load(parts: Sequence[str], options: ScoringConfig, tokenizer: TokenizerConfig | None) -> models.Loaded:
+    return models.load(parts, tokenizer, device=models.pick_device(options.device), dtype=options.dtype)
+
+
+def _samples(run_id: str) -> list[Sample]:
+    return dataset.from_columns(tracking.read_table(run_id, "samples.parquet"))

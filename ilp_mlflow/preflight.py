@@ -1,0 +1,34 @@
+"""Everything an experiment needs, checked before a run is started or a token trained."""
+
+from __future__ import annotations
+
+from ilp_mlflow import dataset, models, registry, tracking, training
+from ilp_mlflow.config import Experiment
+from ilp_mlflow.errors import DatasetError
+from ilp_mlflow.types import Stage
+
+
+def preflight(experiment: Experiment, parent: str | None = None) -> list[Stage]:
+    """Check options, plugins, data, MLflow and the model (`parent` in place of the experiment's own); return the stages.
+
+    Raises IlpError for the first thing that is wrong.
+    """
+    for config in experiment.stages:
+        training.check(config.name, config.training, config.peft)
+    registry.configured("diagnostic", experiment.diagnostics)
+    registry.configured("mitigation", experiment.mitigations)
+    models.pick_device(experiment.scoring.device)
+    stages, owner = [], dict[str, str]()
+    for config in experiment.stages:
+        samples = dataset.load(config.name, config.data)
+        for sample in samples:
+            if sample.id in owner:
+                raise DatasetError(
+                    f"{config.data.path or config.data.dataset}: id '{sample.id}' is also in stage '{owner[sample.id]}'; "
+                    "ids must be unique over all stages (or left out)"
+                )
+            owner[sample.id] = config.name
+        stages.append(config.as_stage(samples))
+    tracking.connect(experiment.tracking, experiment.name)
+    models.check(tracking.locate(parent or experiment.model), experiment.tokenizer)
+    return stages

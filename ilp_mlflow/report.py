@@ -1,0 +1,103 @@
+"""A report as HTML, as tables for the terminal, and as one paragraph. Pure functions of what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from ilp_mlflow.types import Report, Sample
+
+LISTED = 500
+"""Samples listed in the HTML report; all of them are in `diagnosis.parquet`."""
+
+
+def counts(report: Report) -> dict[str, int]:
+    """Number of samples by status, in a fixed order."""
+    found = Counter(v.status for v in report.verdicts)
+    return {status: found[status] for status in ("learned", "unlearned", "uncertain", "unscored")}
+
+
+def lost(report: Report) -> dict[str, int]:
+    """Number of samples that were learned and are unlearned now, by the checkpoint that lost them."""
+    found = Counter(v.last_lost for v in report.verdicts if v.status == "unlearned" and v.last_lost)
+    return {c.name: found[c.name] for c in report.checkpoints if found[c.name]}
+
+
+def sentence(report: Report) -> str:
+    """The result in one sentence."""
+    number, total = counts(report)["unlearned"], len(report.verdicts)
+    text = f"{number} of {total} samples ({number / total:.1%}) are unlearned after the last stage"
+    gone = lost(report)
+    if not gone:
+        return f"{text}; none of them was learned at an earlier checkpoint."
+    by = ", ".join(f"{n} at {name}" for name, n in gone.items())
+    return f"{text}; {sum(gone.values())} of them had been learned and were lost ({by})."
+
+
+def summary(report: Report) -> str:
+    """Verdict table, retention matrix and outcomes as text that fits 80 columns."""
+    lines = [sentence(report), "", "samples by status: " + ", ".join(f"{n} {status}" for status, n in counts(report).items()), ""]
+    names = [c.name for c in report.checkpoints if "@" not in c.name]
+    rows = [["learned, % of", *names]]
+    rows += [[stage, *(f"{row[name]:.0%}" for name in names)] for stage, row in report.retention.items()]
+    lines += _aligned(rows)
+    if report.outcomes:
+        lines += ["", *_aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
+    return "\n".join(lines)
+
+
+def html(report: Report, samples: Mapping[str, Sample]) -> str:
+    """The report as one self-contained HTML page; every text from data is escaped. `samples` are by id."""
+    from jinja2 import Environment
+
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
+    )
+    causes = {d.verdict.sample_id: d.cause for d in report.diagnoses}
+    unlearned = [v for v in report.verdicts if v.status != "learned"]
+    listed = [
+        {
+            "id": v.sample_id,
+            "stage": samples[v.sample_id].stage,
+            "prompt": _shown(samples[v.sample_id]),
+            "answer": samples[v.sample_id].answer.strip(),
+            "status": v.status,
+            "cause": causes.get(v.sample_id) or "",
+            "first_learned": v.first_learned or "never",
+            "last_lost": v.last_lost or "",
+            "reason": v.reason,
+        }
+        for v in unlearned[:LISTED]
+    ]
+    return page.render(
+        report=report,
+        sentence=sentence(report),
+        counts=counts(report),
+        listed=listed,
+        total=len(unlearned),
+        outcomes=_outcome_rows(report),
+    )
+
+
+def _shown(sample: Sample) -> str:
+    prompt = sample.prompt if isinstance(sample.prompt, str) else sample.prompt[-1].content
+    return prompt if len(prompt) <= 300 else prompt[:300] + " ..."
+
+
+def _outcome_rows(report: Report) -> list[list[str]]:
+    def net(value: float | None, interval: tuple[float, float] | None) -> str:
+        return "-" if value is None or interval is None else f"{value:+.0%} ({interval[0]:+.0%} to {interval[1]:+.0%})"
+
+    return [
+        [o.mitigation, str(len(o.recovered)), str(len(o.still)), str(len(o.regressed)), net(o.net_recovery, o.net_interval)]
+        for o in report.outcomes
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in rows
+    ]

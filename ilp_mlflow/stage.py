@@ -1,0 +1,96 @@
+"""One stage from the model it starts from to a stored or registered checkpoint."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ilp_mlflow import dataset, models, tracking, training
+from ilp_mlflow.config import Experiment, TokenizerConfig
+from ilp_mlflow.errors import ConfigError, suggest
+from ilp_mlflow.models import Loaded
+from ilp_mlflow.preflight import preflight
+from ilp_mlflow.training import Trained
+from ilp_mlflow.types import Checkpoint, Exposure, Stage, as_json, to_table
+
+
+def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run: str | None) -> str:
+    """Train and register one stage in a run of its own; return the run's id.
+
+    `parent` is the model to start from: given, else the newest version of the stage before, else the base.
+    `parent_run` makes it a child of that run. Raises IlpError.
+    """
+    names = [stage.name for stage in experiment.stages]
+    if name not in names:
+        raise ConfigError(f"no stage '{name}' in experiment '{experiment.name}'; {suggest(name, names)}")
+    index = names.index(name)
+    if parent is None and index:
+        parent = f"models:/{experiment.name}.{names[index - 1]}@latest"
+    stage = preflight(experiment, parent)[index]
+    with tracking.run(name, "stage", parent=parent_run) as run_id:
+        start = tracking.register_base(parent or experiment.model, models.digest, run_id)
+        train_and_register(experiment, stage, start, run_id)
+    return run_id
+
+
+def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> None:
+    """Train `stage` from the model at the URI `parent` and register it as `<experiment>.<stage>`, all on the run `run_id`.
+
+    Logs `ilp/checkpoints.json` (intermediate ones first) and `ilp/exposures.parquet`. Raises IlpError.
+    """
+    tags = {
+        "kind": "stage",
+        "experiment": experiment.name,
+        "stage": stage.name,
+        "index": 1 + [s.name for s in experiment.stages].index(stage.name),
+        "parent": parent,
+        "base": tracking.base_of(parent),
+        "data_digest": dataset.digest(stage.samples),
+        "run_id": run_id,
+    }
+    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples"}).items()})
+
+    def keep(name: str, folder: str) -> str:
+        registered = f"{experiment.name}.{name}"
+        return tracking.register(registered, folder, run_id, {f"ilp.{k}": v for k, v in tags.items()})
+
+    checkpoints, done = fit(experiment, stage, parent, run_id, keep)
+    tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
+    tracking.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
+    metrics = {"tokens": done.tokens, "seconds": done.seconds}
+    tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
+
+
+def fit(
+    experiment: Experiment, stage: Stage, parent: str, run_id: str, keep: Callable[[str, str], str], prefix: str = ""
+) -> tuple[list[Checkpoint], Trained]:
+    """Train `stage` from the model at `parent`; `keep` is given name and folder of the result and returns its URI.
+
+    Returns the checkpoints, the final one last. Metrics go to the run `run_id` under `prefix`. Raises IlpError.
+    """
+    parts = tracking.locate(parent)
+    adapted = len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
+    below = tracking.below(parts[-1]) if adapted else parent
+    init = stage.training.get("model_init_kwargs", {})
+    loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
+    kept: list[Checkpoint] = []
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def save(now: Loaded, name: str) -> str:
+            folder = Path(scratch) / name
+            models.save(now, folder, str(below), experiment.tokenizer != TokenizerConfig())
+            return str(folder)
+
+        def inside(now: Loaded, step: int) -> None:
+            name = f"{stage.name}@{step}"
+            uri = tracking.store(name, save(now, name), run_id)
+            kept.append(Checkpoint(name=name, model_uri=uri, run_id=run_id, step=step))
+
+        def log(metrics: dict[str, float], step: int) -> None:
+            tracking.log(run_id, metrics={f"{prefix}{k}": v for k, v in metrics.items()}, step=step)
+
+        done = training.train(stage, loaded, Path(scratch) / "trainer", experiment.seed, log, inside)
+        uri = keep(stage.name, save(done.loaded, stage.name))
+    return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done

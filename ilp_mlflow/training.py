@@ -1,0 +1,246 @@
+"""One stage of supervised fine-tuning with TRL's SFTTrainer, and a ledger of what it really trained on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from ilp_mlflow.encoding import encode
+from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, suggest
+from ilp_mlflow.models import Loaded
+from ilp_mlflow.plugin import History, Schedule
+from ilp_mlflow.progress import task
+from ilp_mlflow.schedules import SCHEDULES
+from ilp_mlflow.types import Exposure, Stage
+
+OURS = {
+    "output_dir": "checkpoints go to MLflow",
+    "report_to": "metrics go to MLflow through ilp",
+    "run_name": "runs are named after their stage",
+    "packing": "a packed batch hides which samples are in it",
+    "train_sampling_strategy": "the order is the stage's 'schedule'",
+    "chat_template_path": "set 'tokenizer.chat_template', so that scoring uses it too",
+    "eos_token": "set 'tokenizer.eos_token', so that scoring uses it too",
+    "resume_from_checkpoint": "run the stage again from its parent",
+    "eval_strategy": "every sample is scored after the stage; set 'score_every' for scores inside it",
+    "save_strategy": "set 'score_every' to keep checkpoints inside a stage",
+    "remove_unused_columns": "ilp decides which columns reach the model",
+    "push_to_hub": "models are registered in MLflow",
+}
+MAX_UNSUPERVISED = 0.1
+"""A stage in which more than this share of rows has no token to learn from is refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained stage."""
+
+    loaded: Loaded
+    exposures: list[Exposure]
+    """One per sample, dropped ones included."""
+    tokens: int
+    """Tokens passed through the model."""
+    seconds: float
+    """Wall time of the training loop."""
+
+
+def check(stage: str, training: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError when a stage's options are unknown to SFTConfig or LoraConfig, refused by them, or ours to set."""
+    for name, reason in OURS.items():
+        if training.get(name):
+            raise ConfigError(f"stage '{stage}': training.{name} cannot be set: {reason}")
+    _build(SFTConfig, {**training, "output_dir": "unused", "report_to": "none"}, f"stage '{stage}': training")
+    if peft is not None:
+        _build(LoraConfig, peft, f"stage '{stage}': peft")
+
+
+def train(
+    stage: Stage,
+    parent: Loaded,
+    folder: Path,
+    seed: int,
+    log: Callable[[dict[str, float], int], None] = lambda metrics, step: None,
+    keep: Callable[[Loaded, int], None] = lambda loaded, step: None,
+) -> Trained:
+    """Train `stage` from `parent`, which is changed in place; `folder` is scratch space.
+
+    `log` receives loss, learning rate, gradient norm and tokens per second with the optimizer step; `keep` the model
+    every `stage.score_every` steps. Raises ConfigError for bad options, DatasetError when too many rows have no token
+    to learn from, ModelError when the weights are not finite at the end.
+    """
+    options = {"seed": seed, **stage.training}
+    options.pop("model_init_kwargs", None)
+    args = SFTConfig(**{**options, "output_dir": str(folder), "report_to": "none", "save_strategy": "no", "disable_tqdm": True})
+    fresh = stage.peft is not None and not isinstance(parent.model, PeftModel)
+    datasets.disable_progress_bars()
+    try:
+        trainer = _LedgerTrainer(
+            model=parent.model,
+            args=args,
+            train_dataset=datasets.Dataset.from_list(_rows(stage)),
+            processing_class=parent.tokenizer,
+            peft_config=LoraConfig(**{"task_type": "CAUSAL_LM", **(stage.peft or {})}) if fresh else None,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {str(error).splitlines()[0]}") from None
+    ids = [sample.id for sample in stage.samples]
+    trainer.follow(SCHEDULES[stage.schedule], ids)
+    supervised, kept = _supervised(trainer.train_dataset, len(ids))
+    lengths = [len(encode(parent.tokenizer, s.prompt, s.completion, parent.ends).ids) for s in stage.samples]
+    _refuse_unsupervised(stage, supervised, max(lengths), args.max_length)
+    now = dataclasses.replace(parent, model=trainer.model)
+    trainer.remove_callback(PrinterCallback)
+    with contextlib.ExitStack() as stack:
+        trainer.add_callback(_Watch(stage, stack, log, lambda step: keep(now, step)))
+        started = time.perf_counter()
+        trainer.train()
+    for name, weights in trainer.model.named_parameters():
+        if weights.requires_grad and not torch.isfinite(weights).all():
+            raise ModelError(f"stage '{stage.name}' diverged: {name} is not finite; lower training.learning_rate")
+    exposures = [
+        Exposure(
+            sample_id=id_,
+            stage=stage.name,
+            exposures=int(trainer.seen[i]),
+            supervised_tokens=int(supervised[i]),
+            truncated_tokens=max(0, lengths[i] - int(kept[i])),
+        )
+        for i, id_ in enumerate(ids)
+    ]
+    return Trained(now, exposures, int(trainer.passed_tokens), time.perf_counter() - started)
+
+
+class _LedgerTrainer(SFTTrainer):
+    """SFTTrainer whose batches come from a schedule and are counted by sample."""
+
+    data_collator: Any
+
+    def follow(self, schedule: Schedule, ids: list[str]) -> None:
+        """Take the order of batches from `schedule`; row i of the data set is sample `ids[i]`."""
+        self.schedule, self.ids = schedule, ids
+        self.seen = np.zeros(len(ids), dtype=np.int64)
+        self.passed_tokens = 0
+        self.data_collator = _carry_row(self.data_collator)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        rows = inputs.pop("row")
+        if model.training:
+            np.add.at(self.seen, rows.cpu().numpy(), 1)
+            self.passed_tokens += int(inputs["attention_mask"].sum())
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "row" not in self._signature_columns:
+            self._signature_columns.append("row")
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = (train_dataset or self.train_dataset)["row"]
+        return _Rounds(self.schedule, [self.ids[r] for r in rows], self.args.train_batch_size, self.args.seed)
+
+
+class _Rounds(torch.utils.data.Sampler[int]):
+    """Each pass over the data is one round of the schedule."""
+
+    def __init__(self, schedule: Schedule, ids: list[str], batch_size: int, seed: int) -> None:
+        self.schedule, self.ids, self.batch_size, self.seed = schedule, ids, batch_size, seed
+        self.place = {id_: i for i, id_ in enumerate(ids)}
+        self.rounds = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Told by the trainer before each pass."""
+        self.rounds = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        history = History(self.ids, self.batch_size, self.seed, self.rounds)
+        for batch in self.schedule.next_round(history) or ():
+            yield from (self.place[id_] for id_ in batch)
+
+
+class _Watch(TrainerCallback):
+    """Logs, counts steps and keeps checkpoints."""
+
+    def __init__(self, stage: Stage, stack: contextlib.ExitStack, log: Any, keep: Callable[[int], None]) -> None:
+        self.stage, self.stack, self.log, self.keep = stage, stack, log, keep
+        self.every = stage.score_every
+        self.before = (time.perf_counter(), 0.0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance = self.stack.enter_context(task(f"train {self.stage.name}", state.max_steps))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+        if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.keep(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        metrics: dict[str, float] = {
+            k: float(logs[k]) for k in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy") if k in logs
+        }
+        if "loss" in logs:
+            now, tokens = time.perf_counter(), float(logs["num_tokens"])
+            metrics["tokens_per_second"] = (tokens - self.before[1]) / (now - self.before[0])
+            self.before = (now, tokens)
+            self.log(metrics, state.global_step)
+
+
+def _carry_row(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def collated(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**collate(examples), "row": torch.tensor([example["row"] for example in examples])}
+
+    return collated
+
+
+def _rows(stage: Stage) -> list[dict[str, Any]]:
+    return [
+        {
+            name: v if isinstance(v, str) else [m.model_dump() for m in v]
+            for name, v in (("prompt", s.prompt), ("completion", s.completion))
+        }
+        | {"row": row}
+        for row, s in enumerate(stage.samples)
+    ]
+
+
+def _supervised(prepared: Any, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Supervised and kept tokens by row, from what the trainer prepared; 0 for rows it dropped."""
+    supervised, kept = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    for example in prepared:
+        supervised[example["row"]] = sum(label != -100 for label in example["labels"][1:])
+        kept[example["row"]] = len(example["input_ids"])
+    return supervised, kept
+
+
+def _refuse_unsupervised(stage: Stage, supervised: np.ndarray[Any, Any], longest: int, max_length: int | None) -> None:
+    empty = np.flatnonzero(supervised == 0)
+    if len(empty) > MAX_UNSUPERVISED * len(stage.samples):
+        raise DatasetError(
+            f"stage '{stage.name}': {len(empty)} of {len(stage.samples)} samples have no token to learn from, "
+            f"the first is '{stage.samples[empty[0]].id}'; the longest sample has {longest} tokens and "
+            f"training.max_length is {max_length}: raise it"
+        )
+
+
+def _build(config: type[Any], options: Mapping[str, Any], where: str) -> None:
+    known = [f.name for f in dataclasses.fields(config) if f.init]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: unknown option of {config.__name__}; {suggest(name, known)}")
+    try:
+        config(**options)
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"{where}: {config.__name__} refuses it: {str(error).strip().splitlines()[0]}") from None

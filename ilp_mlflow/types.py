@@ -1,0 +1,290 @@
+"""The values that flow through the package: frozen, typed, one line of meaning under every field."""
+
+from __future__ import annotations
+
+import json
+import types as _types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = typing.TypeVar("R", bound=BaseModel)
+Status = Literal["learned", "unlearned", "uncertain", "unscored"]
+
+
+class Value(BaseModel):
+    """Base of all values: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Value):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or whatever the chat template knows."""
+    content: str
+    """The text of the turn."""
+
+
+Text = str | tuple[Message, ...]
+"""Plain text, or chat messages for the model's chat template."""
+
+
+class Exchange(Value):
+    """A prompt and what should follow it."""
+
+    prompt: str
+    """What the model is given."""
+    completion: str
+    """What a model that knows the answer says."""
+
+
+class Sample(Value):
+    """One training example."""
+
+    id: str
+    """Stable name: given in the data, else `stage/row` (row counted from 1 in the file)."""
+    stage: str
+    """Name of the stage that trains it."""
+    prompt: Text
+    """What the model is given."""
+    completion: Text
+    """What it is trained to answer (text, or the last assistant turn)."""
+    options: tuple[str, ...] | None = None
+    """Wrong answers given with the data, or None."""
+    probes: tuple[Exchange, ...] = ()
+    """What a model must know to be able to learn this sample."""
+    source: str | None = None
+    """Where the row comes from."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """All other fields of the row, untouched."""
+
+    @property
+    def answer(self) -> str:
+        """The completion as text."""
+        return self.completion if isinstance(self.completion, str) else self.completion[-1].content
+
+
+class Stage(Value):
+    """One round of supervised fine-tuning: data, how to train on it, in which order."""
+
+    name: str
+    """Unique within the experiment."""
+    samples: tuple[Sample, ...]
+    """The training data, in file order."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Passed through to `trl.SFTConfig`."""
+    peft: dict[str, Any] | None = None
+    """Passed through to `peft.LoraConfig`; None trains all weights."""
+    adapter: Literal["continue", "new"] = "continue"
+    """With `peft`: go on with the parent's adapter, or merge it and start a new one."""
+    schedule: Literal["shuffled", "sequential"] = "shuffled"
+    """Order of the samples within the stage."""
+    score_every: int | None = None
+    """Also keep and score a checkpoint every so many optimizer steps."""
+
+
+class Checkpoint(Value):
+    """A model at one point of the experiment."""
+
+    name: str
+    """`base`, then stage names; `stage@step` for one inside a stage."""
+    model_uri: str
+    """MLflow URI, local folder or Hub id."""
+    run_id: str | None = None
+    """MLflow run that made it."""
+    step: int | None = None
+    """Optimizer step within its stage."""
+
+
+class Exposure(Value):
+    """What training really did with one sample."""
+
+    sample_id: str
+    """The sample."""
+    stage: str
+    """The stage that trained it."""
+    exposures: int
+    """How often it was in a batch."""
+    supervised_tokens: int
+    """Tokens that contributed to the loss, each time it was seen."""
+    truncated_tokens: int
+    """Tokens cut away by `max_length`."""
+
+
+class Score(Value):
+    """One sample under one checkpoint."""
+
+    sample_id: str
+    """The sample."""
+    checkpoint: str
+    """The checkpoint."""
+    logprob: float | None = None
+    """Log-probability of the completion with its end token, summed, nats."""
+    tokens: int = 0
+    """Tokens of the completion, end token included."""
+    greedy: bool | None = None
+    """Every token, the end token included, is the model's first choice."""
+    token_accuracy: float | None = None
+    """Share 0..1 of tokens that are the model's first choice."""
+    gap: float | None = None
+    """Logit of the right token minus the best other, at the weakest token that must be right, nats."""
+    stops: bool | None = None
+    """The end token is the model's first choice after the completion; None when the completion has no end token."""
+    option_logprobs: tuple[float, ...] | None = None
+    """Summed log-probability of each option, the right one first, nats."""
+    p_correct: float | None = None
+    """Probability 0..1 of the right option among all options."""
+    p_wrong: float | None = None
+    """Probability 0..1 of the best wrong option."""
+    wrong: str | None = None
+    """The best wrong option."""
+    pass_rate: float | None = None
+    """Expected share 0..1 of sampled runs that pick the right option, in closed form."""
+    unscored: str | None = None
+    """Why there is no score, else None."""
+
+
+class Verdict(Value):
+    """What became of one sample."""
+
+    sample_id: str
+    """The sample."""
+    status: Status
+    """Under the last checkpoint."""
+    margin: float | None = None
+    """Distance from the decision, nats; positive is learned."""
+    first_learned: str | None = None
+    """First checkpoint that had it."""
+    last_lost: str | None = None
+    """Last checkpoint at which a learned sample stopped being learned."""
+    reason: str = ""
+    """One sentence a user understands."""
+
+
+class Evidence(Value):
+    """What one diagnostic found for one sample."""
+
+    cause: str
+    """The cause it speaks for."""
+    strength: float = Field(ge=0, le=1)
+    """How sure, 0..1."""
+    reason: str
+    """One sentence a user understands."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """What it was read from."""
+
+
+class Diagnosis(Value):
+    """Verdict and cause of one sample."""
+
+    verdict: Verdict
+    """The verdict that is explained."""
+    cause: str | None = None
+    """The cause with the strongest evidence, or None: unexplained."""
+    runner_up: str | None = None
+    """The next strongest cause."""
+    evidence: dict[str, Evidence] = Field(default_factory=dict)
+    """By name of the diagnostic."""
+
+
+class Plan(Value):
+    """What a mitigation wants trained."""
+
+    targets: tuple[str, ...]
+    """Ids of the samples it should recover."""
+    start_from: str
+    """Name of the checkpoint to start from."""
+    stages: tuple[Stage, ...]
+    """What to train, in order."""
+
+
+class Outcome(Value):
+    """What a mitigation did to every sample."""
+
+    mitigation: str
+    """Its plugin name."""
+    run_id: str
+    """Its MLflow child run."""
+    targets: tuple[str, ...]
+    """Ids it was meant for."""
+    recovered: tuple[str, ...]
+    """Targets that are learned now."""
+    still: tuple[str, ...]
+    """Targets that are not."""
+    regressed: tuple[str, ...]
+    """Learned before, unlearned now (any sample)."""
+    control: str | None = None
+    """Run id of the control it is set against."""
+    net_recovery: float | None = None
+    """Share 0..1 of targets recovered, minus the same share under the control."""
+    net_interval: tuple[float, float] | None = None
+    """95 % bootstrap interval of `net_recovery`."""
+    p_value: float | None = None
+    """Exact paired test (McNemar) of mitigation against control over the targets."""
+    tokens: int = 0
+    """Tokens trained on."""
+    seconds: float = 0.0
+    """Training time."""
+
+
+class Report(Value):
+    """Everything one experiment found."""
+
+    name: str
+    """Name of the experiment."""
+    run_id: str
+    """Its MLflow parent run."""
+    preset: str
+    """The rule that gave the verdicts."""
+    checkpoints: tuple[Checkpoint, ...]
+    """Base first."""
+    retention: dict[str, dict[str, float]]
+    """Share 0..1 learned, by stage, then checkpoint."""
+    verdicts: tuple[Verdict, ...]
+    """One per sample."""
+    diagnoses: tuple[Diagnosis, ...]
+    """One per unlearned sample."""
+    outcomes: tuple[Outcome, ...]
+    """One per mitigation."""
+
+
+def schema(row: type[BaseModel]) -> pa.Schema:
+    """The pyarrow schema of a table whose rows are `row` values (flat fields and tuples of scalars only)."""
+    import pyarrow as pa
+
+    scalars: dict[Any, pa.DataType] = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+
+    def arrow(annotation: Any) -> pa.DataType:
+        if typing.get_origin(annotation) in (typing.Union, _types.UnionType):
+            (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
+        if typing.get_origin(annotation) is tuple:
+            return pa.list_(arrow(typing.get_args(annotation)[0]))
+        if typing.get_origin(annotation) is Literal:
+            return pa.string()
+        return scalars[annotation]
+
+    return pa.schema([(name, arrow(field.annotation)) for name, field in row.model_fields.items()])
+
+
+def to_table(rows: Iterable[BaseModel], row: type[BaseModel]) -> pa.Table:
+    """Columns from row values of type `row`."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([r.model_dump() for r in rows], schema=schema(row))
+
+
+def to_rows(table: pa.Table, row: type[R]) -> Sequence[R]:
+    """Row values of type `row` from the columns of `table`."""
+    return [row.model_validate(r) for r in table.to_pylist()]
+
+
+def as_json(rows: Iterable[BaseModel]) -> str:
+    """Row values as one JSON list."""
+    return json.dumps([r.model_dump(mode="json") for r in rows], indent=1)

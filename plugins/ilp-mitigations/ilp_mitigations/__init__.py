@@ -1,0 +1,1 @@
+"""The built-in mitigations: each file is one plugin that uses the public interface only."""
