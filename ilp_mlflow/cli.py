@@ -25,12 +25,12 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
             code, text = 2, str(error)
         except click.UsageError as error:
             context = error.ctx.command_path if error.ctx else "ilp"
-            code, text = 2, f"{error.format_message()}; see '{context} --help'"
+            code, text = 2, f"{error.format_message().rstrip('.')}; see '{context} --help'"
         except click.ClickException as error:
             code, text = 2, error.format_message()
         except StepFailed as error:

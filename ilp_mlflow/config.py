@@ -223,7 +223,9 @@ def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> 
 
 def describe(error: ValidationError, model: type[BaseModel], where: str, overrides: Mapping[str, str] | None = None) -> str:
     """The first problem of a validation error in one line: where, what, the value seen, what is known."""
-    first = error.errors()[0]
+    found = error.errors()
+    # a misspelt key is also a missing one: the misspelling is what helps
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     location = ".".join(str(part) for part in first["loc"])
     if location in (overrides or {}):
         where, location = "parameter", f" {location}"

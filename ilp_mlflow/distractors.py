@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ilp_mlflow.types import Sample
 
+LABEL = re.compile(r"^\s*\(?[A-Za-z0-9][.):]\s+")
+
 
 def distractors(samples: Iterable[Sample], n: int, seed: int) -> Mapping[str, tuple[str, ...]]:
-    """Up to `n` wrong options by sample id; given options are kept, all of them.
+    """Up to `n` wrong options by sample id; of given options all are kept.
 
-    Drawn options are never an answer to the same prompt (compared without case and outer space), and depend on the
-    seed, the sample's id and the set of answers, not on the order of the samples.
+    An option is never an answer to the same prompt, compared without case, white space and a leading label such as
+    `B.`; so a given list may hold the right answer too. Drawn options depend on the seed, the sample's id and the set
+    of answers, not on the order of the samples.
     """
     samples = list(samples)
     answers: dict[str, dict[str, str]] = {}
@@ -24,10 +28,11 @@ def distractors(samples: Iterable[Sample], n: int, seed: int) -> Mapping[str, tu
     pools: dict[str, Sequence[str]] = {stage: sorted(found) for stage, found in answers.items()}
     chosen = {}
     for sample in samples:
-        if sample.options:
-            chosen[sample.id] = sample.options
-            continue
         right = correct[sample.stage, sample.prompt]
+        given = tuple(option for option in sample.options or () if _key(option) not in right)
+        if given:
+            chosen[sample.id] = given
+            continue
         pool = pools[sample.stage]
         draw = random.Random(f"{seed}/{sample.id}").sample(pool, min(len(pool), n + len(right)))
         keys = [key for key in draw if key not in right][:n]
@@ -36,4 +41,4 @@ def distractors(samples: Iterable[Sample], n: int, seed: int) -> Mapping[str, tu
 
 
 def _key(answer: str) -> str:
-    return " ".join(answer.split()).casefold()
+    return " ".join(LABEL.sub("", answer).split()).casefold()

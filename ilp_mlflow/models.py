@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
 
 from ilp_mlflow.config import TokenizerConfig
 from ilp_mlflow.errors import ModelError
@@ -59,6 +59,8 @@ def load(
             raise ModelError(f"{adapter}: not an adapter for {base} ({_line(error)})") from None
         if merge or index < len(adapters) - 1:
             model = model.merge_and_unload()
+    if trainable and not isinstance(model, PeftModel):
+        model.requires_grad_(True)  # merging leaves the weights frozen
     ends = {text.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return Loaded(model.to(device), text, frozenset(ends), limit)
@@ -180,7 +182,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     config = model.config
     del config.quantization_config
     config._name_or_path = ""
-    with transformers.initialization.no_init_weights():
+    with no_init_weights():
         plain = type(model)(config)
     plain.load_state_dict(model.state_dict())
     plain.generation_config = model.generation_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,12 @@ def sentence(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Verdict table, retention matrix and outcomes as text that fits 80 columns."""
-    lines = [sentence(report), "", "samples by status: " + ", ".join(f"{n} {status}" for status, n in counts(report).items()), ""]
+    lines = [
+        *textwrap.wrap(sentence(report), 80),
+        "",
+        "samples by status: " + ", ".join(f"{n} {status}" for status, n in counts(report).items()),
+        "",
+    ]
     names = [c.name for c in report.checkpoints if "@" not in c.name]
     rows = [["learned, % of", *names]]
     rows += [[stage, *(f"{row[name]:.0%}" for name in names)] for stage, row in report.retention.items()]

@@ -60,7 +60,7 @@ def check(stage: str, training: Mapping[str, Any], peft: Mapping[str, Any] | Non
     for name, reason in OURS.items():
         if training.get(name):
             raise ConfigError(f"stage '{stage}': training.{name} cannot be set: {reason}")
-    _build(SFTConfig, {**training, "output_dir": "unused", "report_to": "none"}, f"stage '{stage}': training")
+    _build(SFTConfig, {**_defaults(), **training, "output_dir": "unused", "report_to": "none"}, f"stage '{stage}': training")
     if peft is not None:
         _build(LoraConfig, peft, f"stage '{stage}': peft")
 
@@ -79,7 +79,7 @@ def train(
     every `stage.score_every` steps. Raises ConfigError for bad options, DatasetError when too many rows have no token
     to learn from, ModelError when the weights are not finite at the end.
     """
-    options = {"seed": seed, **stage.training}
+    options = {**_defaults(), "seed": seed, **stage.training}
     options.pop("model_init_kwargs", None)
     args = SFTConfig(**{**options, "output_dir": str(folder), "report_to": "none", "save_strategy": "no", "disable_tqdm": True})
     fresh = stage.peft is not None and not isinstance(parent.model, PeftModel)
@@ -203,6 +203,11 @@ def _carry_row(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Cal
         return {**collate(examples), "row": torch.tensor([example["row"] for example in examples])}
 
     return collated
+
+
+def _defaults() -> dict[str, Any]:
+    """TRL asks for bf16 unless told otherwise, and then refuses a machine without an accelerator."""
+    return {} if torch.cuda.is_available() else {"bf16": False}
 
 
 def _rows(stage: Stage) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Sample(Value):
     completion: Text
     """What it is trained to answer (text, or the last assistant turn)."""
     options: tuple[str, ...] | None = None
-    """Wrong answers given with the data, or None."""
+    """Answers to choose from, given with the data, or None; the right one may be among them."""
     probes: tuple[Exchange, ...] = ()
     """What a model must know to be able to learn this sample."""
     source: str | None = None

@@ -1,0 +1,28 @@
+from ilp_mlflow.diagnosis import attribute, cause_shares, table
+from ilp_mlflow.types import Evidence, Sample, Verdict
+
+
+def verdict(id_, status="unlearned"):
+    return Verdict(sample_id=id_, status=status)
+
+
+def evidence(cause, strength):
+    return Evidence(cause=cause, strength=strength, reason="because")
+
+
+def test_the_strongest_evidence_names_the_cause_and_weak_evidence_none():
+    found = attribute(
+        [verdict("a"), verdict("b"), verdict("c", "learned")],
+        {"one": {"a": evidence("x", 0.6), "b": evidence("x", 0.3)}, "two": {"a": evidence("y", 0.9)}},
+    )
+    assert [(d.verdict.sample_id, d.cause, d.runner_up) for d in found] == [("a", "y", "x"), ("b", None, None)]
+    assert set(found[0].evidence) == {"one", "two"}
+    assert cause_shares(found, 4) == {"unexplained": 0.25, "y": 0.25}
+
+
+def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
+    samples = [Sample(id=i, stage="s", prompt="p", completion="c") for i in "ab"]
+    verdicts = {"a": verdict("a", "learned"), "b": verdict("b")}
+    found = table(samples, verdicts, attribute(list(verdicts.values()), {"one": {"b": evidence("x", 0.6)}}))
+    assert found.column_names[:2] == ["sample_id", "cause"]
+    assert [(r["sample_id"], r["cause"], r["x"]) for r in found.to_pylist()] == [("b", "x", 0.6), ("a", None, None)]

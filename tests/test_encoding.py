@@ -1,0 +1,59 @@
+import pytest
+
+from ilp_mlflow import models
+from ilp_mlflow.dataset import to_sample
+from ilp_mlflow.encoding import encode, replace_answer
+from ilp_mlflow.types import Message
+from tests.conftest import CITIES, LANDS, rows
+
+CHATS = [
+    {"messages": [{"role": "user", "content": f"capital of {land}?"}, {"role": "assistant", "content": city}]}
+    for land, city in zip(LANDS, CITIES, strict=True)
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    return models.load([str(tiny_model)])
+
+
+@pytest.mark.parametrize("records", [rows(), CHATS], ids=["text", "chat"])
+def test_what_is_scored_is_what_trl_trains_on(records, loaded, tmp_path):
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    samples = [to_sample(dict(r), "s", i, "here") for i, r in enumerate(records)]
+    given = [
+        {
+            k: v if isinstance(v, str) else [m.model_dump() for m in v]
+            for k, v in (("prompt", s.prompt), ("completion", s.completion))
+        }
+        for s in samples
+    ]
+    args = SFTConfig(output_dir=str(tmp_path), report_to="none", bf16=False, gradient_checkpointing=False)
+    trainer = SFTTrainer(loaded.model, args, train_dataset=datasets.Dataset.from_list(given), processing_class=loaded.tokenizer)
+    for sample, trained in zip(samples, trainer.train_dataset, strict=True):
+        found = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.ends)
+        n = len(found.ids)
+        assert found.ids == trained["input_ids"][:n]
+        assert [-100] * found.start + found.ids[found.start :] == trained["labels"][:n]
+        assert loaded.tokenizer.decode(trained["input_ids"][n:]).strip() == ""
+        assert found.ended
+        assert found.ids[-1] in loaded.ends
+
+
+def test_a_template_without_an_end_token_is_not_ended(loaded):
+    template = loaded.tokenizer.chat_template
+    loaded.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    try:
+        found = encode(
+            loaded.tokenizer, (Message(role="user", content="a"),), (Message(role="assistant", content="b"),), loaded.ends
+        )
+    finally:
+        loaded.tokenizer.chat_template = template
+    assert not found.ended
+
+
+def test_an_answer_is_replaced_in_either_form():
+    assert replace_answer(" a", " b") == " b"
+    assert replace_answer((Message(role="assistant", content="a"),), "b") == (Message(role="assistant", content="b"),)

@@ -1,0 +1,141 @@
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from ilp_mlflow import models
+from ilp_mlflow.config import TokenizerConfig
+from ilp_mlflow.errors import ModelError
+
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+def logits(loaded):
+    with torch.inference_mode():
+        return loaded.model.eval()(IDS).logits
+
+
+def adapter(parts, folder, seed):
+    """Save an adapter with random weights on top of `parts`."""
+    loaded = models.load(parts, merge=True)
+    torch.manual_seed(seed)
+    model = get_peft_model(loaded.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    models.save(models.Loaded(model, loaded.tokenizer, loaded.ends, loaded.max_length), folder, "models:/below/1", False)
+    return str(folder)
+
+
+def test_a_full_model_saves_and_loads_back_the_same(tiny_model, tmp_path):
+    loaded = models.load([str(tiny_model)])
+    models.save(loaded, tmp_path / "copy", "unused", False)
+    again = models.load([str(tmp_path / "copy")])
+    assert torch.equal(logits(loaded), logits(again))
+    assert again.ends == loaded.ends
+    assert again.tokenizer.chat_template == loaded.tokenizer.chat_template
+
+
+def test_an_adapter_holds_nothing_of_its_base(tiny_model, tmp_path):
+    folder = adapter([str(tiny_model)], tmp_path / "a", 1)
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert '"base_model_name_or_path": "models:/below/1"' in (tmp_path / "a" / "adapter_config.json").read_text()
+    assert not torch.allclose(logits(models.load([str(tiny_model), folder])), logits(models.load([str(tiny_model)])))
+
+
+def test_adapters_stack_in_order_merged_or_not(tiny_model, tmp_path):
+    base = str(tiny_model)
+    one = adapter([base], tmp_path / "1", 1)
+    two = adapter([base, one], tmp_path / "2", 2)
+    kept, merged = models.load([base, one, two]), models.load([base, one, two], merge=True)
+    assert torch.allclose(logits(kept), logits(merged), atol=1e-5)
+    assert not torch.allclose(logits(kept), logits(models.load([base, two])), atol=1e-3)
+
+
+def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    found = models.load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(template), eos_token="<|user|>"))
+    assert (found.chat_template, found.eos_token) == ("{{ messages }}", "<|user|>")
+    with pytest.raises(ModelError, match="not in the vocabulary"):
+        models.load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
+    with pytest.raises(ModelError, match="not a readable text file"):
+        models.load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(tmp_path / "none")))
+
+
+def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(tiny_model, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="only pickled weights"):
+        models.check([str(pickled)])
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_model, damaged)
+    (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        models.load([str(damaged)])
+    with pytest.raises(ModelError, match=r"no config.json"):
+        models.check([str(tmp_path)])
+    with pytest.raises(ModelError, match="is the Hub reachable"):
+        models.check(["no-such/model"])
+
+
+def test_a_model_that_is_no_causal_language_model_is_refused(tmp_path, tiny_model):
+    shutil.copytree(tiny_model, tmp_path / "t5")
+    (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ModelError, match="'t5' is not a causal language model"):
+        models.check([str(tmp_path / "t5")])
+
+
+def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
+    """A de-quantised GGUF model is an ordinary one: it saves as safetensors and loads back the same."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    width, vocabulary = 32, 260
+    for name, value in (
+        ("block_count", 1),
+        ("context_length", 64),
+        ("embedding_length", width),
+        ("feed_forward_length", 64),
+        ("head_count", 4),
+        ("head_count_kv", 2),
+    ):
+        getattr(writer, f"add_{name}")(value)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(vocabulary)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    tokens = ["<|a|>", "<|b|>", "<|end|>", *letters, letters[0] + letters[1]]
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3, *[1] * 257])
+    writer.add_token_merges([f"{letters[0]} {letters[1]}"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    generator = torch.Generator().manual_seed(0)
+
+    def tensor(*shape):
+        return (torch.randn(*shape, generator=generator) * 0.1).numpy()
+
+    writer.add_tensor("token_embd.weight", tensor(vocabulary, width))
+    writer.add_tensor("output_norm.weight", 1 + tensor(width))
+    for part, shape in (("attn_q", (32, 32)), ("attn_k", (16, 32)), ("attn_v", (16, 32)), ("attn_output", (32, 32))):
+        writer.add_tensor(f"blk.0.{part}.weight", tensor(*shape))
+    for part, shape in (("ffn_gate", (64, 32)), ("ffn_up", (64, 32)), ("ffn_down", (32, 64))):
+        writer.add_tensor(f"blk.0.{part}.weight", tensor(*shape))
+    writer.add_tensor("blk.0.attn_norm.weight", 1 + tensor(width))
+    writer.add_tensor("blk.0.ffn_norm.weight", 1 + tensor(width))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    models.check([str(tmp_path)])
+    loaded = models.load([str(tmp_path)])
+    assert all(p.requires_grad for p in loaded.model.parameters())
+    models.save(loaded, tmp_path / "saved", "unused", True)
+    assert "quantization_config" not in (tmp_path / "saved" / "config.json").read_text()
+    assert torch.equal(logits(loaded), logits(models.load([str(tmp_path / "saved")])))
+    shutil.copy(tmp_path / "m.gguf", tmp_path / "n.gguf")
+    with pytest.raises(ModelError, match="2 GGUF files"):
+        models.load([str(tmp_path)])

@@ -1,0 +1,257 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from ilp_mlflow import config, pipeline, registry, tracking
+from ilp_mlflow.errors import StepFailed
+from ilp_mlflow.plugin import Context
+from ilp_mlflow.types import Evidence, Plan, Value
+from tests.conftest import edit_yaml, rows, write_jsonl
+
+ARTIFACTS = {
+    "experiment.yaml",
+    "samples.parquet",
+    "scores.parquet",
+    "diagnosis.parquet",
+    "diagnosis.json",
+    "diagnoses.json",
+    "checkpoints.json",
+    "exposures.parquet",
+    "outcomes.json",
+    "report.html",
+    "report.json",
+}
+
+
+def run(path, **overrides):
+    return pipeline.run(config.read(path, overrides), path)
+
+
+def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experiment_file, store, tiny_model):
+    report = run(edit_yaml(experiment_file, mitigations=["control"]))
+    client = MlflowClient()
+    parent = client.get_run(report.run_id)
+    assert parent.info.status == "FINISHED"
+    assert {f.path.split("/")[1] for f in client.list_artifacts(report.run_id, "ilp")} == ARTIFACTS
+    assert {"unlearned_rate", "forgetting/first", "forgetting/second", "learned/first", "recovered/control"} <= set(
+        parent.data.metrics
+    )
+
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'")
+    assert sorted((c.info.run_name, c.info.status) for c in children) == [
+        ("first", "FINISHED"),
+        ("mitigate control", "FINISHED"),
+        ("second", "FINISHED"),
+    ]
+    assert [c.name for c in report.checkpoints] == ["base", "first", "second"]
+    assert len(report.verdicts) == 16
+    scores = tracking.read_table(report.run_id, "scores.parquet")
+    assert scores.num_rows == 16 * 3
+    assert set(report.retention) == {"first", "second"}
+    exposures = tracking.read_table(report.run_id, "exposures.parquet").to_pylist()
+    assert [e["exposures"] for e in exposures] == [2] * 16
+
+    first, second = tracking.lineage("tiny")
+    assert (first["uri"], first["parent"], first["base"], first["index"]) == (
+        "models:/tiny.first/1",
+        "models:/tiny/1",
+        "models:/tiny/1",
+        "1",
+    )
+    assert (second["parent"], second["base"]) == ("models:/tiny.first/1", "models:/tiny/1")
+    assert len(first["data_digest"]) == 64
+    *_, folder = tracking.locate("models:/tiny.second@latest")
+    assert tracking.locate("models:/tiny.second@latest")[0] == tracking.locate("models:/tiny/1")[0]
+    assert sum(p.stat().st_size for p in Path(folder).iterdir()) < (tiny_model / "model.safetensors").stat().st_size
+    (outcome,) = report.outcomes
+    assert len(outcome.recovered) + len(outcome.still) == len(outcome.targets)
+
+
+def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(experiment_file, store):
+    one, same = run(experiment_file), run(experiment_file)
+    assert one.verdicts == same.verdicts
+    assert len(MlflowClient().search_model_versions("name = 'tiny'")) == 1
+    assert [r["version"] for r in tracking.lineage("tiny")] == [1, 1, 2, 2]
+    other = run(experiment_file, seed="5")
+    assert [v.margin for v in other.verdicts] != [v.margin for v in one.verdicts]
+
+
+def scores_of(run_id, checkpoint):
+    table = tracking.read_table(run_id, "scores.parquet").to_pylist()
+    return {r["sample_id"]: r["logprob"] for r in table if r["checkpoint"] == checkpoint}
+
+
+def score_again(uri, data, out, **env):
+    """Scores by a fresh process, by sample id."""
+    score = ["score", "--checkpoint", f"again={uri}", "--data", str(data), "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "ilp_mlflow", *score]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["out"] == str(out)
+    return {r["sample_id"]: r["logprob"] for r in pq.read_table(out).to_pylist()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [{"adapter": "continue"}, {"adapter": "new"}, {"peft": None}], ids=["continue", "new", "full"])
+def test_a_registered_stage_scores_the_same_in_a_fresh_process(experiment_file, store, tmp_path, second):
+    import yaml
+
+    stages = yaml.safe_load(experiment_file.read_text())["stages"]
+    stages[1] |= second
+    report = run(edit_yaml(experiment_file, stages=stages))
+    found = score_again("models:/tiny.second@latest", tmp_path / "second.jsonl", tmp_path / "again.parquet")
+    expected = scores_of(report.run_id, "second")
+    assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_same_through_an_http_server(experiment_file, server, tmp_path):
+    report = run(edit_yaml(experiment_file, tracking={"uri": server}))
+    found = score_again("models:/tiny.first/1", tmp_path / "first.jsonl", tmp_path / "again.parquet", MLFLOW_TRACKING_URI=server)
+    expected = scores_of(report.run_id, "first")
+    assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)
+
+
+def test_intermediate_checkpoints_are_scored_in_their_place(experiment_file, store):
+    import yaml
+
+    stages = yaml.safe_load(experiment_file.read_text())["stages"]
+    stages[0]["score_every"] = 2
+    report = run(edit_yaml(experiment_file, stages=stages))
+    assert [c.name for c in report.checkpoints] == ["base", "first@2", "first", "second"]
+    assert set(report.retention["first"]) == {"base", "first@2", "first", "second"}
+
+
+def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, store, tmp_path):
+    chats = [
+        {
+            "id": r["id"],
+            "messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"].strip()}],
+        }
+        for r in rows()
+    ]
+    write_jsonl(tmp_path / "second.jsonl", chats)
+    (tmp_path / "t.jinja").write_text(
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    report = run(edit_yaml(experiment_file, tokenizer={"chat_template": "t.jinja"}))
+    assert not [v for v in report.verdicts if v.status == "unscored"]
+    found = score_again("models:/tiny.second/1", tmp_path / "second.jsonl", tmp_path / "again.parquet")
+    expected = scores_of(report.run_id, "second")
+    assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)  # the template travels with the stage
+
+
+def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path):
+    experiment = config.read(experiment_file)
+    run_id = pipeline.train(experiment, experiment_file)
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.jsonl").unlink()  # the run holds its samples
+    first = pipeline.diagnose(experiment, run_id)
+    again = config.read(edit_yaml(experiment_file, scoring={"preset": "paper"}))
+    assert tracking.find_parent("tiny", None) == run_id
+    pipeline.diagnose(again, run_id)
+    assert pipeline.make_report(again, run_id).preset == "paper"
+    pipeline.diagnose(experiment, run_id)
+    assert pipeline.make_report(experiment, run_id).diagnoses == tuple(first)
+
+
+def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment_file, store, monkeypatch):
+    from ilp_mlflow import training
+
+    original = training._LedgerTrainer.compute_loss
+
+    def explode(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 2:
+            raise RuntimeError("out of luck")
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(training._LedgerTrainer, "compute_loss", explode)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(experiment_file)
+    client = MlflowClient()
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [r.info.status for r in runs] == ["FAILED", "FAILED"]
+    assert [v.name for v in client.search_model_versions()] == ["tiny"]  # the base
+
+
+def test_an_interrupt_leaves_the_run_killed(experiment_file, store, monkeypatch):
+    monkeypatch.setattr(pipeline, "train_and_register", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment_file)
+    client = MlflowClient()
+    assert {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])} == {"KILLED"}
+
+
+class Blame(Value):
+    """A diagnostic that blames every sample, or one it was not asked about."""
+
+    stranger: bool = False
+
+    def examine(self, unlearned, context: Context):
+        assert all(context.verdicts[s.id].status == "unlearned" for s in unlearned)
+        evidence = {s.id: Evidence(cause="blame", strength=0.9, reason="why not") for s in unlearned}
+        return {**evidence, "nobody": Evidence(cause="blame", strength=1, reason="")} if self.stranger else evidence
+
+
+class Explode(Value):
+    """A mitigation that raises."""
+
+    def plan(self, diagnoses, context):
+        raise ValueError("boom")
+
+
+class Lost(Value):
+    """A mitigation that starts from a checkpoint nobody knows."""
+
+    def plan(self, diagnoses, context):
+        return Plan(targets=(), start_from="secnd", stages=())
+
+
+def plug(monkeypatch, **classes):
+    """Install plugin objects under the given names beside those that are really there."""
+    original = registry.configured
+
+    def configured(kind, wanted):
+        ours = {n: c(**(wanted or {}).get(n, {})) for n, c in classes.items() if wanted is None or n in wanted}
+        ours = {n: p for n, p in ours.items() if hasattr(p, registry.METHODS[kind])}
+        rest = None if wanted is None else {n: o for n, o in wanted.items() if n not in classes}
+        return {**original(kind, rest), **ours}
+
+    monkeypatch.setattr(registry, "configured", configured)
+
+
+def test_diagnostics_name_causes_and_a_bad_one_is_left_out(experiment_file, store, monkeypatch, capsys):
+    plug(monkeypatch, blame=Blame)
+    report = run(experiment_file)
+    assert report.diagnoses
+    assert {d.cause for d in report.diagnoses} == {"blame"}
+    metrics = MlflowClient().get_run(report.run_id).data.metrics
+    assert metrics["cause/blame"] == metrics["unlearned_rate"] > 0
+    experiment = config.read(edit_yaml(experiment_file, diagnostics={"blame": {"stranger": True}}))
+    assert {d.cause for d in pipeline.diagnose(experiment, report.run_id)} == {None}
+    assert "diagnostic 'blame' failed and is left out" in capsys.readouterr().err
+
+
+def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatch):
+    plug(monkeypatch, explode=Explode, lost=Lost)
+    with pytest.raises(StepFailed, match=r"explode.*boom.*did you mean 'second'\?"):
+        run(edit_yaml(experiment_file, mitigations=["explode", "lost", "control"]))
+    client = MlflowClient()
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {r.info.run_name: r.info.status for r in runs} == {
+        "tiny": "FINISHED",
+        "first": "FINISHED",
+        "second": "FINISHED",
+        "mitigate explode": "FAILED",
+        "mitigate lost": "FAILED",
+        "mitigate control": "FINISHED",
+    }
+    report = pipeline.make_report(config.read(experiment_file), tracking.find_parent("tiny", None))
+    assert [o.mitigation for o in report.outcomes] == ["control"]

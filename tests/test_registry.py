@@ -1,0 +1,60 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from ilp_mlflow import registry
+from ilp_mlflow.errors import PluginError
+from ilp_mlflow.types import Value
+
+
+class Good(Value):
+    """A mitigation."""
+
+    share: float = 0.5
+
+    def plan(self, diagnoses, context):
+        return None
+
+
+class NoMethod(Value):
+    """Not a mitigation."""
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch):
+    points = [
+        EntryPoint("good", "tests.test_registry:Good", "g"),
+        EntryPoint("twice", "tests.test_registry:Good", "g"),
+        EntryPoint("twice", "tests.test_registry:Good", "g"),
+        EntryPoint("broken", "no_such_module:X", "g"),
+        EntryPoint("empty", "tests.test_registry:NoMethod", "g"),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "ilp_mlflow.mitigations" else [])
+
+
+def test_a_plugin_gets_its_options():
+    found = registry.configured("mitigation", {"good": {"share": 0.1}})
+    assert found["good"].share == 0.1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"god": {}}, r"mitigation 'god' is not installed; did you mean 'good'\?"),
+        ({"good": {"shar": 1}}, r"has no option 'shar'; did you mean 'share'\?"),
+        ({"good": {"share": "much"}}, r"share: .*got 'much'"),
+        ({"twice": {}}, "claimed by unknown and unknown"),
+        ({"broken": {}}, r"cannot be used: ModuleNotFoundError: No module named 'no_such_module'"),
+        ({"empty": {}}, "has no method 'plan'"),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_named(wanted, expected):
+    with pytest.raises(PluginError, match=expected):
+        registry.configured("mitigation", wanted)
+
+
+def test_a_broken_plugin_is_listed_and_not_swallowed():
+    found = {p.name: p for p in registry.installed("mitigation")}
+    assert "no_such_module" in found["broken"].error
+    assert found["good"].options == {"share": 0.5}
+    assert registry.configured("diagnostic", None) == {}

@@ -1,0 +1,152 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from ilp_mlflow import models, scoring
+from ilp_mlflow.encoding import encode, replace_answer
+from ilp_mlflow.types import Sample
+from tests.conftest import rows
+
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    return models.load([str(tiny_model)])
+
+
+def some_samples(n=8):
+    longer = [Sample(id="long", stage="s", prompt="In a land far away the capital is", completion=" Paris and Rome and Oslo")]
+    return longer + [Sample(id=r["id"], stage="s", prompt=r["prompt"], completion=r["completion"]) for r in rows(n=n)]
+
+
+def scored(samples, loaded, options=3, batch_tokens=2048):
+    plan = scoring.plan(samples, loaded, options, 0, batch_tokens)
+    return {s.sample_id: s for s in scoring.score(plan, loaded, "c")}
+
+
+def alone(loaded, prompt, completion):
+    """Log-probabilities of the completion's tokens from a plain forward pass of that one sequence."""
+    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    with torch.inference_mode():
+        logits = loaded.model(torch.tensor([e.ids])).logits[0].log_softmax(-1)
+    targets = torch.tensor(e.ids[e.start :])
+    rows_ = logits[e.start - 1 : -1]
+    return rows_.gather(1, targets[:, None])[:, 0], rows_.argmax(-1) == targets
+
+
+def test_every_branch_scores_as_in_a_pass_of_its_own(loaded):
+    samples = some_samples()
+    for sample in samples:
+        found = scored(samples, loaded)[sample.id]
+        logprob, top = alone(loaded, sample.prompt, sample.completion)
+        assert found.logprob == pytest.approx(float(logprob.sum()), abs=CLOSE)
+        assert found.tokens == len(logprob)
+        assert found.token_accuracy == pytest.approx(float(top.float().mean()))
+        wrong = next(i for i in scoring.plan(samples, loaded, 3, 0, 2048).batches[0] if i.sample_id == sample.id).options
+        apart = [float(alone(loaded, sample.prompt, replace_answer(sample.completion, w))[0].sum()) for w in wrong]
+        assert list(found.option_logprobs[1:]) == pytest.approx(apart, abs=CLOSE)
+        total = sum(math.exp(x) for x in found.option_logprobs)
+        assert found.pass_rate == pytest.approx(math.exp(found.option_logprobs[0]) / total, abs=1e-6)
+
+
+def same(one, other):
+    for name, value in one.model_dump().items():
+        expected = other.model_dump()[name]
+        close = pytest.approx(expected, abs=CLOSE) if isinstance(expected, float | tuple) else expected
+        assert value == close, name
+
+
+def test_a_score_does_not_depend_on_its_batch_or_order(loaded):
+    samples = some_samples()
+    together = scored(samples, loaded)
+    for variant in (
+        scored(samples[::-1], loaded),
+        scored(samples, loaded, batch_tokens=1),
+        scored(samples, loaded, batch_tokens=150),
+    ):
+        for id_, found in variant.items():
+            same(found, together[id_])
+
+
+def test_permuting_the_given_options_permutes_their_scores(loaded):
+    options = (" Rome", " Oslo and Lima", " Cairo")
+    sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris", options=options)
+    one = scored([sample], loaded)["a"]
+    other = scored([sample.model_copy(update={"options": options[::-1]})], loaded)["a"]
+    assert list(one.option_logprobs[1:]) == pytest.approx(list(other.option_logprobs[1:])[::-1], abs=CLOSE)
+    assert one.wrong == other.wrong
+    assert one.p_correct == pytest.approx(other.p_correct, abs=CLOSE)
+
+
+def memorise(tiny_model, text_prompt, text_completion):
+    """A copy of the tiny model trained until it says one completion."""
+    loaded = models.load([str(tiny_model)])
+    e = encode(loaded.tokenizer, text_prompt, text_completion, loaded.ends)
+    ids = torch.tensor([e.ids])
+    labels = ids.clone()
+    labels[0, : e.start] = -100
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=0.02)
+    for _ in range(30):
+        loaded.model(ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return loaded
+
+
+def test_greedy_means_that_generation_says_exactly_the_completion_and_stops(tiny_model):
+    prompt, completion = "The capital of France is", " Paris"
+    loaded = memorise(tiny_model, prompt, completion)
+    sample = Sample(id="a", stage="s", prompt=prompt, completion=completion)
+    found = scored([sample, *some_samples()], loaded)["a"]
+    assert (found.greedy, found.stops, found.token_accuracy) == (True, True, 1.0)
+    assert found.gap > 0
+    inputs = loaded.tokenizer(prompt, return_tensors="pt")
+    said = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=20)[0, inputs["input_ids"].shape[1] :]
+    assert said.tolist() == encode(loaded.tokenizer, prompt, completion, loaded.ends).ids[inputs["input_ids"].shape[1] :]
+
+
+def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
+    loaded = memorise(tiny_model, "The capital of France is", " Paris Paris Paris")
+    found = scored([Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")], loaded)["a"]
+    assert (found.greedy, found.stops) == (False, False)
+    assert found.token_accuracy == pytest.approx(1 - 1 / found.tokens)
+
+
+def test_a_long_completion_may_miss_one_token_in_twenty(loaded):
+    def gap(gaps):
+        n = len(gaps)
+        item = scoring.Item("a", [1], [[1] * n], [0], True, ())
+        tokens = scoring._Tokens(torch.ones(n, dtype=torch.long), torch.zeros(n), torch.tensor(gaps), torch.tensor(gaps) > 0)
+        return scoring._score(item, tokens, "c").gap
+
+    assert gap([1.0] * 18 + [-1.0]) == -1.0
+    assert gap([1.0] * 19 + [-1.0]) == 1.0
+    assert gap([1.0] * 38 + [-2.0, -1.0]) == 1.0
+    assert gap([1.0] * 37 + [-3.0, -2.0, -1.0]) == -1.0
+
+
+def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
+    limit = loaded.max_length
+    filler = "x" * 200
+    found = scored([Sample(id="a", stage="s", prompt=filler, completion=" y"), *some_samples()], loaded)
+    assert found["a"].logprob is None
+    assert f"positions for {limit}" in found["a"].unscored
+    assert found["France"].logprob is not None
+
+
+def test_a_sample_right_at_the_limit_is_scored(loaded):
+    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.ends)
+    for limit, fits in ((len(e.ids), True), (len(e.ids) - 1, False)):
+        tight = dataclasses.replace(loaded, max_length=limit)
+        sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")
+        assert (scored([sample], tight)["a"].logprob is not None) == fits
+
+
+def test_a_probe_gives_logprobs_and_samples(loaded):
+    probe = scoring.ModelProbe(lambda name: loaded)
+    (found,) = probe.logprobs("base", [("The capital of France is", " Paris")])
+    assert found == pytest.approx(float(alone(loaded, "The capital of France is", " Paris")[0].sum()), abs=CLOSE)
+    assert [len(x) for x in probe.generate("base", ["The", "A"], 3)] == [3, 3]

@@ -1,0 +1,135 @@
+import pytest
+import torch
+
+from ilp_mlflow import models, training
+from ilp_mlflow.dataset import to_sample
+from ilp_mlflow.errors import ConfigError, DatasetError, ModelError
+from ilp_mlflow.types import Stage
+from tests.conftest import rows
+
+TRAINING = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.01,
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
+PEFT = {"r": 4, "target_modules": "all-linear"}
+
+
+def stage(records=None, training=None, **fields):
+    samples = tuple(to_sample(dict(r), "s", i, "here") for i, r in enumerate(records or rows()))
+    return Stage(name="s", samples=samples, training={**TRAINING, **(training or {})}, **fields)
+
+
+@pytest.fixture
+def base(tiny_model):
+    return models.load([str(tiny_model)])
+
+
+def weights(model):
+    return {name: w.detach().clone() for name, w in model.named_parameters() if w.requires_grad}
+
+
+def test_every_sample_is_counted_from_the_real_batches(base, tmp_path):
+    logged = []
+    done = training.train(
+        stage(peft=PEFT, training={"logging_steps": 1}), base, tmp_path, 0, lambda m, step: logged.append((step, m))
+    )
+    assert [e.exposures for e in done.exposures] == [3] * 8
+    assert all(e.supervised_tokens >= 2 and e.truncated_tokens == 0 for e in done.exposures)
+    assert [step for step, _ in logged] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "learning_rate", "tokens_per_second"} <= set(logged[0][1])
+    lengths = [len(base.tokenizer(r["prompt"] + r["completion"])["input_ids"]) + 1 for r in rows()]
+    assert done.tokens == 3 * sum(lengths)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "shuffled"])
+def test_batches_follow_the_schedule(base, tmp_path, monkeypatch, schedule):
+    batches = []
+    original = training._LedgerTrainer.compute_loss
+
+    def spy(self, model, inputs, *args, **kwargs):
+        batches.append(inputs["row"].tolist())
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(training._LedgerTrainer, "compute_loss", spy)
+    training.train(stage(peft=PEFT, schedule=schedule), base, tmp_path, 0)
+    rounds = [batches[i] + batches[i + 1] for i in (0, 2, 4)]
+    assert all(sorted(r) == list(range(8)) for r in rounds)
+    if schedule == "sequential":
+        assert rounds == [list(range(8))] * 3
+    else:
+        assert len({tuple(r) for r in rounds}) == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(tiny_model, tmp_path):
+    def trained(seed):
+        done = training.train(stage(peft=PEFT), models.load([str(tiny_model)]), tmp_path, seed)
+        return weights(done.loaded.model)
+
+    one, same, other = trained(0), trained(0), trained(1)
+    assert all(torch.equal(one[k], same[k]) for k in one)
+    assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_truncation_is_recorded_per_sample(base, tmp_path):
+    long = {"id": "long", "prompt": "The capital of France is", "completion": " Paris" * 12}
+    done = training.train(stage([*rows(), long], training={"max_length": 15}, peft=PEFT), base, tmp_path, 0)
+    by_id = {e.sample_id: e for e in done.exposures}
+    assert by_id["long"].truncated_tokens > 0
+    assert by_id["long"].supervised_tokens > 0
+    assert by_id["France"].truncated_tokens == 0
+
+
+def test_a_dropped_row_has_no_exposures(base, tmp_path):
+    lost = {"id": "lost", "prompt": "x" * 70, "completion": " y"}
+    many = [{**r, "id": f"{i}{r['id']}"} for i in range(2) for r in rows()]
+    done = training.train(stage([lost, *many], training={"max_length": 60}, peft=PEFT), base, tmp_path, 0)
+    by_id = {e.sample_id: e for e in done.exposures}
+    assert (by_id["lost"].exposures, by_id["lost"].supervised_tokens) == (0, 0)
+    assert by_id["0France"].exposures == 3
+
+
+def test_many_rows_without_a_supervised_token_are_refused(base, tmp_path):
+    with pytest.raises(DatasetError, match=r"8 of 8 samples have no token to learn from.*training.max_length is 4"):
+        training.train(stage(training={"max_length": 4}, peft=PEFT), base, tmp_path, 0)
+
+
+def test_checkpoints_inside_a_stage_are_kept(base, tmp_path):
+    kept = []
+    training.train(stage(peft=PEFT, score_every=2), base, tmp_path, 0, keep=lambda loaded, step: kept.append(step))
+    assert kept == [2, 4]  # the sixth step is the end of the stage
+
+
+def test_a_stage_continues_an_adapter_or_trains_all_weights(base, tiny_model, tmp_path):
+    first = training.train(stage(peft=PEFT), base, tmp_path, 0)
+    before = weights(first.loaded.model)
+    assert before
+    assert all("lora" in name for name in before)
+    second = training.train(stage(peft=PEFT), first.loaded, tmp_path, 0)
+    after = weights(second.loaded.model)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[k], after[k]) for k in before)
+    full = training.train(stage(), models.load([str(tiny_model)]), tmp_path, 0)
+    assert not any("lora" in name for name in weights(full.loaded.model))
+
+
+@pytest.mark.parametrize(
+    ("options", "peft", "expected"),
+    [
+        ({"learning_rat": 1}, None, "did you mean 'learning_rate'?"),
+        ({"packing": True}, None, "hides which samples"),
+        ({"report_to": "wandb"}, None, "metrics go to MLflow"),
+        ({"lr_scheduler_type": "no such"}, None, "SFTConfig refuses it"),
+        ({}, {"rank": 3}, "unknown option of LoraConfig"),
+    ],
+)
+def test_bad_options_are_named_before_anything_is_trained(options, peft, expected):
+    with pytest.raises(ConfigError, match=expected.replace("?", r"\?")):
+        training.check("s", options, peft)
+
+
+def test_diverged_weights_are_refused(base, tmp_path):
+    with pytest.raises(ModelError, match=r"lower training\.learning_rate"):
+        training.train(stage(training={"learning_rate": 1e30, "max_grad_norm": 0.0, "weight_decay": 0.0}), base, tmp_path, 0)

@@ -1,0 +1,33 @@
+import pytest
+from pydantic import ValidationError
+
+from ilp_mlflow.types import Diagnosis, Evidence, Exposure, Sample, Score, Verdict, schema, to_rows, to_table
+
+
+def test_rows_survive_the_way_through_columns():
+    full = Score(sample_id="a", checkpoint="base", logprob=-1.5, tokens=3, greedy=True, option_logprobs=(-1.5, -2.0), wrong="x")
+    empty = Score(sample_id="b", checkpoint="base", unscored="too long")
+    assert to_rows(to_table([full, empty], Score), Score) == [full, empty]
+
+
+def test_an_empty_table_has_the_schema_of_its_rows():
+    assert to_table([], Exposure).schema == schema(Exposure)
+
+
+def test_values_are_frozen_and_refuse_unknown_fields():
+    sample = Sample(id="a", stage="s", prompt="p", completion="c")
+    with pytest.raises(ValidationError):
+        sample.id = "b"
+    with pytest.raises(ValidationError, match="extra"):
+        Sample(id="a", stage="s", prompt="p", completion="c", colour="red")
+
+
+def test_a_nested_value_reloads_its_own_json():
+    evidence = {"d": Evidence(cause="x", strength=0.5, reason="r", details={"k": [1]})}
+    found = Diagnosis(verdict=Verdict(sample_id="a", status="unlearned"), cause="x", evidence=evidence)
+    assert Diagnosis.model_validate_json(found.model_dump_json()) == found
+
+
+def test_strength_is_a_share():
+    with pytest.raises(ValidationError):
+        Evidence(cause="x", strength=1.1, reason="r")
