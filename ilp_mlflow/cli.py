@@ -142,6 +142,7 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: Callable[[Any, A
 
     tracking.connect(config_.tracking, config_.name)
     found = tracking.find_parent(config_.name, run_id or None)
+    config_ = pipeline.recorded(config_, found)
     verb(pipeline, config_, found)
     _print_report(pipeline.make_report(config_, found), as_json)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ilp_mlflow.types import Message, Text
+from jinja2 import TemplateError
+
+from ilp_mlflow.errors import ModelError
+from ilp_mlflow.types import Message, Sample, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +45,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, e
     start = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
     stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
     return Encoded(list(ids[:stop]), start, stop is not None)
+
+
+def check(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None:
+    """Raise ModelError when the tokenizer cannot encode the form (text or messages) of the first of `samples`."""
+    first = samples[0]
+    if isinstance(first.prompt, str):
+        if tokenizer.eos_token is None:
+            raise ModelError("the model's tokenizer has no end token; set tokenizer.eos_token")
+        return
+    if tokenizer.chat_template is None:
+        raise ModelError(f"sample '{first.id}' is a conversation, but the model has no chat template; set tokenizer.chat_template")
+    try:
+        encode(tokenizer, first.prompt, first.completion, frozenset())
+    except (ValueError, TypeError, TemplateError) as error:
+        raise ModelError(f"sample '{first.id}': the chat template refuses it ({str(error).splitlines()[0]})") from None
 
 
 def replace_answer(completion: Text, answer: str) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ class Loaded:
     """Ids of the tokens that end a generation."""
     max_length: int | None
     """Longest sequence in tokens the model has positions for."""
+
+    def speaking(self, tokenizer: PreTrainedTokenizerBase) -> Loaded:
+        """This model with another tokenizer."""
+        return replace(self, tokenizer=tokenizer, ends=self.ends | ({tokenizer.eos_token_id} - {None}))
 
 
 def load(
@@ -66,8 +70,8 @@ def load(
     return Loaded(model.to(device), text, frozenset(ends), limit)
 
 
-def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> None:
-    """Raise ModelError when the model made of `parts` cannot be there to load; reads no weights."""
+def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
+    """Raise ModelError when the model made of `parts` cannot be there to load; reads no weights, returns the tokenizer."""
     base, *adapters = parts
     _check_folder(base)
     try:
@@ -80,7 +84,7 @@ def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> Non
     for adapter in adapters:
         if not (Path(adapter) / "adapter_model.safetensors").exists():
             raise ModelError(f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors")
-    load_tokenizer(parts, tokenizer)
+    return load_tokenizer(parts, tokenizer)
 
 
 def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ilp_mlflow import config, dataset, diagnosis, models, outcome, registry, report, scoring, tracking, verdict
+from ilp_mlflow import config, dataset, diagnosis, encoding, models, outcome, registry, report, scoring, tracking, verdict
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.errors import PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
@@ -146,6 +146,13 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
     return found
 
 
+def recorded(experiment: Experiment, run_id: str) -> Experiment:
+    """The experiment as the run trained it, with scoring, diagnostics and mitigations as `experiment` has them now."""
+    path = tracking.read(run_id, "experiment.yaml")
+    now = {name: getattr(experiment, name) for name in ("scoring", "diagnostics", "mitigations")}
+    return config.parse(path.read_text("utf-8"), path).model_copy(update=now)
+
+
 def score(
     samples: Sequence[Sample],
     locations: Mapping[str, str],
@@ -157,13 +164,16 @@ def score(
 
     Raises ModelError when a checkpoint is not found or cannot be loaded.
     """
-    base, *_ = locations.values()
-    parts = {name: tracking.locate(location, base) for name, location in locations.items()}
+    base, *others = locations.values()
+    parts = [tracking.locate(base), *(tracking.locate(other, base) for other in others)]
+    # the last checkpoint knows the format it was trained in; the base may have no chat template at all
+    text = models.load_tokenizer(parts[-1], tokenizer)
+    encoding.check(text, samples)
     rows: list[Score] = []
     plan = None
-    for name, where in parts.items():
+    for name, where in zip(locations, parts, strict=True):
         loaded = _load(where, options, tokenizer)
-        plan = plan or scoring.plan(samples, loaded, options.options, seed, options.batch_tokens)
+        plan = plan or scoring.plan(samples, loaded.speaking(text), options.options, seed, options.batch_tokens)
         with task(f"score {name}", len(samples)) as advance:
             rows += scoring.score(plan, loaded, name, advance)
     return to_table(rows, Score)

@@ -183,7 +183,7 @@ def locate(location: str, base: str | None = None) -> list[str]:
     if not (Path(folder) / "adapter_config.json").exists():
         return [folder]
     name = below(folder)
-    if not name.startswith("models:/"):
+    if not MLFLOW_URI.match(name):
         name = base or name
     if not name:
         raise ModelError(f"{location}: an adapter that does not name its base; give the base as the first checkpoint")
@@ -355,6 +355,10 @@ def _download(uri: str) -> str:
             if "ilp.hub" in found.tags:
                 return str(found.tags["ilp.hub"])
             source = found.source
+        elif run := re.fullmatch(r"runs:/([^/]+)/([^/]+)", uri):
+            experiment = MlflowClient().get_run(run[1]).info.experiment_id
+            query = f"source_run_id = '{run[1]}' and name = '{run[2]}'"
+            source = next((m.model_uri for m in MlflowClient().search_logged_models([experiment], query)), uri)
         logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ilp_mlflow" / "models"
         if not logged or not mlflow.get_tracking_uri().startswith("http"):

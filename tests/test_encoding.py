@@ -2,7 +2,8 @@ import pytest
 
 from ilp_mlflow import models
 from ilp_mlflow.dataset import to_sample
-from ilp_mlflow.encoding import encode, replace_answer
+from ilp_mlflow.encoding import check, encode, replace_answer
+from ilp_mlflow.errors import ModelError
 from ilp_mlflow.types import Message
 from tests.conftest import CITIES, LANDS, rows
 
@@ -57,3 +58,22 @@ def test_a_template_without_an_end_token_is_not_ended(loaded):
 def test_an_answer_is_replaced_in_either_form():
     assert replace_answer(" a", " b") == " b"
     assert replace_answer((Message(role="assistant", content="a"),), "b") == (Message(role="assistant", content="b"),)
+
+
+def test_a_form_the_tokenizer_cannot_encode_is_named(loaded):
+    import copy
+
+    chat = to_sample(dict(CHATS[0]), "s", 1, "here")
+    text = to_sample(dict(rows()[0]), "s", 1, "here")
+    check(loaded.tokenizer, [chat])
+    check(loaded.tokenizer, [text])
+    bare = copy.deepcopy(loaded.tokenizer)
+    bare.chat_template = None
+    with pytest.raises(ModelError, match=r"no chat template; set tokenizer.chat_template"):
+        check(bare, [chat])
+    bare.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(ModelError, match=r"refuses it .no system role"):
+        check(bare, [chat])
+    bare.eos_token = None
+    with pytest.raises(ModelError, match="no end token"):
+        check(bare, [text])

