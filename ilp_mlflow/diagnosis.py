@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ilp_mlflow.types import Diagnosis, Evidence, Sample, Verdict
+from ilp_mlflow.types import Diagnosis, Evidence, Sample, Status, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +38,20 @@ def cause_shares(diagnoses: Sequence[Diagnosis], total: int) -> dict[str, float]
     return {cause: n / total for cause, n in sorted(counts.items())}
 
 
-def table(samples: Sequence[Sample], verdicts: Mapping[str, Verdict], diagnoses: Sequence[Diagnosis]) -> pa.Table:
-    """One row per sample, unlearned ones first, with a column of strengths (0..1) per cause that has evidence."""
+def history(statuses: Sequence[Status], checkpoints: Sequence[str]) -> str:
+    """A sample's statuses in one line: + learned, - unlearned, ? uncertain, 0 unscored."""
+    signs = {"learned": "+", "unlearned": "-", "uncertain": "?", "unscored": "0"}
+    return " ".join(f"{name}{signs[status]}" for name, status in zip(checkpoints, statuses, strict=True))
+
+
+def table(
+    samples: Sequence[Sample],
+    verdicts: Mapping[str, Verdict],
+    histories: Mapping[str, Sequence[Status]],
+    checkpoints: Sequence[str],
+    diagnoses: Sequence[Diagnosis],
+) -> pa.Table:
+    """One row per sample, unlearned ones first, with its history and a column of strengths (0..1) per cause with evidence."""
     import pyarrow as pa
 
     by_id = {d.verdict.sample_id: d for d in diagnoses}
@@ -53,16 +65,17 @@ def table(samples: Sequence[Sample], verdicts: Mapping[str, Verdict], diagnoses:
         rows.append(
             {
                 "sample_id": sample.id,
-                "cause": found.cause if found else None,
+                "cause": (found.cause or "unexplained") if found else None,
                 "status": own.status,
                 "runner_up": found.runner_up if found else None,
                 "stage": sample.stage,
                 "first_learned": own.first_learned,
                 "last_lost": own.last_lost,
+                "history": history(histories[sample.id], checkpoints),
                 "reason": own.reason,
                 **strengths,
             }
         )
-    text = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned", "last_lost", "reason")
+    text = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned", "last_lost", "history", "reason")
     fields = [(name, pa.string()) for name in text] + [(cause, pa.float64()) for cause in causes]
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))

@@ -137,10 +137,12 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         checkpoints=tuple(checkpoints),
         retention=verdict.retention(scores, {s.id: s.stage for s in samples}, names, preset),
         verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset), Verdict)),
+        histories=verdict.histories(scores, names, preset),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):
+        tracking.log(run_id, tags={"mlflow.note.content": report.markdown(found)})
         tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
         tracking.write(run_id, "report.html", report.html(found, {s.id: s for s in samples}))
     return found
@@ -277,7 +279,7 @@ def _log_diagnosis(
     tracking.log(run_id, metrics=metrics)
     for step, name in enumerate(names):
         tracking.log(run_id, metrics={f"learned/{stage}": row[name] for stage, row in shares.items()}, step=step)
-    table = diagnosis.table(samples, context.verdicts, found)
+    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, names, preset), names, found)
     tracking.write(run_id, "diagnosis.parquet", table)
     tracking.write(run_id, "diagnoses.json", as_json(found))
     tracking.log_table(run_id, "diagnosis.json", table.slice(0, SHOWN))

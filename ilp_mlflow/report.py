@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from ilp_mlflow.diagnosis import history
 from ilp_mlflow.types import Report, Sample
 
 LISTED = 500
@@ -38,19 +39,19 @@ def sentence(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Verdict table, retention matrix and outcomes as text that fits 80 columns."""
-    lines = [
-        *textwrap.wrap(sentence(report), 80),
-        "",
-        "samples by status: " + ", ".join(f"{n} {status}" for status, n in counts(report).items()),
-        "",
-    ]
-    names = [c.name for c in report.checkpoints if "@" not in c.name]
-    rows = [["learned, % of", *names]]
-    rows += [[stage, *(f"{row[name]:.0%}" for name in names)] for stage, row in report.retention.items()]
-    lines += _aligned(rows)
+    lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *_aligned(_matrix(report))]
     if report.outcomes:
         lines += ["", *_aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
     return "\n".join(lines)
+
+
+def markdown(report: Report) -> str:
+    """The result as Markdown, for the description of the run."""
+    header, *rows = _matrix(report)
+    table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
+    where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
+    return "\n".join([sentence(report), "", judged, "", *table, "", where])
 
 
 def html(report: Report, samples: Mapping[str, Sample]) -> str:
@@ -70,8 +71,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
             "answer": samples[v.sample_id].answer.strip(),
             "status": v.status,
             "cause": causes.get(v.sample_id) or "",
-            "first_learned": v.first_learned or "never",
-            "last_lost": v.last_lost or "",
+            "history": history(report.histories[v.sample_id], [c.name for c in report.checkpoints]),
             "reason": v.reason,
         }
         for v in unlearned[:LISTED]
@@ -84,6 +84,16 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
         total=len(unlearned),
         outcomes=_outcome_rows(report),
     )
+
+
+def _counted(report: Report) -> str:
+    return ", ".join(f"{n} {status}" for status, n in counts(report).items())
+
+
+def _matrix(report: Report) -> list[list[str]]:
+    """Header and rows: share learned by stage (row) and stage checkpoint (column)."""
+    names = [c.name for c in report.checkpoints if "@" not in c.name]
+    return [["learned, % of", *names], *([s, *(f"{row[n]:.0%}" for n in names)] for s, row in report.retention.items())]
 
 
 def _shown(sample: Sample) -> str:

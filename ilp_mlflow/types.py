@@ -249,6 +249,8 @@ class Report(Value):
     """Share 0..1 learned, by stage, then checkpoint."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
+    histories: dict[str, tuple[Status, ...]]
+    """Status under every checkpoint, by sample id."""
     diagnoses: tuple[Diagnosis, ...]
     """One per unlearned sample."""
     outcomes: tuple[Outcome, ...]

@@ -102,6 +102,12 @@ def verdicts(scores: pa.Table, checkpoints: Sequence[str], preset: Preset = "def
     )
 
 
+def histories(scores: pa.Table, checkpoints: Sequence[str], preset: Preset = "default") -> dict[str, tuple[Status, ...]]:
+    """Status under every checkpoint, by sample id."""
+    ids, status, _ = timeline(scores, checkpoints, preset)
+    return {id_: tuple(STATUSES[s] for s in row) for id_, row in zip(ids.to_pylist(), status.tolist(), strict=True)}
+
+
 def retention(
     scores: pa.Table, stage_of: Mapping[str, str], checkpoints: Sequence[str], preset: Preset = "default"
 ) -> dict[str, dict[str, float]]:

@@ -23,6 +23,9 @@ def test_the_strongest_evidence_names_the_cause_and_weak_evidence_none():
 def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
     samples = [Sample(id=i, stage="s", prompt="p", completion="c") for i in "ab"]
     verdicts = {"a": verdict("a", "learned"), "b": verdict("b")}
-    found = table(samples, verdicts, attribute(list(verdicts.values()), {"one": {"b": evidence("x", 0.6)}}))
+    histories = {"a": ("unlearned", "learned"), "b": ("learned", "unlearned")}
+    diagnoses = attribute(list(verdicts.values()), {"one": {"b": evidence("x", 0.6)}})
+    found = table(samples, verdicts, histories, ["base", "s"], diagnoses)
     assert found.column_names[:2] == ["sample_id", "cause"]
-    assert [(r["sample_id"], r["cause"], r["x"]) for r in found.to_pylist()] == [("b", "x", 0.6), ("a", None, None)]
+    rows = [(r["sample_id"], r["cause"], r["x"], r["history"]) for r in found.to_pylist()]
+    assert rows == [("b", "x", 0.6, "base+ s-"), ("a", None, None, "base- s+")]

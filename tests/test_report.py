@@ -1,0 +1,52 @@
+import re
+
+from ilp_mlflow.report import html, markdown, sentence, summary
+from ilp_mlflow.types import Checkpoint, Outcome, Report, Sample, Verdict
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)></td>\u202e\x00"
+
+
+def report(**changes):
+    values = {
+        "name": "x",
+        "run_id": "r",
+        "preset": "default",
+        "checkpoints": tuple(Checkpoint(name=n, model_uri="u") for n in ("base", "one", "one@5", "two")),
+        "retention": {
+            "one": {"base": 0.0, "one": 1.0, "one@5": 0.5, "two": 0.5},
+            "two": {"base": 0.0, "one": 0.0, "one@5": 0.0, "two": 1.0},
+        },
+        "verdicts": (
+            Verdict(sample_id="a", status="unlearned", first_learned="one", last_lost="two", reason=HOSTILE),
+            Verdict(sample_id="b", status="learned", first_learned="two"),
+        ),
+        "histories": {"a": ("unlearned", "learned", "learned", "unlearned"), "b": ("unlearned",) * 3 + ("learned",)},
+        "diagnoses": (),
+        "outcomes": (Outcome(mitigation="m", run_id="r", targets=("a",), recovered=("a",), still=(), regressed=("b",)),),
+    }
+    return Report(**{**values, **changes})
+
+
+def test_the_sentence_says_how_many_and_where_they_were_lost():
+    assert sentence(report()) == (
+        "1 of 2 samples (50.0%) are unlearned after the last stage; 1 of them had been learned and were lost (1 at two)."
+    )
+
+
+def test_the_summary_holds_the_matrix_of_stages_without_the_steps_inside():
+    text = summary(report())
+    assert re.search(r"learned, % of +base +one +two\n", text)
+    assert re.search(r"\none +0% +100% +50%\n", text)
+    assert re.search(r"\nm +1 +0 +1 +-", text)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "| one | 0% | 100% | 50% |" in markdown(report())
+
+
+def test_every_text_from_data_is_escaped():
+    sample = Sample(id="a", stage=HOSTILE, prompt=HOSTILE, completion=HOSTILE)
+    page = html(report(), {"a": sample, "b": sample})
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;") == 4
+    assert "base- one+ one@5+ two-" in page
+    assert "http" not in re.sub(r"<!doctype.*?>", "", page)
