@@ -202,10 +202,10 @@ def stages_command(experiment: str, as_json: bool) -> None:
         read = config.read(experiment)
         tracking_config, name = read.tracking, read.name
     _quiet()
-    from ilp_mlflow import tracking
+    from ilp_mlflow import catalog, tracking
 
     tracking.point(tracking_config)
-    rows = tracking.lineage(name)
+    rows = catalog.lineage(name)
     lines = [
         f"{r['uri']:<40} from {r['parent']}  (base {r['base']}, data {str(r['data_digest'])[:12]}, run {r['run_id']})" for r in rows
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ilp_mlflow.config import DataConfig, describe
-from ilp_mlflow.errors import DatasetError
+from ilp_mlflow.errors import DatasetError, first_line
 from ilp_mlflow.types import Message, Sample, Text
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise DatasetError(f"{path}: not a Parquet file ({first_line(error)})") from None
     for number, record in enumerate(table.to_pylist(), 1):
         yield f"{path} row {number}", number, record
 
@@ -209,15 +209,9 @@ def _hub(data: DataConfig) -> Iterator[Record]:
     try:
         rows = datasets.load_dataset(str(data.dataset), data.config, split=data.split)
     except Exception as error:  # the library raises a dozen kinds, network faults among them
-        raise DatasetError(
-            f"data set '{data.dataset}' [{data.split}]: {_first_line(error)}; check name, config and split"
-        ) from None
+        raise DatasetError(f"data set '{data.dataset}' [{data.split}]: {first_line(error)}; check name, config and split") from None
     for number, record in enumerate(rows, 1):
         yield f"{data.dataset}[{data.split}] row {number}", number, dict(record)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> Text:

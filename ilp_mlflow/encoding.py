@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
-from ilp_mlflow.errors import ModelError
+from ilp_mlflow.errors import ModelError, first_line
 from ilp_mlflow.types import Message, Sample, Text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None
     try:
         encode(tokenizer, first.prompt, first.completion, frozenset())
     except (ValueError, TypeError, TemplateError) as error:
-        raise ModelError(f"sample '{first.id}': the chat template refuses it ({str(error).splitlines()[0]})") from None
+        raise ModelError(f"sample '{first.id}': the chat template refuses it ({first_line(error)})") from None
 
 
 def replace_answer(completion: Text, answer: str) -> Text:

@@ -41,3 +41,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known are: {', '.join(known)}" if known else "none are known"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, at most 200 characters; its kind when it has no text."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

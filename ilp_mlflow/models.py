@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.initialization import no_init_weights
 
 from ilp_mlflow.config import TokenizerConfig
-from ilp_mlflow.errors import ModelError
+from ilp_mlflow.errors import ModelError, first_line
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
@@ -60,7 +60,7 @@ def load(
         try:
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelError(f"{adapter}: not an adapter for {base} ({_line(error)})") from None
+            raise ModelError(f"{adapter}: not an adapter for {base} ({first_line(error)})") from None
         if merge or index < len(adapters) - 1:
             model = model.merge_and_unload()
     if trainable and not isinstance(model, PeftModel):
@@ -78,7 +78,7 @@ def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> Pre
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, **_gguf(base))
     except (OSError, ValueError, KeyError, ImportError) as error:
         hint = "" if Path(base).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
-        raise ModelError(f"{base}: cannot be read ({_line(error)}){hint}") from None
+        raise ModelError(f"{base}: cannot be read ({first_line(error)}){hint}") from None
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
     for adapter in adapters:
@@ -95,7 +95,7 @@ def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **_gguf(source))
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{source}: no usable tokenizer ({_line(error)})") from None
+        raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
     if config.chat_template:
         try:
             tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def pick_device(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device '{device}' is not available here ({_line(error)}); use 'auto' or 'cpu'") from None
+        raise ModelError(f"device '{device}' is not available here ({first_line(error)}); use 'auto' or 'cpu'") from None
     return device
 
 
@@ -154,7 +154,7 @@ def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
             location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        raise ModelError(f"{location}: cannot be loaded ({_line(error)})") from None
+        raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
     return _plain(model) if gguf else model
 
 
@@ -195,8 +195,3 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
 
 def _listed(value: int | list[int] | None) -> list[int]:
     return value if isinstance(value, list) else [value] if value is not None else []
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

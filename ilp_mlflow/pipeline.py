@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ilp_mlflow import config, dataset, diagnosis, encoding, models, outcome, registry, report, scoring, tracking, verdict
+from ilp_mlflow import catalog, config, dataset, diagnosis, encoding, models, outcome, registry, report, scoring, tracking, verdict
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.errors import PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
@@ -59,7 +59,7 @@ def train(experiment: Experiment, source: Path) -> str:
         tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))
         tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
-        checkpoints = [Checkpoint(name="base", model_uri=tracking.register_base(experiment.model, models.digest, run_id))]
+        checkpoints = [Checkpoint(name="base", model_uri=catalog.register_base(experiment.model, models.digest, run_id))]
         exposures = []
         for stage in stages:
             parent = checkpoints[-1].model_uri
@@ -167,7 +167,7 @@ def score(
     Raises ModelError when a checkpoint is not found or cannot be loaded.
     """
     base, *others = locations.values()
-    parts = [tracking.locate(base), *(tracking.locate(other, base) for other in others)]
+    parts = [catalog.locate(base), *(catalog.locate(other, base) for other in others)]
     # the last checkpoint knows the format it was trained in; the base may have no chat template at all
     text = models.load_tokenizer(parts[-1], tokenizer)
     encoding.check(text, samples)
@@ -186,7 +186,7 @@ def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id
     uri = {c.name: c.model_uri for c in context.checkpoints}[plan.start_from]
     tokens, seconds = 0, 0.0
     for stage in plan.stages:
-        checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: tracking.store(s, f, run_id), f"{stage.name}/")
+        checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
         uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
     samples = list(context.samples.values())
     base = context.checkpoints[0].model_uri
@@ -259,7 +259,7 @@ def _context(experiment: Experiment, samples: Sequence[Sample], checkpoints: Seq
     verdicts = to_rows(verdict.verdicts(scores, names, experiment.scoring.preset), Verdict)
     uris = {c.name: c.model_uri for c in checkpoints}
     probe = scoring.ModelProbe(
-        lambda name: _load(tracking.locate(uris[name]), experiment.scoring, experiment.tokenizer),
+        lambda name: _load(catalog.locate(uris[name]), experiment.scoring, experiment.tokenizer),
         experiment.scoring.batch_tokens,
         experiment.seed,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ilp_mlflow import dataset, encoding, models, registry, tracking, training
+from ilp_mlflow import catalog, dataset, encoding, models, registry, tracking, training
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import DatasetError
 from ilp_mlflow.types import Stage
@@ -30,7 +30,7 @@ def preflight(experiment: Experiment, parent: str | None = None) -> list[Stage]:
             owner[sample.id] = config.name
         stages.append(config.as_stage(samples))
     tracking.connect(experiment.tracking, experiment.name)
-    tokenizer = models.check(tracking.locate(parent or experiment.model), experiment.tokenizer)
+    tokenizer = models.check(catalog.locate(parent or experiment.model), experiment.tokenizer)
     for stage in stages:
         encoding.check(tokenizer, stage.samples)
     return stages

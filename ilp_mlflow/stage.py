@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ilp_mlflow import dataset, models, tracking, training
+from ilp_mlflow import catalog, dataset, models, tracking, training
 from ilp_mlflow.config import Experiment, TokenizerConfig
 from ilp_mlflow.errors import ConfigError, suggest
 from ilp_mlflow.models import Loaded
@@ -30,7 +30,7 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
         parent = f"models:/{experiment.name}.{names[index - 1]}@latest"
     stage = preflight(experiment, parent)[index]
     with tracking.run(name, "stage", parent=parent_run) as run_id:
-        start = tracking.register_base(parent or experiment.model, models.digest, run_id)
+        start = catalog.register_base(parent or experiment.model, models.digest, run_id)
         train_and_register(experiment, stage, start, run_id)
     return run_id
 
@@ -46,7 +46,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
         "stage": stage.name,
         "index": 1 + [s.name for s in experiment.stages].index(stage.name),
         "parent": parent,
-        "base": tracking.base_of(parent),
+        "base": catalog.base_of(parent),
         "data_digest": dataset.digest(stage.samples),
         "run_id": run_id,
     }
@@ -54,7 +54,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
 
     def keep(name: str, folder: str) -> str:
         registered = f"{experiment.name}.{name}"
-        return tracking.register(registered, folder, run_id, {f"ilp.{k}": v for k, v in tags.items()})
+        return catalog.register(registered, folder, run_id, {f"ilp.{k}": v for k, v in tags.items()})
 
     checkpoints, done = fit(experiment, stage, parent, run_id, keep)
     tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
@@ -70,9 +70,9 @@ def fit(
 
     Returns the checkpoints, the final one last. Metrics go to the run `run_id` under `prefix`. Raises IlpError.
     """
-    parts = tracking.locate(parent)
+    parts = catalog.locate(parent)
     adapted = len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
-    below = tracking.below(parts[-1]) if adapted else parent
+    below = catalog.below(parts[-1]) if adapted else parent
     init = stage.training.get("model_init_kwargs", {})
     loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
     kept: list[Checkpoint] = []
@@ -85,7 +85,7 @@ def fit(
 
         def inside(now: Loaded, step: int) -> None:
             name = f"{stage.name}@{step}"
-            uri = tracking.store(name, save(now, name), run_id)
+            uri = catalog.store(name, save(now, name), run_id)
             kept.append(Checkpoint(name=name, model_uri=uri, run_id=run_id, step=step))
 
         def log(metrics: dict[str, float], step: int) -> None:

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from ilp_mlflow.encoding import encode
-from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, suggest
+from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line, suggest
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import History, Schedule
 from ilp_mlflow.progress import task
@@ -93,7 +93,7 @@ def train(
             peft_config=LoraConfig(**{"task_type": "CAUSAL_LM", **(stage.peft or {})}) if fresh else None,
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {first_line(error)}") from None
     ids = [sample.id for sample in stage.samples]
     trainer.follow(SCHEDULES[stage.schedule], ids)
     supervised, kept = _supervised(trainer.train_dataset, len(ids))
@@ -248,4 +248,4 @@ def _build(config: type[Any], options: Mapping[str, Any], where: str) -> None:
     try:
         config(**options)
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
-        raise ConfigError(f"{where}: {config.__name__} refuses it: {str(error).strip().splitlines()[0]}") from None
+        raise ConfigError(f"{where}: {config.__name__} refuses it: {first_line(error)}") from None

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from ilp_mlflow import config, pipeline, registry, tracking
+from ilp_mlflow import catalog, config, pipeline, registry, tracking
 from ilp_mlflow.errors import StepFailed
 from ilp_mlflow.plugin import Context
 from ilp_mlflow.types import Evidence, Plan, Value
@@ -57,7 +57,7 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experime
     exposures = tracking.read_table(report.run_id, "exposures.parquet").to_pylist()
     assert [e["exposures"] for e in exposures] == [2] * 16
 
-    first, second = tracking.lineage("tiny")
+    first, second = catalog.lineage("tiny")
     assert (first["uri"], first["parent"], first["base"], first["index"]) == (
         "models:/tiny.first/1",
         "models:/tiny/1",
@@ -66,8 +66,8 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experime
     )
     assert (second["parent"], second["base"]) == ("models:/tiny.first/1", "models:/tiny/1")
     assert len(first["data_digest"]) == 64
-    *_, folder = tracking.locate("models:/tiny.second@latest")
-    assert tracking.locate("models:/tiny.second@latest")[0] == tracking.locate("models:/tiny/1")[0]
+    *_, folder = catalog.locate("models:/tiny.second@latest")
+    assert catalog.locate("models:/tiny.second@latest")[0] == catalog.locate("models:/tiny/1")[0]
     assert sum(p.stat().st_size for p in Path(folder).iterdir()) < (tiny_model / "model.safetensors").stat().st_size
     (outcome,) = report.outcomes
     assert len(outcome.recovered) + len(outcome.still) == len(outcome.targets)
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(e
     one, same = run(experiment_file), run(experiment_file)
     assert one.verdicts == same.verdicts
     assert len(MlflowClient().search_model_versions("name = 'tiny'")) == 1
-    assert [r["version"] for r in tracking.lineage("tiny")] == [1, 1, 2, 2]
+    assert [r["version"] for r in catalog.lineage("tiny")] == [1, 1, 2, 2]
     other = run(experiment_file, seed="5")
     assert [v.margin for v in other.verdicts] != [v.margin for v in one.verdicts]
 
