@@ -79,6 +79,8 @@ class TokenizerConfig(Config):
 
     chat_template: str | None = None
     """Jinja file that replaces the model's own chat template; relative to the experiment file."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Variables for the chat template, such as `enable_thinking: false`."""
     eos_token: str | None = None
     """Token that ends a completion, in place of the tokenizer's own."""
 

@@ -101,6 +101,10 @@ def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) 
             tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise ModelError(f"tokenizer.chat_template: {config.chat_template} is not a readable text file") from None
+    if config.chat_template_kwargs and tokenizer.chat_template:
+        # set inside the template, they hold for training, scoring and everyone who loads the saved tokenizer
+        given = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in config.chat_template_kwargs.items())
+        tokenizer.chat_template = given.replace("= null -", "= none -") + tokenizer.chat_template
     if config.eos_token:
         if config.eos_token not in tokenizer.get_vocab():
             raise ModelError(f"tokenizer.eos_token: '{config.eos_token}' is not in the vocabulary of {source}")

@@ -53,13 +53,16 @@ def train(experiment: Experiment, source: Path) -> str:
 
     All that can be checked is checked before a run is started. Raises IlpError.
     """
-    stages = preflight(experiment)
+    with task("check data, options and model"):
+        stages = preflight(experiment)
     with tracking.run(experiment.name, "experiment") as run_id:
         facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
         tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))
         tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
-        checkpoints = [Checkpoint(name="base", model_uri=catalog.register_base(experiment.model, models.digest, run_id))]
+        with task("register the base model"):
+            base = catalog.register_base(experiment.model, models.digest, run_id)
+        checkpoints = [Checkpoint(name="base", model_uri=base)]
         exposures = []
         for stage in stages:
             parent = checkpoints[-1].model_uri
@@ -174,8 +177,9 @@ def score(
     rows: list[Score] = []
     plan = None
     for name, where in zip(locations, parts, strict=True):
-        loaded = _load(where, options, tokenizer)
-        plan = plan or scoring.plan(samples, loaded.speaking(text), options.options, seed, options.batch_tokens)
+        with task(f"load {name}"):
+            loaded = _load(where, options, tokenizer)
+            plan = plan or scoring.plan(samples, loaded.speaking(text), options.options, seed, options.batch_tokens)
         with task(f"score {name}", len(samples)) as advance:
             rows += scoring.score(plan, loaded, name, advance)
     return to_table(rows, Score)

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def task(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for `total` units of work; yields a function that advances it. Silent when stderr is not a terminal."""
+def task(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` units of work (None: unknown); yields a function that advances it.
+
+    Silent when stderr is not a terminal.
+    """
     if not sys.stderr.isatty():
         yield lambda n: None
         return

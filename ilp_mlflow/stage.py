@@ -12,6 +12,7 @@ from ilp_mlflow.config import Experiment, TokenizerConfig
 from ilp_mlflow.errors import ConfigError, suggest
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.preflight import preflight
+from ilp_mlflow.progress import task
 from ilp_mlflow.training import Trained
 from ilp_mlflow.types import Checkpoint, Exposure, Stage, as_json, to_table
 
@@ -74,7 +75,8 @@ def fit(
     adapted = len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
     below = catalog.below(parts[-1]) if adapted else parent
     init = stage.training.get("model_init_kwargs", {})
-    loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
+    with task("load the model to start from"):
+        loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
     kept: list[Checkpoint] = []
     with tempfile.TemporaryDirectory() as scratch:
 
@@ -92,5 +94,6 @@ def fit(
             tracking.log(run_id, metrics={f"{prefix}{k}": v for k, v in metrics.items()}, step=step)
 
         done = training.train(stage, loaded, Path(scratch) / "trainer", experiment.seed, log, inside)
-        uri = keep(stage.name, save(done.loaded, stage.name))
+        with task(f"store {stage.name}"):
+            uri = keep(stage.name, save(done.loaded, stage.name))
     return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done

@@ -55,6 +55,10 @@ def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
     template.write_text("{{ messages }}")
     found = models.load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(template), eos_token="<|user|>"))
     assert (found.chat_template, found.eos_token) == ("{{ messages }}", "<|user|>")
+    template.write_text("{% if think %}think{% endif %}{{ note }}{{ nothing is none }}")
+    options = {"think": False, "note": "it's {{ 'quoted' }}", "nothing": None}
+    found = models.load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(template), chat_template_kwargs=options))
+    assert found.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "it's {{ 'quoted' }}True"
     with pytest.raises(ModelError, match="not in the vocabulary"):
         models.load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
     with pytest.raises(ModelError, match="not a readable text file"):
