@@ -63,7 +63,7 @@ def train(experiment: Experiment, source: Path) -> str:
         with task("register the base model"):
             base = catalog.register_base(experiment.model, models.digest, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base)]
-        exposures = []
+        exposures, signals = [], []
         for stage in stages:
             parent = checkpoints[-1].model_uri
             if experiment.launch == "project":
@@ -74,8 +74,10 @@ def train(experiment: Experiment, source: Path) -> str:
                     train_and_register(experiment, stage, parent, child)
             checkpoints += tracking.read_checkpoints(child)
             exposures.append(tracking.read_table(child, "exposures.parquet"))
+            signals.append(tracking.read_table(child, "signals.parquet"))
         tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
         tracking.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
+        tracking.write(run_id, "signals.parquet", pa.concat_tables(signals))
     return run_id
 
 

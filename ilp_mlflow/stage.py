@@ -39,7 +39,7 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
 def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> None:
     """Train `stage` from the model at the URI `parent` and register it as `<experiment>.<stage>`, all on the run `run_id`.
 
-    Logs `ilp/checkpoints.json` (intermediate ones first) and `ilp/exposures.parquet`. Raises IlpError.
+    Logs `ilp/checkpoints.json` (intermediate ones first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
     """
     tags = {
         "kind": "stage",
@@ -60,6 +60,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     checkpoints, done = fit(experiment, stage, parent, run_id, keep)
     tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
     tracking.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
+    tracking.write(run_id, "signals.parquet", done.signals)
     metrics = {"tokens": done.tokens, "seconds": done.seconds}
     tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback
@@ -22,13 +24,14 @@ from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import History, Schedule
 from ilp_mlflow.progress import task
 from ilp_mlflow.schedules import SCHEDULES
-from ilp_mlflow.types import Exposure, Stage
+from ilp_mlflow.types import Exposure, Signal, Stage, schema
 
 OURS = {
     "output_dir": "checkpoints go to MLflow",
     "report_to": "metrics go to MLflow through ilp",
     "run_name": "runs are named after their stage",
     "packing": "a packed batch hides which samples are in it",
+    "padding_free": "a batch without padding hides which samples are in it",
     "train_sampling_strategy": "the order is the stage's 'schedule'",
     "chat_template_path": "set 'tokenizer.chat_template', so that scoring uses it too",
     "eos_token": "set 'tokenizer.eos_token', so that scoring uses it too",
@@ -49,6 +52,8 @@ class Trained:
     loaded: Loaded
     exposures: list[Exposure]
     """One per sample, dropped ones included."""
+    signals: pa.Table
+    """Columns of `Signal`, in the order of training."""
     tokens: int
     """Tokens passed through the model."""
     seconds: float
@@ -105,40 +110,53 @@ def train(
         trainer.add_callback(_Watch(stage, stack, log, lambda step: keep(now, step)))
         started = time.perf_counter()
         trainer.train()
+        seconds = time.perf_counter() - started
     for name, weights in trainer.model.named_parameters():
         if weights.requires_grad and not torch.isfinite(weights).all():
             raise ModelError(f"stage '{stage.name}' diverged: {name} is not finite; lower training.learning_rate")
+    signals = _signals(trainer, stage)
+    seen = Counter(signals["sample_id"].to_pylist())
     exposures = [
         Exposure(
             sample_id=id_,
             stage=stage.name,
-            exposures=int(trainer.seen[i]),
+            exposures=seen[id_],
             supervised_tokens=int(supervised[i]),
             truncated_tokens=max(0, lengths[i] - int(kept[i])),
         )
         for i, id_ in enumerate(ids)
     ]
-    return Trained(now, exposures, int(trainer.passed_tokens), time.perf_counter() - started)
+    return Trained(now, exposures, signals, int(trainer.passed_tokens), seconds)
 
 
 class _LedgerTrainer(SFTTrainer):
-    """SFTTrainer whose batches come from a schedule and are counted by sample."""
+    """SFTTrainer whose batches come from a schedule, and whose own forward pass is read off by sample."""
 
     data_collator: Any
 
     def follow(self, schedule: Schedule, ids: list[str]) -> None:
         """Take the order of batches from `schedule`; row i of the data set is sample `ids[i]`."""
         self.schedule, self.ids = schedule, ids
-        self.seen = np.zeros(len(ids), dtype=np.int64)
+        self.signals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.passed_tokens = 0
+        self.outputs: Any = None
+        self.model.register_forward_hook(self._keep_outputs)
         self.data_collator = _carry_row(self.data_collator)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         rows = inputs.pop("row")
+        total = super().compute_loss(model, inputs, *args, **kwargs)
         if model.training:
-            np.add.at(self.seen, rows.cpu().numpy(), 1)
-            self.passed_tokens += int(inputs["attention_mask"].sum())
-        return super().compute_loss(model, inputs, *args, **kwargs)
+            # what TRL's fused head returned for the loss: (batch, length - 1), zero where there is no label
+            count = self.outputs.label_mask.sum(1)
+            loss = -self.outputs.log_probs.detach().sum(1) / count
+            self.signals.append((self.state.global_step + 1, rows, loss, self.outputs.is_top1.sum(1) / count))
+            self.passed_tokens += inputs["attention_mask"].sum()
+        self.outputs = None
+        return total
+
+    def _keep_outputs(self, module: Any, args: Any, outputs: Any) -> None:
+        self.outputs = outputs
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -208,6 +226,21 @@ def _carry_row(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Cal
 def _defaults() -> dict[str, Any]:
     """TRL asks for bf16 unless told otherwise, and then refuses a machine without an accelerator."""
     return {} if torch.cuda.is_available() else {"bf16": False}
+
+
+def _signals(trainer: _LedgerTrainer, stage: Stage) -> pa.Table:
+    steps, rows, losses, accuracies = zip(*trainer.signals, strict=True)
+    place = torch.cat(rows).cpu().numpy()
+    return pa.table(
+        {
+            "sample_id": np.array(trainer.ids, dtype=object)[place],
+            "stage": [stage.name] * len(place),
+            "step": np.repeat(steps, [len(r) for r in rows]),
+            "loss": torch.cat(losses).double().cpu().numpy(),
+            "token_accuracy": torch.cat(accuracies).double().cpu().numpy(),
+        },
+        schema=schema(Signal),
+    )
 
 
 def _rows(stage: Stage) -> list[dict[str, Any]]:

@@ -118,6 +118,21 @@ class Exposure(Value):
     """Tokens cut away by `max_length`."""
 
 
+class Signal(Value):
+    """One sample in one training batch, before the step that the batch is part of."""
+
+    sample_id: str
+    """The sample."""
+    stage: str
+    """The stage that trains it."""
+    step: int
+    """Optimizer step, from 1."""
+    loss: float
+    """Mean negative log-probability of its supervised tokens, nats per token."""
+    token_accuracy: float
+    """Share 0..1 of them that are the model's first choice."""
+
+
 class Score(Value):
     """One sample under one checkpoint."""
 

@@ -23,6 +23,7 @@ ARTIFACTS = {
     "diagnoses.json",
     "checkpoints.json",
     "exposures.parquet",
+    "signals.parquet",
     "outcomes.json",
     "report.html",
     "report.json",

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ilp_mlflow import models, training
+from ilp_mlflow import models, scoring, training
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.types import Stage
@@ -71,6 +71,51 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(tiny_mode
     one, same, other = trained(0), trained(0), trained(1)
     assert all(torch.equal(one[k], same[k]) for k in one)
     assert not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def bare_weights(tiny_model, tmp_path, seed=0):
+    """Weights after the same training with TRL's own trainer and nothing of ours, in file order."""
+    import datasets
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    args = {**TRAINING, "output_dir": str(tmp_path), "report_to": "none", "save_strategy": "no", "seed": seed}
+    trainer = SFTTrainer(
+        models.load([str(tiny_model)]).model,
+        SFTConfig(**args, train_sampling_strategy="sequential"),
+        train_dataset=datasets.Dataset.from_list([{k: r[k] for k in ("prompt", "completion")} for r in rows()]),
+        processing_class=models.load_tokenizer([str(tiny_model)]),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **PEFT),
+    )
+    trainer.train()
+    return weights(trainer.model)
+
+
+def test_the_ledger_does_not_change_what_is_trained(tiny_model, tmp_path):
+    done = training.train(stage(peft=PEFT, schedule="sequential"), models.load([str(tiny_model)]), tmp_path, 0)
+    ours, bare = weights(done.loaded.model), bare_weights(tiny_model, tmp_path)
+    assert ours.keys() == bare.keys()
+    assert all(torch.equal(ours[k], bare[k]) for k in ours)
+
+
+def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, tmp_path):
+    first = training.train(
+        stage(peft=PEFT, schedule="sequential", training={"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3}),
+        models.load([str(tiny_model)]),
+        tmp_path,
+        0,
+    )
+    found = first.signals.to_pylist()
+    assert [s["step"] for s in found] == [1] * 6 + [2] * 2 + [3] * 6 + [4] * 2 + [5] * 6 + [6] * 2
+    assert [s["sample_id"] for s in found] == [r["id"] for r in rows()] * 3
+    # under the untrained model (a fresh adapter changes nothing) the first step's losses are plain forward passes
+    loaded = models.load([str(tiny_model)])
+    plan = scoring.plan(stage().samples, loaded, 0, 0, 2048)
+    expected = {s.sample_id: s for s in scoring.score(plan, loaded, "base")}
+    for signal in found[:6]:
+        score = expected[signal["sample_id"]]
+        assert signal["loss"] == pytest.approx(-score.logprob / score.tokens, abs=1e-4)
+        assert signal["token_accuracy"] == pytest.approx(score.token_accuracy)
 
 
 def test_truncation_is_recorded_per_sample(base, tmp_path):
