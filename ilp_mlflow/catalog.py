@@ -15,6 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.tracking import answering
 
@@ -174,13 +175,13 @@ def _download(uri: str) -> str:
             query = f"source_run_id = '{run[1]}' and name = '{run[2]}'"
             source = next((m.model_uri for m in MlflowClient().search_logged_models([experiment], query)), uri)
         logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ilp_mlflow" / "models"
+        kept = cache.folder() / "models"
         if not logged or not mlflow.get_tracking_uri().startswith("http"):
             return mlflow.artifacts.download_artifacts(source)
-        target = cache / logged[1]
+        target = kept / logged[1]
         if not target.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            kept.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=kept) as scratch:
                 os.rename(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
         return str(target)
 

@@ -162,9 +162,12 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: Callable[[Any, A
 @click.option("--options", default="3", help="Wrong options drawn for a sample that gives none.")
 @click.option("--dtype", default="float32", help="'float32' or 'bfloat16'.")
 @click.option("--device", default="auto", help="'auto', 'cpu', 'cuda', ...")
+@click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
 @SEED
 @JSON
-def score_command(checkpoints: tuple[str, ...], data: Path, out: Path, seed: str, as_json: bool, **scoring: str) -> None:
+def score_command(
+    checkpoints: tuple[str, ...], data: Path, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
+) -> None:
     """Score samples under models trained anywhere; no experiment needed."""
     from ilp_mlflow import config, dataset
 
@@ -182,7 +185,7 @@ def score_command(checkpoints: tuple[str, ...], data: Path, out: Path, seed: str
     from ilp_mlflow import models, pipeline, verdict
 
     models.pick_device(options.device)
-    scores = pipeline.score(samples, locations, options, number)
+    scores = pipeline.score(samples, locations, options, number, cached=not no_cache)
     pq.write_table(scores, out)
     shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset)["data"]
     lines = [f"{name:<20} {share:6.1%} learned" for name, share in shares.items()]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
 from ilp_mlflow.config import TokenizerConfig
@@ -23,19 +24,47 @@ ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model ready to be scored or trained."""
+class Text:
+    """How a model reads text and ends it; costs no weights to know."""
 
-    model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     ends: frozenset[int]
     """Ids of the tokens that end a generation."""
     max_length: int | None
     """Longest sequence in tokens the model has positions for."""
 
-    def speaking(self, tokenizer: PreTrainedTokenizerBase) -> Loaded:
-        """This model with another tokenizer."""
-        return replace(self, tokenizer=tokenizer, ends=self.ends | ({tokenizer.eos_token_id} - {None}))
+
+@dataclass(frozen=True)
+class Loaded(Text):
+    """A model ready to be scored or trained."""
+
+    model: PreTrainedModel | PeftModel
+
+
+def read(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> Text:
+    """How the model made of `parts` (see `load`) reads text.
+
+    Raises ModelError when a part is missing, has pickled weights only, or is not a causal language model.
+    """
+    base, *adapters = parts
+    _check_folder(base)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **_gguf(base))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        hint = "" if Path(base).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
+        raise ModelError(f"{base}: cannot be read ({first_line(error)}){hint}") from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
+    for adapter in adapters:
+        if not (Path(adapter) / "adapter_model.safetensors").exists():
+            raise ModelError(f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors")
+    try:
+        generation = GenerationConfig.from_pretrained(base)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    found = load_tokenizer(parts, tokenizer)
+    ends = {found.eos_token_id, *_listed(generation.eos_token_id)} - {None}
+    return Text(found, frozenset(ends), getattr(config.get_text_config(), "max_position_embeddings", None))
 
 
 def load(
@@ -51,10 +80,10 @@ def load(
 
     All adapters but the last are merged into the weights, with `merge` the last one too; `trainable` keeps its
     weights trainable. `options` go to `from_pretrained` (dtype float32 unless given).
-    Raises ModelError when a part is missing, has pickled weights only, is damaged, or is not a causal language model.
+    Raises ModelError when a part cannot be read (see `read`) or its weights are damaged or of another model.
     """
     base, *adapters = parts
-    text = load_tokenizer(parts, tokenizer)
+    text = read(parts, tokenizer)
     model: Any = _base(base, {"dtype": "float32", **options})
     for index, adapter in enumerate(adapters):
         try:
@@ -65,26 +94,7 @@ def load(
             model = model.merge_and_unload()
     if trainable and not isinstance(model, PeftModel):
         model.requires_grad_(True)  # merging leaves the weights frozen
-    ends = {text.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return Loaded(model.to(device), text, frozenset(ends), limit)
-
-
-def check(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
-    """Raise ModelError when the model made of `parts` cannot be there to load; reads no weights, returns the tokenizer."""
-    base, *adapters = parts
-    _check_folder(base)
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **_gguf(base))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        hint = "" if Path(base).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
-        raise ModelError(f"{base}: cannot be read ({first_line(error)}){hint}") from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
-    for adapter in adapters:
-        if not (Path(adapter) / "adapter_model.safetensors").exists():
-            raise ModelError(f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors")
-    return load_tokenizer(parts, tokenizer)
+    return Loaded(text.tokenizer, text.ends, text.max_length, model.to(device))
 
 
 def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
@@ -128,10 +138,14 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
         loaded.tokenizer.save_pretrained(folder)
 
 
-def digest(folder: str) -> str:
-    """SHA-256 over a model folder's file names and contents."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).iterdir() if p.is_file()):
+def digest(location: str) -> str:
+    """SHA-256 over the file names and contents of a model: a folder, or what the Hub's cache holds of a Hub id."""
+    folder = Path(location)
+    if not folder.is_dir():
+        folder = Path(str(try_to_load_from_cache(location, "config.json"))).parent
+    # the snapshot's name is its commit: it tells two apart even before their weights are here
+    total = hashlib.sha256(b"" if Path(location).is_dir() else folder.name.encode())
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
         total.update(path.name.encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -11,7 +11,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from ilp_mlflow import catalog, config, dataset, diagnosis, encoding, models, outcome, registry, report, scoring, tracking, verdict
+from ilp_mlflow import (
+    cache,
+    catalog,
+    config,
+    dataset,
+    diagnosis,
+    encoding,
+    models,
+    outcome,
+    registry,
+    report,
+    scoring,
+    tracking,
+    verdict,
+)
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.errors import PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
@@ -166,25 +180,35 @@ def score(
     options: ScoringConfig,
     seed: int,
     tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
 ) -> pa.Table:
     """Scores of all samples under all checkpoints (name -> location, the base first), in the columns of `Score`.
 
-    Raises ModelError when a checkpoint is not found or cannot be loaded.
+    All checkpoints share one plan of batches, so differences are differences of weights. With `cached`, a checkpoint
+    whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
     """
     base, *others = locations.values()
     parts = [catalog.locate(base), *(catalog.locate(other, base) for other in others)]
     # the last checkpoint knows the format it was trained in; the base may have no chat template at all
-    text = models.load_tokenizer(parts[-1], tokenizer)
-    encoding.check(text, samples)
-    rows: list[Score] = []
-    plan = None
+    text = models.read(parts[-1], tokenizer)
+    encoding.check(text.tokenizer, samples)
+    device = models.pick_device(options.device)
+    with task("tokenise"):
+        plan = scoring.plan(samples, text, options.options, seed, options.batch_tokens)
+    tables = []
+    digests = {part: models.digest(part) for part in dict.fromkeys(p for where in parts for p in where)}
     for name, where in zip(locations, parts, strict=True):
-        with task(f"load {name}"):
-            loaded = _load(where, options, tokenizer)
-            plan = plan or scoring.plan(samples, loaded.speaking(text), options.options, seed, options.batch_tokens)
-        with task(f"score {name}", len(samples)) as advance:
-            rows += scoring.score(plan, loaded, name, advance)
-    return to_table(rows, Score)
+        key = [plan.digest(), *(digests[part] for part in where), options.dtype, device]
+        table = cache.read(key) if cached else None
+        if table is None:
+            with task(f"load {name}"):
+                loaded = models.load(where, tokenizer, device=device, dtype=options.dtype)
+            with task(f"score {name}", len(samples)) as advance:
+                table = to_table(scoring.score(plan, loaded, name, advance), Score)
+            if cached:
+                cache.write(key, table)
+        tables.append(table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string())))
+    return pa.concat_tables(tables)
 
 
 def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id: str, others: Sequence[Outcome]) -> Outcome:

@@ -30,7 +30,7 @@ def preflight(experiment: Experiment, parent: str | None = None) -> list[Stage]:
             owner[sample.id] = config.name
         stages.append(config.as_stage(samples))
     tracking.connect(experiment.tracking, experiment.name)
-    tokenizer = models.check(catalog.locate(parent or experiment.model), experiment.tokenizer)
+    text = models.read(catalog.locate(parent or experiment.model), experiment.tokenizer)
     for stage in stages:
-        encoding.check(tokenizer, stage.samples)
+        encoding.check(text.tokenizer, stage.samples)
     return stages

@@ -6,6 +6,7 @@ earlier tokens of its own branch, at the positions it would have alone, so every
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 
 from ilp_mlflow.distractors import distractors
 from ilp_mlflow.encoding import Encoded, encode, replace_answer
-from ilp_mlflow.models import Loaded
+from ilp_mlflow.models import Loaded, Text
 from ilp_mlflow.types import Sample, Score
 
 ALLOWED_MISSES = 0.05
 """Share of a completion's tokens that may differ from the model's first choice: none below 20 tokens."""
+VERSION = 1
+"""To be raised with every change that changes scores: cached ones are then scored afresh."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,20 @@ class ScoringPlan:
     unscored: Mapping[str, str]
     """Why samples cannot be scored, by id."""
 
+    def digest(self) -> str:
+        """SHA-256 over everything a score depends on besides the model and its precision."""
+        return hashlib.sha256(repr((VERSION, torch.__version__, self.batches, sorted(self.unscored.items()))).encode()).hexdigest()
 
-def plan(samples: Sequence[Sample], loaded: Loaded, options: int, seed: int, batch_tokens: int) -> ScoringPlan:
+
+def plan(samples: Sequence[Sample], text: Text, options: int, seed: int, batch_tokens: int) -> ScoringPlan:
     """Tokenise `samples` with up to `options` wrong options each and batch them by `batch_tokens` (padding included)."""
     wrong = distractors(samples, options, seed)
     items, unscored = [], dict[str, str]()
     for sample in samples:
-        item = _item(sample, wrong[sample.id], loaded)
+        item = _item(sample, wrong[sample.id], text)
         longest = len(item.prefix) + max(map(len, item.branches))
-        if loaded.max_length is not None and longest > loaded.max_length:
-            unscored[sample.id] = f"{longest} tokens, the model has positions for {loaded.max_length}"
+        if text.max_length is not None and longest > text.max_length:
+            unscored[sample.id] = f"{longest} tokens, the model has positions for {text.max_length}"
         elif not item.prefix:
             unscored[sample.id] = "the prompt has no tokens of its own"
         else:
@@ -130,9 +137,9 @@ class ModelProbe:
         return self._held[1]
 
 
-def _item(sample: Sample, wrong: tuple[str, ...], loaded: Loaded) -> Item:
-    texts = [sample.completion, *(replace_answer(sample.completion, _like(o, sample.answer)) for o in wrong)]
-    encoded = [encode(loaded.tokenizer, sample.prompt, text, loaded.ends) for text in texts]
+def _item(sample: Sample, wrong: tuple[str, ...], text: Text) -> Item:
+    answers = [sample.completion, *(replace_answer(sample.completion, _like(o, sample.answer)) for o in wrong)]
+    encoded = [encode(text.tokenizer, sample.prompt, answer, text.ends) for answer in answers]
     shared = _shared_prefix(encoded)
     return Item(
         sample_id=sample.id,

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def adapter(parts, folder, seed):
     loaded = models.load(parts, merge=True)
     torch.manual_seed(seed)
     model = get_peft_model(loaded.model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
-    models.save(models.Loaded(model, loaded.tokenizer, loaded.ends, loaded.max_length), folder, "models:/below/1", False)
+    models.save(replace(loaded, model=model), folder, "models:/below/1", False)
     return str(folder)
 
 
@@ -70,23 +71,23 @@ def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path
     shutil.copytree(tiny_model, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match="only pickled weights"):
-        models.check([str(pickled)])
+        models.read([str(pickled)])
     damaged = tmp_path / "damaged"
     shutil.copytree(tiny_model, damaged)
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ModelError, match="cannot be loaded"):
         models.load([str(damaged)])
     with pytest.raises(ModelError, match=r"no config.json"):
-        models.check([str(tmp_path)])
+        models.read([str(tmp_path)])
     with pytest.raises(ModelError, match="is the Hub reachable"):
-        models.check(["no-such/model"])
+        models.read(["no-such/model"])
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(tmp_path, tiny_model):
     shutil.copytree(tiny_model, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="'t5' is not a causal language model"):
-        models.check([str(tmp_path / "t5")])
+        models.read([str(tmp_path / "t5")])
 
 
 def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
@@ -134,7 +135,7 @@ def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    models.check([str(tmp_path)])
+    models.read([str(tmp_path)])
     loaded = models.load([str(tmp_path)])
     assert all(p.requires_grad for p in loaded.model.parameters())
     models.save(loaded, tmp_path / "saved", "unused", True)

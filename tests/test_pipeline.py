@@ -256,3 +256,36 @@ def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatc
     }
     report = pipeline.make_report(config.read(experiment_file), tracking.find_parent("tiny", None))
     assert [o.mitigation for o in report.outcomes] == ["control"]
+
+
+def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path, monkeypatch):
+    import shutil
+
+    import torch
+
+    from ilp_mlflow import dataset, models, scoring
+    from ilp_mlflow.config import DataConfig, ScoringConfig
+
+    samples = dataset.load("s", DataConfig(path=str(write_jsonl(tmp_path / "rows.jsonl", rows()))))
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    calls = []
+    original = scoring.score
+    monkeypatch.setattr(scoring, "score", lambda plan, loaded, name, *a: calls.append(name) or original(plan, loaded, name, *a))
+
+    def score(name="base", samples=samples, options=None, **kwargs):
+        return pipeline.score(samples, {name: str(folder)}, options or ScoringConfig(), 0, **kwargs).to_pylist()
+
+    first = score()
+    assert [{**r, "checkpoint": "other"} for r in first] == score("other")  # the name is no part of the content
+    assert calls == ["base"]
+    score(cached=False)
+    score(samples=samples[:-1])
+    score(options=ScoringConfig(dtype="bfloat16"))
+    assert len(calls) == 4
+    changed = models.load([str(folder)])
+    with torch.no_grad():
+        changed.model.model.norm.weight.mul_(2)
+    models.save(changed, folder, "unused", True)  # other weights under the same path
+    assert score() != first
+    assert len(calls) == 5
