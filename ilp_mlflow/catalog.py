@@ -54,14 +54,12 @@ def register_base(location: str, digest: Callable[[str], str], run_id: str) -> s
     """Register the base model unless it is already, and return its version's URI.
 
     A model in MLflow is taken as it is; a Hub id becomes an external model, nothing copied; a local folder is stored
-    once per content, as told by `digest`. Raises ModelError when the folder is an adapter.
+    once per content, as told by `digest`.
     """
     if MLFLOW_URI.match(location):
         return _version_uri(location)
     local = Path(location).is_dir()
-    if local and (Path(location) / "adapter_config.json").exists():
-        raise ModelError(f"model '{location}' is an adapter; give the model it was trained on, or one that has it merged in")
-    name = re.sub(r"[/:]", ".", Path(location).resolve().name if local else location)
+    name = re.sub(r"[^\w.-]", ".", Path(location).resolve().name if local else location)
     key = digest(location) if local else location
     for version in MlflowClient().search_model_versions(f"name = '{name}'"):
         if version.tags.get("ilp.digest") == key:
@@ -182,8 +180,17 @@ def _download(uri: str) -> str:
         if not target.exists():
             kept.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept) as scratch:
-                os.rename(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
+                _move(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
         return str(target)
+
+
+def _move(folder: str, target: Path) -> None:
+    """Move a finished download into place, unless another process was faster."""
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.exists():
+            raise
 
 
 @contextlib.contextmanager

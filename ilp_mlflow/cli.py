@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,6 +25,7 @@ class _Group(click.Group):
     """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job marks its run KILLED, as Ctrl-C does
         try:
             return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
@@ -118,32 +120,34 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
 @_experiment_command("diagnose", RUN_ID)
 def diagnose_command(experiment: Path, run_id: str, as_json: bool) -> None:
     """Score and judge the samples of a trained experiment, and say why some failed."""
-    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: pipeline.diagnose(config_, found))
+    _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
 
 
 @_experiment_command("mitigate", RUN_ID)
 def mitigate_command(experiment: Path, run_id: str, as_json: bool) -> None:
     """Try the experiment's mitigations, each in a child run."""
-    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: pipeline.mitigate(config_, found))
+    _on_run(experiment, run_id, as_json, "mitigate", "mitigations")
 
 
 @_experiment_command("report", RUN_ID)
 def report_command(experiment: Path, run_id: str, as_json: bool) -> None:
     """Show and log the report of a diagnosed experiment."""
-    _on_run(experiment, run_id, as_json, lambda pipeline, config_, found: None)
+    _on_run(experiment, run_id, as_json, None)
 
 
-def _on_run(experiment: Path, run_id: str, as_json: bool, verb: Callable[[Any, Any, str], object]) -> None:
+def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sections: str) -> None:
+    """Call a verb on a trained run, with `sections` as the file has them now, and show the report."""
     from ilp_mlflow import config
 
     config_ = config.read(experiment)
     _quiet()
     from ilp_mlflow import pipeline, tracking
 
-    tracking.connect(config_.tracking, config_.name)
+    tracking.point(config_.tracking)
     found = tracking.find_parent(config_.name, run_id or None)
-    config_ = pipeline.recorded(config_, found)
-    verb(pipeline, config_, found)
+    config_ = pipeline.recorded(config_, found, *sections)
+    if verb:
+        getattr(pipeline, verb)(config_, found)
     _print_report(pipeline.make_report(config_, found), as_json)
 
 

@@ -69,9 +69,10 @@ class StageConfig(Config):
     def _path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    def as_stage(self, samples: Sequence[Sample]) -> Stage:
-        """The stage with its data in place."""
-        return Stage(**self.model_dump(exclude={"data"}), samples=tuple(samples))
+    def as_stage(self, samples: Sequence[Sample], seed: int) -> Stage:
+        """The stage with its data in place, and `seed` unless it has one of its own."""
+        options = self.model_dump(exclude={"data"})
+        return Stage(**{**options, "training": {"seed": seed, **self.training}}, samples=tuple(samples))
 
 
 class TokenizerConfig(Config):

@@ -51,11 +51,13 @@ def to_sample(record: dict[str, Any], stage: str, row: int, where: str) -> Sampl
     prompt: Text
     completion: Text
     if "messages" in record:
-        prompt, completion = _split(record.pop("messages"), where)
+        prompt, completion = _last_turn(_messages(_decoded(record.pop("messages"), where, "messages"), where, "messages"), where)
     else:
         prompt, completion = (_text(record, name, where) for name in ("prompt", "completion"))
     if isinstance(prompt, str) != isinstance(completion, str):
         raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
+    if not isinstance(prompt, str) and not isinstance(completion, str):
+        prompt, completion = _last_turn(prompt + completion, where)
     options, probes = (_decoded(record.pop(name, ()), where, name) for name in ("options", "probes"))
     identity = record.pop("id", f"{stage}/{row}")
     if not isinstance(identity, str | int) or identity == "":
@@ -231,9 +233,8 @@ def _text(record: dict[str, Any], name: str, where: str) -> Text:
     return text
 
 
-def _split(value: Any, where: str) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """A conversation as what comes before the last assistant turn, and that turn."""
-    messages = _messages(_decoded(value, where, "messages"), where, "messages")
+def _last_turn(messages: tuple[Message, ...], where: str) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """A conversation as what comes before its last turn, the assistant's, and that turn."""
     if len(messages) < 2 or messages[-1].role != "assistant":
         raise DatasetError(f"{where}: messages must be a conversation that ends with an assistant turn")
     if not messages[-1].content.strip():

@@ -11,6 +11,8 @@ from ilp_mlflow.types import Diagnosis, Evidence, Sample, Status, Verdict
 if TYPE_CHECKING:
     import pyarrow as pa
 
+COLUMNS = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned", "last_lost", "history", "reason")
+"""Of the diagnosis table, before one column per cause."""
 WEAK = 0.5
 """Evidence below this strength names no cause."""
 
@@ -76,6 +78,5 @@ def table(
                 **strengths,
             }
         )
-    text = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned", "last_lost", "history", "reason")
-    fields = [(name, pa.string()) for name in text] + [(cause, pa.float64()) for cause in causes]
+    fields = [(name, pa.string()) for name in COLUMNS] + [(cause, pa.float64()) for cause in causes]
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))

@@ -29,7 +29,7 @@ def distractors(samples: Iterable[Sample], n: int, seed: int) -> Mapping[str, tu
     chosen = {}
     for sample in samples:
         right = correct[sample.stage, sample.prompt]
-        given = tuple(option for option in sample.options or () if _key(option) not in right)
+        given = tuple({_key(option): option for option in sample.options or () if _key(option) not in right}.values())
         if given:
             chosen[sample.id] = given
             continue

@@ -21,6 +21,8 @@ from ilp_mlflow.errors import ModelError, first_line
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
+VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
+"""Behind the variables that are set in front of a chat template; prints nothing and keeps the white space that follows."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def load(
 def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of the last part that has one, with the options of `config` applied. Raises ModelError."""
     config = config or TokenizerConfig()
-    own = [part for part in parts if (Path(part) / "tokenizer_config.json").exists()]
+    own = [part for part in parts if has_tokenizer(part)]
     source = own[-1] if own else parts[0]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **_gguf(source))
@@ -113,13 +115,21 @@ def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) 
             raise ModelError(f"tokenizer.chat_template: {config.chat_template} is not a readable text file") from None
     if config.chat_template_kwargs and tokenizer.chat_template:
         # set inside the template, they hold for training, scoring and everyone who loads the saved tokenizer
-        given = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in config.chat_template_kwargs.items())
-        tokenizer.chat_template = given.replace("= null -", "= none -") + tokenizer.chat_template
+        given = "".join(
+            f"{{% set {k} = {'none' if v is None else json.dumps(v)} %}}" for k, v in config.chat_template_kwargs.items()
+        )
+        template = tokenizer.chat_template.rpartition(VARIABLES_END)[2]  # without variables set earlier
+        tokenizer.chat_template = given + VARIABLES_END + template
     if config.eos_token:
         if config.eos_token not in tokenizer.get_vocab():
             raise ModelError(f"tokenizer.eos_token: '{config.eos_token}' is not in the vocabulary of {source}")
         tokenizer.eos_token = config.eos_token
     return tokenizer
+
+
+def has_tokenizer(part: str) -> bool:
+    """Whether a model folder has a tokenizer of its own."""
+    return (Path(part) / "tokenizer_config.json").exists()
 
 
 def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> None:
@@ -141,10 +151,12 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
 def digest(location: str) -> str:
     """SHA-256 over the file names and contents of a model: a folder, or what the Hub's cache holds of a Hub id."""
     folder = Path(location)
+    total = hashlib.sha256()
     if not folder.is_dir():
+        AutoConfig.from_pretrained(location, trust_remote_code=False)  # so that the cache knows its commit
         folder = Path(str(try_to_load_from_cache(location, "config.json"))).parent
-    # the snapshot's name is its commit: it tells two apart even before their weights are here
-    total = hashlib.sha256(b"" if Path(location).is_dir() else folder.name.encode())
+        # the snapshot's name is its commit: it tells two apart even before their weights are here
+        total.update(f"{location}@{folder.name}".encode())
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         total.update(path.name.encode())
         with path.open("rb") as file:

@@ -27,7 +27,7 @@ from ilp_mlflow import (
     verdict,
 )
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
-from ilp_mlflow.errors import PluginError, StepFailed, suggest
+from ilp_mlflow.errors import ModelError, PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
 from ilp_mlflow.preflight import preflight
 from ilp_mlflow.progress import task
@@ -92,6 +92,7 @@ def train(experiment: Experiment, source: Path) -> str:
         tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
         tracking.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
         tracking.write(run_id, "signals.parquet", pa.concat_tables(signals))
+        tracking.log(run_id, tags={"ilp.trained": "true"})
     return run_id
 
 
@@ -105,7 +106,9 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         locations = {c.name: c.model_uri for c in checkpoints}
         scores = score(samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
+        tracking.write(run_id, "experiment.yaml", config.dump(experiment))  # with the rules of this diagnosis
         tracking.write(run_id, "scores.parquet", scores)
+        tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
         context = _context(experiment, samples, checkpoints, scores)
         unlearned = [s for s in samples if context.verdicts[s.id].status == "unlearned"]
         evidence = {name: _examine(name, plugin, unlearned, context, run_id) for name, plugin in plugins.items()}
@@ -124,18 +127,20 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
     context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"))
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
     outcomes, failed = list[Outcome](), []
+    learned: dict[str, frozenset[str]] = {}
     for name, plugin in sorted(plugins.items(), key=lambda item: item[0] != "control"):
         try:
             with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
                 plan = _plan(name, plugin, diagnoses, context)
                 if plan is not None:
-                    outcomes.append(_try(experiment, name, plan, context, child, outcomes))
+                    found, learned[name] = _try(experiment, name, plan, context, child, learned.get("control"))
+                    outcomes.append(found)
         except Exception as error:  # a plugin may fail in any way, alone
             failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         tracking.write(run_id, "outcomes.json", as_json(outcomes))
-        for found in outcomes:
-            tracking.log(run_id, metrics={f"{k}/{found.mitigation}": v for k, v in _rates(found, context).items()})
+        for done in outcomes:
+            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in _rates(done, context).items()})
     if failed:
         raise StepFailed("; ".join(failed))
     return outcomes
@@ -146,9 +151,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
     samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
     scores = tracking.read_table(run_id, "scores.parquet")
     names, preset = [c.name for c in checkpoints], experiment.scoring.preset
-    outcomes = (
-        json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8")) if tracking.has(run_id, "outcomes.json") else []
-    )
+    outcomes = json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8"))
     found = Report(
         name=experiment.name,
         run_id=run_id,
@@ -167,11 +170,10 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
     return found
 
 
-def recorded(experiment: Experiment, run_id: str) -> Experiment:
-    """The experiment as the run trained it, with scoring, diagnostics and mitigations as `experiment` has them now."""
+def recorded(experiment: Experiment, run_id: str, *now: str) -> Experiment:
+    """The experiment as the run has it, with the sections `now` as `experiment` has them."""
     path = tracking.read(run_id, "experiment.yaml")
-    now = {name: getattr(experiment, name) for name in ("scoring", "diagnostics", "mitigations")}
-    return config.parse(path.read_text("utf-8"), path).model_copy(update=now)
+    return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
 
 
 def score(
@@ -203,6 +205,8 @@ def score(
         if table is None:
             with task(f"load {name}"):
                 loaded = models.load(where, tokenizer, device=device, dtype=options.dtype)
+            if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
+                raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
             with task(f"score {name}", len(samples)) as advance:
                 table = to_table(scoring.score(plan, loaded, name, advance), Score)
             if cached:
@@ -211,8 +215,13 @@ def score(
     return pa.concat_tables(tables)
 
 
-def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id: str, others: Sequence[Outcome]) -> Outcome:
-    """Train a plan in the run `run_id`, score every sample again, and compare with the verdicts before."""
+def _try(
+    experiment: Experiment, name: str, plan: Plan, context: Context, run_id: str, control: frozenset[str] | None
+) -> tuple[Outcome, frozenset[str]]:
+    """Train a plan in the run `run_id`, score every sample again, and compare with the verdicts before.
+
+    `control` are the ids learned under the control, if it was tried; returned with the outcome are those learned here.
+    """
     uri = {c.name: c.model_uri for c in context.checkpoints}[plan.start_from]
     tokens, seconds = 0, 0.0
     for stage in plan.stages:
@@ -225,12 +234,12 @@ def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id
     after = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, ["base", name], experiment.scoring.preset), Verdict)}
     statuses = ({i: v.status for i, v in context.verdicts.items()}, {i: v.status for i, v in after.items()})
     change = outcome.compare(*statuses, plan.targets)
-    control = next((o for o in others if o.mitigation == "control"), None)
+    learned = frozenset(i for i, v in after.items() if v.status == "learned")
     net: dict[str, Any] = {}
-    if control and plan.targets:
-        learned = [i for i in plan.targets if i not in set(control.still) and i in set(control.targets)]
-        share, interval, p_value = outcome.net_recovery(change.recovered, learned, plan.targets, experiment.seed)
-        net = {"control": control.run_id, "net_recovery": share, "net_interval": interval, "p_value": p_value}
+    if control is not None and plan.targets:
+        by_control = [i for i in plan.targets if i in control]
+        share, interval, p_value = outcome.net_recovery(change.recovered, by_control, plan.targets, experiment.seed)
+        net = {"net_recovery": share, "net_interval": interval, "p_value": p_value}
     found = Outcome(
         mitigation=name,
         run_id=run_id,
@@ -245,7 +254,7 @@ def _try(experiment: Experiment, name: str, plan: Plan, context: Context, run_id
     unlearned = sum(v.status == "unlearned" for v in after.values()) / len(after)
     tracking.log(run_id, metrics={"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds, **_rates(found, context)})
     tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
-    return found
+    return found, learned
 
 
 def _rates(found: Outcome, context: Context) -> dict[str, float]:
@@ -261,6 +270,9 @@ def _rates(found: Outcome, context: Context) -> dict[str, float]:
 def _examine(name: str, plugin: Diagnostic, unlearned: Sequence[Sample], context: Context, run_id: str) -> Mapping[str, Evidence]:
     try:
         found = plugin.examine(unlearned, context)
+        for evidence in found.values():
+            if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
+                raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
         strangers = set(found) - {s.id for s in unlearned}
         if strangers:
             raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
@@ -293,7 +305,7 @@ def _context(experiment: Experiment, samples: Sequence[Sample], checkpoints: Seq
         experiment.scoring.batch_tokens,
         experiment.seed,
     )
-    stages = [s.as_stage([x for x in samples if x.stage == s.name]) for s in experiment.stages]
+    stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
     return Context(stages, checkpoints, {s.id: s for s in samples}, scores, {v.sample_id: v for v in verdicts}, probe)
 
 
@@ -304,6 +316,7 @@ def _log_diagnosis(
     shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, names, preset)
     unlearned = sum(v.status == "unlearned" for v in context.verdicts.values()) / len(samples)
     metrics = {"unlearned_rate": unlearned}
+    metrics |= {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}  # of an earlier diagnosis
     metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
     metrics |= {f"forgetting/{stage}": verdict.forgetting(row) for stage, row in shares.items()}
     tracking.log(run_id, metrics=metrics)
@@ -312,7 +325,7 @@ def _log_diagnosis(
     table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, names, preset), names, found)
     tracking.write(run_id, "diagnosis.parquet", table)
     tracking.write(run_id, "diagnoses.json", as_json(found))
-    tracking.log_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
+    tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
 
 
 def _load(parts: Sequence[str], options: ScoringConfig, tokenizer: TokenizerConfig | None) -> models.Loaded:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ilp_mlflow import catalog, dataset, encoding, models, registry, tracking, training
 from ilp_mlflow.config import Experiment
-from ilp_mlflow.errors import DatasetError
+from ilp_mlflow.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.types import Stage
 
 
@@ -18,6 +20,8 @@ def preflight(experiment: Experiment, parent: str | None = None) -> list[Stage]:
     registry.configured("diagnostic", experiment.diagnostics)
     registry.configured("mitigation", experiment.mitigations)
     models.pick_device(experiment.scoring.device)
+    if experiment.launch == "project" and not Path("MLproject").exists():
+        raise ConfigError(f"launch: project needs an MLproject file in the current folder ({Path.cwd()}); start there")
     stages, owner = [], dict[str, str]()
     for config in experiment.stages:
         samples = dataset.load(config.name, config.data)
@@ -28,9 +32,13 @@ def preflight(experiment: Experiment, parent: str | None = None) -> list[Stage]:
                     "ids must be unique over all stages (or left out)"
                 )
             owner[sample.id] = config.name
-        stages.append(config.as_stage(samples))
+        stages.append(config.as_stage(samples, experiment.seed))
     tracking.connect(experiment.tracking, experiment.name)
-    text = models.read(catalog.locate(parent or experiment.model), experiment.tokenizer)
+    location = parent or experiment.model
+    if (Path(location) / "adapter_config.json").exists():
+        raise ModelError(f"model '{location}' is an adapter; give the model it was trained on, or one that has it merged in")
+    text = models.read(catalog.locate(location), experiment.tokenizer)
     for stage in stages:
         encoding.check(text.tokenizer, stage.samples)
+        training.check_length(stage, text)
     return stages

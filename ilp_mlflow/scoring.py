@@ -7,11 +7,15 @@ earlier tokens of its own branch, at the positions it would have alone, so every
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import peft
 import torch
+import transformers
+from transformers import GenerationConfig
 
 from ilp_mlflow.distractors import distractors
 from ilp_mlflow.encoding import Encoded, encode, replace_answer
@@ -20,7 +24,8 @@ from ilp_mlflow.types import Sample, Score
 
 ALLOWED_MISSES = 0.05
 """Share of a completion's tokens that may differ from the model's first choice: none below 20 tokens."""
-VERSION = 1
+log = logging.getLogger(__name__)
+VERSION = 2
 """To be raised with every change that changes scores: cached ones are then scored afresh."""
 
 
@@ -55,7 +60,18 @@ class ScoringPlan:
 
     def digest(self) -> str:
         """SHA-256 over everything a score depends on besides the model and its precision."""
-        return hashlib.sha256(repr((VERSION, torch.__version__, self.batches, sorted(self.unscored.items()))).encode()).hexdigest()
+        return hashlib.sha256(
+            repr(
+                (
+                    VERSION,
+                    torch.__version__,
+                    transformers.__version__,
+                    peft.__version__,
+                    self.batches,
+                    sorted(self.unscored.items()),
+                )
+            ).encode()
+        ).hexdigest()
 
 
 def plan(samples: Sequence[Sample], text: Text, options: int, seed: int, batch_tokens: int) -> ScoringPlan:
@@ -64,7 +80,7 @@ def plan(samples: Sequence[Sample], text: Text, options: int, seed: int, batch_t
     items, unscored = [], dict[str, str]()
     for sample in samples:
         item = _item(sample, wrong[sample.id], text)
-        longest = len(item.prefix) + max(map(len, item.branches))
+        longest = len(item.prefix) + len(item.branches[0])
         if text.max_length is not None and longest > text.max_length:
             unscored[sample.id] = f"{longest} tokens, the model has positions for {text.max_length}"
         elif not item.prefix:
@@ -85,8 +101,12 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     """Scores of all samples of `plan`, sorted by id; `advance` is told how many samples are done after each batch."""
     scores = [Score(sample_id=i, checkpoint=checkpoint, unscored=reason) for i, reason in plan.unscored.items()]
     loaded.model.eval()
+    shared = not plan.batches or shares_prefix(plan, loaded)
+    if not shared:
+        log.warning("%s: this architecture cannot share a prompt among completions; scoring each in its own pass", checkpoint)
     for batch in plan.batches:
-        for item, tokens in zip(batch, _forward(batch, loaded), strict=True):
+        rows = _together(batch, loaded.model.dtype) if shared else _apart(batch)
+        for item, tokens in zip(batch, _forward(rows, len(batch), loaded), strict=True):
             scores.append(_score(item, tokens, checkpoint))
         advance(len(batch))
     return sorted(scores, key=lambda s: s.sample_id)
@@ -114,18 +134,21 @@ class ModelProbe:
         loaded = self._model(checkpoint)
         torch.manual_seed(self._seed)
         pad = loaded.tokenizer.pad_token_id
+        # settings of our own: the model's may cut the distribution or punish repetition
+        settings = GenerationConfig(
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=n,
+            max_new_tokens=64,
+            eos_token_id=sorted(loaded.ends),
+            pad_token_id=min(loaded.ends) if pad is None else pad,
+        )
         answers = []
         for prompt in prompts:
             inputs = loaded.tokenizer(prompt, return_tensors="pt").to(loaded.model.device)
-            out = loaded.model.generate(
-                **inputs,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                num_return_sequences=n,
-                max_new_tokens=64,
-                pad_token_id=min(loaded.ends) if pad is None else pad,
-            )
+            out = loaded.model.generate(**inputs, generation_config=settings)
             said = out[:, inputs["input_ids"].shape[1] :]
             answers.append(loaded.tokenizer.batch_decode(said, skip_special_tokens=True))
         return answers
@@ -140,6 +163,8 @@ class ModelProbe:
 def _item(sample: Sample, wrong: tuple[str, ...], text: Text) -> Item:
     answers = [sample.completion, *(replace_answer(sample.completion, _like(o, sample.answer)) for o in wrong)]
     encoded = [encode(text.tokenizer, sample.prompt, answer, text.ends) for answer in answers]
+    fits = [i for i, e in enumerate(encoded) if i == 0 or text.max_length is None or len(e.ids) <= text.max_length]
+    encoded, wrong = [encoded[i] for i in fits], tuple(wrong[i - 1] for i in fits[1:])
     shared = _shared_prefix(encoded)
     return Item(
         sample_id=sample.id,
@@ -175,14 +200,27 @@ class _Tokens:
     top: torch.Tensor
 
 
-@torch.inference_mode()
-def _forward(batch: Sequence[Item], loaded: Loaded) -> Iterator[_Tokens]:
-    """Run one batch and read off the scored tokens of every item."""
+@dataclass(frozen=True)
+class _Rows:
+    """Items laid out for one forward pass."""
+
+    ids: torch.Tensor
+    """Token ids (row, column), right-padded."""
+    reads: list[tuple[int, int, int, int, int]]
+    """For each scored token: row and column whose output predicts it, its id, its item's place, its branch from 1."""
+    attention: torch.Tensor
+    """Mask: (row, column), or (row, 1, query, key) where branches share a prefix."""
+    positions: torch.Tensor | None
+    """Position ids (row, column) where they are not simply the columns."""
+
+
+def _together(batch: Sequence[Item], dtype: torch.dtype) -> _Rows:
+    """One row per item: its prefix, then its branches, which do not see each other."""
     width = max(item.length for item in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     positions = torch.zeros(len(batch), width, dtype=torch.long)
     branch = torch.full((len(batch), width), -1)  # -1 padding, 0 prefix, k the k-th branch
-    reads: list[tuple[int, int, int, int]] = []  # row, column whose output is read, target id, branch
+    reads = []
     for row, item in enumerate(batch):
         at = len(item.prefix)
         ids[row, :at] = torch.tensor(item.prefix)
@@ -194,23 +232,42 @@ def _forward(batch: Sequence[Item], loaded: Loaded) -> Iterator[_Tokens]:
             positions[row, at:end] = len(item.prefix) + torch.arange(len(tokens))
             branch[row, at:end] = k
             for j in range(start, len(tokens)):
-                reads.append((row, len(item.prefix) - 1 if j == 0 else at + j - 1, tokens[j], k))
+                reads.append((row, len(item.prefix) - 1 if j == 0 else at + j - 1, tokens[j], row, k))
             at = end
+    return _Rows(ids, reads, _mask(branch, dtype), positions)
+
+
+def _apart(batch: Sequence[Item]) -> _Rows:
+    """One row per branch, each with the prefix of its own."""
+    sequences, reads = list[list[int]](), []
+    for place, item in enumerate(batch):
+        for k, (tokens, start) in enumerate(zip(item.branches, item.starts, strict=True), 1):
+            for j in range(start, len(tokens)):
+                reads.append((len(sequences), len(item.prefix) + j - 1, tokens[j], place, k))
+            sequences.append(item.prefix + tokens)
+    width = max(map(len, sequences))
+    ids = torch.tensor([s + [0] * (width - len(s)) for s in sequences])
+    attention = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])
+    return _Rows(ids, reads, attention, None)
+
+
+@torch.inference_mode()
+def _forward(rows: _Rows, items: int, loaded: Loaded) -> Iterator[_Tokens]:
+    """Run one forward pass and read off the scored tokens of every item."""
     model, device = loaded.model, loaded.model.device
-    rows, columns, targets, branches = torch.tensor(reads).T.to(device)
+    row, column, targets, places, branches = torch.tensor(rows.reads).T.to(device)
 
     def keep_read(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][rows, columns][None],)  # (batch, width, hidden) -> (1, reads, hidden)
+        return (args[0][row, column][None],)  # (rows, width, hidden) -> (1, reads, hidden)
 
+    options = {} if rows.positions is None else {"position_ids": rows.positions.to(device)}
+    if hasattr(model.config.get_text_config(), "output_router_logits"):
+        options["output_router_logits"] = False  # training a mixture of experts leaves it on; its loss is not wanted here
     # the head sees the scored positions only, and whatever the model does with its logits stays the model's own
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_read)
     try:
-        logits = model(
-            input_ids=ids.to(device),
-            attention_mask=_mask(branch, model.dtype).to(device),
-            position_ids=positions.to(device),
-            use_cache=False,
-        ).logits[0]
+        seen = {"input_ids": rows.ids.to(device), "attention_mask": rows.attention.to(device)}
+        logits = model(**seen, use_cache=False, **options).logits[0]
     finally:
         hook.remove()
     logits = logits.float()  # (reads, vocabulary)
@@ -219,10 +276,30 @@ def _forward(batch: Sequence[Item], loaded: Loaded) -> Iterator[_Tokens]:
     top = best.indices[:, 0] == targets
     gap = target - torch.where(top, best.values[:, 1], best.values[:, 0])
     logprob = target - logits.logsumexp(1)
-    rows, branches, logprob, gap, top = (t.cpu() for t in (rows, branches, logprob, gap, top))
-    for row in range(len(batch)):
-        own = rows == row
+    places, branches, logprob, gap, top = (t.cpu() for t in (places, branches, logprob, gap, top))
+    for place in range(items):
+        own = places == place
         yield _Tokens(branches[own], logprob[own], gap[own], top[own])
+
+
+def shares_prefix(plan: ScoringPlan, loaded: Loaded) -> bool:
+    """Whether this model scores branches behind a shared prefix as it does apart, found by trying its longest samples.
+
+    Not so where attention slides over a window shorter than the sample, where states or convolutions run along the
+    row, or where positions are not told by position ids.
+    """
+    items = [item for batch in plan.batches for item in batch]
+    paths = {id(i): len(i.prefix) + max(map(len, i.branches)) for i in items}
+    for item in {id(i): i for i in (items[0], max(items, key=lambda i: paths[id(i)]))}.values():
+        (apart,) = _forward(_apart([item]), 1, loaded)
+        try:
+            (together,) = _forward(_together([item], loaded.model.dtype), 1, loaded)
+        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError):
+            return False
+        # the same tokens in the same order; half precision differs by rounding, another architecture by much more
+        if (apart.logprob - together.logprob).abs().max() > (1e-3 if loaded.model.dtype == torch.float32 else 0.5):
+            return False
+    return True
 
 
 def _mask(branch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -75,15 +75,17 @@ def fit(
     parts = catalog.locate(parent)
     adapted = len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
     below = catalog.below(parts[-1]) if adapted else parent
-    init = stage.training.get("model_init_kwargs", {})
+    init = stage.training.get("model_init_kwargs") or {}
     with task("load the model to start from"):
         loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
+    # a template of its own, set here or by a stage below, travels with the stage
+    retokenised = experiment.tokenizer != TokenizerConfig() or any(models.has_tokenizer(part) for part in parts[1:])
     kept: list[Checkpoint] = []
     with tempfile.TemporaryDirectory() as scratch:
 
         def save(now: Loaded, name: str) -> str:
             folder = Path(scratch) / name
-            models.save(now, folder, str(below), experiment.tokenizer != TokenizerConfig())
+            models.save(now, folder, str(below), retokenised)
             return str(folder)
 
         def inside(now: Loaded, step: int) -> None:
@@ -94,7 +96,7 @@ def fit(
         def log(metrics: dict[str, float], step: int) -> None:
             tracking.log(run_id, metrics={f"{prefix}{k}": v for k, v in metrics.items()}, step=step)
 
-        done = training.train(stage, loaded, Path(scratch) / "trainer", experiment.seed, log, inside)
+        done = training.train(stage, loaded, Path(scratch) / "trainer", log, inside)
         with task(f"store {stage.name}"):
             uri = keep(stage.name, save(done.loaded, stage.name))
     return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done

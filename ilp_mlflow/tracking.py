@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ilp_mlflow.config import TrackingConfig
-from ilp_mlflow.errors import ConfigError, TrackingError, first_line
+from ilp_mlflow.errors import TrackingError, first_line
 from ilp_mlflow.types import Checkpoint
 
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
@@ -55,12 +55,10 @@ def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None =
     project = os.environ.pop("MLFLOW_RUN_ID", None)
     given = run_id or project
     with answering():
-        if given:
-            MlflowClient().get_run(given)
-        tags = {"ilp.kind": kind}
-        active = mlflow.start_run(
-            run_id=given, run_name=None if given else name, nested=mlflow.active_run() is not None, parent_run_id=parent, tags=tags
-        )
+        if anchor := given or parent:  # a run and its children stay in the experiment they were started in
+            mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
+        tags = {"ilp.kind": kind, **({"mlflow.parentRunId": parent} if parent else {})}
+        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=mlflow.active_run() is not None, tags=tags)
         if given and not run_id:
             mlflow.set_tag("mlflow.runName", name)
     status = "FAILED"
@@ -111,11 +109,6 @@ def read(run_id: str, name: str) -> Path:
         raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; was the step before it finished?") from None
 
 
-def has(run_id: str, name: str) -> bool:
-    """Whether a run has the artifact `ilp/<name>`."""
-    return any(f.path == f"{FOLDER}/{name}" for f in MlflowClient().list_artifacts(run_id, FOLDER))
-
-
 def read_table(run_id: str, name: str) -> pa.Table:
     """The Parquet artifact `ilp/<name>` as columns. Raises TrackingError, see `read`."""
     return pq.read_table(read(run_id, name))
@@ -126,24 +119,31 @@ def read_checkpoints(run_id: str) -> list[Checkpoint]:
     return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json").read_text("utf-8"))]
 
 
-def log_table(run_id: str, name: str, table: pa.Table) -> None:
-    """Store a table that the MLflow UI shows and compares across runs."""
-    MlflowClient().log_table(run_id, table.to_pandas(), f"{FOLDER}/{name}")
+def write_table(run_id: str, name: str, table: pa.Table) -> None:
+    """Store a table `ilp/<name>` that the MLflow UI shows and compares across runs; replaces an earlier one."""
+    write(run_id, name, table.to_pandas().to_json(orient="split", index=False))
+    # what MLflow's own log_table sets; that one appends to the table that is there
+    shown = json.dumps([{"path": f"{FOLDER}/{name}", "type": "table"}])
+    log(run_id, tags={"mlflow.loggedArtifacts": shown})
+
+
+def metrics(run_id: str) -> dict[str, float]:
+    """The latest value of every metric of a run."""
+    return dict(MlflowClient().get_run(run_id).data.metrics)
 
 
 def find_parent(name: str, run_id: str | None) -> str:
-    """The run with results of the experiment `name`: `run_id`, or its newest. Raises TrackingError when there is none."""
+    """The trained run of the experiment `name`: `run_id`, or the newest. Raises TrackingError when there is none."""
+    os.environ.pop("MLFLOW_RUN_ID", None)  # inside `mlflow run`: the results belong to the run found here
     with answering():
         if run_id:
             return str(MlflowClient().get_run(run_id).info.run_id)
         ids = [e.experiment_id for e in MlflowClient().search_experiments()]
-        found = MlflowClient().search_runs(
-            ids, f"tags.`ilp.kind` = 'experiment' and params.`ilp.name` = '{name}'", order_by=["start_time DESC"], max_results=1
-        )
+        query = f"tags.`ilp.trained` = 'true' and params.`ilp.name` = '{name}'"
+        found = MlflowClient().search_runs(ids, query, order_by=["start_time DESC"], max_results=1)
     if not found:
-        raise TrackingError(
-            f"no run of experiment '{name}' in {mlflow.get_tracking_uri()}; run 'ilp train' first, or give --run-id"
-        )
+        store = mlflow.get_tracking_uri()
+        raise TrackingError(f"no trained run of experiment '{name}' in {store}; run 'ilp train' first, or give --run-id")
     return str(found[0].info.run_id)
 
 
@@ -171,10 +171,8 @@ def serve_hint() -> str | None:
 def launch_stage(parameters: Mapping[str, str], name: str, backend: str, backend_config: Mapping[str, Any]) -> str:
     """Run the `stage` entry point of the project in this folder as a child of the active run; return the child's id.
 
-    Raises ConfigError when there is no MLproject here or the backend is unknown, TrackingError when the run fails.
+    Raises TrackingError when the backend is unknown or the run fails.
     """
-    if not Path("MLproject").exists():
-        raise ConfigError(f"launch: project needs an MLproject file in the current folder ({Path.cwd()}); start there")
     active = mlflow.active_run()
     assert active is not None
     try:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from trl import SFTConfig, SFTTrainer
 
 from ilp_mlflow.encoding import encode
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line, suggest
-from ilp_mlflow.models import Loaded
+from ilp_mlflow.models import Loaded, Text
 from ilp_mlflow.plugin import History, Schedule
 from ilp_mlflow.progress import task
 from ilp_mlflow.schedules import SCHEDULES
-from ilp_mlflow.types import Exposure, Signal, Stage, schema
+from ilp_mlflow.types import Exposure, Sample, Signal, Stage, schema
 
 OURS = {
     "output_dir": "checkpoints go to MLflow",
@@ -39,8 +39,17 @@ OURS = {
     "eval_strategy": "every sample is scored after the stage; set 'score_every' for scores inside it",
     "save_strategy": "set 'score_every' to keep checkpoints inside a stage",
     "remove_unused_columns": "ilp decides which columns reach the model",
+    "shuffle_dataset": "the order is the stage's 'schedule'",
+    "data_seed": "the order depends on 'seed'",
+    "dataset_text_field": "rows have 'prompt' and 'completion'",
+    "dataset_kwargs": "TRL prepares the rows",
+    "eval_on_start": "every sample is scored after the stage",
     "push_to_hub": "models are registered in MLflow",
 }
+INIT = ("attn_implementation", "dtype")
+"""The `model_init_kwargs` that change how a model is trained and not which one it is."""
+PREVIEWED = 1000
+"""Rows of a stage whose length is checked before a run is started."""
 MAX_UNSUPERVISED = 0.1
 """A stage in which more than this share of rows has no token to learn from is refused."""
 
@@ -63,18 +72,36 @@ class Trained:
 def check(stage: str, training: Mapping[str, Any], peft: Mapping[str, Any] | None) -> None:
     """Raise ConfigError when a stage's options are unknown to SFTConfig or LoraConfig, refused by them, or ours to set."""
     for name, reason in OURS.items():
-        if training.get(name):
+        if training.get(name) not in (None, False, "no", "none"):
             raise ConfigError(f"stage '{stage}': training.{name} cannot be set: {reason}")
+    for name in training.get("model_init_kwargs") or {}:
+        if name not in INIT:
+            raise ConfigError(
+                f"stage '{stage}': training.model_init_kwargs.{name} cannot be set: scoring would load another model; "
+                f"known are: {', '.join(INIT)}"
+            )
     _build(SFTConfig, {**_defaults(), **training, "output_dir": "unused", "report_to": "none"}, f"stage '{stage}': training")
     if peft is not None:
         _build(LoraConfig, peft, f"stage '{stage}': peft")
+
+
+def check_length(stage: Stage, text: Text) -> None:
+    """Raise DatasetError when `max_length` leaves too many of the first rows of a stage without a token to learn from.
+
+    The trainer's own preparation is checked in full before the first step; this is the same, earlier, on a part.
+    """
+    limit = stage.training.get("max_length", SFTConfig.max_length)
+    first = stage.samples[:PREVIEWED]
+    encoded = [encode(text.tokenizer, s.prompt, s.completion, text.ends) for s in first]
+    if limit and stage.training.get("truncation_mode") in (None, "keep_start"):
+        supervised = np.array([e.start < limit for e in encoded])
+        _refuse_unsupervised(stage, first, supervised, max(len(e.ids) for e in encoded), limit)
 
 
 def train(
     stage: Stage,
     parent: Loaded,
     folder: Path,
-    seed: int,
     log: Callable[[dict[str, float], int], None] = lambda metrics, step: None,
     keep: Callable[[Loaded, int], None] = lambda loaded, step: None,
 ) -> Trained:
@@ -84,7 +111,7 @@ def train(
     every `stage.score_every` steps. Raises ConfigError for bad options, DatasetError when too many rows have no token
     to learn from, ModelError when the weights are not finite at the end.
     """
-    options = {**_defaults(), "seed": seed, **stage.training}
+    options = {**_defaults(), **stage.training}
     options.pop("model_init_kwargs", None)
     args = SFTConfig(**{**options, "output_dir": str(folder), "report_to": "none", "save_strategy": "no", "disable_tqdm": True})
     fresh = stage.peft is not None and not isinstance(parent.model, PeftModel)
@@ -99,11 +126,13 @@ def train(
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {first_line(error)}") from None
+    if args.dataloader_drop_last and len(trainer.train_dataset) < args.train_batch_size:
+        raise ConfigError(f"stage '{stage.name}': fewer rows than a batch, and training.dataloader_drop_last drops them all")
     ids = [sample.id for sample in stage.samples]
     trainer.follow(SCHEDULES[stage.schedule], ids)
     supervised, kept = _supervised(trainer.train_dataset, len(ids))
     lengths = [len(encode(parent.tokenizer, s.prompt, s.completion, parent.ends).ids) for s in stage.samples]
-    _refuse_unsupervised(stage, supervised, max(lengths), args.max_length)
+    _refuse_unsupervised(stage, stage.samples, supervised, max(lengths), args.max_length)
     now = dataclasses.replace(parent, model=trainer.model)
     trainer.remove_callback(PrinterCallback)
     with contextlib.ExitStack() as stack:
@@ -263,13 +292,13 @@ def _supervised(prepared: Any, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray
     return supervised, kept
 
 
-def _refuse_unsupervised(stage: Stage, supervised: np.ndarray[Any, Any], longest: int, max_length: int | None) -> None:
+def _refuse_unsupervised(stage: Stage, samples: Sequence[Sample], supervised: Any, longest: int, limit: int | None) -> None:
     empty = np.flatnonzero(supervised == 0)
-    if len(empty) > MAX_UNSUPERVISED * len(stage.samples):
+    if len(empty) > MAX_UNSUPERVISED * len(samples):
         raise DatasetError(
-            f"stage '{stage.name}': {len(empty)} of {len(stage.samples)} samples have no token to learn from, "
-            f"the first is '{stage.samples[empty[0]].id}'; the longest sample has {longest} tokens and "
-            f"training.max_length is {max_length}: raise it"
+            f"stage '{stage.name}': {len(empty)} of {len(samples)} samples have no token to learn from, "
+            f"the first is '{samples[empty[0]].id}'; the longest sample has {longest} tokens and "
+            f"training.max_length is {limit}: raise it"
         )
 
 

@@ -186,8 +186,8 @@ class Verdict(Value):
 class Evidence(Value):
     """What one diagnostic found for one sample."""
 
-    cause: str
-    """The cause it speaks for."""
+    cause: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """The cause it speaks for: letters, digits, `_`, `-`, `.`, since it becomes the name of a metric."""
     strength: float = Field(ge=0, le=1)
     """How sure, 0..1."""
     reason: str
@@ -235,8 +235,6 @@ class Outcome(Value):
     """Targets that are not."""
     regressed: tuple[str, ...]
     """Learned before, unlearned now (any sample)."""
-    control: str | None = None
-    """Run id of the control it is set against."""
     net_recovery: float | None = None
     """Share 0..1 of targets recovered, minus the same share under the control."""
     net_interval: tuple[float, float] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,22 +138,22 @@ def _reasons(scores: pa.Table, last: str, ids: pa.Array, final: npt.NDArray[np.i
     return [_reason(rows.get(i, {}), STATUSES[s], preset) for i, s in zip(ids.to_pylist(), final, strict=True)]
 
 
-def _reason(row: Mapping[str, object], status: Status, preset: Preset) -> str:
+def _reason(row: Mapping[str, Any], status: Status, preset: Preset) -> str:
     if status == "unscored":
         return str(row.get("unscored") or ("no options to choose from" if preset == "paper" and row else "not scored"))
     if status == "uncertain":
         return "too close to call"
-    p, tokens, accuracy = row["p_correct"], int(str(row["tokens"])), float(str(row["token_accuracy"]))
-    missed = round(tokens * (1 - accuracy))
-    if status == "learned":
-        return "reproduced" if not missed else f"reproduced but for {missed} of {tokens} tokens"
+    p, tokens, gap = row["p_correct"], int(row["tokens"]), row["gap"]
     if preset == "paper":
         return f"picks the right option with probability {p:.2f}"
+    missed = round(tokens * (1 - row["token_accuracy"]))
+    if status == "learned":
+        return "reproduced" if not missed else f"reproduced but for {missed} of {tokens} tokens"
+    if gap > -BAND:
+        return f"reproduced, but gives the right option only probability {p:.2f} (next: {row['wrong']!r})"
     if missed == 1 and row["stops"] is False:
         return "right, but does not stop after it"
-    if missed and float(str(row["gap"])) <= 0:
-        return f"{missed} of {tokens} tokens are not the model's first choice"
-    return f"prefers the option {row['wrong']!r}"
+    return f"{missed} of {tokens} tokens are not the model's first choice"
 
 
 def _logit(p: Floats) -> Floats:

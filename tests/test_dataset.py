@@ -43,6 +43,14 @@ def test_the_last_assistant_turn_is_the_completion(tmp_path):
     assert sample.answer == "hello"
 
 
+def test_only_the_last_of_several_turns_is_the_completion(tmp_path):
+    turns = [{"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))]
+    given = [{"messages": turns}, {"prompt": turns[:1], "completion": turns[1:]}, {"prompt": turns[:3], "completion": turns[3:]}]
+    found = read(write_jsonl(tmp_path / "a.jsonl", given))
+    assert {s.answer for s in found} == {"d"}
+    assert len({s.prompt for s in found}) == 1
+
+
 def test_optional_fields_are_read_and_the_rest_is_kept(tmp_path):
     record = rows(n=1)[0] | {"options": [" Lyon"], "source": "me", "probes": [{"prompt": "a", "completion": "b"}], "colour": "red"}
     (sample,) = read(write_jsonl(tmp_path / "a.jsonl", [record]))

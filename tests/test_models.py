@@ -60,6 +60,9 @@ def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
     options = {"think": False, "note": "it's {{ 'quoted' }}", "nothing": None}
     found = models.load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(template), chat_template_kwargs=options))
     assert found.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "it's {{ 'quoted' }}True"
+    found.save_pretrained(tmp_path / "saved")  # variables set later replace those that were saved
+    again = models.load_tokenizer([str(tmp_path / "saved")], TokenizerConfig(chat_template_kwargs={**options, "think": True}))
+    assert again.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False) == "thinkit's {{ 'quoted' }}True"
     with pytest.raises(ModelError, match="not in the vocabulary"):
         models.load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
     with pytest.raises(ModelError, match="not a readable text file"):

@@ -126,7 +126,10 @@ def test_intermediate_checkpoints_are_scored_in_their_place(experiment_file, sto
     stages[0]["score_every"] = 2
     report = run(edit_yaml(experiment_file, stages=stages))
     assert [c.name for c in report.checkpoints] == ["base", "first@2", "first", "second"]
-    assert set(report.retention["first"]) == {"base", "first@2", "first", "second"}
+    scores = [scores_of(report.run_id, name) for name in ("base", "first@2", "first")]
+    assert scores[0] != scores[1] != scores[2]
+    step = next(c for c in report.checkpoints if c.name == "first@2")
+    assert (step.step, catalog.below(catalog.locate(step.model_uri)[-1])) == (2, "models:/tiny/1")
 
 
 def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, store, tmp_path):
@@ -157,10 +160,16 @@ def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path
     first = pipeline.diagnose(experiment, run_id)
     again = config.read(edit_yaml(experiment_file, scoring={"preset": "paper"}))
     assert tracking.find_parent("tiny", None) == run_id
-    pipeline.diagnose(again, run_id)
-    assert pipeline.make_report(again, run_id).preset == "paper"
+    pipeline.diagnose(pipeline.recorded(again, run_id, "scoring"), run_id)
+    # a report goes by the rule of the diagnosis, whatever the file says now
+    report = pipeline.make_report(pipeline.recorded(experiment, run_id), run_id)
+    assert report.preset == "paper"
+    assert {d.verdict.sample_id for d in report.diagnoses} == {v.sample_id for v in report.verdicts if v.status == "unlearned"}
     pipeline.diagnose(experiment, run_id)
     assert pipeline.make_report(experiment, run_id).diagnoses == tuple(first)
+    shown = json.loads(tracking.read(run_id, "diagnosis.json").read_text())
+    assert len(shown["data"]) == 16  # replaced, not added to
+    assert shown["columns"][:2] == ["sample_id", "cause"]
 
 
 def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment_file, store, monkeypatch):
@@ -238,6 +247,33 @@ def test_diagnostics_name_causes_and_a_bad_one_is_left_out(experiment_file, stor
     experiment = config.read(edit_yaml(experiment_file, diagnostics={"blame": {"stranger": True}}))
     assert {d.cause for d in pipeline.diagnose(experiment, report.run_id)} == {None}
     assert "diagnostic 'blame' failed and is left out" in capsys.readouterr().err
+
+
+class Longer(Value):
+    """A mitigation that trains all weights for longer."""
+
+    epochs: int = 25
+
+    def plan(self, diagnoses, context):
+        changes = [{"peft": None, "training": {**s.training, "num_train_epochs": self.epochs}} for s in context.stages]
+        stages = tuple(s.model_copy(update=c) for s, c in zip(context.stages, changes, strict=True))
+        return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), start_from="base", stages=stages)
+
+
+def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeypatch):
+    plug(monkeypatch, longer=Longer)
+    report = run(edit_yaml(experiment_file, mitigations=["longer", "control"]))
+    control, longer = report.outcomes  # the control comes first, whatever the order in the file
+    assert (control.mitigation, control.net_recovery) == ("control", None)
+    n = len(longer.targets)
+    assert longer.targets == control.targets
+    assert len(longer.recovered) > len(control.recovered)
+    assert longer.net_recovery == pytest.approx((len(longer.recovered) - len(control.recovered)) / n)
+    low, high = longer.net_interval
+    assert low <= longer.net_recovery <= high
+    child = MlflowClient().get_run(longer.run_id).data.metrics
+    assert child["net_recovery"] == pytest.approx(longer.net_recovery)
+    assert longer.tokens > 5 * control.tokens
 
 
 def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatch):

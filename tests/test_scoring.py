@@ -150,3 +150,62 @@ def test_a_probe_gives_logprobs_and_samples(loaded):
     (found,) = probe.logprobs("base", [("The capital of France is", " Paris")])
     assert found == pytest.approx(float(alone(loaded, "The capital of France is", " Paris")[0].sum()), abs=CLOSE)
     assert [len(x) for x in probe.generate("base", ["The", "A"], 3)] == [3, 3]
+
+
+def tiny(kind, **changes):
+    """A random model of another family with the tiny tokenizer's vocabulary."""
+    import transformers
+
+    sizes = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 96, "pad_token_id": 0, "eos_token_id": 0}
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **changes})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    model.eval()
+    for weights in model.parameters():  # far from initialisation, so that a wrong position or mask shows
+        torch.nn.init.normal_(weights, std=0.3)
+    return model
+
+
+SHARING = {
+    "Llama tied": ("Llama", {"tie_word_embeddings": True}),
+    "Qwen2": ("Qwen2", {}),
+    "Qwen3": ("Qwen3", {}),
+    "Gemma": ("Gemma", {}),
+    "Gemma2 short": ("Gemma2", {"sliding_window": 96}),
+    "GPT2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96}),
+    "Olmo2": ("Olmo2", {}),
+    "Mixtral": (
+        "Mixtral",
+        {"num_local_experts": 2, "num_experts_per_tok": 1, "output_router_logits": True, "sliding_window": None},
+    ),
+}
+APART = {
+    "Mistral window": ("Mistral", {"sliding_window": 8}),
+    "Gemma2 window": ("Gemma2", {"sliding_window": 8}),
+    "Mpt": ("Mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 96}),
+    "Bloom": ("Bloom", {"n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.mark.parametrize(("name", "shared"), [*((n, True) for n in SHARING), *((n, False) for n in APART)])
+def test_every_family_scores_as_alone_sharing_its_prompt_or_not(loaded, name, shared):
+    kind, changes = (SHARING | APART)[name]
+    model = dataclasses.replace(loaded, model=tiny(kind, **changes))
+    samples = some_samples()
+    assert scoring.shares_prefix(scoring.plan(samples, model, 3, 0, 2048), model) == shared
+    for id_, found in scored(samples, model).items():
+        (sample,) = (s for s in samples if s.id == id_)
+        assert found.logprob == pytest.approx(float(alone(model, sample.prompt, sample.completion)[0].sum()), abs=1e-3)
+
+
+def test_an_option_that_does_not_fit_is_left_out(loaded):
+    options = (" Rome", " Rome and " * 60)
+    sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris", options=options)
+    assert len(scored([sample], loaded)["a"].option_logprobs) == 2
+
+
+def test_samples_are_drawn_from_the_whole_distribution(tiny_model):
+    loaded = models.load([str(tiny_model)])
+    loaded.model.generation_config.top_p = 1e-6
+    assert len(set(scoring.ModelProbe(lambda name: loaded).generate("base", ["The"], 6)[0])) > 1

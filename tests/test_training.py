@@ -17,9 +17,9 @@ TRAINING = {
 PEFT = {"r": 4, "target_modules": "all-linear"}
 
 
-def stage(records=None, training=None, **fields):
+def stage(records=None, training=None, seed=0, **fields):
     samples = tuple(to_sample(dict(r), "s", i, "here") for i, r in enumerate(records or rows()))
-    return Stage(name="s", samples=samples, training={**TRAINING, **(training or {})}, **fields)
+    return Stage(name="s", samples=samples, training={"seed": seed, **TRAINING, **(training or {})}, **fields)
 
 
 @pytest.fixture
@@ -33,9 +33,7 @@ def weights(model):
 
 def test_every_sample_is_counted_from_the_real_batches(base, tmp_path):
     logged = []
-    done = training.train(
-        stage(peft=PEFT, training={"logging_steps": 1}), base, tmp_path, 0, lambda m, step: logged.append((step, m))
-    )
+    done = training.train(stage(peft=PEFT, training={"logging_steps": 1}), base, tmp_path, lambda m, step: logged.append((step, m)))
     assert [e.exposures for e in done.exposures] == [3] * 8
     assert all(e.supervised_tokens >= 2 and e.truncated_tokens == 0 for e in done.exposures)
     assert [step for step, _ in logged] == [1, 2, 3, 4, 5, 6]
@@ -54,7 +52,7 @@ def test_batches_follow_the_schedule(base, tmp_path, monkeypatch, schedule):
         return original(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(training._LedgerTrainer, "compute_loss", spy)
-    training.train(stage(peft=PEFT, schedule=schedule), base, tmp_path, 0)
+    training.train(stage(peft=PEFT, schedule=schedule), base, tmp_path)
     rounds = [batches[i] + batches[i + 1] for i in (0, 2, 4)]
     assert all(sorted(r) == list(range(8)) for r in rounds)
     if schedule == "sequential":
@@ -65,7 +63,7 @@ def test_batches_follow_the_schedule(base, tmp_path, monkeypatch, schedule):
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(tiny_model, tmp_path):
     def trained(seed):
-        done = training.train(stage(peft=PEFT), models.load([str(tiny_model)]), tmp_path, seed)
+        done = training.train(stage(peft=PEFT, seed=seed), models.load([str(tiny_model)]), tmp_path)
         return weights(done.loaded.model)
 
     one, same, other = trained(0), trained(0), trained(1)
@@ -92,7 +90,7 @@ def bare_weights(tiny_model, tmp_path, seed=0):
 
 
 def test_the_ledger_does_not_change_what_is_trained(tiny_model, tmp_path):
-    done = training.train(stage(peft=PEFT, schedule="sequential"), models.load([str(tiny_model)]), tmp_path, 0)
+    done = training.train(stage(peft=PEFT, schedule="sequential"), models.load([str(tiny_model)]), tmp_path)
     ours, bare = weights(done.loaded.model), bare_weights(tiny_model, tmp_path)
     assert ours.keys() == bare.keys()
     assert all(torch.equal(ours[k], bare[k]) for k in ours)
@@ -103,7 +101,6 @@ def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, tmp_pat
         stage(peft=PEFT, schedule="sequential", training={"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3}),
         models.load([str(tiny_model)]),
         tmp_path,
-        0,
     )
     found = first.signals.to_pylist()
     assert [s["step"] for s in found] == [1] * 6 + [2] * 2 + [3] * 6 + [4] * 2 + [5] * 6 + [6] * 2
@@ -120,7 +117,7 @@ def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, tmp_pat
 
 def test_truncation_is_recorded_per_sample(base, tmp_path):
     long = {"id": "long", "prompt": "The capital of France is", "completion": " Paris" * 12}
-    done = training.train(stage([*rows(), long], training={"max_length": 15}, peft=PEFT), base, tmp_path, 0)
+    done = training.train(stage([*rows(), long], training={"max_length": 15}, peft=PEFT), base, tmp_path)
     by_id = {e.sample_id: e for e in done.exposures}
     assert by_id["long"].truncated_tokens > 0
     assert by_id["long"].supervised_tokens > 0
@@ -130,7 +127,7 @@ def test_truncation_is_recorded_per_sample(base, tmp_path):
 def test_a_dropped_row_has_no_exposures(base, tmp_path):
     lost = {"id": "lost", "prompt": "x" * 70, "completion": " y"}
     many = [{**r, "id": f"{i}{r['id']}"} for i in range(2) for r in rows()]
-    done = training.train(stage([lost, *many], training={"max_length": 60}, peft=PEFT), base, tmp_path, 0)
+    done = training.train(stage([lost, *many], training={"max_length": 60}, peft=PEFT), base, tmp_path)
     by_id = {e.sample_id: e for e in done.exposures}
     assert (by_id["lost"].exposures, by_id["lost"].supervised_tokens) == (0, 0)
     assert by_id["0France"].exposures == 3
@@ -138,25 +135,25 @@ def test_a_dropped_row_has_no_exposures(base, tmp_path):
 
 def test_many_rows_without_a_supervised_token_are_refused(base, tmp_path):
     with pytest.raises(DatasetError, match=r"8 of 8 samples have no token to learn from.*training.max_length is 4"):
-        training.train(stage(training={"max_length": 4}, peft=PEFT), base, tmp_path, 0)
+        training.train(stage(training={"max_length": 4}, peft=PEFT), base, tmp_path)
 
 
 def test_checkpoints_inside_a_stage_are_kept(base, tmp_path):
     kept = []
-    training.train(stage(peft=PEFT, score_every=2), base, tmp_path, 0, keep=lambda loaded, step: kept.append(step))
+    training.train(stage(peft=PEFT, score_every=2), base, tmp_path, keep=lambda loaded, step: kept.append(step))
     assert kept == [2, 4]  # the sixth step is the end of the stage
 
 
 def test_a_stage_continues_an_adapter_or_trains_all_weights(base, tiny_model, tmp_path):
-    first = training.train(stage(peft=PEFT), base, tmp_path, 0)
+    first = training.train(stage(peft=PEFT), base, tmp_path)
     before = weights(first.loaded.model)
     assert before
     assert all("lora" in name for name in before)
-    second = training.train(stage(peft=PEFT), first.loaded, tmp_path, 0)
+    second = training.train(stage(peft=PEFT), first.loaded, tmp_path)
     after = weights(second.loaded.model)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[k], after[k]) for k in before)
-    full = training.train(stage(), models.load([str(tiny_model)]), tmp_path, 0)
+    full = training.train(stage(), models.load([str(tiny_model)]), tmp_path)
     assert not any("lora" in name for name in weights(full.loaded.model))
 
 
@@ -166,6 +163,8 @@ def test_a_stage_continues_an_adapter_or_trains_all_weights(base, tiny_model, tm
         ({"learning_rat": 1}, None, "did you mean 'learning_rate'?"),
         ({"packing": True}, None, "hides which samples"),
         ({"report_to": "wandb"}, None, "metrics go to MLflow"),
+        ({"shuffle_dataset": True}, None, "the order is the stage's 'schedule'"),
+        ({"model_init_kwargs": {"revision": "x"}}, None, "scoring would load another model"),
         ({"lr_scheduler_type": "no such"}, None, "SFTConfig refuses it"),
         ({}, {"rank": 3}, "unknown option of LoraConfig"),
     ],
@@ -175,6 +174,17 @@ def test_bad_options_are_named_before_anything_is_trained(options, peft, expecte
         training.check("s", options, peft)
 
 
+def test_saying_what_is_so_anyway_is_not_refused():
+    training.check("s", {"report_to": "none", "save_strategy": "no", "packing": False, "model_init_kwargs": None}, None)
+
+
+def test_steps_and_dropped_batches_are_counted_as_they_were(base, tmp_path):
+    options = {"max_steps": 3, "per_device_train_batch_size": 3, "dataloader_drop_last": True, "num_train_epochs": 1}
+    done = training.train(stage(peft=PEFT, schedule="sequential", training=options), base, tmp_path)
+    # two full batches of three a round, then one of the next round: rows 7 and 8 are never seen
+    assert [e.exposures for e in done.exposures] == [2, 2, 2, 1, 1, 1, 0, 0]
+
+
 def test_diverged_weights_are_refused(base, tmp_path):
     with pytest.raises(ModelError, match=r"lower training\.learning_rate"):
-        training.train(stage(training={"learning_rate": 1e30, "max_grad_norm": 0.0, "weight_decay": 0.0}), base, tmp_path, 0)
+        training.train(stage(training={"learning_rate": 1e30, "max_grad_norm": 0.0, "weight_decay": 0.0}), base, tmp_path)

@@ -26,7 +26,7 @@ def judge(*scores, checkpoints=("last",), preset="default"):
         (score(gap=0.05), "uncertain", "too close"),
         (score(gap=-0.05), "uncertain", "too close"),
         (score(gap=2.0, p=0.99), "learned", "reproduced"),
-        (score(gap=2.0, p=0.30), "unlearned", "prefers the option 'other'"),
+        (score(gap=2.0, p=0.30), "unlearned", "only probability 0.30 (next: 'other')"),
         (score(gap=-2.0, p=0.99), "unlearned", "1 of 2 tokens"),
         (score(gap=-2.0, stops=False), "unlearned", "does not stop"),
         (Score(sample_id="a", checkpoint="last", unscored="too long"), "unscored", "too long"),
