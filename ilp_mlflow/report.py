@@ -61,7 +61,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     )
-    causes = {d.verdict.sample_id: d.cause for d in report.diagnoses}
+    causes = {d.verdict.sample_id: d.cause or "unexplained" for d in report.diagnoses}
     unlearned = [v for v in report.verdicts if v.status != "learned"]
     listed = [
         {
@@ -70,7 +70,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
             "prompt": _shown(samples[v.sample_id]),
             "answer": samples[v.sample_id].answer.strip(),
             "status": v.status,
-            "cause": causes.get(v.sample_id) or "",
+            "cause": causes.get(v.sample_id, ""),
             "history": history(report.histories[v.sample_id], [c.name for c in report.checkpoints]),
             "reason": v.reason,
         }
