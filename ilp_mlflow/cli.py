@@ -36,7 +36,7 @@ class _Group(click.Group):
         except click.ClickException as error:
             code, text = 2, error.format_message()
         except StepFailed as error:
-            code, text = 3, str(error)
+            code, text = 3, str(error.args[0])
         except (KeyboardInterrupt, click.Abort):
             code, text = 130, "interrupted; what was finished is in MLflow, and the run is marked KILLED"
         except Exception:
@@ -77,7 +77,11 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: b
     _quiet()
     from ilp_mlflow import pipeline
 
-    _print_report(pipeline.run(config_, experiment), as_json)
+    try:
+        _print_report(pipeline.run(config_, experiment), as_json)
+    except StepFailed as failed:
+        _print_report(failed.args[1], as_json)
+        raise
 
 
 @_experiment_command("train", MODEL, SEED, LAUNCH)
@@ -146,9 +150,15 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sec
     tracking.point(config_.tracking)
     found = tracking.find_parent(config_.name, run_id or None)
     config_ = pipeline.recorded(config_, found, *sections)
-    if verb:
-        getattr(pipeline, verb)(config_, found)
+    failed = None
+    try:
+        if verb:
+            getattr(pipeline, verb)(config_, found)
+    except StepFailed as error:
+        failed = error
     _print_report(pipeline.make_report(config_, found), as_json)
+    if failed:
+        raise failed
 
 
 @main.command("score")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ class Experiment(Config):
     """Mitigations to try, by plugin name, with their options."""
     tracking: TrackingConfig = TrackingConfig()
     """Where results go."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seeds training, schedules and options."""
     launch: Literal["inline", "project"] = "inline"
     """Train the stages in this process, or each as an MLflow project run."""
@@ -170,6 +171,12 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 2e-4 as text; everyone who writes it means the number
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class Seed(Config):
@@ -237,6 +244,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str, overrid
     if first["type"] == "extra_forbidden":
         known = _fields_at(model, first["loc"][:-1])
         return f"{where}{location}: unknown key; {suggest(str(first['loc'][-1]), known)}"
+    if first["type"] == "model_type":
+        return f"{where}{location}: expected a mapping with some of: {', '.join(_fields_at(model, first['loc']))}"
     if first["type"] == "missing":
         return f"{where}{location}: missing; add it"
     message = first["msg"].removeprefix("Value error, ")
@@ -265,15 +274,16 @@ def _absolute(experiment: Experiment, folder: Path) -> Experiment:
     def stage(config: StageConfig) -> StageConfig:
         if config.data.path is None:
             return config
-        data = config.data.model_copy(update={"path": str(folder / config.data.path)})
+        data = config.data.model_copy(update={"path": str(folder / Path(config.data.path).expanduser())})
         return config.model_copy(update={"data": data})
 
     template = experiment.tokenizer.chat_template
+    model = folder / Path(experiment.model).expanduser()
     return experiment.model_copy(
         update={
             "stages": tuple(stage(s) for s in experiment.stages),
             "tokenizer": experiment.tokenizer.model_copy(update={"chat_template": str(folder / template) if template else None}),
-            "model": str(folder / experiment.model) if (folder / experiment.model).is_dir() else experiment.model,
+            "model": str(model) if model.is_dir() else experiment.model,
         }
     )
 

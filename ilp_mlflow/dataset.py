@@ -139,7 +139,7 @@ def _records(data: DataConfig) -> Iterator[Record]:
         return _hub(data)
     path = Path(str(data.path))
     if not path.exists():
-        raise DatasetError(f"{path}: no such file; paths are relative to the experiment file")
+        raise DatasetError(f"{path}: no such file; paths in an experiment are relative to its file")
     if path.is_dir():
         return _saved(path)
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
@@ -155,19 +155,29 @@ def _jsonl(path: Path) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8"))
+                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise DatasetError(f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
             except json.JSONDecodeError as error:
                 raise DatasetError(f"{where}: not valid JSON ({error.msg} at column {error.colno}); is the line cut off?") from None
+            if b"\\ud" in line.lower() and not _encodable(record):
+                raise DatasetError(f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which is no text; remove it")
             if not isinstance(record, dict):
                 raise DatasetError(f"{where}: expected an object with 'prompt' and 'completion', got {type(record).__name__}")
             yield where, number, record
 
 
+def _encodable(record: Any) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _csv(path: Path) -> Iterator[Record]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for number, record in enumerate(reader, 1):
                 where = f"{path} row {number}"

@@ -31,7 +31,7 @@ class TrackingError(IlpError):
 
 
 class StepFailed(Exception):
-    """A step failed on its own while the rest of the experiment went on."""
+    """A step failed on its own while the rest of the experiment went on and has a report to show."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

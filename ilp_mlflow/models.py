@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
@@ -194,6 +194,12 @@ def _check_folder(location: str) -> None:
         return
     if not (folder / "config.json").exists():
         raise ModelError(f"{location}: no config.json; give a folder with a model in safetensors, or one GGUF file")
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(str(path), "pt"):
+                pass  # the header and the size of the file are right
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: damaged ({first_line(error)}); copy or download it again") from None
     if not list(folder.glob("*.safetensors")):
         found = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
         what = f"only pickled weights ({found[0]}), which can run code" if found else "no weights"

@@ -52,14 +52,14 @@ SHOWN = 1000
 
 
 def run(experiment: Experiment, source: Path) -> Report:
-    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed after the rest is done."""
+    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed when the rest is logged."""
     run_id = train(experiment, source)
     diagnose(experiment, run_id)
     try:
         mitigate(experiment, run_id)
-    finally:
-        found = make_report(experiment, run_id)
-    return found
+    except StepFailed as error:
+        raise StepFailed(str(error), make_report(experiment, run_id)) from None
+    return make_report(experiment, run_id)
 
 
 def train(experiment: Experiment, source: Path) -> str:
@@ -136,7 +136,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
                     found, learned[name] = _try(experiment, name, plan, context, child, learned.get("control"))
                     outcomes.append(found)
         except Exception as error:  # a plugin may fail in any way, alone
-            failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
+            failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)")
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         tracking.write(run_id, "outcomes.json", as_json(outcomes))
         for done in outcomes:
@@ -287,6 +287,8 @@ def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context
     plan = plugin.plan(diagnoses, context)
     if plan is None:
         return None
+    if not isinstance(plan, Plan):
+        raise PluginError(f"'{name}' must return a Plan or None, got {type(plan).__name__}")
     known = [c.name for c in context.checkpoints]
     if plan.start_from not in known:
         raise PluginError(f"'{name}' starts from checkpoint '{plan.start_from}'; {suggest(plan.start_from, known)}")

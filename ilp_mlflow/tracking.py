@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,10 @@ def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None =
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
+        raise
+    except Exception:
+        with contextlib.suppress(Exception):  # the store itself may be what failed
+            write(active.info.run_id, "error.txt", traceback.format_exc())
         raise
     finally:
         mlflow.end_run(status)
@@ -176,16 +182,17 @@ def launch_stage(parameters: Mapping[str, str], name: str, backend: str, backend
     active = mlflow.active_run()
     assert active is not None
     try:
-        submitted = mlflow.projects.run(
-            ".",
-            entry_point="stage",
-            parameters=dict(parameters),
-            experiment_id=active.info.experiment_id,
-            backend=backend,
-            backend_config=dict(backend_config),
-            env_manager="local" if backend == "local" else None,
-            run_name=name,
-        )
+        with _stdout_aside():
+            submitted = mlflow.projects.run(
+                ".",
+                entry_point="stage",
+                parameters=dict(parameters),
+                experiment_id=active.info.experiment_id,
+                backend=backend,
+                backend_config=dict(backend_config),
+                env_manager="local" if backend == "local" else None,
+                run_name=name,
+            )
     except MlflowException as error:
         raise TrackingError(f"stage '{name}' as a project run on backend '{backend}': {first_line(error)}") from None
     return str(submitted.run_id)
@@ -200,6 +207,19 @@ def doctor() -> dict[str, str]:
         return {"tracking": f"{uri} answers"}
     except TrackingError as error:
         return {"tracking": str(error)}
+
+
+@contextlib.contextmanager
+def _stdout_aside() -> Iterator[None]:
+    """What child processes print goes to stderr: stdout belongs to the result of this process."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
+import typing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from peft import LoraConfig, PeftModel
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -48,6 +52,8 @@ OURS = {
 }
 INIT = ("attn_implementation", "dtype")
 """The `model_init_kwargs` that change how a model is trained and not which one it is."""
+POSITIVE = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "r")
+"""Options that make no sense at 0 or below."""
 PREVIEWED = 1000
 """Rows of a stage whose length is checked before a run is started."""
 MAX_UNSUPERVISED = 0.1
@@ -253,8 +259,8 @@ def _carry_row(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Cal
 
 
 def _defaults() -> dict[str, Any]:
-    """TRL asks for bf16 unless told otherwise, and then refuses a machine without an accelerator."""
-    return {} if torch.cuda.is_available() else {"bf16": False}
+    """Log from the first step on; and without an accelerator no bf16, which TRL asks for and then refuses."""
+    return {"logging_first_step": True, **({} if torch.cuda.is_available() else {"bf16": False})}
 
 
 def _signals(trainer: _LedgerTrainer, stage: Stage) -> pa.Table:
@@ -302,11 +308,24 @@ def _refuse_unsupervised(stage: Stage, samples: Sequence[Sample], supervised: An
         )
 
 
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
 def _build(config: type[Any], options: Mapping[str, Any], where: str) -> None:
     known = [f.name for f in dataclasses.fields(config) if f.init]
+    hints = typing.get_type_hints(config)
     for name in options:
         if name not in known:
             raise ConfigError(f"{where}.{name}: unknown option of {config.__name__}; {suggest(name, known)}")
+        try:
+            TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(options[name])
+        except PydanticSchemaGenerationError:
+            pass  # a type only the library knows; it checks it itself
+        except ValidationError:
+            raise ConfigError(f"{where}.{name}: expected {_type_name(hints[name])}, got {options[name]!r}") from None
+        if name in POSITIVE and not (options[name] is None or 0 < options[name] < math.inf):
+            raise ConfigError(f"{where}.{name}: must be above 0, got {options[name]!r}")
     try:
         config(**options)
     except (TypeError, ValueError, RuntimeError, ImportError) as error:

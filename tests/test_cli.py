@@ -175,6 +175,16 @@ def test_score_needs_no_experiment(tiny_model, tmp_path, store):
     assert pq.read_table(out).num_rows == 8
 
 
+def test_a_step_that_fails_alone_still_leaves_a_report(experiment_file, store, monkeypatch):
+    from ilp_mlflow import pipeline
+
+    monkeypatch.setattr(pipeline, "_plan", lambda *a: {}["boom"])
+    code, out, err = ilp("run", edit_yaml(experiment_file, mitigations=["control"]), "--json")
+    assert code == 3
+    assert json.loads(out)["outcomes"] == []
+    assert "mitigation 'control' failed: KeyError: 'boom' (traceback: ilp/error.txt of its run)" in err
+
+
 def test_a_run_ends_with_the_verdict_table_and_the_way_into_the_ui(experiment_file, store):
     code, out, err = ilp("run", experiment_file)
     assert code == 0, err

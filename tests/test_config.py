@@ -22,6 +22,10 @@ from tests.conftest import edit_yaml
         ("name: x\nname: y\nmodel: m\nstages: [{name: a, data: f}]", "line 2: not valid YAML: key 'name' is given twice"),
         ("name: [", "not valid YAML"),
         ("- a", "expected a mapping"),
+        (
+            "name: x\nmodel: m\nstages: [{name: a, data: f}]\ntracking: sqlite:///x",
+            "tracking: expected a mapping with",
+        ),
         ("name: x\nmodel: m\nstages: [{name: a, data: {path: f, dataset: d}}]", "either 'path' or 'dataset'"),
         (
             "name: x\nmodel: m\nstages: [{name: a, data: f, peft: {r: 8}}, {name: b, data: f, peft: {r: 4}}]",
@@ -35,6 +39,15 @@ def test_what_does_not_fit_is_named_in_one_line(tmp_path, text, expected):
     assert expected in str(error.value)
     assert str(tmp_path / "e.yaml") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_are_read_as_everyone_writes_them(tmp_path):
+    text = "name: x\nmodel: m\nstages: [{name: a, data: f, training: {learning_rate: 2e-4, weight_decay: 1E3, tag: 2e}}]"
+    assert parse(text, tmp_path / "e.yaml").stages[0].training == {
+        "learning_rate": 0.0002,
+        "weight_decay": 1000.0,
+        "tag": "2e",
+    }
 
 
 def test_overrides_replace_the_files_values_and_are_named_when_wrong(experiment_file):

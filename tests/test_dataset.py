@@ -65,6 +65,13 @@ def test_lists_in_csv_are_json(tmp_path):
     assert read(tmp_path / "a.csv")[0].options == ("x", "y")
 
 
+def test_a_byte_order_mark_and_a_whole_surrogate_pair_are_no_trouble(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,completion\np,c\n")
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "p", "completion": "\\ud83d\\ude00"}\n')
+    assert read(tmp_path / "a.csv")[0].prompt == "p"
+    assert read(tmp_path / "a.jsonl")[0].completion == "\U0001f600"
+
+
 def test_samples_survive_the_way_through_columns(tmp_path):
     chat = read(write_jsonl(tmp_path / "a.jsonl", [CHAT | {"probes": [{"prompt": "a", "completion": "b"}], "n": 3}]))
     text = read(write_jsonl(tmp_path / "b.jsonl", [rows(n=1)[0] | {"options": ["x"]}]))
@@ -92,6 +99,7 @@ def test_the_digest_changes_with_the_data_and_only_then(tmp_path):
         (GOOD + '{"prompt": "p", "compl', "line 2: not valid JSON"),
         (GOOD + "[1]", "line 2: expected an object"),
         (b'{"prompt": "caf\xe9", "completion": "c"}', "line 1: not UTF-8"),
+        (GOOD + '{"prompt": "\\ud800 x", "completion": "c"}', "line 2: holds half of a surrogate pair"),
         ('{"id": [1], "prompt": "p", "completion": "c"}', "line 1: id must be"),
         ('{"prompt": "p", "completion": "c", "options": "x"}', "line 1: options must be a list"),
         ('{"prompt": "p", "completion": "c", "options": [1]}', "line 1: options"),

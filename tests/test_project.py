@@ -1,5 +1,6 @@
 """The MLflow project as users start it: `mlflow run`, and stages as linked child project runs."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -40,6 +41,13 @@ def test_stages_as_project_runs_give_the_same_tree_and_verdicts(experiment_file,
     launched = pipeline.run(config.read(edit_yaml(experiment_file, launch="project")), experiment_file)
     assert tree(launched.run_id) == tree(inline.run_id)
     assert launched.verdicts == inline.verdicts
+
+
+def test_a_launched_run_prints_one_document(experiment_file, project):
+    command = [sys.executable, "-m", "ilp_mlflow", "run", str(edit_yaml(experiment_file, launch="project")), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["verdicts"]) == 16
 
 
 def mlflow_run(*arguments):

@@ -167,6 +167,12 @@ def test_a_stage_continues_an_adapter_or_trains_all_weights(base, tiny_model, tm
         ({"model_init_kwargs": {"revision": "x"}}, None, "scoring would load another model"),
         ({"lr_scheduler_type": "no such"}, None, "SFTConfig refuses it"),
         ({}, {"rank": 3}, "unknown option of LoraConfig"),
+        ({}, {"r": "four"}, "peft.r: expected int, got 'four'"),
+        ({}, {"r": 0}, "must be above 0"),
+        ({"num_train_epochs": "two"}, None, "num_train_epochs: expected float, got 'two'"),
+        ({"num_train_epochs": 0}, None, "must be above 0, got 0"),
+        ({"learning_rate": float("nan")}, None, "must be above 0, got nan"),
+        ({"per_device_train_batch_size": 0}, None, "must be above 0"),
     ],
 )
 def test_bad_options_are_named_before_anything_is_trained(options, peft, expected):
