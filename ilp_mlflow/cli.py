@@ -74,7 +74,7 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: b
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _quiet()
+    _load_libraries()
     from ilp_mlflow import pipeline
 
     try:
@@ -90,7 +90,7 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, as_json:
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _quiet()
+    _load_libraries()
     from ilp_mlflow import pipeline, tracking
 
     run_id = pipeline.train(config_, experiment)
@@ -144,7 +144,7 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sec
     from ilp_mlflow import config
 
     config_ = config.read(experiment)
-    _quiet()
+    _load_libraries()
     from ilp_mlflow import pipeline, tracking
 
     tracking.point(config_.tracking)
@@ -289,6 +289,15 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore")
     for name in ("transformers", "trl", "datasets", "huggingface_hub", "accelerate", "peft", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _load_libraries() -> None:
+    """Import what takes seconds to import, under a bar."""
+    _quiet()
+    from ilp_mlflow.progress import task
+
+    with task("load libraries"):
+        import ilp_mlflow.pipeline  # noqa: F401
 
 
 def _print(document: Any, text: str, as_json: bool) -> None:
