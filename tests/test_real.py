@@ -32,9 +32,9 @@ def test_real_rows_score_together_as_they_do_alone():
     for sample in samples:
         e = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.ends)
         with torch.inference_mode():
-            logits = loaded.model(torch.tensor([e.ids])).logits[0, e.start - 1 : -1].log_softmax(-1)
+            logits = loaded.model(torch.tensor([e.ids])).logits[0, e.start - 1 : -1].double().log_softmax(-1)
         targets = torch.tensor(e.ids[e.start :])
-        alone = float(logits.gather(1, targets[:, None]).double().sum())
+        alone = float(logits.gather(1, targets[:, None]).sum())
         assert found[sample.id].logprob == pytest.approx(alone, abs=1e-3)
         assert found[sample.id].greedy == bool((logits.argmax(-1) == targets).all())
         assert len(found[sample.id].option_logprobs) >= 3
