@@ -17,7 +17,7 @@ import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from ilp_mlflow.config import TrackingConfig
@@ -151,13 +151,6 @@ def find_parent(name: str, run_id: str | None) -> str:
         store = mlflow.get_tracking_uri()
         raise TrackingError(f"no trained run of experiment '{name}' in {store}; run 'ilp train' first, or give --run-id")
     return str(found[0].info.run_id)
-
-
-def children(parent: str, kind: str) -> list[Run]:
-    """Finished child runs of a kind, oldest first."""
-    experiment = MlflowClient().get_run(parent).info.experiment_id
-    query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`ilp.kind` = '{kind}' and attributes.status = 'FINISHED'"
-    return list(MlflowClient().search_runs([experiment], query, order_by=["start_time ASC"]))
 
 
 def link(run_id: str) -> str:
