@@ -196,12 +196,13 @@ def score_command(
     _quiet()
     import pyarrow.parquet as pq
 
-    from ilp_mlflow import models, pipeline, verdict
+    from ilp_mlflow import measure, models, verdict
 
     models.pick_device(options.device)
-    scores = pipeline.score(samples, locations, options, number, cached=not no_cache)
+    wrong = measure.wrong_answers(samples, locations, options, number)
+    scores = measure.score(samples, wrong, locations, options, number, cached=not no_cache)
     pq.write_table(scores, out)
-    shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset)["data"]
+    shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset, number)["data"]
     lines = [f"{name:<20} {share:6.1%} learned" for name, share in shares.items()]
     document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares}
     _print(document, "\n".join([*lines, f"{len(samples)} samples, scores in {out}"]), as_json)

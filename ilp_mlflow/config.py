@@ -93,13 +93,13 @@ class ScoringConfig(Config):
     preset: Literal["default", "paper"] = "default"
     """The rule that turns scores into verdicts, see docs/method.md."""
     options: int = Field(default=3, ge=0)
-    """Wrong options drawn for a sample that gives none."""
+    """Wrong options chosen for a sample that gives none."""
     batch_tokens: int = Field(default=2048, ge=1)
     """Tokens per forward pass, padding included."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward pass."""
+    dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
+    """Precision of the forward pass; `bfloat16` leaves more verdicts uncertain, `mixed` decides those again in float32."""
 
 
 class TrackingConfig(Config):

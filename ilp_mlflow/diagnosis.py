@@ -49,7 +49,7 @@ def history(statuses: Sequence[Status], checkpoints: Sequence[str]) -> str:
 def table(
     samples: Sequence[Sample],
     verdicts: Mapping[str, Verdict],
-    histories: Mapping[str, Sequence[Status]],
+    histories: Mapping[str, tuple[Status, ...]],
     checkpoints: Sequence[str],
     diagnoses: Sequence[Diagnosis],
 ) -> pa.Table:
@@ -57,26 +57,22 @@ def table(
     import pyarrow as pa
 
     by_id = {d.verdict.sample_id: d for d in diagnoses}
-    causes = sorted({e.cause for d in diagnoses for e in d.evidence.values()})
-    rows = []
-    for sample in sorted(samples, key=lambda s: s.id not in by_id):
-        found, own = by_id.get(sample.id), verdicts[sample.id]
-        strengths = (
-            {c: max((e.strength for e in found.evidence.values() if e.cause == c), default=None) for c in causes} if found else {}
-        )
-        rows.append(
-            {
-                "sample_id": sample.id,
-                "cause": (found.cause or "unexplained") if found else None,
-                "status": own.status,
-                "runner_up": found.runner_up if found else None,
-                "stage": sample.stage,
-                "first_learned": own.first_learned,
-                "last_lost": own.last_lost,
-                "history": history(histories[sample.id], checkpoints),
-                "reason": own.reason,
-                **strengths,
-            }
-        )
-    fields = [(name, pa.string()) for name in COLUMNS] + [(cause, pa.float64()) for cause in causes]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    ordered = sorted(samples, key=lambda s: s.id not in by_id)
+    judged = [verdicts[s.id] for s in ordered]
+    found = [by_id.get(s.id) for s in ordered]
+    lines = {statuses: history(statuses, checkpoints) for statuses in set(histories.values())}
+    columns: dict[str, list[str | float | None]] = {
+        "sample_id": [s.id for s in ordered],
+        "cause": [(d.cause or "unexplained") if d else None for d in found],
+        "status": [v.status for v in judged],
+        "runner_up": [d.runner_up if d else None for d in found],
+        "stage": [s.stage for s in ordered],
+        "first_learned": [v.first_learned for v in judged],
+        "last_lost": [v.last_lost for v in judged],
+        "history": [lines[histories[s.id]] for s in ordered],
+        "reason": [v.reason for v in judged],
+    }
+    for cause in sorted({e.cause for d in diagnoses for e in d.evidence.values()}):
+        strengths = ([e.strength for e in d.evidence.values() if e.cause == cause] if d else [] for d in found)
+        columns[cause] = [max(own, default=None) for own in strengths]
+    return pa.table(columns, schema=pa.schema([(name, pa.string() if name in COLUMNS else pa.float64()) for name in columns]))

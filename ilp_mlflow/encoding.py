@@ -37,11 +37,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, e
         assert isinstance(completion, str)
         eos = tokenizer.eos_token or ""
         text = completion if eos and completion.endswith(eos) else completion + eos
-        before, ids = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
+        ids = tokenizer(prompt + text)["input_ids"]
     else:
         assert not isinstance(completion, str)
-        before = tokenizer.apply_chat_template(_turns(prompt), add_generation_prompt=True, return_dict=True)["input_ids"]
         ids = tokenizer.apply_chat_template(_turns(prompt + completion), return_dict=True)["input_ids"]
+    before = begin(tokenizer, prompt)
     start = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
     stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
     return Encoded(list(ids[:stop]), start, stop is not None)
@@ -67,6 +67,20 @@ def replace_answer(completion: Text, answer: str) -> Text:
     if isinstance(completion, str):
         return answer
     return (*completion[:-1], Message(role=completion[-1].role, content=answer))
+
+
+def begin(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
+    """Token ids of `prompt` up to where a completion begins."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    return list(tokenizer.apply_chat_template(_turns(prompt), add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def blank(prompt: Text) -> Text:
+    """`prompt` with nothing asked: no text, or the same turns with only the system's words left."""
+    if isinstance(prompt, str):
+        return ""
+    return tuple(m if m.role == "system" else Message(role=m.role, content="") for m in prompt)
 
 
 def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:

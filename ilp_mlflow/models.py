@@ -76,17 +76,18 @@ def load(
     device: str = "cpu",
     merge: bool = False,
     trainable: bool = False,
+    onto: PreTrainedModel | None = None,
     **options: Any,
 ) -> Loaded:
     """Load a model from its parts: the base (folder or Hub id), then adapter folders, each on top of those before.
 
     All adapters but the last are merged into the weights, with `merge` the last one too; `trainable` keeps its
-    weights trainable. `options` go to `from_pretrained` (dtype float32 unless given).
-    Raises ModelError when a part cannot be read (see `read`) or its weights are damaged or of another model.
+    weights trainable. `onto` is the base where it is loaded already. `options` go to `from_pretrained` (dtype float32
+    unless given). Raises ModelError when a part cannot be read (see `read`) or its weights are damaged or of another model.
     """
     base, *adapters = parts
     text = read(parts, tokenizer)
-    model: Any = _base(base, {"dtype": "float32", **options})
+    model: Any = onto or _base(base, {"dtype": "float32", **options}).to(device)
     for index, adapter in enumerate(adapters):
         try:
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
@@ -96,7 +97,36 @@ def load(
             model = model.merge_and_unload()
     if trainable and not isinstance(model, PeftModel):
         model.requires_grad_(True)  # merging leaves the weights frozen
-    return Loaded(text.tokenizer, text.ends, text.max_length, model.to(device))
+    return Loaded(text.tokenizer, text.ends, text.max_length, model)
+
+
+class Loader:
+    """Loads one model after the other, the base only once while adapters come and go on it."""
+
+    def __init__(self, tokenizer: TokenizerConfig | None, device: str, dtype: str) -> None:
+        self._tokenizer, self._options = tokenizer, dict[str, Any](device=device, dtype=dtype)
+        self._held: PreTrainedModel | PeftModel | None = None
+        self._base, self._weights = "", dict[str, tuple[int, int]]()
+
+    def __call__(self, parts: Sequence[str]) -> Loaded:
+        """The model made of `parts` (see `load`); the one given before is used up. Raises ModelError."""
+        onto, self._held = self._held, None
+        if isinstance(onto, PeftModel):
+            onto = onto.unload()
+        if parts[0] != self._base or _weights(onto) != self._weights:
+            onto = None
+        loaded = load(parts[:1], self._tokenizer, onto=onto, **self._options)
+        self._base, self._weights = parts[0], _weights(loaded.model)
+        if len(parts) > 1:
+            loaded = load(parts, self._tokenizer, onto=loaded.model, **self._options)
+        if len(parts) <= 2:  # merging more changes the base
+            self._held = loaded.model
+        return loaded
+
+
+def _weights(model: PreTrainedModel | PeftModel | None) -> dict[str, tuple[int, int]]:
+    """Where every weight is and how often it was changed in place: the same as before when nobody touched the model."""
+    return {name: (p.data_ptr(), p._version) for name, p in model.named_parameters()} if model is not None else {}
 
 
 def load_tokenizer(parts: Sequence[str], config: TokenizerConfig | None = None) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""The verbs: train, diagnose, mitigate, report, score. Each reads what the one before logged to MLflow."""
+"""The verbs: train, diagnose, mitigate, report. Each reads what the one before logged to MLflow."""
 
 from __future__ import annotations
 
@@ -11,26 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ilp_mlflow import (
-    cache,
-    catalog,
-    config,
-    dataset,
-    diagnosis,
-    encoding,
-    models,
-    outcome,
-    registry,
-    report,
-    scoring,
-    tracking,
-    verdict,
-)
-from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
-from ilp_mlflow.errors import ModelError, PluginError, StepFailed, suggest
+from ilp_mlflow import catalog, config, dataset, diagnosis, measure, models, outcome, registry, report, tracking, verdict
+from ilp_mlflow.config import Experiment
+from ilp_mlflow.errors import PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
 from ilp_mlflow.preflight import preflight
+from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
+from ilp_mlflow.recognition import recognition
 from ilp_mlflow.stage import fit, train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
@@ -40,11 +28,9 @@ from ilp_mlflow.types import (
     Plan,
     Report,
     Sample,
-    Score,
     Verdict,
     as_json,
     to_rows,
-    to_table,
 )
 
 SHOWN = 1000
@@ -105,7 +91,9 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         locations = {c.name: c.model_uri for c in checkpoints}
-        scores = score(samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
+        wrong = measure.wrong_answers(samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
+        scores = measure.score(samples, wrong, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
+        tracking.write(run_id, "options.parquet", pa.table({"sample_id": list(wrong), "wrong": list(map(list, wrong.values()))}))
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))  # with the rules of this diagnosis
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
@@ -113,7 +101,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         unlearned = [s for s in samples if context.verdicts[s.id].status == "unlearned"]
         evidence = {name: _examine(name, plugin, unlearned, context, run_id) for name, plugin in plugins.items()}
         found = diagnosis.attribute([context.verdicts[s.id] for s in samples], evidence)
-        _log_diagnosis(run_id, samples, context, found, experiment.scoring.preset)
+        _log_diagnosis(run_id, samples, context, found, experiment)
     return found
 
 
@@ -133,7 +121,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
             with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
                 plan = _plan(name, plugin, diagnoses, context)
                 if plan is not None:
-                    found, learned[name] = _try(experiment, name, plan, context, child, learned.get("control"))
+                    found, learned[name] = _try(experiment, name, plan, context, run_id, child, learned.get("control"))
                     outcomes.append(found)
         except Exception as error:  # a plugin may fail in any way, alone
             failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)")
@@ -157,9 +145,10 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         run_id=run_id,
         preset=preset,
         checkpoints=tuple(checkpoints),
-        retention=verdict.retention(scores, {s.id: s.stage for s in samples}, names, preset),
-        verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset), Verdict)),
-        histories=verdict.histories(scores, names, preset),
+        retention=verdict.retention(scores, {s.id: s.stage for s in samples}, names, preset, experiment.seed),
+        recognition=recognition(scores, names),
+        verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset, experiment.seed), Verdict)),
+        histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
     )
@@ -176,49 +165,10 @@ def recorded(experiment: Experiment, run_id: str, *now: str) -> Experiment:
     return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
 
 
-def score(
-    samples: Sequence[Sample],
-    locations: Mapping[str, str],
-    options: ScoringConfig,
-    seed: int,
-    tokenizer: TokenizerConfig | None = None,
-    cached: bool = True,
-) -> pa.Table:
-    """Scores of all samples under all checkpoints (name -> location, the base first), in the columns of `Score`.
-
-    All checkpoints share one plan of batches, so differences are differences of weights. With `cached`, a checkpoint
-    whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
-    """
-    base, *others = locations.values()
-    parts = [catalog.locate(base), *(catalog.locate(other, base) for other in others)]
-    # the last checkpoint knows the format it was trained in; the base may have no chat template at all
-    text = models.read(parts[-1], tokenizer)
-    encoding.check(text.tokenizer, samples)
-    device = models.pick_device(options.device)
-    with task("tokenise"):
-        plan = scoring.plan(samples, text, options.options, seed, options.batch_tokens)
-    tables = []
-    digests = {part: models.digest(part) for part in dict.fromkeys(p for where in parts for p in where)}
-    for name, where in zip(locations, parts, strict=True):
-        key = [plan.digest(), *(digests[part] for part in where), options.dtype, device]
-        table = cache.read(key) if cached else None
-        if table is None:
-            with task(f"load {name}"):
-                loaded = models.load(where, tokenizer, device=device, dtype=options.dtype)
-            if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
-                raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
-            with task(f"score {name}", len(samples)) as advance:
-                table = to_table(scoring.score(plan, loaded, name, advance), Score)
-            if cached:
-                cache.write(key, table)
-        tables.append(table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string())))
-    return pa.concat_tables(tables)
-
-
 def _try(
-    experiment: Experiment, name: str, plan: Plan, context: Context, run_id: str, control: frozenset[str] | None
+    experiment: Experiment, name: str, plan: Plan, context: Context, parent: str, run_id: str, control: frozenset[str] | None
 ) -> tuple[Outcome, frozenset[str]]:
-    """Train a plan in the run `run_id`, score every sample again, and compare with the verdicts before.
+    """Train a plan in the run `run_id` below the run `parent`, score every sample again, and compare with the verdicts before.
 
     `control` are the ids learned under the control, if it was tried; returned with the outcome are those learned here.
     """
@@ -229,9 +179,15 @@ def _try(
         uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
     samples = list(context.samples.values())
     base = context.checkpoints[0].model_uri
-    scores = score(samples, {"base": base, name: uri}, experiment.scoring, experiment.seed, experiment.tokenizer)
+    # the options of the diagnosis, so that what changes is the model
+    wrong = {row["sample_id"]: row["wrong"] for row in tracking.read_table(parent, "options.parquet").to_pylist()}
+    where = {"base": base, name: uri}
+    scores = measure.score(samples, wrong, where, experiment.scoring, experiment.seed, experiment.tokenizer)
     tracking.write(run_id, "scores.parquet", scores)
-    after = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, ["base", name], experiment.scoring.preset), Verdict)}
+    after = {
+        v.sample_id: v
+        for v in to_rows(verdict.verdicts(scores, ["base", name], experiment.scoring.preset, experiment.seed), Verdict)
+    }
     statuses = ({i: v.status for i, v in context.verdicts.items()}, {i: v.status for i, v in after.items()})
     change = outcome.compare(*statuses, plan.targets)
     learned = frozenset(i for i, v in after.items() if v.status == "learned")
@@ -300,38 +256,34 @@ def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context
 
 def _context(experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table) -> Context:
     names = [c.name for c in checkpoints]
-    verdicts = to_rows(verdict.verdicts(scores, names, experiment.scoring.preset), Verdict)
+    verdicts = to_rows(verdict.verdicts(scores, names, experiment.scoring.preset, experiment.seed), Verdict)
     uris = {c.name: c.model_uri for c in checkpoints}
-    probe = scoring.ModelProbe(
-        lambda name: _load(catalog.locate(uris[name]), experiment.scoring, experiment.tokenizer),
-        experiment.scoring.batch_tokens,
-        experiment.seed,
-    )
+    load = models.Loader(experiment.tokenizer, models.pick_device(experiment.scoring.device), "float32")
+    probe = ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed)
     stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
     return Context(stages, checkpoints, {s.id: s for s in samples}, scores, {v.sample_id: v for v in verdicts}, probe)
 
 
 def _log_diagnosis(
-    run_id: str, samples: Sequence[Sample], context: Context, found: Sequence[Diagnosis], preset: verdict.Preset
+    run_id: str, samples: Sequence[Sample], context: Context, found: Sequence[Diagnosis], experiment: Experiment
 ) -> None:
     names = [c.name for c in context.checkpoints]
-    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, names, preset)
+    rule = names, experiment.scoring.preset, experiment.seed
+    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
     unlearned = sum(v.status == "unlearned" for v in context.verdicts.values()) / len(samples)
     metrics = {"unlearned_rate": unlearned}
     metrics |= {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}  # of an earlier diagnosis
     metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
     metrics |= {f"forgetting/{stage}": verdict.forgetting(row) for stage, row in shares.items()}
     tracking.log(run_id, metrics=metrics)
+    leaks = recognition(context.scores, names)["blank"]
     for step, name in enumerate(names):
-        tracking.log(run_id, metrics={f"learned/{stage}": row[name] for stage, row in shares.items()}, step=step)
-    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, names, preset), names, found)
+        metrics = {f"learned/{stage}": row[name] for stage, row in shares.items()}
+        tracking.log(run_id, metrics=metrics | ({"leak": leaks[name]} if name in leaks else {}), step=step)
+    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
     tracking.write(run_id, "diagnosis.parquet", table)
     tracking.write(run_id, "diagnoses.json", as_json(found))
     tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
-
-
-def _load(parts: Sequence[str], options: ScoringConfig, tokenizer: TokenizerConfig | None) -> models.Loaded:
-    return models.load(parts, tokenizer, device=models.pick_device(options.device), dtype=options.dtype)
 
 
 def _samples(run_id: str) -> list[Sample]:

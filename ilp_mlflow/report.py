@@ -12,6 +12,14 @@ from ilp_mlflow.types import Report, Sample
 
 LISTED = 500
 """Samples listed in the HTML report; all of them are in `diagnosis.parquet`."""
+MEASURES = {
+    "sum": "as it is",
+    "mean": "per token",
+    "corrected": "less its prior",
+    "blank": "prompt blanked",
+    "chance": "blind guess",
+}
+"""Measures of recognition, as the HTML report names them."""
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -37,9 +45,23 @@ def sentence(report: Report) -> str:
     return f"{text}; {sum(gone.values())} of them had been learned and were lost ({by})."
 
 
+def leak(report: Report) -> str:
+    """How far the options alone give the answer away, in one sentence; "" without options."""
+    blank, chance = report.recognition["blank"], report.recognition["chance"]
+    if not blank:
+        return ""
+    first, last = next(iter(blank)), list(blank)[-1]
+    return (
+        f"With the prompt blanked, the right option wins for {blank[first]:.0%} of the samples under {first} and "
+        f"{blank[last]:.0%} under {last} (a blind guess: {chance[first]:.0%})."
+    )
+
+
 def summary(report: Report) -> str:
-    """Verdict table, retention matrix and outcomes as text that fits 80 columns."""
+    """Verdict table, retention matrix, leak and outcomes as text that fits 80 columns."""
     lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *_aligned(_matrix(report))]
+    if leak(report):
+        lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
         lines += ["", *_aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
     return "\n".join(lines)
@@ -51,7 +73,7 @@ def markdown(report: Report) -> str:
     table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
     where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
-    return "\n".join([sentence(report), "", judged, "", *table, "", where])
+    return "\n".join([sentence(report), "", judged, "", *table, "", leak(report), "", where])
 
 
 def html(report: Report, samples: Mapping[str, Sample]) -> str:
@@ -79,6 +101,8 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
     return page.render(
         report=report,
         sentence=sentence(report),
+        leak=leak(report),
+        measures=MEASURES,
         counts=counts(report),
         listed=listed,
         total=len(unlearned),

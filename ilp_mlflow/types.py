@@ -154,6 +154,10 @@ class Score(Value):
     """The end token is the model's first choice after the completion; None when the completion has no end token."""
     option_logprobs: tuple[float, ...] | None = None
     """Summed log-probability of each option, the right one first, nats."""
+    option_tokens: tuple[int, ...] | None = None
+    """Tokens of each option, end token included."""
+    option_priors: tuple[float, ...] | None = None
+    """The same sums with the prompt blanked, nats: what the option has going for it whatever is asked."""
     p_correct: float | None = None
     """Probability 0..1 of the right option among all options."""
     p_wrong: float | None = None
@@ -162,6 +166,8 @@ class Score(Value):
     """The best wrong option."""
     pass_rate: float | None = None
     """Expected share 0..1 of sampled runs that pick the right option, in closed form."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Precision it was computed in; the lower one widens the undecided zone of its verdict."""
     unscored: str | None = None
     """Why there is no score, else None."""
 
@@ -260,6 +266,8 @@ class Report(Value):
     """Base first."""
     retention: dict[str, dict[str, float]]
     """Share 0..1 learned, by stage, then checkpoint."""
+    recognition: dict[str, dict[str, float]]
+    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see `recognition.recognition`."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
     histories: dict[str, tuple[Status, ...]]

@@ -148,3 +148,37 @@ def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
     shutil.copy(tmp_path / "m.gguf", tmp_path / "n.gguf")
     with pytest.raises(ModelError, match="2 GGUF files"):
         models.load([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"use_dora": True}, {"init_lora_weights": "pissa"}],
+    ids=["plain", "modules_to_save", "bias", "dora", "pissa"],
+)
+def test_adapters_come_and_go_on_one_base_as_if_loaded_alone(tiny_model, tmp_path, options):
+    base = str(tiny_model)
+    loaded = models.load([base])
+    torch.manual_seed(0)
+    config = LoraConfig(**{"r": 2, "target_modules": "all-linear", "init_lora_weights": False} | options)
+    model = get_peft_model(loaded.model, config)
+    for weights in model.parameters():
+        if weights.requires_grad:
+            torch.nn.init.normal_(weights, std=0.1)
+    model.save_pretrained(str(tmp_path / "odd"), save_embedding_layers=False)
+    odd = str(tmp_path / "odd")
+    one = adapter([base], tmp_path / "1", 1)
+    two = adapter([base, one], tmp_path / "2", 2)
+    loader = models.Loader(None, "cpu", "float32")
+    for parts in ([base], [base, one], [base, odd], [base], [base, two], [base, one, two], [base, one]):
+        assert torch.equal(logits(loader(parts)), logits(models.load(parts))), parts
+
+
+def test_a_base_is_loaded_once_for_its_adapters(tiny_model, tmp_path, monkeypatch):
+    base, loads = str(tiny_model), []
+    one, two = (adapter([base], tmp_path / str(seed), seed) for seed in (1, 2))
+    original = models._base
+    monkeypatch.setattr(models, "_base", lambda *a: loads.append(a) or original(*a))
+    loader = models.Loader(None, "cpu", "float32")
+    for parts in ([base], [base, one], [base, two], [base]):
+        loader(parts)
+    assert len(loads) == 1

@@ -24,6 +24,7 @@ ARTIFACTS = {
     "checkpoints.json",
     "exposures.parquet",
     "signals.parquet",
+    "options.parquet",
     "outcomes.json",
     "report.html",
     "report.json",
@@ -299,7 +300,7 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
 
     import torch
 
-    from ilp_mlflow import dataset, models, scoring
+    from ilp_mlflow import dataset, measure, models, scoring
     from ilp_mlflow.config import DataConfig, ScoringConfig
 
     samples = dataset.load("s", DataConfig(path=str(write_jsonl(tmp_path / "rows.jsonl", rows()))))
@@ -310,7 +311,9 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
     monkeypatch.setattr(scoring, "score", lambda plan, loaded, name, *a: calls.append(name) or original(plan, loaded, name, *a))
 
     def score(name="base", samples=samples, options=None, **kwargs):
-        return pipeline.score(samples, {name: str(folder)}, options or ScoringConfig(), 0, **kwargs).to_pylist()
+        locations, options = {name: str(folder)}, options or ScoringConfig()
+        wrong = measure.wrong_answers(samples, locations, options, 0)
+        return measure.score(samples, wrong, locations, options, 0, **kwargs).to_pylist()
 
     first = score()
     assert [{**r, "checkpoint": "other"} for r in first] == score("other")  # the name is no part of the content

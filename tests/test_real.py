@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ilp_mlflow import dataset, models, scoring
+from ilp_mlflow import batches, dataset, models, scoring
 from ilp_mlflow.config import DataConfig
+from ilp_mlflow.distractors import distractors
 from ilp_mlflow.encoding import encode
 
 ROWS = Path(os.environ.get("ILP_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")) / "multitask_sequence.jsonl"
@@ -26,7 +27,7 @@ def test_real_rows_score_together_as_they_do_alone():
         s for stage in (1, 2, 3, 4) for s in dataset.load(str(stage), DataConfig(path=str(ROWS), where={"stage": stage}, limit=3))
     ]
     loaded = models.load([str(MODEL)])
-    plan = scoring.plan(samples, loaded, 3, 0, 2048)
+    plan = batches.plan(samples, distractors(samples, 3, 0), loaded, 2048)
     found = {s.sample_id: s for s in scoring.score(plan, loaded, "base")}
     assert not plan.unscored
     for sample in samples:

@@ -1,6 +1,6 @@
 import re
 
-from ilp_mlflow.report import html, markdown, sentence, summary
+from ilp_mlflow.report import html, leak, markdown, sentence, summary
 from ilp_mlflow.types import Checkpoint, Outcome, Report, Sample, Verdict
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)></td>\u202e\x00"
@@ -15,6 +15,10 @@ def report(**changes):
         "retention": {
             "one": {"base": 0.0, "one": 1.0, "one@5": 0.5, "two": 0.5},
             "two": {"base": 0.0, "one": 0.0, "one@5": 0.0, "two": 1.0},
+        },
+        "recognition": {
+            measure: {"base": share, "two": share + 0.1}
+            for measure, share in {"sum": 0.5, "mean": 0.4, "corrected": 0.6, "blank": 0.3, "chance": 0.25}.items()
         },
         "verdicts": (
             Verdict(sample_id="a", status="unlearned", first_learned="one", last_lost="two", reason=HOSTILE),
@@ -40,6 +44,16 @@ def test_the_summary_holds_the_matrix_of_stages_without_the_steps_inside():
     assert re.search(r"\nm +1 +0 +1 +-", text)
     assert max(map(len, text.splitlines())) <= 80
     assert "| one | 0% | 100% | 50% |" in markdown(report())
+
+
+def test_a_leak_is_told_against_chance():
+    expected = "With the prompt blanked, the right option wins for 30% of the samples under base and 40% under two"
+    assert expected in leak(report())
+    assert "With the prompt blanked" in summary(report())
+    assert expected in html(report(), {i: Sample(id=i, stage="one", prompt="p", completion="c") for i in "ab"})
+    none = report(recognition={measure: {} for measure in report().recognition})
+    assert leak(none) == ""
+    assert "blanked" not in summary(none) + html(none, {i: Sample(id=i, stage="one", prompt="p", completion="c") for i in "ab"})
 
 
 def test_every_text_from_data_is_escaped():

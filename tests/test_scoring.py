@@ -1,11 +1,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from ilp_mlflow import models, scoring
+from ilp_mlflow import batches, forward, models, scoring
+from ilp_mlflow.distractors import distractors
 from ilp_mlflow.encoding import encode, replace_answer
+from ilp_mlflow.errors import ModelError
 from ilp_mlflow.types import Sample
 from tests.conftest import rows
 
@@ -22,9 +25,12 @@ def some_samples(n=8):
     return longer + [Sample(id=r["id"], stage="s", prompt=r["prompt"], completion=r["completion"]) for r in rows(n=n)]
 
 
+def planned(samples, loaded, options=3, batch_tokens=2048):
+    return batches.plan(samples, distractors(samples, options, 0), loaded, batch_tokens)
+
+
 def scored(samples, loaded, options=3, batch_tokens=2048):
-    plan = scoring.plan(samples, loaded, options, 0, batch_tokens)
-    return {s.sample_id: s for s in scoring.score(plan, loaded, "c")}
+    return {s.sample_id: s for s in scoring.score(planned(samples, loaded, options, batch_tokens), loaded, "c")}
 
 
 def alone(loaded, prompt, completion):
@@ -37,19 +43,62 @@ def alone(loaded, prompt, completion):
     return rows_.gather(1, targets[:, None])[:, 0], rows_.argmax(-1) == targets
 
 
-def test_every_branch_scores_as_in_a_pass_of_its_own(loaded):
+def test_every_completion_scores_as_in_a_pass_of_its_own(loaded):
     samples = some_samples()
+    together, wrong = scored(samples, loaded), distractors(samples, 3, 0)
     for sample in samples:
-        found = scored(samples, loaded)[sample.id]
+        found = together[sample.id]
         logprob, top = alone(loaded, sample.prompt, sample.completion)
         assert found.logprob == pytest.approx(float(logprob.sum()), abs=CLOSE)
         assert found.tokens == len(logprob)
         assert found.token_accuracy == pytest.approx(float(top.float().mean()))
-        wrong = next(i for i in scoring.plan(samples, loaded, 3, 0, 2048).batches[0] if i.sample_id == sample.id).options
-        apart = [float(alone(loaded, sample.prompt, replace_answer(sample.completion, w))[0].sum()) for w in wrong]
-        assert list(found.option_logprobs[1:]) == pytest.approx(apart, abs=CLOSE)
+        said = [" " + w.lstrip() for w in wrong[sample.id]]
+        apart = [alone(loaded, sample.prompt, replace_answer(sample.completion, w))[0] for w in said]
+        assert list(found.option_logprobs[1:]) == pytest.approx([float(x.sum()) for x in apart], abs=CLOSE)
+        assert list(found.option_tokens) == [len(logprob), *map(len, apart)]
         total = sum(math.exp(x) for x in found.option_logprobs)
         assert found.pass_rate == pytest.approx(math.exp(found.option_logprobs[0]) / total, abs=1e-6)
+
+
+def test_a_prior_is_the_score_behind_a_blank_prompt(loaded):
+    def behind_end(answer):
+        ids = [loaded.tokenizer.eos_token_id, *loaded.tokenizer(answer + "<|end|>")["input_ids"]]
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return float(logits[:-1].gather(1, torch.tensor(ids[1:])[:, None]).sum())
+
+    samples = some_samples()
+    together, wrong = scored(samples, loaded), distractors(samples, 3, 0)
+    for sample in samples:
+        expected = [behind_end(" " + answer.lstrip()) for answer in (sample.answer, *wrong[sample.id])]
+        assert list(together[sample.id].option_priors) == pytest.approx(expected, abs=CLOSE)
+
+
+def test_priors_of_chats_keep_the_system_turn_and_blank_the_others(loaded):
+    def chat(asked):
+        turns = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": asked})
+        return Sample(id="a", stage="s", prompt=turns, completion=({"role": "assistant", "content": "Paris"},), options=("Rome",))
+
+    found, blank = (scored([chat(asked)], loaded)["a"] for asked in ("The capital of France is", ""))
+    assert list(found.option_priors) == pytest.approx(list(blank.option_logprobs), abs=CLOSE)
+    assert found.option_priors != found.option_logprobs
+
+
+def test_a_prior_is_computed_once_for_all_samples(loaded):
+    samples = some_samples()
+    answers = {sample.answer for sample in samples}
+    plan = batches.plan(samples, {s.id: sorted(answers - {s.answer}) for s in samples}, loaded, 2048)
+    assert sum(len(blank.numbers) for batch in plan.blanks for blank in batch) == len(answers)
+
+
+def test_a_plan_for_some_samples_scores_them_the_same(loaded):
+    samples = some_samples()
+    plan, few = planned(samples, loaded), frozenset({"France", "Peru"})
+    one = {s.sample_id: s for s in scoring.score(plan, loaded, "c")}
+    other = {s.sample_id: s for s in scoring.score(plan.only(few), loaded, "c")}
+    assert set(other) == few
+    for id_ in few:
+        same(other[id_], one[id_])
 
 
 def same(one, other):
@@ -115,12 +164,10 @@ def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
     assert found.token_accuracy == pytest.approx(1 - 1 / found.tokens)
 
 
-def test_a_long_completion_may_miss_one_token_in_twenty(loaded):
+def test_a_long_completion_may_miss_one_token_in_twenty():
     def gap(gaps):
-        n = len(gaps)
-        item = scoring.Item("a", [1], [[1] * n], [0], True, ())
-        tokens = scoring._Tokens(torch.ones(n, dtype=torch.long), torch.zeros(n), torch.tensor(gaps), torch.tensor(gaps) > 0)
-        return scoring._score(item, tokens, "c").gap
+        item = batches.Item("a", batches.as_tree([[1] * (len(gaps) + 1)], [1]), True, (), ())
+        return scoring._score(item, forward.Read(np.array([-1.0]), np.array(gaps)), [], "c", torch.float32).gap
 
     assert gap([1.0] * 18 + [-1.0]) == -1.0
     assert gap([1.0] * 19 + [-1.0]) == 1.0
@@ -145,11 +192,43 @@ def test_a_sample_right_at_the_limit_is_scored(loaded):
         assert (scored([sample], tight)["a"].logprob is not None) == fits
 
 
-def test_a_probe_gives_logprobs_and_samples(loaded):
-    probe = scoring.ModelProbe(lambda name: loaded)
-    (found,) = probe.logprobs("base", [("The capital of France is", " Paris")])
-    assert found == pytest.approx(float(alone(loaded, "The capital of France is", " Paris")[0].sum()), abs=CLOSE)
-    assert [len(x) for x in probe.generate("base", ["The", "A"], 3)] == [3, 3]
+class Crowded:
+    """The forward pass on a device that has memory for so many tokens."""
+
+    def __init__(self, tokens):
+        self.tokens, self.sizes = tokens, []
+
+    def __call__(self, trees, loaded, shared):
+        size = len(trees) * max(map(len, trees))
+        self.sizes.append(size)
+        if size > self.tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward.forward(trees, loaded, shared)
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_those_after_it(loaded, monkeypatch):
+    samples = some_samples()
+    expected = scored(samples, loaded)
+    crowded = Crowded(60)
+    monkeypatch.setattr(scoring, "forward", crowded)
+    for id_, found in scored(samples, loaded).items():
+        same(found, expected[id_])
+    assert 1 <= sum(size > 60 for size in crowded.sizes) <= 3  # 288, 128 and 64, each of them once
+
+
+def test_a_sample_that_does_not_fit_alone_is_an_error_of_one_line(loaded, monkeypatch):
+    monkeypatch.setattr(scoring, "forward", Crowded(5))
+    with pytest.raises(ModelError, match="tokens with its options does not fit into the memory of cpu"):
+        scored(some_samples(), loaded)
+
+
+def test_another_error_of_the_model_is_not_taken_for_lack_of_memory(loaded, monkeypatch):
+    def broken(trees, loaded, shared):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(scoring, "forward", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        scored(some_samples(), loaded)
 
 
 def tiny(kind, **changes):
@@ -193,7 +272,8 @@ def test_every_family_scores_as_alone_sharing_its_prompt_or_not(loaded, name, sh
     kind, changes = (SHARING | APART)[name]
     model = dataclasses.replace(loaded, model=tiny(kind, **changes))
     samples = some_samples()
-    assert scoring.shares_prefix(scoring.plan(samples, model, 3, 0, 2048), model) == shared
+    deepest = next(i.tree for b in planned(samples, model).samples for i in b if i.sample_id == "long")
+    assert forward.shares(deepest, model) == shared
     for id_, found in scored(samples, model).items():
         (sample,) = (s for s in samples if s.id == id_)
         assert found.logprob == pytest.approx(float(alone(model, sample.prompt, sample.completion)[0].sum()), abs=1e-3)
@@ -203,9 +283,3 @@ def test_an_option_that_does_not_fit_is_left_out(loaded):
     options = (" Rome", " Rome and " * 60)
     sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris", options=options)
     assert len(scored([sample], loaded)["a"].option_logprobs) == 2
-
-
-def test_samples_are_drawn_from_the_whole_distribution(tiny_model):
-    loaded = models.load([str(tiny_model)])
-    loaded.model.generation_config.top_p = 1e-6
-    assert len(set(scoring.ModelProbe(lambda name: loaded).generate("base", ["The"], 6)[0])) > 1

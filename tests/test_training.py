@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ilp_mlflow import models, scoring, training
+from ilp_mlflow import batches, models, scoring, training
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.types import Stage
@@ -107,7 +107,7 @@ def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, tmp_pat
     assert [s["sample_id"] for s in found] == [r["id"] for r in rows()] * 3
     # under the untrained model (a fresh adapter changes nothing) the first step's losses are plain forward passes
     loaded = models.load([str(tiny_model)])
-    plan = scoring.plan(stage().samples, loaded, 0, 0, 2048)
+    plan = batches.plan(stage().samples, {}, loaded, 2048)
     expected = {s.sample_id: s for s in scoring.score(plan, loaded, "base")}
     for signal in found[:6]:
         score = expected[signal["sample_id"]]

@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from ilp_mlflow.types import Score, Verdict, schema, to_rows, to_table
-from ilp_mlflow.verdict import forgetting, margins, pass_below, retention, verdicts
+from ilp_mlflow.verdict import BAND, COLUMNS, forgetting, margins, retention, undecided, verdicts
+from ilp_mlflow.verdict import judge as judge_rows
 
 
 def score(checkpoint="last", sample="a", gap=1.0, p=None, k=4, **fields):
@@ -27,9 +28,13 @@ def judge(*scores, checkpoints=("last",), preset="default"):
         (score(gap=-0.05), "uncertain", "too close"),
         (score(gap=2.0, p=0.99), "learned", "reproduced"),
         (score(gap=2.0, p=0.30), "unlearned", "only probability 0.30 (next: 'other')"),
+        (score(gap=-0.05, p=0.30), "unlearned", "only probability 0.30"),
         (score(gap=-2.0, p=0.99), "unlearned", "1 of 2 tokens"),
         (score(gap=-2.0, stops=False), "unlearned", "does not stop"),
+        (score(gap=-2.0, tokens=4), "unlearned", "2 of 4 tokens are not"),
+        (score(gap=2.0, tokens=40, token_accuracy=0.975), "learned", "but for 1 of 40 tokens"),
         (Score(sample_id="a", checkpoint="last", unscored="too long"), "unscored", "too long"),
+        (score(checkpoint="earlier"), "unscored", "not scored"),
     ],
 )
 def test_the_default_rule(scored, status, reason):
@@ -46,10 +51,24 @@ def test_recognition_is_corrected_for_guessing():
         assert below < 0 < above
 
 
-@pytest.mark.parametrize(("p", "status"), [(0.05, "unlearned"), (0.20, "learned"), (0.1294, "uncertain"), (0.9, "learned")])
-def test_the_papers_rule_takes_its_more_likely_outcome(p, status):
-    # 0 of 5 right has probability (1 - p)^5, which is one half at p = 0.1294
-    assert judge(score(p=p), preset="paper")[0].status == status
+@pytest.mark.parametrize("p", [0.05, 0.1294, 0.25])
+def test_the_papers_rule_draws_its_runs(p):
+    # 0 of 5 right has probability (1 - p)^5
+    table = to_table([score(sample=str(i), p=p) for i in range(2000)], Score)
+    found = verdicts(table, ["last"], "paper")
+    unlearned = np.array(found["status"].to_pylist()) == "unlearned"
+    expected = (1 - p) ** 5
+    assert unlearned.mean() == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 2000))
+    assert set(found["status"].to_pylist()) == {"learned", "unlearned"}
+    assert set(np.sign(found["margin"].to_pylist())) == {np.sign(0.5 - expected)}  # of the closed form, whatever was drawn
+    none = [reason.startswith("0 of 5 sampled runs") for reason in found["reason"].to_pylist()]
+    assert none == unlearned.tolist()
+    assert all(reason.endswith(f"(probability {p:.2f})") for reason in found["reason"].to_pylist())
+    assert verdicts(table, ["last"], "paper", seed=1)["status"] != found["status"]
+
+
+def test_certain_options_need_no_luck():
+    assert [judge(score(p=p), preset="paper")[0].status for p in (0.0, 1.0)] == ["unlearned", "learned"]
 
 
 def test_the_papers_rule_needs_options():
@@ -57,12 +76,45 @@ def test_the_papers_rule_needs_options():
     assert (found.status, found.reason) == ("unscored", "no options to choose from")
 
 
-@pytest.mark.parametrize(("runs", "threshold"), [(5, 0.2), (10, 0.2), (10, 0.5)])
-def test_the_closed_form_agrees_with_sampling(runs, threshold):
+def test_low_precision_widens_the_undecided_zone():
+    for gap in (0.5, -0.5):
+        assert judge(score(gap=gap, dtype="bfloat16"))[0].status == "uncertain"
+        assert judge(score(gap=gap, dtype="float32"))[0].status != "uncertain"
+    assert judge(score(gap=1.5, dtype="bfloat16"))[0].status == "learned"
+
+
+def shifted(p, nats):
+    return 1 / (1 + (1 - p) / p * np.exp(-nats))
+
+
+def test_undecided_rows_are_those_that_a_shift_within_the_band_could_change():
     rng = np.random.default_rng(0)
-    for p in (0.05, 0.2, 0.5):
-        sampled = (rng.binomial(runs, p, size=200_000) / runs < threshold).mean()
-        assert pass_below(np.array(p), runs, threshold) == pytest.approx(sampled, abs=0.005)
+    given = [
+        (str(i), float(gap), float(p))
+        for i, (gap, p) in enumerate(zip(rng.normal(0, 2, 500), rng.beta(0.3, 0.7, 500), strict=True))
+    ]
+    for preset in ("default", "paper"):
+        coarse, lower, upper = (
+            to_table([score(sample=i, gap=g + s, p=shifted(p, s), dtype=dtype) for i, g, p in given], Score)
+            for s, dtype in ((0, "bfloat16"), (-BAND["bfloat16"], "float32"), (BAND["bfloat16"], "float32"))
+        )
+        ends = [judge_rows(table, preset)[1 if preset == "default" else 0] > 0 for table in (lower, upper)]
+        found = undecided(coarse, preset)
+        assert found.tolist() == (ends[0] != ends[1]).tolist()
+        assert 0 < found.sum() < 500
+        assert not undecided(lower, preset).any()
+
+
+def test_unscored_rows_are_not_undecided():
+    table = to_table([Score(sample_id="a", checkpoint="last", dtype="bfloat16", unscored="too long")], Score)
+    assert not undecided(table, "default").any()
+    assert not undecided(table, "paper").any()
+
+
+def test_the_columns_it_names_are_all_it_reads():
+    table = to_table([score(p=0.3), score(sample="b", gap=-1.0, stops=False)], Score)
+    for preset in ("default", "paper"):
+        assert verdicts(table.select(COLUMNS), ["last"], preset).equals(verdicts(table, ["last"], preset))
 
 
 def history(*gaps):

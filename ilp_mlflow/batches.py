@@ -1,0 +1,206 @@
+"""Prompts with their completions as trees of tokens, in batches: what sequences share is held, and computed, once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ilp_mlflow import types
+from ilp_mlflow.encoding import Encoded, blank, encode, replace_answer
+from ilp_mlflow.models import Text
+from ilp_mlflow.types import Sample
+
+BLANK_TOKENS = 256
+"""Size of a tree of options without their prompt; attention over a tree costs the square of its size."""
+
+Ints = npt.NDArray[np.int32]
+T = TypeVar("T", "Item", "Blank")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Token sequences, their common beginnings held once, in depth-first order.
+
+    Node a is on the path to node b when a <= b < ends[a]. The last token of a sequence is only ever predicted, so it is
+    no node.
+    """
+
+    tokens: Ints
+    """Token id of each node."""
+    depths: Ints
+    """Position of each node in its sequences."""
+    ends: Ints
+    """Index behind each node's last descendant."""
+    reads: Ints
+    """(scored tokens, 3): the node that predicts it, its id, the number of its sequence."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample: the tree of its completions, the right one first."""
+
+    sample_id: str
+    tree: Tree
+    ended: bool
+    """The right completion has an end token."""
+    options: tuple[str, ...]
+    """The wrong answers, in the order of the sequences behind the first."""
+    blanks: tuple[int, ...]
+    """Number of each completion with the prompt blanked; none without options."""
+
+
+@dataclass(frozen=True)
+class Blank:
+    """Completions behind a blanked prompt."""
+
+    tree: Tree
+    numbers: tuple[int, ...]
+    """Number of each sequence."""
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """Samples tokenised once and put into batches, the same for every checkpoint."""
+
+    samples: list[list[Item]]
+    """Batches, the longest samples first, each within the token budget (or a single sample)."""
+    blanks: list[list[Blank]]
+    """Batches of every distinct completion behind its blanked prompt."""
+    unscored: Mapping[str, str]
+    """Why samples cannot be scored, by id."""
+
+    def only(self, ids: frozenset[str]) -> ScoringPlan:
+        """The plan for the samples `ids` alone, with what they need."""
+        kept = [[item for item in batch if item.sample_id in ids] for batch in self.samples]
+        numbers = {number for batch in kept for item in batch for number in item.blanks}
+        blanks = [[b for b in batch if numbers.intersection(b.numbers)] for batch in self.blanks]
+        unscored = {i: reason for i, reason in self.unscored.items() if i in ids}
+        return ScoringPlan([b for b in kept if b], [b for b in blanks if b], unscored)
+
+    def digest(self) -> str:
+        """SHA-256 over all token ids, their layout, and the samples and options they stand for."""
+        total = hashlib.sha256(repr(sorted(self.unscored.items())).encode())
+        batches: Iterable[Sequence[Item | Blank]] = (*self.samples, *self.blanks)
+        for batch in batches:
+            total.update(b"batch")
+            for entry in batch:
+                what = (entry.sample_id, entry.ended, entry.options, entry.blanks) if isinstance(entry, Item) else entry.numbers
+                total.update(repr((what, len(entry.tree))).encode())
+                for column in (entry.tree.tokens, entry.tree.depths, entry.tree.ends, entry.tree.reads):
+                    total.update(column.tobytes())
+        return total.hexdigest()
+
+
+def as_tree(sequences: Sequence[list[int]], starts: Sequence[int]) -> Tree:
+    """The tree of `sequences`, the k-th of them scored from its token `starts[k]` (1 or later) on."""
+    tokens, depths, ends = list[int](), list[int](), list[int]()
+    reads: list[list[tuple[int, int, int]]] = [[] for _ in sequences]
+    path: list[int] = []  # nodes from the root to the last one added
+    for k in sorted(range(len(sequences)), key=lambda k: sequences[k]):
+        nodes = sequences[k][:-1]
+        shared = next((i for i, (a, b) in enumerate(zip(path, nodes, strict=False)) if tokens[a] != b), min(len(path), len(nodes)))
+        for node in path[shared:]:
+            ends[node] = len(tokens)
+        path = path[:shared] + list(range(len(tokens), len(tokens) + len(nodes) - shared))
+        tokens += nodes[shared:]
+        depths += range(shared, len(nodes))
+        ends += [0] * (len(nodes) - shared)
+        reads[k] = [(path[j - 1], sequences[k][j], k) for j in range(starts[k], len(sequences[k]))]
+    for node in path:
+        ends[node] = len(tokens)
+    flat = [read for one in reads for read in one]
+    tokens_, depths_, ends_ = (np.array(column, np.int32) for column in (tokens, depths, ends))
+    return Tree(tokens_, depths_, ends_, np.array(flat, np.int32).reshape(-1, 3))
+
+
+def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Text, batch_tokens: int) -> ScoringPlan:
+    """Tokenise `samples` with their `wrong` answers by id, and batch them by `batch_tokens` (padding included).
+
+    An option that does not fit the model is left out; a sample that does not is unscored.
+    """
+    items, unscored = list[Item](), dict[str, str]()
+    numbers: dict[tuple[types.Text, types.Text], int] = {}
+    for sample in samples:
+        options = [_like(option, sample.answer) for option in wrong.get(sample.id, ())]
+        answers = [sample.completion, *(replace_answer(sample.completion, option) for option in options)]
+        right, *others = (encode(text.tokenizer, sample.prompt, answer, text.ends) for answer in answers)
+        if reason := _misfit(right, text):
+            unscored[sample.id] = reason
+            continue
+        fit = [k for k, other in enumerate(others) if not _misfit(other, text)]
+        encoded = [right, *(others[k] for k in fit)]
+        keys = [(blank(sample.prompt), answers[k]) for k in (0, *(k + 1 for k in fit))] if fit else []
+        items.append(
+            Item(
+                sample_id=sample.id,
+                tree=as_tree([e.ids for e in encoded], [e.start for e in encoded]),
+                ended=right.ended,
+                options=tuple(wrong[sample.id][k] for k in fit),
+                blanks=tuple(numbers.setdefault(key, len(numbers)) for key in keys),
+            )
+        )
+    items.sort(key=lambda item: item.sample_id)
+    return ScoringPlan(batched(items, batch_tokens), batched(_blanks(numbers, text), batch_tokens), unscored)
+
+
+def _blanks(numbers: Mapping[tuple[types.Text, types.Text], int], text: Text) -> list[Blank]:
+    """Trees of about BLANK_TOKENS over the numbered completions, neighbours in spelling together."""
+    encoded = [
+        (_led(encode(text.tokenizer, prompt, answer, text.ends), text), number) for (prompt, answer), number in numbers.items()
+    ]
+    encoded.sort(key=lambda e: (e[0].ids, e[1]))
+    groups: list[list[tuple[Encoded, int]]] = []
+    room = 0
+    for one, number in encoded:
+        if not groups or room < len(one.ids):
+            groups.append([])
+            room = BLANK_TOKENS
+        groups[-1].append((one, number))
+        room -= len(one.ids) - one.start  # what it adds at most, but for the first
+    return [
+        Blank(as_tree([e.ids for e, _ in group], [e.start for e, _ in group]), tuple(number for _, number in group))
+        for group in groups
+    ]
+
+
+def _led(encoded: Encoded, text: Text) -> Encoded:
+    """`encoded` with a token to predict its first one from, where a blank prompt has none."""
+    if encoded.start:
+        return encoded
+    lead = text.tokenizer.bos_token_id
+    return Encoded([min(text.ends) if lead is None else lead, *encoded.ids], 1, encoded.ended)
+
+
+def batched(entries: Sequence[T], batch_tokens: int) -> list[list[T]]:
+    """Batches of at most `batch_tokens` tokens with padding, or of one entry, the longest first."""
+    batches: list[list[T]] = []
+    for entry in sorted(entries, key=lambda e: -len(e.tree)):
+        if batches and (len(batches[-1]) + 1) * len(batches[-1][0].tree) <= batch_tokens:
+            batches[-1].append(entry)
+        else:
+            batches.append([entry])
+    return batches
+
+
+def _misfit(encoded: Encoded, text: Text) -> str | None:
+    """Why a sequence cannot be scored by the model, or None."""
+    if text.max_length is not None and len(encoded.ids) > text.max_length:
+        return f"{len(encoded.ids)} tokens, the model has positions for {text.max_length}"
+    if not encoded.start:
+        return "the prompt has no tokens of its own"
+    if encoded.start == len(encoded.ids):
+        return "the completion has no tokens of its own"
+    return None
+
+
+def _like(option: str, answer: str) -> str:
+    """`option` with the white space that `answer` begins with, which is part of the format and not of the answer."""
+    return answer[: len(answer) - len(answer.lstrip())] + option.lstrip()

@@ -1,0 +1,122 @@
+"""Scores of samples under checkpoints, wherever those are: options, one plan for all, precision, and the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import peft
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+import transformers
+
+from ilp_mlflow import batches, cache, catalog, dataset, encoding, models, scoring, verdict
+from ilp_mlflow.batches import ScoringPlan
+from ilp_mlflow.config import ScoringConfig, TokenizerConfig
+from ilp_mlflow.distractors import distractors
+from ilp_mlflow.errors import ModelError
+from ilp_mlflow.probe import ModelProbe
+from ilp_mlflow.progress import task
+from ilp_mlflow.types import Sample, Score, to_table
+
+ASKED, ANSWER_TOKENS = 6, 32
+"""Answers a model is asked for when wrong ones are wanted, and their length in tokens."""
+VERSIONS = [str(scoring.VERSION), torch.__version__, transformers.__version__, peft.__version__]
+
+
+def wrong_answers(
+    samples: Sequence[Sample],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+) -> Mapping[str, tuple[str, ...]]:
+    """Wrong options by sample id; where the data has too few, the first and the last checkpoint are asked for answers.
+
+    `locations` are the checkpoints (name -> location, the base first). Raises ModelError, see `score`.
+    """
+
+    def ask(lacking: Sequence[Sample]) -> Mapping[str, list[str]]:
+        parts, device = _parts(locations), models.pick_device(options.device)
+        ends = {name: parts[name] for name in (next(iter(parts)), list(parts)[-1])}
+        key = ["answers", dataset.digest(lacking), *map(_digest, ends.values()), device, str(seed), repr(tokenizer), *VERSIONS]
+        table = cache.read(key)
+        if table is None:
+            loader = models.Loader(tokenizer, device, "float32")
+            probe = ModelProbe(lambda name: loader(ends[name]), options.batch_tokens, seed)
+            said: dict[str, list[str]] = {sample.id: [] for sample in lacking}
+            for name in ends:
+                with task(f"ask {name} for wrong answers", len(lacking)) as advance:
+                    for sample in lacking:
+                        said[sample.id] += probe.generate(name, [sample.prompt], ASKED, ANSWER_TOKENS)[0]
+                        advance(1)
+            table = pa.table({"sample_id": list(said), "answers": list(said.values())})
+            cache.write(key, table)
+        return {row["sample_id"]: row["answers"] for row in table.to_pylist()}
+
+    with task("choose wrong options"):
+        return distractors(samples, options.options, seed, ask)
+
+
+def score(
+    samples: Sequence[Sample],
+    wrong: Mapping[str, Sequence[str]],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
+) -> pa.Table:
+    """Scores of all samples under all checkpoints (name -> location, the base first), in the columns of `Score`.
+
+    All checkpoints share one plan of batches, so differences are differences of weights. With `cached`, a checkpoint
+    whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
+    """
+    parts = _parts(locations)
+    # the last checkpoint knows the format it was trained in; the base may have no chat template at all
+    text = models.read(list(parts.values())[-1], tokenizer)
+    encoding.check(text.tokenizer, samples)
+    with task("tokenise"):
+        plan = batches.plan(samples, wrong, text, options.batch_tokens)
+    device = models.pick_device(options.device)
+
+    def scored(plans: Mapping[str, ScoringPlan], dtype: Literal["float32", "bfloat16"]) -> dict[str, pa.Table]:
+        loader = models.Loader(tokenizer, device, dtype)
+        return {name: _table(name, few, parts[name], text, loader, [device, dtype], cached) for name, few in plans.items()}
+
+    if options.dtype != "mixed":
+        return pa.concat_tables(scored(dict.fromkeys(parts, plan), options.dtype).values())
+    screened = scored(dict.fromkeys(parts, plan), "bfloat16")
+    close = {name: pa.array(verdict.undecided(table, options.preset, seed)) for name, table in screened.items()}
+    again = {name: plan.only(frozenset(table.filter(close[name])["sample_id"].to_pylist())) for name, table in screened.items()}
+    decided = scored({name: few for name, few in again.items() if few.samples}, "float32")
+    kept = [table.filter(pc.invert(close[name])) if name in decided else table for name, table in screened.items()]
+    return pa.concat_tables([*kept, *decided.values()])
+
+
+def _table(
+    name: str, plan: ScoringPlan, parts: list[str], text: models.Text, loader: models.Loader, precision: list[str], cached: bool
+) -> pa.Table:
+    """Scores of the checkpoint `name` on `plan`, from the cache where they are there."""
+    key = [plan.digest(), _digest(parts), *precision, *VERSIONS]
+    table = cache.read(key) if cached else None
+    if table is None:
+        with task(f"load {name}"):
+            loaded = loader(parts)
+        if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
+            raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
+        with task(f"score {name}", sum(map(len, plan.samples))) as advance:
+            table = to_table(scoring.score(plan, loaded, name, advance), Score)
+        if cached:
+            cache.write(key, table)
+    return table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string()))
+
+
+def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
+    base = next(iter(locations.values()))
+    return {name: catalog.locate(location, None if location == base else base) for name, location in locations.items()}
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return "+".join(map(models.digest, parts))

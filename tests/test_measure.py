@@ -1,0 +1,89 @@
+import dataclasses
+
+import pytest
+import torch
+
+from ilp_mlflow import measure, models, scoring, verdict
+from ilp_mlflow.config import ScoringConfig
+from ilp_mlflow.types import Sample
+from tests.conftest import rows
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """The tiny model with weights that lower precision tells from higher, and margins around -1.8 nats."""
+    loaded = models.load([str(tiny_model)])
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in loaded.model.parameters():
+            weights.normal_(std=0.3)
+        loaded.model.model.norm.weight.fill_(0.3)
+    models.save(loaded, tmp_path / "model", "unused", True)
+    return str(tmp_path / "model")
+
+
+def samples(n=60):
+    answers = [r["completion"] for r in rows()]
+    return [
+        Sample(
+            id=f"{i:02}", stage="s", prompt=f"Number {i} of the cities is", completion=answers[i % 8], options=(answers[i % 7 - 1],)
+        )
+        for i in range(n)
+    ]
+
+
+def score(folder, dtype="float32", preset="default", **kwargs):
+    options = ScoringConfig(dtype=dtype, preset=preset, options=2)
+    wrong = measure.wrong_answers(samples(), {"base": folder}, options, 0)
+    return measure.score(samples(), wrong, {"base": folder}, options, 0, **kwargs)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monkeypatch):
+    monkeypatch.setitem(verdict.BAND, "bfloat16", 1.8)
+    exact, screened, mixed = (score(folder, dtype, preset).sort_by("sample_id") for dtype in ("float32", "bfloat16", "mixed"))
+    again = verdict.undecided(screened, preset)
+    assert 0 < again.sum() < len(again)
+    expected = {r["sample_id"]: r for r in exact.to_pylist()}
+    low = {r["sample_id"]: r for r in screened.to_pylist()}
+    for row, high in zip(mixed.to_pylist(), again, strict=True):
+        assert row["dtype"] == ("float32" if high else "bfloat16")
+        if high:
+            assert row["logprob"] == pytest.approx(expected[row["sample_id"]]["logprob"], abs=1e-4)
+        else:
+            assert row == low[row["sample_id"]]
+
+
+def test_a_diagnosis_done_again_touches_no_model(store, folder, monkeypatch):
+    first = score(folder, "mixed")
+    monkeypatch.setattr(models, "_base", None)
+    assert score(folder, "mixed").equals(first)
+
+
+def few():
+    return [Sample(id=f"{i}", stage="s", prompt=f"Say {i}", completion=" 北") for i in range(2)]
+
+
+def test_models_are_asked_for_wrong_answers_where_the_data_has_too_few(store, tiny_model, monkeypatch):
+    options = ScoringConfig(options=2)
+    asked = []
+    original = measure.ModelProbe.generate
+    monkeypatch.setattr(measure.ModelProbe, "generate", lambda self, name, *a: asked.append(name) or original(self, name, *a))
+    locations = {"base": str(tiny_model), "last": str(tiny_model)}
+    wrong = measure.wrong_answers(few(), locations, options, 0)
+    assert asked == ["base", "base", "last", "last"]
+    assert all(len(found) == 2 and "北" not in "".join(found) for found in wrong.values())
+    assert measure.wrong_answers(few(), locations, options, 0) == wrong  # from the cache
+    assert len(asked) == 4
+
+
+def test_every_checkpoint_has_the_same_batches(store, folder, tiny_model, monkeypatch):
+    plans = []
+    original = scoring.score
+    monkeypatch.setattr(scoring, "score", lambda plan, *a: plans.append(plan) or original(plan, *a))
+    options = ScoringConfig()
+    locations = {"base": folder, "other": str(tiny_model)}
+    table = measure.score(samples(), measure.wrong_answers(samples(), locations, options, 0), locations, options, 0)
+    assert plans[0] is plans[1]
+    assert table.num_rows == 2 * len(samples())
+    assert dataclasses.is_dataclass(plans[0])
