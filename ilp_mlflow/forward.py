@@ -43,7 +43,7 @@ class _Rows:
 
 def forward(trees: Sequence[Tree], loaded: Loaded, shared: bool) -> list[Read]:
     """What the model says of every tree; `shared` lays a tree out once, else each sequence has a row of its own."""
-    rows = _together(trees, loaded.model.dtype) if shared else _apart(trees)
+    rows = _together(trees, loaded) if shared else _apart(trees)
     logprob, gap = _run(rows, loaded)
     place, sequence = rows.reads[:, 3], rows.reads[:, 4]
     found = []
@@ -83,7 +83,7 @@ def _path(whole: Tree, leaf: int) -> npt.NDArray[np.int32]:
     return whole.tokens[(np.arange(len(whole)) <= leaf) & (leaf < whole.ends)]
 
 
-def _together(trees: Sequence[Tree], dtype: torch.dtype) -> _Rows:
+def _together(trees: Sequence[Tree], loaded: Loaded) -> _Rows:
     """One row per tree; sequences see what they share and themselves."""
     width = max(map(len, trees))
     ids, positions, ends = (np.zeros((len(trees), width), np.int64) for _ in range(3))
@@ -92,8 +92,9 @@ def _together(trees: Sequence[Tree], dtype: torch.dtype) -> _Rows:
         positions[row, : len(tree)] = tree.depths
         ends[row, : len(tree)] = tree.ends
     reads = np.concatenate([_reads(tree, tree.reads[:, 0], row, row) for row, tree in enumerate(trees)])
-    at = torch.arange(width)
-    sees = (at[None, :] <= at[:, None]) & (at[:, None] < torch.from_numpy(ends)[:, None, :])
+    dtype, device = loaded.model.dtype, loaded.model.device
+    at = torch.arange(width, device=device)
+    sees = (at[None, :] <= at[:, None]) & (at[:, None] < torch.from_numpy(ends).to(device)[:, None, :])
     mask = torch.where(sees, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
     return _Rows(torch.from_numpy(ids), mask, torch.from_numpy(positions), reads)
 

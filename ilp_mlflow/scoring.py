@@ -35,8 +35,10 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     """
     scores = [Score(sample_id=i, checkpoint=checkpoint, unscored=reason) for i, reason in plan.unscored.items()]
     loaded.model.eval()
-    deepest = max((item.tree for batch in plan.samples for item in batch), key=lambda tree: tree.depths.max(), default=None)
-    shared = deepest is None or shares(deepest, loaded)
+    trees = [item.tree for batch in plan.samples for item in batch]
+    # an architecture fails at length, or at branching
+    tried = (max(some, key=lambda tree: tree.depths.max()) for some in (trees, [t for t in trees if t.reads[-1, 2]]) if some)
+    shared = all(shares(tree, loaded) for tree in {id(tree): tree for tree in tried}.values())
     if not shared:
         log.warning("%s: this architecture cannot share a prompt among completions; scoring each in its own pass", checkpoint)
     priors = dict[int, float]()

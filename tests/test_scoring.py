@@ -279,6 +279,16 @@ def test_every_family_scores_as_alone_sharing_its_prompt_or_not(loaded, name, sh
         assert found.logprob == pytest.approx(float(alone(model, sample.prompt, sample.completion)[0].sum()), abs=1e-3)
 
 
+def test_an_architecture_that_cannot_branch_is_found_even_behind_a_long_sample_without_options(loaded):
+    model = dataclasses.replace(loaded, model=tiny("Mpt", **APART["Mpt"][1]))
+    long = Sample(id="long", stage="s", prompt="The capital of a land far, far away from here is", completion=" Paris")
+    short = Sample(id="short", stage="s", prompt="The capital is", completion=" Oslo")
+    plan = batches.plan([long, short], {"short": (" Rome", " Lima and Rome")}, model, 2048)
+    found = {s.sample_id: s for s in scoring.score(plan, model, "c")}["short"]
+    for answer, logprob in zip((" Oslo", " Rome", " Lima and Rome"), found.option_logprobs, strict=True):
+        assert logprob == pytest.approx(float(alone(model, short.prompt, answer)[0].sum()), abs=1e-3)
+
+
 def test_an_option_that_does_not_fit_is_left_out(loaded):
     options = (" Rome", " Rome and " * 60)
     sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris", options=options)

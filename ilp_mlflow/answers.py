@@ -1,0 +1,61 @@
+"""When two answers say the same, or one says merely more, and when two prompts ask the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ilp_mlflow.edits import NUMBER, number
+from ilp_mlflow.types import Text
+
+LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
+MARKS = (  # sentence punctuation and quotes of many scripts; operators and brackets mean something
+    r".,;:!?\u2026\u00bf\u00a1\u3002\uff0c\u3001\uff1b\uff1a\uff01\uff1f\u061f\u060c\u061b"
+    r"\"'`\u00b4\u2018-\u201f\u00ab\u00bb\u300c-\u300f"
+)
+PUNCTUATION = re.compile(rf"(?<=\d)([.,:])(?=\d)|[{MARKS}]")
+ENDS = re.compile(rf"^[{MARKS}]+|[{MARKS}]+$")
+HYPHEN = re.compile(r"(?<=[^\W\d])[-\u2010\u2011](?=[^\W\d])")
+GLUE = re.compile(r"(?<!\d) | (?!\d)")
+ARTICLE = re.compile(r"\b(?:a|an|the) (?=\S)")
+NEGATIONS = frozenset({"not", "no", "non", "never", "without"})
+
+
+def words_of(answer: str) -> str:
+    """What `answer` says: its words in lower case without label, sentence punctuation and articles."""
+    text = unicodedata.normalize("NFC", bare(answer)).casefold().replace("\u2212", "-")
+    text = HYPHEN.sub(" ", PUNCTUATION.sub(r"\1", NUMBER.sub(_value, re.sub(r"[$\u20ac\u00a3\u00a5](?=[\d.])", "", text))))
+    return ARTICLE.sub("", " ".join(text.split())) or "".join(answer.split())
+
+
+def _value(match: re.Match[str]) -> str:
+    value, decimals = number(match)
+    digits = str(value).zfill(decimals + 1)
+    return digits[: len(digits) - decimals] + ("." + digits[len(digits) - decimals :] if decimals else "")
+
+
+def key_of(words: str) -> str:
+    """`words` without the white space that tells nothing apart: equal for answers that say the same."""
+    return GLUE.sub("", words)
+
+
+def within(less: str, more: str) -> bool:
+    """The words of `less` are a stretch of those of `more`, which adds no negation."""
+    return f" {less} " in f" {more} " and not NEGATIONS & ({*more.split()} - {*less.split()})
+
+
+def bare(option: str) -> str:
+    """`option` without a label such as `B.` in front and white space around."""
+    label = LABEL.match(option)
+    return option[label.end() if label else 0 :].strip()
+
+
+def text_of(prompt: Text) -> str:
+    """The text of a prompt, of a conversation that of all its turns."""
+    return prompt if isinstance(prompt, str) else "\n".join(turn.content for turn in prompt)
+
+
+def same_prompt(prompt: Text) -> str:
+    """Equal for prompts that differ in case, white space and punctuation at the ends only."""
+    text = "".join(text_of(prompt).casefold().split())
+    return ENDS.sub("", text) or text

@@ -1,0 +1,99 @@
+"""Answers to the most similar prompts: of the same kind, about the same length."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ilp_mlflow.answers import bare, key_of, text_of, words_of
+from ilp_mlflow.edits import UNSPACED, shape
+from ilp_mlflow.types import Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PROMPT = 2_000
+"""Characters at the end of a prompt that are compared with other prompts."""
+CHUNK = 256
+"""Samples compared with the pool at a time."""
+FIRST = 32
+"""Answers ranked for a sample before all others are."""
+TOKEN = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
+
+
+def nearest(samples: Sequence[Sample], pool: Iterable[Sample], seed: int) -> Iterator[Iterator[str]]:
+    """For each sample in turn, distinct answers of `pool` of the same kind and within a factor 2 of the length of its own.
+
+    Those of the same form come first, then those whose prompts are most similar: cosine of TF-IDF over words. Equals are
+    ordered by a hash of the seed, the sample's id and the answer.
+    """
+    rows = sorted({(key_of(words_of(s.answer)), s.answer, text_of(s.prompt)) for s in pool})
+    if not rows:
+        yield from (iter(()) for _ in samples)
+        return
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    starts = [i for i, row in enumerate(rows) if i == 0 or row[0] != rows[i - 1][0]]
+    answers = [rows[start][1] for start in starts]
+    vectorizer = TfidfVectorizer(analyzer=_tokens, min_df=min(2, len(rows)), dtype=np.float32)
+    prompts = vectorizer.fit_transform([row[2] for row in rows]).T.tocsr()
+    numbers = {form: i for i, form in enumerate(sorted({_form(answer) for answer in answers}))}
+    kinds, forms, lengths = _features(answers, numbers)
+    hashes = np.array([hash_of(rows[start][0]) for start in starts], np.uint64)
+    for first in range(0, len(samples), CHUNK):
+        chunk = samples[first : first + CHUNK]
+        similarity = (vectorizer.transform([text_of(s.prompt) for s in chunk]) @ prompts).toarray()
+        similarity = np.maximum.reduceat(similarity, starts, axis=1).round(2)
+        kind, form, length = _features([s.answer for s in chunk], numbers)[:, :, None]
+        own = np.array([hash_of(f"{seed}/{s.id}") for s in chunk], np.uint64)[:, None]
+        ties = ((hashes ^ own) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(11)) * (0.005 / 2**53)
+        fits = (kind == kinds) & (length <= 2 * lengths) & (lengths <= 2 * length)
+        rank = np.where(fits, similarity + 2.0 * (form == forms) + ties, -1.0)
+        yield from ((answers[i] for i in _descending(row)) for row in rank)
+
+
+def hash_of(text: str) -> int:
+    """64 bits of BLAKE2b, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+def _features(answers: Sequence[str], forms: Mapping[str, int]) -> np.ndarray:
+    """Kind, number of the form and length in characters, one row each."""
+    import numpy as np
+
+    found = [(_kind(answer), forms.get(_form(answer), -1), len(bare(answer))) for answer in answers]
+    return np.array(found).T
+
+
+def _kind(answer: str) -> int:
+    """0 number, 1 name (half of its words are capitalised), 2 other text."""
+    words = shape(bare(answer)).split()
+    if next((c for word in words for c in word if c in "0Aa"), "") == "0":
+        return 0
+    return 1 if 2 * sum("A" in word for word in words) >= len(words) else 2
+
+
+def _form(answer: str) -> str:
+    """The shape of `answer`, words of one shape in a row and lower-case ones in the middle told once or not at all."""
+    words = shape(bare(answer)).split()
+    kept = [word for i, word in enumerate(words) if word != "a" or i in (0, len(words) - 1)]
+    return " ".join(word for word, _ in itertools.groupby(kept))
+
+
+def _descending(values: np.ndarray) -> Iterator[int]:
+    """Places of the values >= 0, largest value first; the first ones are found without sorting the rest."""
+    import numpy as np
+
+    if len(values) > FIRST:
+        top = np.argpartition(-values, FIRST)[:FIRST]
+        yield from (int(i) for i in top[np.argsort(-values[top])] if values[i] >= 0)
+        values[top] = -1.0
+    yield from (int(i) for i in np.argsort(-values, kind="stable") if values[i] >= 0)
+
+
+def _tokens(prompt: str) -> list[str]:
+    return ["", *TOKEN.findall(prompt[-PROMPT:].casefold())]
