@@ -172,8 +172,11 @@ def test_mixed_precision_against_lm_eval(smollm2, loaded, paired, tmp_path):
     (found, close), expected = mixed(), table(plan, exact)
     assert statuses(found) == statuses(expected)
     low = table(plan, screen)
-    moved = abs(verdict.margins(low) - verdict.margins(expected)).max()
-    print(f"\n  {Counter(statuses(expected))}; {close.mean():.0%} scored again; bf16 moves margins by up to {moved:.2f} nats")
+    margin = verdict.margins(expected)
+    near = abs(margin) < 4
+    moved = abs(verdict.margins(low) - margin)[near].max(initial=0)
+    print(f"\n  {Counter(statuses(expected))}; {close.mean():.0%} scored again;")
+    print(f"  bf16 moves the {near.sum()} margins within 4 nats of zero by up to {moved:.2f} nats")
     ratio = paired(mixed, lambda: harness._loglikelihood_tokens(requests, disable_tqdm=True), len(samples))
     assert ratio >= 6.0
 

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Preset = Literal["default", "paper"]
-BAND = {"float32": 0.1, "bfloat16": 1.0}
-"""Half-width of the undecided zone, nats, by the precision of the scores: closer to the decision than this is `uncertain`."""
+BAND = {"float32": (0.1, 0.1), "bfloat16": (1.5, 3.0)}
+"""How far a gap and the log-odds of the right option may be off, nats, by the precision they were computed in.
+
+What could fall on either side of the decision within that is `uncertain`. Those of bfloat16 are measured, see docs/results.md.
+"""
 STATUSES: tuple[Status, ...] = ("unlearned", "learned", "uncertain", "unscored")
 COLUMNS = (
     "sample_id",
@@ -44,40 +47,36 @@ def margins(scores: pa.Table, preset: Preset = "default") -> Floats:
     Recognition, where options exist: log-odds of the right option beyond those at which a guess-corrected pass rate
     (p - 1/k) / (1 - 1/k) is one half. `paper`: log-odds that N = 5 sampled runs pass (section 3.1.3), in closed form.
     """
-    import pyarrow as pa
-
-    # in blocks whose intermediate columns stay in the processor's cache: four times as fast as whole columns
-    blocks = (pa.Table.from_batches([batch]) for batch in scores.to_batches(max_chunksize=2**16))
-    return np.concatenate([np.empty(0), *(_margins(block, preset) for block in blocks)])
+    margin: Floats = _bounds(scores, preset)[1]
+    return margin
 
 
 def judge(scores: pa.Table, preset: Preset = "default", seed: int = 0) -> tuple[Codes, Floats]:
     """Status and margin (nats) of every row of `scores`.
 
-    `default`: the sign of the margin, `uncertain` within BAND. `paper`: unlearned when the share of N = 5 runs sampled with `seed`
-    that pick the right option is below T = 0.2 (section 3.1.3), so the status may be the less likely one of the two.
+    `default`: the sign of the margin, `uncertain` where BAND could turn it. `paper`: unlearned when the share of N = 5 runs
+    sampled with `seed` that pick the right option is below T = 0.2 (section 3.1.3), so the status may be the less likely one.
     """
-    margin = margins(scores, preset)
+    low, margin, high = _bounds(scores, preset)
     if preset == "paper":
         status = np.where(_fails(_floats(scores, "p_correct"), _drawn(scores, seed)), 0, 1)
     else:
-        status = np.where(np.abs(margin) <= _band(scores), 2, margin > 0)
+        status = np.where(low > 0, 1, np.where(high < 0, 0, 2))
     return np.where(np.isnan(margin), 3, status).astype(np.int8), margin
 
 
 def undecided(scores: pa.Table, preset: Preset = "default", seed: int = 0) -> npt.NDArray[np.bool_]:
     """Whether a row of `scores` is in bfloat16 and could get another status in float32: what is to be scored again.
 
-    `default`: the margin is within the bfloat16 BAND. `paper`: the runs sampled with `seed` fall on different sides of T at the
-    two ends of p_correct's log-odds plus and minus that band.
+    `default`: it is uncertain. `paper`: the runs sampled with `seed` fall on different sides of T at the two ends of
+    p_correct's log-odds plus and minus their BAND.
     """
-    band = BAND["bfloat16"]
     if preset == "paper":
-        odds, drawn = _logit(_floats(scores, "p_correct")), _drawn(scores, seed)
+        odds, drawn, band = _logit(_floats(scores, "p_correct")), _drawn(scores, seed), BAND["bfloat16"][1]
         low, high = (_fails(1 / (1 + np.exp(-odds - shift)), drawn) for shift in (-band, band))
         near: npt.NDArray[np.bool_] = low != high
     else:
-        near = np.abs(margins(scores)) <= band
+        near = judge(scores)[0] == 2
     return near & _low(scores)
 
 
@@ -158,16 +157,27 @@ def forgetting(row: Mapping[str, float]) -> float:
     return max(earlier) - last if earlier else 0.0
 
 
-def _margins(scores: pa.Table, preset: Preset) -> Floats:
+def _bounds(scores: pa.Table, preset: Preset) -> Floats:
+    """Margins less their BAND, margins, and margins plus it: (3, rows), nats."""
+    import pyarrow as pa
+
+    # in blocks whose intermediate columns stay in the processor's cache: four times as fast as whole columns
+    blocks = (pa.Table.from_batches([batch]) for batch in scores.to_batches(max_chunksize=2**16))
+    return np.concatenate([np.empty((3, 0)), *(_block(block, preset) for block in blocks)], axis=1)
+
+
+def _block(scores: pa.Table, preset: Preset) -> Floats:
     import pyarrow.compute as pc
 
     p = _floats(scores, "p_correct")
     if preset == "paper":
-        return -_logit(pass_below(p))
+        return np.tile(-_logit(pass_below(p)), (3, 1))
     counts = pc.list_value_length(scores["option_logprobs"]).to_numpy().astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         recognised = _logit(p) - _logit((1 + 1 / counts) / 2)
-    return np.fmin(_floats(scores, "gap"), recognised)
+    gap, low = _floats(scores, "gap"), _low(scores)
+    gap_off, odds_off = (np.where(low, *bands) for bands in zip(BAND["bfloat16"], BAND["float32"], strict=True))
+    return np.stack([np.fmin(gap + k * gap_off, recognised + k * odds_off) for k in (-1, 0, 1)])
 
 
 def _reasons(rows: pa.Table, preset: Preset, seed: int) -> pa.Array:
@@ -192,7 +202,7 @@ def _why(rows: pa.Table, status: Codes, p: pa.Array) -> pa.Array:
     tokens = _floats(rows, "tokens")
     missed = np.nan_to_num(np.rint(tokens * (1 - _floats(rows, "token_accuracy")))).astype(int)
     right = status == 1
-    reproduced = ~right & (_floats(rows, "gap") > -_band(rows))
+    reproduced = ~right & (_floats(rows, "gap") > -np.where(_low(rows), BAND["bfloat16"][0], BAND["float32"][0]))
     endless = (missed == 1) & pc.fill_null(pc.invert(rows["stops"]), False).to_numpy()
     share = _text(missed, " of ", tokens.astype(int), " tokens")
     wrong = pc.replace_substring_regex(rows["wrong"], r"\s+", " ")
@@ -233,10 +243,6 @@ def _low(scores: pa.Table) -> npt.NDArray[np.bool_]:
 
     low: npt.NDArray[np.bool_] = pc.fill_null(pc.equal(scores["dtype"], "bfloat16"), False).to_numpy()
     return low
-
-
-def _band(scores: pa.Table) -> Floats:
-    return np.where(_low(scores), BAND["bfloat16"], BAND["float32"])
 
 
 def _logit(p: Floats) -> Floats:

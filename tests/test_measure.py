@@ -40,7 +40,7 @@ def score(folder, dtype="float32", preset="default", **kwargs):
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monkeypatch):
-    monkeypatch.setitem(verdict.BAND, "bfloat16", 1.8)
+    monkeypatch.setitem(verdict.BAND, "bfloat16", (1.8, 1.8))
     exact, screened, mixed = (score(folder, dtype, preset).sort_by("sample_id") for dtype in ("float32", "bfloat16", "mixed"))
     again = verdict.undecided(screened, preset)
     assert 0 < again.sum() < len(again)

@@ -77,10 +77,13 @@ def test_the_papers_rule_needs_options():
 
 
 def test_low_precision_widens_the_undecided_zone():
-    for gap in (0.5, -0.5):
+    for gap in (1.0, -1.0):
         assert judge(score(gap=gap, dtype="bfloat16"))[0].status == "uncertain"
         assert judge(score(gap=gap, dtype="float32"))[0].status != "uncertain"
-    assert judge(score(gap=1.5, dtype="bfloat16"))[0].status == "learned"
+    assert judge(score(gap=1.6, dtype="bfloat16"))[0].status == "learned"
+    # an option's log-odds come from sums, which are off by more than a single gap
+    assert judge(score(gap=9.0, p=0.95, dtype="bfloat16"))[0].status == "uncertain"
+    assert judge(score(gap=-1.6, p=0.95, dtype="bfloat16"))[0].status == "unlearned"
 
 
 def shifted(p, nats):
@@ -93,10 +96,11 @@ def test_undecided_rows_are_those_that_a_shift_within_the_band_could_change():
         (str(i), float(gap), float(p))
         for i, (gap, p) in enumerate(zip(rng.normal(0, 2, 500), rng.beta(0.3, 0.7, 500), strict=True))
     ]
+    gap_off, odds_off = BAND["bfloat16"]
     for preset in ("default", "paper"):
         coarse, lower, upper = (
-            to_table([score(sample=i, gap=g + s, p=shifted(p, s), dtype=dtype) for i, g, p in given], Score)
-            for s, dtype in ((0, "bfloat16"), (-BAND["bfloat16"], "float32"), (BAND["bfloat16"], "float32"))
+            to_table([score(sample=i, gap=g + k * gap_off, p=shifted(p, k * odds_off), dtype=dtype) for i, g, p in given], Score)
+            for k, dtype in ((0, "bfloat16"), (-1, "float32"), (1, "float32"))
         )
         ends = [judge_rows(table, preset)[1 if preset == "default" else 0] > 0 for table in (lower, upper)]
         found = undecided(coarse, preset)
