@@ -54,7 +54,7 @@ def plan_of(asked, batch_tokens):
     for i, (prompt, options) in enumerate(asked):
         tree = batches.as_tree([prompt + option for option in options], [len(prompt)] * len(options))
         items.append(batches.Item(f"{i:04}", tree, False, ("b", "c", "d"), ()))
-    return batches.ScoringPlan(batches.batched(items, batch_tokens), [], {})
+    return batches.ScoringPlan(batches.batched(items, batch_tokens), [], {}, batch_tokens)
 
 
 def ours(asked, loaded, batch_tokens):
@@ -102,7 +102,7 @@ def peak(dtype):
 CASES = {
     "prompt 50, options 5": (lambda t: questions(t, 50, 5), 3.0),
     "prompt 85, options 12": (lambda t: questions(t, 85, 12), 3.2),
-    "prompt 200, options 15": (lambda t: questions(t, 200, 15), 3.5),
+    "prompt 200, options 15": (lambda t: questions(t, 200, 15, n=ITEMS // 2), 3.5),
     "single letters": (lambda t: single_letters(t, 85), 1.0),
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -72,18 +73,37 @@ class ScoringPlan:
 
     samples: list[list[Item]]
     """Batches, the longest samples first, each within the token budget (or a single sample)."""
-    blanks: list[list[Blank]]
-    """Batches of every distinct completion behind its blanked prompt."""
+    completions: list[Encoded]
+    """Every distinct completion behind its blanked prompt; its place is its number."""
     unscored: Mapping[str, str]
     """Why samples cannot be scored, by id."""
+    batch_tokens: int
+    """The token budget of a batch."""
+
+    @cached_property
+    def blanks(self) -> list[list[Blank]]:
+        """Batches of the completions that the samples need: trees of about BLANK_TOKENS, neighbours in spelling together."""
+        numbers = {number for batch in self.samples for item in batch for number in item.blanks}
+        groups: list[list[int]] = []
+        room = 0
+        for number in sorted(numbers, key=lambda number: (self.completions[number].ids, number)):
+            one = self.completions[number]
+            if not groups or room < len(one.ids):
+                groups.append([])
+                room = BLANK_TOKENS
+            groups[-1].append(number)
+            room -= len(one.ids) - one.start  # what it adds at most, but for the first
+        trees = []
+        for group in groups:
+            found = [self.completions[number] for number in group]
+            trees.append(Blank(as_tree([e.ids for e in found], [e.start for e in found]), tuple(group)))
+        return batched(trees, self.batch_tokens)
 
     def only(self, ids: frozenset[str]) -> ScoringPlan:
-        """The plan for the samples `ids` alone, with what they need."""
+        """The plan for the samples `ids` alone."""
         kept = [[item for item in batch if item.sample_id in ids] for batch in self.samples]
-        numbers = {number for batch in kept for item in batch for number in item.blanks}
-        blanks = [[b for b in batch if numbers.intersection(b.numbers)] for batch in self.blanks]
         unscored = {i: reason for i, reason in self.unscored.items() if i in ids}
-        return ScoringPlan([b for b in kept if b], [b for b in blanks if b], unscored)
+        return replace(self, samples=[batch for batch in kept if batch], unscored=unscored)
 
     def digest(self) -> str:
         """SHA-256 over all token ids, their layout, and the samples and options they stand for."""
@@ -148,27 +168,8 @@ def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Te
             )
         )
     items.sort(key=lambda item: item.sample_id)
-    return ScoringPlan(batched(items, batch_tokens), batched(_blanks(numbers, text), batch_tokens), unscored)
-
-
-def _blanks(numbers: Mapping[tuple[types.Text, types.Text], int], text: Text) -> list[Blank]:
-    """Trees of about BLANK_TOKENS over the numbered completions, neighbours in spelling together."""
-    encoded = [
-        (_led(encode(text.tokenizer, prompt, answer, text.ends), text), number) for (prompt, answer), number in numbers.items()
-    ]
-    encoded.sort(key=lambda e: (e[0].ids, e[1]))
-    groups: list[list[tuple[Encoded, int]]] = []
-    room = 0
-    for one, number in encoded:
-        if not groups or room < len(one.ids):
-            groups.append([])
-            room = BLANK_TOKENS
-        groups[-1].append((one, number))
-        room -= len(one.ids) - one.start  # what it adds at most, but for the first
-    return [
-        Blank(as_tree([e.ids for e, _ in group], [e.start for e, _ in group]), tuple(number for _, number in group))
-        for group in groups
-    ]
+    completions = [_led(encode(text.tokenizer, prompt, answer, text.ends), text) for prompt, answer in numbers]
+    return ScoringPlan(batched(items, batch_tokens), completions, unscored, batch_tokens)
 
 
 def _led(encoded: Encoded, text: Text) -> Encoded:

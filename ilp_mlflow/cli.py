@@ -173,8 +173,8 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sec
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet file, or data set folder.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
 @click.option("--preset", default="default", help="'default' or 'paper'.")
-@click.option("--options", default="3", help="Wrong options drawn for a sample that gives none.")
-@click.option("--dtype", default="float32", help="'float32' or 'bfloat16'.")
+@click.option("--options", default="3", help="Wrong options chosen for a sample that gives none.")
+@click.option("--dtype", default="float32", help="'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16.")
 @click.option("--device", default="auto", help="'auto', 'cpu', 'cuda', ...")
 @click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
 @SEED
@@ -197,14 +197,20 @@ def score_command(
     import pyarrow.parquet as pq
 
     from ilp_mlflow import measure, models, verdict
+    from ilp_mlflow.recognition import recognition
 
     models.pick_device(options.device)
     wrong = measure.wrong_answers(samples, locations, options, number)
     scores = measure.score(samples, wrong, locations, options, number, cached=not no_cache)
     pq.write_table(scores, out)
     shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset, number)["data"]
-    lines = [f"{name:<20} {share:6.1%} learned" for name, share in shares.items()]
-    document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares}
+    won = recognition(scores, list(locations))
+    lines = [
+        f"{name:<20} {share:6.1%} learned"
+        + (f", right option wins {won['sum'][name]:6.1%}, prompt blanked {won['blank'][name]:6.1%}" if name in won["sum"] else "")
+        for name, share in shares.items()
+    ]
+    document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares, "recognition": won}
     _print(document, "\n".join([*lines, f"{len(samples)} samples, scores in {out}"]), as_json)
 
 

@@ -87,8 +87,11 @@ def test_priors_of_chats_keep_the_system_turn_and_blank_the_others(loaded):
 def test_a_prior_is_computed_once_for_all_samples(loaded):
     samples = some_samples()
     answers = {sample.answer for sample in samples}
-    plan = batches.plan(samples, {s.id: sorted(answers - {s.answer}) for s in samples}, loaded, 2048)
+    plan = batches.plan(samples, {s.id: sorted(answers - {s.answer})[:2] for s in samples}, loaded, 2048)
     assert sum(len(blank.numbers) for batch in plan.blanks for blank in batch) == len(answers)
+    few = plan.only(frozenset({samples[0].id}))
+    kept = {number for batch in few.blanks for blank in batch for number in blank.numbers}
+    assert kept == set(few.samples[0][0].blanks)
 
 
 def test_a_plan_for_some_samples_scores_them_the_same(loaded):
