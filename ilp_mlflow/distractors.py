@@ -13,6 +13,8 @@ from ilp_mlflow.types import Sample
 
 POOL = 10_000
 """Answers of a stage, at most, that its samples draw from."""
+MOST = 256
+"""Samples, at most, for which models are asked."""
 LONG = 20
 """Words from which an answer is long: answers to other prompts are then no rivals, but small changes are."""
 
@@ -29,10 +31,10 @@ def distractors(
     """Up to `n` wrong options by sample id; of given options all are kept, and no others added.
 
     Else they are, in this order, answers of the same kind and about the same length to the most similar prompts of
-    the stage, what `ask` says models answer (it is called once at most, with the samples that lack options), and
-    minimal edits of the answer. A long answer takes edits first and never an answer to another prompt. No option is
-    equivalent to an answer to the same prompt or to another option. They depend on the seed and on the set of samples,
-    not on its order.
+    the stage, what `ask` says models answer (it is called once at most, with up to MOST samples that lack options), and
+    minimal edits of the answer. A long answer takes edits first and never an answer to another prompt; an answer that
+    several prompts of the stage have is a label, and takes other labels only. No option is equivalent to an answer to
+    the same prompt or to another option. They depend on the seed and on the set of samples, not on its order.
     """
     samples = sorted(samples, key=lambda s: s.id)
     rights = defaultdict[tuple[str, str], _Right](_Right)
@@ -53,10 +55,17 @@ def distractors(
         answers = nearest([c.sample for c in short], (s for s in pool if not _is_long(s)), seed)
         for choice, found in zip(short, answers, strict=True):
             choice.fill(found, apart=True)
-        for choice in (c for c in open_ if c.long):
-            choice.fill(edits(choice.sample.answer, words[stage], f"{seed}/{choice.sample.id}"))
-    lacking = [c for open_ in stages.values() for c in open_ if len(c.found) < n]
-    said = ask([c.sample for c in lacking]) if ask and lacking else {}
+        labels = _labels(pool)
+        for choice in open_:
+            own = f"{seed}/{choice.sample.id}"
+            if choice.long:
+                choice.fill(edits(choice.sample.answer, words[stage], own))
+            elif len(choice.found) < n and key_of(words_of(choice.sample.answer)) in labels:
+                choice.fill(sorted(labels.values(), key=lambda label: hash_of(f"{own}/{label}")))
+                choice.n = len(choice.found)
+    lacking = [c for open_ in stages.values() for c in open_ if len(c.found) < c.n]
+    asked = sorted((c.sample for c in lacking), key=lambda s: hash_of(f"{seed}/{s.id}"))[:MOST]
+    said = ask(sorted(asked, key=lambda s: s.id)) if ask and asked else {}
     for choice in lacking:
         choice.fill(map(_first_line, said.get(choice.sample.id, ())), apart=True)
         choice.fill(edits(choice.sample.answer, words[choice.sample.stage], f"{seed}/{choice.sample.id}"))
@@ -97,6 +106,16 @@ class _Choice:
             key = key_of(words)
             if key and key not in self.right.words and key not in self.found and (not apart or self.right.apart(words)):
                 self.found[key] = option
+
+
+def _labels(samples: Iterable[Sample]) -> dict[str, str]:
+    """Answers that at least two prompts have, by what they say."""
+    prompts, answers = defaultdict[str, set[str]](set), dict[str, str]()
+    for sample in samples:
+        key = key_of(words_of(sample.answer))
+        prompts[key].add(same_prompt(sample.prompt))
+        answers[key] = min(sample.answer, answers.get(key, sample.answer))
+    return {key: answers[key] for key, asked in prompts.items() if len(asked) > 1}
 
 
 def _aligned(options: Sequence[str], answer: str) -> Sequence[str]:

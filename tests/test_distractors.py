@@ -229,3 +229,23 @@ def test_odd_data(n):
     assert all(len(options) <= n for options in distractors(found, n, 0).values())
     assert distractors([], n, 0) == {}
     assert distractors([sample("a", "p", "c")], n, 0) == {"a": ()}
+
+
+def test_an_answer_of_several_prompts_is_a_label_and_takes_labels_only():
+    answers = ["yes", "no", "maybe, it depends"]
+    found = [Sample(id=f"{i}", stage="s", prompt=f"Is it {i}?", completion=answers[i % 3]) for i in range(9)]
+
+    def never(samples):
+        raise AssertionError(samples)
+
+    chosen = distractors(found, 5, 0, never)
+    assert all(sorted(options) == sorted(set(answers) - {s.answer}) for s, options in ((s, chosen[s.id]) for s in found))
+
+
+def test_models_are_asked_for_so_many_samples_only(monkeypatch):
+    monkeypatch.setattr("ilp_mlflow.distractors.MOST", 3)
+    found = [Sample(id=f"{i}", stage=f"{i}", prompt="p", completion="x" * (i + 1)) for i in range(9)]
+    asked = []
+    distractors(found, 2, 0, lambda samples: asked.append([s.id for s in samples]) or {})
+    assert [len(ids) for ids in asked] == [3]
+    assert asked[0] == sorted(asked[0])

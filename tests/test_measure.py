@@ -61,7 +61,7 @@ def test_a_diagnosis_done_again_touches_no_model(store, folder, monkeypatch):
 
 
 def few():
-    return [Sample(id=f"{i}", stage="s", prompt=f"Say {i}", completion=" 北") for i in range(2)]
+    return [Sample(id="a", stage="s", prompt="Say north", completion=" 北")]
 
 
 def test_models_are_asked_for_wrong_answers_where_the_data_has_too_few(store, tiny_model, monkeypatch):
@@ -71,10 +71,10 @@ def test_models_are_asked_for_wrong_answers_where_the_data_has_too_few(store, ti
     monkeypatch.setattr(measure.ModelProbe, "generate", lambda self, name, *a: asked.append(name) or original(self, name, *a))
     locations = {"base": str(tiny_model), "last": str(tiny_model)}
     wrong = measure.wrong_answers(few(), locations, options, 0)
-    assert asked == ["base", "base", "last", "last"]
+    assert asked == ["base", "last"]
     assert all(len(found) == 2 and "北" not in "".join(found) for found in wrong.values())
     assert measure.wrong_answers(few(), locations, options, 0) == wrong  # from the cache
-    assert len(asked) == 4
+    assert len(asked) == 2
 
 
 def test_every_checkpoint_has_the_same_batches(store, folder, tiny_model, monkeypatch):
