@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ilp_mlflow.edits import NUMBER, number
+from ilp_mlflow.edits import NUMBER, UNSPACED, number
 from ilp_mlflow.types import Text
 
 LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
@@ -17,6 +17,8 @@ PUNCTUATION = re.compile(rf"(?<=\d)([.,:])(?=\d)|[{MARKS}]")
 ENDS = re.compile(rf"^[{MARKS}]+|[{MARKS}]+$")
 HYPHEN = re.compile(r"(?<=[^\W\d])[-\u2010\u2011](?=[^\W\d])")
 GLUE = re.compile(r"(?<!\d) | (?!\d)")
+CURRENCY = re.compile(r"[$\u20ac\u00a3\u00a5](?=[\d.])")
+WITHOUT_SPACES = re.compile(rf"[{UNSPACED}]+")
 ARTICLE = re.compile(r"\b(?:a|an|the) (?=\S)")
 NEGATIONS = frozenset({"not", "no", "non", "never", "without"})
 
@@ -24,7 +26,7 @@ NEGATIONS = frozenset({"not", "no", "non", "never", "without"})
 def words_of(answer: str) -> str:
     """What `answer` says: its words in lower case without label, sentence punctuation and articles."""
     text = unicodedata.normalize("NFC", bare(answer)).casefold().replace("\u2212", "-")
-    text = HYPHEN.sub(" ", PUNCTUATION.sub(r"\1", NUMBER.sub(_value, re.sub(r"[$\u20ac\u00a3\u00a5](?=[\d.])", "", text))))
+    text = HYPHEN.sub(" ", PUNCTUATION.sub(r"\1", NUMBER.sub(_value, text)))
     return ARTICLE.sub("", " ".join(text.split())) or "".join(answer.split())
 
 
@@ -40,8 +42,16 @@ def key_of(words: str) -> str:
 
 
 def within(less: str, more: str) -> bool:
-    """The words of `less` are a stretch of those of `more`, which adds no negation."""
-    return f" {less} " in f" {more} " and not NEGATIONS & ({*more.split()} - {*less.split()})
+    """The words of `less`, currencies aside, are a stretch of those of `more`, which adds no negation."""
+    less, more = CURRENCY.sub("", less), CURRENCY.sub("", more)
+    stretch = less in more if WITHOUT_SPACES.fullmatch(less) else f" {less} " in f" {more} "
+    return stretch and not NEGATIONS & ({*more.split()} - {*less.split()})
+
+
+def label_of(option: str) -> str:
+    """The label in front of `option`, `B` of `B. Paris`; "" where there is none."""
+    label = LABEL.match(option)
+    return label[1] if label else ""
 
 
 def bare(option: str) -> str:

@@ -88,7 +88,7 @@ class ScoringPlan:
         room = 0
         for number in sorted(numbers, key=lambda number: (self.completions[number].ids, number)):
             one = self.completions[number]
-            if not groups or room < len(one.ids):
+            if not groups or room < len(one.ids) - one.start:
                 groups.append([])
                 room = BLANK_TOKENS
             groups[-1].append(number)
@@ -105,6 +105,7 @@ class ScoringPlan:
         unscored = {i: reason for i, reason in self.unscored.items() if i in ids}
         return replace(self, samples=[batch for batch in kept if batch], unscored=unscored)
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all token ids, their layout, and the samples and options they stand for."""
         total = hashlib.sha256(repr(sorted(self.unscored.items())).encode())
@@ -144,7 +145,8 @@ def as_tree(sequences: Sequence[list[int]], starts: Sequence[int]) -> Tree:
 def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Text, batch_tokens: int) -> ScoringPlan:
     """Tokenise `samples` with their `wrong` answers by id, and batch them by `batch_tokens` (padding included).
 
-    An option that does not fit the model is left out; a sample that does not is unscored.
+    An option that does not fit the model, or is another one to its tokenizer, is left out; a sample that does not fit is
+    unscored.
     """
     items, unscored = list[Item](), dict[str, str]()
     numbers: dict[tuple[types.Text, types.Text], int] = {}
@@ -155,7 +157,9 @@ def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Te
         if reason := _misfit(right, text):
             unscored[sample.id] = reason
             continue
-        fit = [k for k, other in enumerate(others) if not _misfit(other, text)]
+        # what a tokenizer makes one of is one: an option may be the answer without its end token written out
+        told = [right.ids, *(other.ids for other in others)]
+        fit = [k for k, other in enumerate(others) if not _misfit(other, text) and told.index(other.ids) == k + 1]
         encoded = [right, *(others[k] for k in fit)]
         keys = [(blank(sample.prompt), answers[k]) for k in (0, *(k + 1 for k in fit))] if fit else []
         items.append(

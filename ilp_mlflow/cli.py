@@ -200,7 +200,7 @@ def score_command(
     from ilp_mlflow.recognition import recognition
 
     models.pick_device(options.device)
-    wrong = measure.wrong_answers(samples, locations, options, number)
+    wrong = measure.wrong_answers(samples, locations, options, number, cached=not no_cache)
     scores = measure.score(samples, wrong, locations, options, number, cached=not no_cache)
     pq.write_table(scores, out)
     shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset, number)["data"]

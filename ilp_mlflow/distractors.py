@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ilp_mlflow.answers import LABEL, bare, key_of, same_prompt, within, words_of
+from ilp_mlflow.answers import LABEL, bare, key_of, label_of, same_prompt, within, words_of
 from ilp_mlflow.edits import WORD, Words, collect, edits
 from ilp_mlflow.neighbours import hash_of, nearest
 from ilp_mlflow.types import Sample
@@ -32,9 +32,10 @@ def distractors(
 
     Else they are, in this order, answers of the same kind and about the same length to the most similar prompts of
     the stage, what `ask` says models answer (it is called once at most, with up to MOST samples that lack options), and
-    minimal edits of the answer. A long answer takes edits first and never an answer to another prompt; an answer that
-    several prompts of the stage have is a label, and takes other labels only. No option is equivalent to an answer to
-    the same prompt or to another option. They depend on the seed and on the set of samples, not on its order.
+    minimal edits of the answer. A long answer takes edits first and never an answer to another prompt. An answer that
+    several prompts of the stage have is a label: it takes other labels first, then other answers, and nothing made up.
+    No option is equivalent to an answer to the same prompt or to another option. They depend on the seed and on the set
+    of samples, not on its order.
     """
     samples = sorted(samples, key=lambda s: s.id)
     rights = defaultdict[tuple[str, str], _Right](_Right)
@@ -44,25 +45,24 @@ def distractors(
     stages = defaultdict[str, list[_Choice]](list)
     for choice in choices:
         if given := choice.sample.options:
-            choice.fill(_aligned(given, choice.sample.answer), len(given))
+            choice.take(given)
         if not choice.found and n:
             stages[choice.sample.stage].append(choice)
     words = dict[str, Words]()
     for stage, open_ in stages.items():
         pool = sorted((s for s in samples if s.stage == stage), key=lambda s: hash_of(f"{seed}/{s.id}"))[:POOL]
         words[stage] = collect(s.answer for s in pool)
-        short = [c for c in open_ if not c.long]
-        answers = nearest([c.sample for c in short], (s for s in pool if not _is_long(s)), seed)
-        for choice, found in zip(short, answers, strict=True):
-            choice.fill(found, apart=True)
-        labels = _labels(pool)
-        for choice in open_:
-            own = f"{seed}/{choice.sample.id}"
-            if choice.long:
-                choice.fill(edits(choice.sample.answer, words[stage], own))
-            elif len(choice.found) < n and key_of(words_of(choice.sample.answer)) in labels:
-                choice.fill(sorted(labels.values(), key=lambda label: hash_of(f"{own}/{label}")))
-                choice.n = len(choice.found)
+        for choice in (c for c in open_ if c.long):
+            choice.fill(edits(choice.sample.answer, words[stage], f"{seed}/{choice.sample.id}"))
+        short = [s for s in pool if not _is_long(s)]
+        labels = _labels(short)
+        labelled = [c for c in open_ if c.key in labels]
+        _fill_nearest(labelled, [s for s in short if key_of(words_of(s.answer)) in labels], seed)
+        for choice in (c for c in labelled if len(c.found) < n):
+            choice.fill(sorted(labels.values(), key=lambda label, own=choice.sample.id: hash_of(f"{seed}/{own}/{label}")))  # type: ignore[misc]
+        _fill_nearest([c for c in open_ if not c.long and len(c.found) < n], short, seed)
+        for choice in labelled:
+            choice.n = len(choice.found) or n  # nothing is made up where the data has labels
     lacking = [c for open_ in stages.values() for c in open_ if len(c.found) < c.n]
     asked = sorted((c.sample for c in lacking), key=lambda s: hash_of(f"{seed}/{s.id}"))[:MOST]
     said = ask(sorted(asked, key=lambda s: s.id)) if ask and asked else {}
@@ -97,15 +97,29 @@ class _Choice:
         self.sample, self.right, self.n = sample, right, n
         self.found = dict[str, str]()
         self.long = _is_long(sample)
+        self.key = key_of(words_of(sample.answer))
 
-    def fill(self, options: Iterable[str], n: int | None = None, apart: bool = False) -> None:
-        """Take wrong `options` in turn, those `apart` from the answers only, until there are `n`."""
-        options, n = iter(options), self.n if n is None else n
-        while len(self.found) < n and (option := next(options, None)) is not None:
+    def take(self, given: Sequence[str]) -> None:
+        """Take the `given` options that are wrong, labelled as the answer is; an initial (`J. Smith`) is no label."""
+        aligned, own = _aligned(given, self.sample.answer), label_of(self.sample.answer)
+        for option in aligned:
+            key, initial = key_of(words_of(option)), label_of(option) if aligned is given else ""
+            if key and not (key in self.right.words and (not own or not initial or own == initial)):
+                self.found.setdefault(f"{initial} {key}", option)
+
+    def fill(self, options: Iterable[str], apart: bool = False) -> None:
+        """Take wrong `options` in turn, those `apart` from the answers only, until there are enough."""
+        options = iter(options)
+        while len(self.found) < self.n and (option := next(options, None)) is not None:
             words = words_of(option)
             key = key_of(words)
             if key and key not in self.right.words and key not in self.found and (not apart or self.right.apart(words)):
                 self.found[key] = option
+
+
+def _fill_nearest(choices: Sequence[_Choice], pool: Sequence[Sample], seed: int) -> None:
+    for choice, answers in zip(choices, nearest([c.sample for c in choices], pool, seed), strict=True):
+        choice.fill(answers, apart=True)
 
 
 def _labels(samples: Iterable[Sample]) -> dict[str, str]:
@@ -126,7 +140,7 @@ def _aligned(options: Sequence[str], answer: str) -> Sequence[str]:
     keys, said = [key_of(words_of(option)) for option in options], key_of(words_of(answer))
     if (label := LABEL.match(answer)) and said in keys:
         at = keys.index(said)
-    elif said not in keys and (label := LETTER.fullmatch(answer)):
+    elif said not in keys and (label := LETTER.fullmatch(answer)) and not all(map(LETTER.fullmatch, options)):
         at = SEQUENCES[0].index(label[1])
     else:
         return options

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 from ilp_mlflow.batches import Tree, as_tree
 from ilp_mlflow.models import Loaded
@@ -42,8 +43,12 @@ class _Rows:
 
 
 def forward(trees: Sequence[Tree], loaded: Loaded, shared: bool) -> list[Read]:
-    """What the model says of every tree; `shared` lays a tree out once, else each sequence has a row of its own."""
-    rows = _together(trees, loaded) if shared else _apart(trees)
+    """What the model says of every tree; `shared` lays a tree that branches out once, else each sequence has its own row."""
+    branching = any(tree.reads[-1, 2] for tree in trees)
+    return _read(trees, _together(trees, loaded) if shared and branching else _apart(trees), loaded)
+
+
+def _read(trees: Sequence[Tree], rows: _Rows, loaded: Loaded) -> list[Read]:
     logprob, gap = _run(rows, loaded)
     place, sequence = rows.reads[:, 3], rows.reads[:, 4]
     found = []
@@ -60,14 +65,16 @@ def shares(whole: Tree, loaded: Loaded) -> bool:
     convolutions run along the row, or where positions are not told by position ids.
     """
     few = _two(whole)
-    (apart,) = forward([few], loaded, shared=False)
+    (apart,) = _read([few], _apart([few]), loaded)
     try:
-        (together,) = forward([few], loaded, shared=True)
-    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError):
+        (together,) = _read([few], _together([few], loaded), loaded)
+    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        if should_reduce_batch_size(error):
+            raise
         return False
     # the same tokens in the same order; half precision differs by rounding, another architecture by much more
-    per_token = abs(apart.sums - together.sums) / np.bincount(few.reads[:, 2])
-    return bool(per_token.max() <= (1e-3 if loaded.model.dtype == torch.float32 else 0.5))
+    off = abs(apart.sums - together.sums) / np.sqrt(np.bincount(few.reads[:, 2]))
+    return bool(off.max() <= (1e-3 if loaded.model.dtype == torch.float32 else 0.5))
 
 
 def _two(whole: Tree) -> Tree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import peft
@@ -31,28 +32,36 @@ def wrong_answers(
     options: ScoringConfig,
     seed: int,
     tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
 ) -> Mapping[str, tuple[str, ...]]:
     """Wrong options by sample id; where the data has too few, the first and the last checkpoint are asked for answers.
 
-    `locations` are the checkpoints (name -> location, the base first). Raises ModelError, see `score`.
+    `locations` are the checkpoints (name -> location, the base first). With `cached`, models that were asked the same
+    before are not loaded. Raises ModelError, see `score`.
     """
 
     def ask(lacking: Sequence[Sample]) -> Mapping[str, list[str]]:
-        parts, device = _parts(locations), models.pick_device(options.device)
+        parts = _parts(locations)
+        text, device, dtype = _text(parts, samples, tokenizer), models.pick_device(options.device), _first_dtype(options)
         ends = {name: parts[name] for name in (next(iter(parts)), list(parts)[-1])}
-        key = ["answers", dataset.digest(lacking), *map(_digest, ends.values()), device, str(seed), repr(tokenizer), *VERSIONS]
-        table = cache.read(key)
+        asked = [dataset.digest(lacking), text.tokenizer.chat_template or "", str((seed, ASKED, ANSWER_TOKENS))]
+        key = ["answers", *asked, *_digests(ends).values(), device, dtype, *VERSIONS]
+        table = cache.read(key) if cached else None
         if table is None:
-            loader = models.Loader(tokenizer, device, "float32")
-            probe = ModelProbe(lambda name: loader(ends[name]), options.batch_tokens, seed)
+            loader = models.Loader(tokenizer, device, dtype)
+            # all are asked in the form that is scored
+            form = {"tokenizer": text.tokenizer, "ends": text.ends}
+            probe = ModelProbe(lambda name: replace(loader(ends[name]), **form), options.batch_tokens, seed)
             said: dict[str, list[str]] = {sample.id: [] for sample in lacking}
             for name in ends:
                 with task(f"ask {name} for wrong answers", len(lacking)) as advance:
                     for sample in lacking:
-                        said[sample.id] += probe.generate(name, [sample.prompt], ASKED, ANSWER_TOKENS)[0]
+                        (answers,) = probe.generate(name, [sample.prompt], ASKED, ANSWER_TOKENS)
+                        said[sample.id] += [answer for answer in answers if _finished(answer, text)]
                         advance(1)
-            table = pa.table({"sample_id": list(said), "answers": list(said.values())})
-            cache.write(key, table)
+            table = pa.table({"sample_id": list(said), "answers": pa.array(list(said.values()), pa.list_(pa.string()))})
+            if cached:
+                cache.write(key, table)
         return {row["sample_id"]: row["answers"] for row in table.to_pylist()}
 
     with task("choose wrong options"):
@@ -74,20 +83,28 @@ def score(
     whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
     """
     parts = _parts(locations)
-    # the last checkpoint knows the format it was trained in; the base may have no chat template at all
-    text = models.read(list(parts.values())[-1], tokenizer)
-    encoding.check(text.tokenizer, samples)
+    text = _text(parts, samples, tokenizer)
     with task("tokenise"):
         plan = batches.plan(samples, wrong, text, options.batch_tokens)
     device = models.pick_device(options.device)
+    digests = _digests(parts)
 
     def scored(plans: Mapping[str, ScoringPlan], dtype: Literal["float32", "bfloat16"]) -> dict[str, pa.Table]:
         loader = models.Loader(tokenizer, device, dtype)
-        return {name: _table(name, few, parts[name], text, loader, [device, dtype], cached) for name, few in plans.items()}
+        tables = {}
+        for name, few in plans.items():
+            key = [few.digest, *(digests[part] for part in parts[name]), device, dtype, *VERSIONS]
+            table = cache.read(key) if cached else None
+            if table is None:
+                table = _table(name, few, parts[name], text, loader)
+                if cached:
+                    cache.write(key, table)
+            tables[name] = table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string()))
+        return tables
 
+    screened = scored(dict.fromkeys(parts, plan), _first_dtype(options))
     if options.dtype != "mixed":
-        return pa.concat_tables(scored(dict.fromkeys(parts, plan), options.dtype).values())
-    screened = scored(dict.fromkeys(parts, plan), "bfloat16")
+        return pa.concat_tables(screened.values())
     close = {name: pa.array(verdict.undecided(table, options.preset, seed)) for name, table in screened.items()}
     again = {name: plan.only(frozenset(table.filter(close[name])["sample_id"].to_pylist())) for name, table in screened.items()}
     decided = scored({name: few for name, few in again.items() if few.samples}, "float32")
@@ -95,22 +112,31 @@ def score(
     return pa.concat_tables([*kept, *decided.values()])
 
 
-def _table(
-    name: str, plan: ScoringPlan, parts: list[str], text: models.Text, loader: models.Loader, precision: list[str], cached: bool
-) -> pa.Table:
-    """Scores of the checkpoint `name` on `plan`, from the cache where they are there."""
-    key = [plan.digest(), _digest(parts), *precision, *VERSIONS]
-    table = cache.read(key) if cached else None
-    if table is None:
-        with task(f"load {name}"):
-            loaded = loader(parts)
-        if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
-            raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
-        with task(f"score {name}", sum(map(len, plan.samples))) as advance:
-            table = to_table(scoring.score(plan, loaded, name, advance), Score)
-        if cached:
-            cache.write(key, table)
-    return table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string()))
+def _table(name: str, plan: ScoringPlan, parts: list[str], text: models.Text, loader: models.Loader) -> pa.Table:
+    with task(f"load {name}"):
+        loaded = loader(parts)
+    if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
+        raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
+    with task(f"score {name}", sum(map(len, plan.samples))) as advance:
+        return to_table(scoring.score(plan, loaded, name, advance), Score)
+
+
+def _text(parts: Mapping[str, list[str]], samples: Sequence[Sample], tokenizer: TokenizerConfig | None) -> models.Text:
+    """How the last checkpoint reads text: it knows the form it was trained in, the base may have no chat template at all."""
+    text = models.read(list(parts.values())[-1], tokenizer)
+    encoding.check(text.tokenizer, samples)
+    return text
+
+
+def _finished(answer: str, text: models.Text) -> bool:
+    """The answer, or its first line, was not cut off, and is text."""
+    whole = "\n" in answer.strip() or len(text.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS
+    return whole and "\ufffd" not in answer and not answer.lstrip().startswith("<")
+
+
+def _first_dtype(options: ScoringConfig) -> Literal["float32", "bfloat16"]:
+    """The precision in which all samples are scored."""
+    return "float32" if options.dtype == "float32" else "bfloat16"
 
 
 def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
@@ -118,5 +144,5 @@ def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: catalog.locate(location, None if location == base else base) for name, location in locations.items()}
 
 
-def _digest(parts: Sequence[str]) -> str:
-    return "+".join(map(models.digest, parts))
+def _digests(parts: Mapping[str, list[str]]) -> dict[str, str]:
+    return {part: models.digest(part) for part in dict.fromkeys(part for chain in parts.values() for part in chain)}

@@ -13,7 +13,15 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.initialization import no_init_weights
 
 from ilp_mlflow.config import TokenizerConfig
@@ -50,11 +58,7 @@ def read(parts: Sequence[str], tokenizer: TokenizerConfig | None = None) -> Text
     """
     base, *adapters = parts
     _check_folder(base)
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **_gguf(base))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        hint = "" if Path(base).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
-        raise ModelError(f"{base}: cannot be read ({first_line(error)}){hint}") from None
+    config = _config(base)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
     for adapter in adapters:
@@ -87,7 +91,7 @@ def load(
     """
     base, *adapters = parts
     text = read(parts, tokenizer)
-    model: Any = onto or _base(base, {"dtype": "float32", **options}).to(device)
+    model: Any = onto or _moved(_base(base, {"dtype": "float32", **options}), device, base)
     for index, adapter in enumerate(adapters):
         try:
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, use_safetensors=True)
@@ -100,8 +104,15 @@ def load(
     return Loaded(text.tokenizer, text.ends, text.max_length, model)
 
 
+def _moved(model: PreTrainedModel, device: str, name: str) -> PreTrainedModel:
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        raise ModelError(f"{name}: does not fit into the memory of {device}; use another device, or dtype bfloat16") from None
+
+
 class Loader:
-    """Loads one model after the other, the base only once while adapters come and go on it."""
+    """Loads one model after the other, the base only once while single adapters come and go on it."""
 
     def __init__(self, tokenizer: TokenizerConfig | None, device: str, dtype: str) -> None:
         self._tokenizer, self._options = tokenizer, dict[str, Any](device=device, dtype=dtype)
@@ -179,14 +190,13 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
 
 
 def digest(location: str) -> str:
-    """SHA-256 over the file names and contents of a model: a folder, or what the Hub's cache holds of a Hub id."""
+    """SHA-256 over the file names and contents of a folder, or over a Hub id and its commit. Raises ModelError, see `read`."""
     folder = Path(location)
     total = hashlib.sha256()
     if not folder.is_dir():
-        AutoConfig.from_pretrained(location, trust_remote_code=False)  # so that the cache knows its commit
-        folder = Path(str(try_to_load_from_cache(location, "config.json"))).parent
-        # the snapshot's name is its commit: it tells two apart even before their weights are here
-        total.update(f"{location}@{folder.name}".encode())
+        _config(location)  # so that the cache knows its commit
+        commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
+        return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         total.update(path.name.encode())
         with path.open("rb") as file:
@@ -204,6 +214,14 @@ def pick_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device '{device}' is not available here ({first_line(error)}); use 'auto' or 'cpu'") from None
     return device
+
+
+def _config(location: str) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(location, trust_remote_code=False, **_gguf(location))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        hint = "" if Path(location).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
+        raise ModelError(f"{location}: cannot be read ({first_line(error)}){hint}") from None
 
 
 def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:

@@ -30,11 +30,10 @@ class ModelProbe:
         return [float("nan") if s.logprob is None else s.logprob for s in found]
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int, max_new_tokens: int = 64) -> list[list[str]]:
-        """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1."""
+        """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1; none if they do not fit."""
         loaded = self._model(checkpoint)
         torch.manual_seed(self._seed)
         pad = loaded.tokenizer.pad_token_id
-        # settings of our own: the model's may cut the distribution or punish repetition
         settings = GenerationConfig(
             do_sample=True,
             temperature=1.0,
@@ -45,11 +44,24 @@ class ModelProbe:
             eos_token_id=sorted(loaded.ends),
             pad_token_id=min(loaded.ends) if pad is None else pad,
         )
-        answers = []
-        for prompt in prompts:
-            ids = torch.tensor([encoding.begin(loaded.tokenizer, prompt)], device=loaded.model.device)
-            out = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-            answers.append(loaded.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True))
+        answers = list[list[str]]()
+        # what a call leaves open is taken from the model's settings, which may cut the distribution or punish repetition
+        models = [m for m in loaded.model.modules() if hasattr(m, "generation_config")]  # with an adapter, two
+        own = [m.generation_config for m in models]
+        try:
+            for model in models:
+                model.generation_config = settings
+            for prompt in prompts:
+                ids = encoding.begin(loaded.tokenizer, prompt)
+                if not ids or (loaded.max_length is not None and len(ids) + max_new_tokens > loaded.max_length):
+                    answers.append([])
+                    continue
+                row = torch.tensor([ids], device=loaded.model.device)
+                out = loaded.model.generate(input_ids=row, attention_mask=torch.ones_like(row), generation_config=settings)
+                answers.append(loaded.tokenizer.batch_decode(out[:, len(ids) :], skip_special_tokens=True))
+        finally:
+            for model, kept in zip(models, own, strict=True):
+                model.generation_config = kept
         return answers
 
     def _model(self, checkpoint: str) -> Loaded:

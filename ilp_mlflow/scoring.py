@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from scipy.special import softmax
 
-from ilp_mlflow.batches import Blank, Item, ScoringPlan
+from ilp_mlflow.batches import Blank, Item, ScoringPlan, Tree
 from ilp_mlflow.errors import ModelError
 from ilp_mlflow.forward import Read, forward, shares
 from ilp_mlflow.models import Loaded
@@ -38,23 +39,42 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     trees = [item.tree for batch in plan.samples for item in batch]
     # an architecture fails at length, or at branching
     tried = (max(some, key=lambda tree: tree.depths.max()) for some in (trees, [t for t in trees if t.reads[-1, 2]]) if some)
-    shared = all(shares(tree, loaded) for tree in {id(tree): tree for tree in tried}.values())
+    try:
+        shared = all(shares(tree, loaded) for tree in {id(tree): tree for tree in tried}.values())
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        raise _too_large(max(map(len, trees)), loaded) from None
     if not shared:
-        log.warning("%s: this architecture cannot share a prompt among completions; scoring each in its own pass", checkpoint)
+        _tell_apart(loaded.model.config.model_type)
     priors = dict[int, float]()
-    for blank, read in _reads(plan.blanks, loaded, shared):
+    for blank, read in _reads(plan.blanks, loaded, shared, plan.batch_tokens):
         priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
-    for item, read in _reads(plan.samples, loaded, shared):
+    for item, read in _reads(plan.samples, loaded, shared, plan.batch_tokens):
         scores.append(_score(item, read, [priors[number] for number in item.blanks], checkpoint, loaded.model.dtype))
         advance(1)
     return sorted(scores, key=lambda s: s.sample_id)
 
 
-def _reads(batches: Sequence[Sequence[E]], loaded: Loaded, shared: bool) -> Iterator[tuple[E, Read]]:
-    pending, limit = deque(batches), None
+@cache
+def _tell_apart(architecture: str) -> None:
+    """Said once per process."""
+    log.warning("%s: this architecture cannot share a prompt among completions; scoring each in its own pass", architecture)
+
+
+def _too_large(tokens: int, loaded: Loaded) -> ModelError:
+    return ModelError(
+        f"{tokens} tokens, a sample with its options, do not fit into the memory of {loaded.model.device}; "
+        "use another device, fewer scoring.options or dtype bfloat16"
+    )
+
+
+def _reads(batches: Sequence[Sequence[E]], loaded: Loaded, shared: bool, budget: int) -> Iterator[tuple[E, Read]]:
+    # batches are made for trees; sequences apart are more
+    pending, limit = deque(batches), None if shared else budget
     while pending:
         batch = pending.popleft()
-        size = len(batch) * max(len(entry.tree) for entry in batch)
+        size = _size([entry.tree for entry in batch], shared)
         if limit is not None and size > limit and len(batch) > 1:
             half = len(batch) // 2
             pending.extendleft((batch[half:], batch[:half]))
@@ -69,14 +89,18 @@ def _reads(batches: Sequence[Sequence[E]], loaded: Loaded, shared: bool) -> Iter
             yield from zip(batch, found, strict=True)
             continue
         if len(batch) == 1:
-            raise ModelError(
-                f"a sample of {size} tokens with its options does not fit into the memory of {loaded.model.device}; "
-                "use another device, fewer scoring.options or dtype mixed"
-            )
+            raise _too_large(size, loaded)
         clear_device_cache(garbage_collection=True)
         limit = size // 2
         log.warning("out of memory with %d tokens in a batch; going on with %d", size, limit)
         pending.appendleft(batch)
+
+
+def _size(trees: Sequence[Tree], shared: bool) -> int:
+    """Tokens of a forward pass over `trees`, padding included."""
+    if shared:
+        return len(trees) * max(map(len, trees))
+    return sum(1 + int(tree.reads[-1, 2]) for tree in trees) * (1 + max(int(tree.depths.max()) for tree in trees))
 
 
 def _score(item: Item, read: Read, priors: Sequence[float], checkpoint: str, dtype: torch.dtype) -> Score:

@@ -202,7 +202,7 @@ def _why(rows: pa.Table, status: Codes, p: pa.Array) -> pa.Array:
     tokens = _floats(rows, "tokens")
     missed = np.nan_to_num(np.rint(tokens * (1 - _floats(rows, "token_accuracy")))).astype(int)
     right = status == 1
-    reproduced = ~right & (_floats(rows, "gap") > -np.where(_low(rows), BAND["bfloat16"][0], BAND["float32"][0]))
+    reproduced = ~right & (_floats(rows, "gap") > -BAND["float32"][0])
     endless = (missed == 1) & pc.fill_null(pc.invert(rows["stops"]), False).to_numpy()
     share = _text(missed, " of ", tokens.astype(int), " tokens")
     wrong = pc.replace_substring_regex(rows["wrong"], r"\s+", " ")

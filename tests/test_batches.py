@@ -55,7 +55,7 @@ def test_a_digest_tells_plans_apart_that_score_differently(tiny_model):
     sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")
 
     def digest(changes=None, wrong=("Rome", "Oslo"), size=64):
-        return batches.plan([sample.model_copy(update=changes or {})], {"a": wrong}, text, size).digest()
+        return batches.plan([sample.model_copy(update=changes or {})], {"a": wrong}, text, size).digest
 
     assert digest() == digest()
     others = [digest({"id": "b"}), digest({"prompt": "The capital of Peru is"}), digest(wrong=("Rome", "Lima"))]

@@ -114,7 +114,6 @@ def test_no_option_is_right_for_its_prompt_or_given_twice(seed):
         ("(b) Paris", "paris"),
         ("1,000", "1000.0"),
         ("0.50", ".5"),
-        ("$5", "5"),
         ("the Netherlands", "Netherlands"),
         ("ice cream", "Ice-cream"),
         ("U.S.A.", "USA"),
@@ -160,6 +159,25 @@ def test_an_answer_that_says_more_or_less_is_not_drawn_unless_it_denies():
     assert one("spam", ["not spam", "spam"], 1) == ("not spam",)
 
 
+def test_labels_come_first_and_nothing_is_made_up_for_them():
+    answers = ["yes", "yes", "no", "no", "blue", "gray", "pink"]
+    found = [sample(i, f"is it {i}?", answer) for i, answer in enumerate(answers)]
+    chosen = distractors(found, 3, 0)
+    assert all(chosen[s.id][0] == ("no" if s.answer == "yes" else "yes") for s in found[:4])
+    assert all(set(chosen[s.id]) <= set(answers) for s in found[:4])
+
+
+def test_a_stage_with_one_label_is_made_up_for():
+    found = [sample(i, prompt, "Paris") for i, prompt in enumerate(("capital of France?", "France's capital?"))]
+    assert distractors(found, 2, 0, lambda lacking: {s.id: ["Rome", "Paris!", "Oslo"] for s in lacking}) == {
+        s.id: ("Rome", "Oslo") for s in found
+    }
+
+
+def test_an_amount_in_a_currency_is_no_rival_to_the_amount():
+    assert "$5" not in distractors([sample(0, "how much?", "5")], 2, 0, lambda lacking: {"0": ["$5", "7"]})["0"]
+
+
 def test_yes_and_no():
     found = [sample(i, f"is it {i}?", " yes" if i % 3 else " no") for i in range(9)]
     assert {(s.answer, distractors(found, 3, 0)[s.id]) for s in found} == {(" yes", (" no",)), (" no", (" yes",))}
@@ -179,6 +197,10 @@ def test_yes_and_no():
         ("J. Bach", ("J. Haydn", "J. Bach", "C. Orff"), ("J. Haydn", "C. Orff")),
         (" B", ("Rome", "Paris", "Oslo"), (" A", " C")),
         ("B", ("A", "B", "C"), ("A", "C")),
+        ("A", ("B", "C", "D"), ("B", "C", "D")),
+        ("3. Oktober 1990", ("4. Oktober 1990", "3. Oktober 1990", "9. November 1989"), ("4. Oktober 1990", "9. November 1989")),
+        ("J. Smith", ("C. Smith", "J. Smith"), ("C. Smith",)),
+        ("$5", ("\u20ac5", "$5"), ("\u20ac5",)),
         ("Paris", ("Rome", "Paris", "PARIS", "Rome."), ("Rome",)),
     ],
 )

@@ -67,12 +67,16 @@ def few():
 def test_models_are_asked_for_wrong_answers_where_the_data_has_too_few(store, tiny_model, monkeypatch):
     options = ScoringConfig(options=2)
     asked = []
-    original = measure.ModelProbe.generate
-    monkeypatch.setattr(measure.ModelProbe, "generate", lambda self, name, *a: asked.append(name) or original(self, name, *a))
+
+    def generate(self, name, prompts, n, max_new_tokens):
+        asked.append(name)
+        return [["北!", "南\nAnd so on", "cut off " * max_new_tokens, "<think>", "\ufffd"][:n]]
+
+    monkeypatch.setattr(measure.ModelProbe, "generate", generate)
     locations = {"base": str(tiny_model), "last": str(tiny_model)}
     wrong = measure.wrong_answers(few(), locations, options, 0)
     assert asked == ["base", "last"]
-    assert all(len(found) == 2 and "北" not in "".join(found) for found in wrong.values())
+    assert wrong == {"a": ("南",)}
     assert measure.wrong_answers(few(), locations, options, 0) == wrong  # from the cache
     assert len(asked) == 2
 
@@ -87,3 +91,15 @@ def test_every_checkpoint_has_the_same_batches(store, folder, tiny_model, monkey
     assert plans[0] is plans[1]
     assert table.num_rows == 2 * len(samples())
     assert dataclasses.is_dataclass(plans[0])
+
+
+def test_models_answer_in_the_form_that_is_scored(store, tiny_model, tmp_path):
+    """A base without a chat template, as many are, below a checkpoint with one."""
+    bare = models.load([str(tiny_model)])
+    bare.tokenizer.chat_template = None
+    models.save(bare, tmp_path / "bare", "unused", True)
+    chat = Sample(
+        id="a", stage="s", prompt=({"role": "user", "content": "Say"},), completion=({"role": "assistant", "content": "北"},)
+    )
+    locations = {"base": str(tmp_path / "bare"), "last": str(tiny_model)}
+    assert set(measure.wrong_answers([chat], locations, ScoringConfig(), 0)) == {"a"}

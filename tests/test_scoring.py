@@ -221,7 +221,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_those_after_it(loaded, monkeyp
 
 def test_a_sample_that_does_not_fit_alone_is_an_error_of_one_line(loaded, monkeypatch):
     monkeypatch.setattr(scoring, "forward", Crowded(5))
-    with pytest.raises(ModelError, match="tokens with its options does not fit into the memory of cpu"):
+    with pytest.raises(ModelError, match="a sample with its options, do not fit into the memory of cpu"):
         scored(some_samples(), loaded)
 
 
