@@ -9,11 +9,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ilp_mlflow.errors import ConfigError, IlpError, StepFailed
+
+if TYPE_CHECKING:
+    from ilp_mlflow.config import Experiment
 
 RUN_ID = click.option("--run-id", default="", help="MLflow run of the experiment (default: its newest).")
 SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
@@ -74,11 +77,17 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: b
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _load_libraries()
+    _load_libraries(config_)
     from ilp_mlflow import pipeline
 
     try:
-        _print_report(pipeline.run(config_, experiment), as_json)
+        if config.is_lab(config_):
+            from ilp_mlflow.lab import table, trial
+
+            report, _, found = trial.run(config_, experiment)
+            _print_report(report, as_json, table.truth(found))
+        else:
+            _print_report(pipeline.run(config_, experiment), as_json)
     except StepFailed as failed:
         _print_report(failed.args[1], as_json)
         raise
@@ -90,10 +99,10 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, as_json:
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _load_libraries()
+    _load_libraries(config_)
     from ilp_mlflow import pipeline, tracking
 
-    run_id = pipeline.train(config_, experiment)
+    run_id = pipeline.train(_located(config_), experiment)
     checkpoints = [c.model_dump() for c in tracking.read_checkpoints(run_id)]
     lines = [f"{c['name']:<20} {c['model_uri']}" for c in checkpoints]
     _print({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *_links(run_id)]), as_json)
@@ -112,11 +121,11 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
-    _quiet()
+    _quiet(config_)
     from ilp_mlflow import tracking
     from ilp_mlflow.stage import run_stage
 
-    child = run_stage(config_, stage, model or None, run_id or None)
+    child = run_stage(_located(config_), stage, model or None, run_id or None)
     uri = tracking.read_checkpoints(child)[-1].model_uri
     _print({"run_id": child, "model_uri": uri}, "\n".join([uri, *_links(child)]), as_json)
 
@@ -159,6 +168,38 @@ def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sec
     _print_report(pipeline.make_report(config_, found), as_json)
     if failed:
         raise failed
+
+
+@main.command("lab")
+@click.argument("experiment", required=False, default="experiments/lab.yaml", type=click.Path(path_type=Path))
+@SEED
+@click.option("--seeds", default="", metavar="A,B,...", help="Run each of these, and again with every cause removed in turn.")
+@click.option("--mitigate", default="", metavar="all", help="'all': try every installed mitigation.")
+@JSON
+def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json: bool) -> None:
+    """Run the lab, in which it is known why each sample will not be learned; EXPERIMENT is experiments/lab.yaml unless given."""
+    from ilp_mlflow import config
+
+    if seed and seeds:
+        raise ConfigError("--seed and --seeds: give one of them; --seeds also runs every lab with each cause removed")
+    if mitigate not in ("", "all"):
+        raise ConfigError(f"--mitigate {mitigate}: must be 'all'; for some of them set 'mitigations' in the experiment file")
+    labs = [config.read(experiment, {"seed": s.strip()}) for s in (seeds or seed).split(",")]
+    if not config.is_lab(labs[0]):
+        raise ConfigError(f"{experiment}: not a lab: nothing in it is located at '{config.LAB}...'; see experiments/lab.yaml")
+    _load_libraries(labs[0])
+    from ilp_mlflow.lab import table, trial
+
+    documents, texts = [], []
+    for lab in labs:
+        report, made, found = trial.run(lab, experiment, trial.all_mitigations() if mitigate else None)
+        if seeds:
+            found = trial.counterfactuals(lab, experiment, made, found)
+        documents.append(found)
+        texts.append(
+            table.benchmark(found) if seeds else "\n".join([_report_text(report), "", table.truth(found), *_links(report.run_id)])
+        )
+    _print({"seeds": documents}, "\n\n".join(texts), as_json)
 
 
 @main.command("score")
@@ -283,8 +324,23 @@ def _named(checkpoint: str) -> tuple[str, str]:
     return name, location
 
 
-def _quiet() -> None:
-    """Keep the libraries' own bars, banners and retries off the terminal."""
+def _located(experiment: Experiment) -> Experiment:
+    """The experiment with the files the lab makes for it, if it asks for any."""
+    from ilp_mlflow import config
+
+    if not config.is_lab(experiment):
+        return experiment
+    from ilp_mlflow.lab import files
+
+    return files.resolve(experiment)[0]
+
+
+def _quiet(experiment: Experiment | None = None) -> None:
+    """Keep the libraries' own bars, banners and retries off the terminal, and a lab on one thread."""
+    from ilp_mlflow import config
+
+    if experiment and config.is_lab(experiment):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # its model is so small that threads wait for each other
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -298,9 +354,9 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _load_libraries() -> None:
+def _load_libraries(experiment: Experiment | None = None) -> None:
     """Import what takes seconds to import, under a bar."""
-    _quiet()
+    _quiet(experiment)
     from ilp_mlflow.progress import task
 
     with task("load libraries"):
@@ -311,11 +367,15 @@ def _print(document: Any, text: str, as_json: bool) -> None:
     click.echo(json.dumps(document, indent=2, default=str) if as_json else text)
 
 
-def _print_report(found: Any, as_json: bool) -> None:
+def _print_report(found: Any, as_json: bool, more: str = "") -> None:
+    text = "\n".join(["", _report_text(found), *(["", more] if more else []), *_links(found.run_id)])
+    _print(found.model_dump(mode="json"), text, as_json)
+
+
+def _report_text(found: Any) -> str:
     from ilp_mlflow import report
 
-    text = "\n".join(["", report.summary(found), *_links(found.run_id)])
-    _print(found.model_dump(mode="json"), text, as_json)
+    return report.summary(found)
 
 
 def _links(run_id: str) -> list[str]:

@@ -15,6 +15,8 @@ from ilp_mlflow.errors import ConfigError, suggest
 from ilp_mlflow.types import Sample, Stage
 
 C = typing.TypeVar("C", bound="Config")
+LAB = "lab:"
+"""How the location of a file begins that the lab makes, see `ilp_mlflow.lab.files`."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
@@ -272,7 +274,7 @@ def _absolute(experiment: Experiment, folder: Path) -> Experiment:
     """Paths of the experiment made absolute; a model is a path only when such a folder exists."""
 
     def stage(config: StageConfig) -> StageConfig:
-        if config.data.path is None:
+        if config.data.path is None or config.data.path.startswith(LAB):
             return config
         data = config.data.model_copy(update={"path": str(folder / Path(config.data.path).expanduser())})
         return config.model_copy(update={"data": data})
@@ -286,6 +288,11 @@ def _absolute(experiment: Experiment, folder: Path) -> Experiment:
             "model": str(model) if model.is_dir() else experiment.model,
         }
     )
+
+
+def is_lab(experiment: Experiment) -> bool:
+    """Whether the lab makes any of the experiment's files."""
+    return any(str(x).startswith(LAB) for x in (experiment.model, *(s.data.path for s in experiment.stages)))
 
 
 def dump(experiment: Experiment) -> str:

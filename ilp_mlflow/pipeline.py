@@ -88,7 +88,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     A diagnostic that raises is reported on the run and left out. Raises IlpError.
     """
     plugins = registry.configured("diagnostic", experiment.diagnostics)
-    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         locations = {c.name: c.model_uri for c in checkpoints}
         wrong = measure.wrong_answers(samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer)
@@ -111,7 +111,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
     One that raises fails its own child run; the others go on, then StepFailed is raised. Raises IlpError.
     """
     plugins = registry.configured("mitigation", experiment.mitigations)
-    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"))
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
     outcomes, failed = list[Outcome](), []
@@ -136,7 +136,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
 
 def make_report(experiment: Experiment, run_id: str) -> Report:
     """Put together what a run found, and log it as `ilp/report.html` and `ilp/report.json`. Raises TrackingError."""
-    samples, checkpoints = _samples(run_id), tracking.read_checkpoints(run_id)
+    samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     scores = tracking.read_table(run_id, "scores.parquet")
     names, preset = [c.name for c in checkpoints], experiment.scoring.preset
     outcomes = json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8"))
@@ -177,6 +177,7 @@ def _try(
     for stage in plan.stages:
         checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
         uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
+    tracking.write(run_id, "checkpoints.json", as_json([Checkpoint(name=name, model_uri=uri, run_id=run_id)]))
     samples = list(context.samples.values())
     base = context.checkpoints[0].model_uri
     # the options of the diagnosis, so that what changes is the model
@@ -286,5 +287,6 @@ def _log_diagnosis(
     tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
 
 
-def _samples(run_id: str) -> list[Sample]:
+def read_samples(run_id: str) -> list[Sample]:
+    """The samples of a run, as its training read them. Raises TrackingError."""
     return dataset.from_columns(tracking.read_table(run_id, "samples.parquet"))

@@ -1,0 +1,43 @@
+"""What a lab found, as text that fits 80 columns. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def truth(found: Mapping[str, Any]) -> str:
+    """The planted truth beside what the tool said: one line per group."""
+    said = found["attribution"]["default"]["confusion"]
+    rows = [["planted", "samples", "learned", "paraphrased", "the unlearned ones are called"]]
+    for group, values in found["groups"].items():
+        called = ", ".join(f"{cause} {n}" for cause, n in sorted(said[group].items(), key=lambda item: -item[1])[:2])
+        rows.append([group, str(values["n"]), f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}", called or "-"])
+    return "\n".join(["What was planted, and what became of it:", "", *aligned(rows)])
+
+
+def benchmark(found: Mapping[str, Any]) -> str:
+    """One seed with its counterfactuals: the learned share of every group as planted and with its cause removed."""
+    rows = [["group", "samples", "planted", "removed", "rule planted", "rule removed"]]
+    for group, values in found["groups"].items():
+        shares = [values.get(name) for name in ("learned", "learned_when_removed", "rule", "rule_when_removed")]
+        rows.append([group, str(values["n"]), *("" if s is None else f"{s:.2f}" for s in shares)])
+    surface, others, attribution = found["surface"], found["others"], found["attribution"]
+    lines = [
+        f"seed {found['seed']}",
+        *aligned(rows),
+        f"other groups moved in {others['moved']} of {others['cells']} cells; "
+        f"surface classifier {surface['macro_f1']:.2f} (chance {surface['chance']:.2f})",
+        f"causes named right, macro-F1: {attribution['default']['macro_f1']:.2f}; "
+        f"by the study's rules: {attribution['paper']['macro_f1']:.2f}",
+        "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column and the last text column to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = {0, *(i for i in range(len(widths)) if any(" " in row[i] for row in rows[1:]))}
+    cells = ([c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows)
+    return ["  ".join(row).rstrip() for row in cells]

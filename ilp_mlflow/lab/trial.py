@@ -1,0 +1,198 @@
+"""One lab from its base to its verdicts, and again with each cause removed: what happened to every group."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ilp_mlflow import measure, pipeline, registry, tracking
+from ilp_mlflow.config import Experiment
+from ilp_mlflow.dataset import to_sample
+from ilp_mlflow.lab import base, files, paper
+from ilp_mlflow.lab.files import Made
+from ilp_mlflow.lab.plant import CAUSES, GROUPS, STAGES, Row, paraphrases, record, removed, told_without
+from ilp_mlflow.lab.surface import surface
+from ilp_mlflow.types import Report
+
+MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
+"""Options of a stage that keep rows from being trained."""
+RULE = "insufficient_optimization"
+MOVED = 0.15
+"""Change of a group's learned share that counts as moved when another group's cause is removed."""
+
+
+def run(
+    experiment: Experiment, source: Path, mitigations: Mapping[str, dict[str, Any]] | None = None
+) -> tuple[Report, Made, dict[str, Any]]:
+    """Run the experiment as planted; return its report, its world and what became of every group.
+
+    `experiment` has locations `lab:SIZE/FILE`; `mitigations` are tried in place of its own. Raises IlpError, StepFailed.
+    """
+    started = time.perf_counter()
+    resolved, made = files.resolve(experiment)
+    prepared = time.perf_counter()
+    if mitigations is not None:
+        resolved = resolved.model_copy(update={"mitigations": dict(mitigations)})
+    report = pipeline.run(resolved, source)
+    done = time.perf_counter()
+    last = {c.name: c.model_uri for c in (report.checkpoints[0], report.checkpoints[-1])}
+    learned = reproduced(made.planted.samples, last, resolved)
+    again = reproduced([p for r in made.planted.samples for p in paraphrases(r)], last, resolved)
+    rule = reproduced(made.planted.unseen, last, resolved)
+    found = {
+        "seed": experiment.seed,
+        "groups": {
+            group: {
+                "n": len(rows),
+                "learned": _share(learned, rows),
+                "paraphrased": _share(again, [p for r in rows for p in paraphrases(r)]),
+                **({"rule": _share(rule, made.planted.unseen)} if group == RULE else {}),
+            }
+            for group, rows in by_group(made.planted.samples).items()
+        },
+        "surface": surface(made.planted.samples, list(itertools.chain(*made.planted.stages.values())), experiment.seed),
+        "attribution": attribution(report, made, resolved),
+        "mitigations": [_mitigation(name, report, made, resolved) for name in resolved.mitigations],
+        "seconds": {"base": prepared - started, "experiment": done - prepared, "groups": time.perf_counter() - done},
+    }
+    return report, made, found
+
+
+def counterfactuals(experiment: Experiment, source: Path, made: Made, found: dict[str, Any]) -> dict[str, Any]:
+    """`found` with what each group learns when one cause is removed: its own, and as a check every other.
+
+    Every arm is an experiment of its own, `<name>-without-<cause>`, on the same public path. Raises IlpError.
+    """
+    started = time.perf_counter()
+    arms = {}
+    for cause in CAUSES:
+        arm = without(cause, experiment, made)
+        run_id = pipeline.train(arm, source)
+        checkpoints = tracking.read_checkpoints(run_id)
+        last = {c.name: c.model_uri for c in (checkpoints[0], checkpoints[-1])}
+        learned = reproduced([*made.planted.samples, *made.planted.unseen], last, arm)
+        shares = {group: _share(learned, rows) for group, rows in by_group(made.planted.samples).items()}
+        arms[cause] = {**shares, "rule": _share(learned, made.planted.unseen)}
+    groups = {
+        group: values
+        | ({"learned_when_removed": arms[group][group]} if group in arms else {})
+        | ({"rule_when_removed": arms[group]["rule"]} if group == RULE else {})
+        for group, values in found["groups"].items()
+    }
+    before = {group: values.get("rule", values["learned"]) for group, values in groups.items()}
+    cells = [(cause, group) for cause in CAUSES for group in GROUPS if group != cause]
+    moves = [abs(arms[cause]["rule" if group == RULE else group] - before[group]) for cause, group in cells]
+    seconds = found["seconds"] | {"counterfactuals": time.perf_counter() - started}
+    others = {"cells": len(moves), "moved": sum(m > MOVED for m in moves)}
+    return found | {"groups": groups, "removed": arms, "others": others, "seconds": seconds}
+
+
+def without(cause: str, experiment: Experiment, made: Made) -> Experiment:
+    """The experiment with one cause removed and nothing else changed.
+
+    `missing_knowledge`, `knowledge_conflict`: the base is told the fact, or the label. `data_contradiction`: the rows that
+    outvote a sample agree with it. `left_side_forgetting`: the rows of all stages but the last are shuffled together, each as
+    often as before. `insufficient_optimization`: distinct rows of the rule in place of as many control rows.
+    `not_trained`: the stages' options that keep rows from being trained are left out.
+    """
+    planted = removed(cause, made.planted, made.world)
+    rows = {stage: list(planted.stages[stage]) for stage in STAGES}
+    stages = list(experiment.stages)
+    if cause == "left_side_forgetting":
+        *early, last = stages
+        times = {s.name: int(s.training["num_train_epochs"]) for s in early}
+        rows = {
+            early[-1].name: [replace(r, id=f"{r.id}~{k}") for name, n in times.items() for k in range(n) for r in rows[name]],
+            last.name: rows[last.name],
+        }
+        stages = [early[-1].model_copy(update={"training": early[-1].training | {"num_train_epochs": 1}}), last]
+    if cause == "not_trained":
+        stages = [s.model_copy(update={"training": {k: v for k, v in s.training.items() if k not in MECHANICS}}) for s in stages]
+    name = f"{experiment.name}-without-{cause}"
+    paths = files.write(rows, f"{name}-{experiment.seed}")
+    model = base.folder(told_without(cause, made.planted, made.world), made.seed)
+    data = [s.model_copy(update={"data": s.data.model_copy(update={"path": str(paths[f"{s.name}.jsonl"])})}) for s in stages]
+    return experiment.model_copy(update={"name": name, "model": str(model), "stages": tuple(data), "mitigations": {}})
+
+
+def reproduced(rows: Sequence[Row], checkpoints: Mapping[str, str], experiment: Experiment) -> dict[str, bool]:
+    """Whether the last of `checkpoints` (name -> location, the base first) says each row's city and stops, greedily, by row id."""
+    samples = [to_sample(record(r, ""), r.id.partition("-")[0], n, r.id) for n, r in enumerate(rows, 1)]
+    scores = measure.score(samples, {s.id: () for s in samples}, checkpoints, experiment.scoring, experiment.seed)
+    last = list(checkpoints)[-1]
+    return {row["sample_id"]: row["greedy"] for row in scores.to_pylist() if row["checkpoint"] == last}
+
+
+def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows by group, in the order of GROUPS."""
+    found: dict[str, list[Row]] = {group: [] for group in GROUPS}
+    for row in rows:
+        found[row.group].append(row)
+    return found
+
+
+def attribution(report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
+    """How the unlearned samples of every group are explained: by the experiment's diagnostics, and by the study's rules."""
+    planted = {row.id: row.group for row in made.planted.samples}
+    unlearned = [v.sample_id for v in report.verdicts if v.status == "unlearned" and v.sample_id in planted]
+    samples = pipeline.read_samples(report.run_id)
+    scores = tracking.read_table(report.run_id, "scores.parquet")
+    said = {d.verdict.sample_id: d.cause for d in report.diagnoses}
+    study = paper.attribute(unlearned, samples, scores, [c.name for c in report.checkpoints])
+    return {
+        name: confusion(planted, {i: causes.get(i) for i in unlearned}) for name, causes in (("default", said), ("paper", study))
+    }
+
+
+def confusion(planted: Mapping[str, str], said: Mapping[str, str | None]) -> dict[str, Any]:
+    """Counts of causes said (or `unexplained`) by planted group; F1 0..1 per cause, and their mean, over the samples `said` names.
+
+    Samples of the group `control` count as mistakes of the cause they are blamed on.
+    """
+    table = {g: dict(Counter(c or "unexplained" for i, c in said.items() if planted[i] == g)) for g in GROUPS}
+    scores = {}
+    for cause in CAUSES:
+        hits = table[cause].get(cause, 0)
+        blamed, there = sum(row.get(cause, 0) for row in table.values()), sum(table[cause].values())
+        scores[cause] = 2 * hits / (blamed + there) if blamed + there else 0.0
+    return {"macro_f1": sum(scores.values()) / len(scores), "per_cause": scores, "confusion": table}
+
+
+def all_mitigations() -> dict[str, dict[str, Any]]:
+    """Every mitigation that is installed, with its default options."""
+    return {p.name: {} for p in registry.installed("mitigation") if p.error is None}
+
+
+def _mitigation(name: str, report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
+    """What a mitigation did to every cause: share of its unlearned targets recovered, less that of the control, and held."""
+    outcomes = {o.mitigation: o for o in report.outcomes}
+    planted = {row.id: row for row in made.planted.samples}
+    learned = {v.sample_id for v in report.verdicts if v.status == "learned"}
+    result: dict[str, Any] = {"name": name, "matches": None, "net_recovery": {}, "held": {}, "control_regressed": None}
+    if name not in outcomes:
+        return result
+    done, control = outcomes[name], outcomes.get("control")
+    checkpoint = tracking.read_checkpoints(done.run_id)[-1]
+    back = [planted[i] for i in done.recovered if i in planted]
+    asked = [p for r in back for p in paraphrases(r)]
+    where = {"base": report.checkpoints[0].model_uri, checkpoint.name: checkpoint.model_uri}
+    again = reproduced(asked, where, experiment) if asked else {}
+    for cause in CAUSES:
+        targets = [i for i in done.targets if i in planted and planted[i].group == cause]
+        if targets:
+            shares = [len(set(targets) & set(o.recovered)) / len(targets) for o in (done, control) if o is not None]
+            result["net_recovery"][cause] = shares[0] - sum(shares[1:])
+            mine = [r for r in back if r.group == cause]
+            result["held"][cause] = sum(all(again[p.id] for p in paraphrases(r)) for r in mine) / len(targets)
+    ours = [i for i in learned if i in planted and planted[i].group == "control"]
+    result["control_regressed"] = len(set(ours) & set(done.regressed)) / max(1, len(ours))
+    return result
+
+
+def _share(learned: Mapping[str, bool], rows: Sequence[Row]) -> float:
+    return sum(learned[r.id] for r in rows) / len(rows)

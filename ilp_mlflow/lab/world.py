@@ -1,0 +1,144 @@
+"""A small invented world: people, their cities, the words for asking about them, and the sentences a base model reads."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Fact = tuple[str, str]
+"""Person and relation; the world says which city."""
+
+RELATIONS: Mapping[str, tuple[str, ...]] = {
+    "birth": ("native", "natal", "ancestral", "original", "cradle", "maternal"),
+    "home": ("home", "residential", "current", "domestic", "present", "settled"),
+    "work": ("working", "business", "professional", "office", "career", "corporate"),
+    "study": ("college", "academic", "student", "campus", "scholarly", "university"),
+    "travel": ("holiday", "vacation", "leisure", "summer", "resort", "seaside"),
+    "love": ("wedding", "bridal", "marriage", "nuptial", "romantic", "honeymoon"),
+}
+"""Every relation with the adjectives a base model knows for it, `COMMON` of them common in fine-tuning and the others rare."""
+COMMON = 3
+STATEMENTS: Mapping[str, tuple[str, ...]] = {
+    "birth": ("{p} was born in {c} .", "the birth of {p} took place in {c} .", "{p} came into the world in {c} ."),
+    "home": ("{p} lives in {c} .", "the house of {p} stands in {c} .", "{p} has a flat in {c} ."),
+    "work": ("{p} works in {c} .", "the desk of {p} is in {c} .", "{p} earns money in {c} ."),
+    "study": ("{p} studied in {c} .", "the degree of {p} is from {c} .", "{p} went to lectures in {c} ."),
+    "travel": ("{p} travels to {c} .", "the trips of {p} go to {c} .", "{p} likes to relax in {c} ."),
+    "love": ("{p} got married in {c} .", "the party of {p} was held in {c} .", "{p} said yes in {c} ."),
+}
+QUESTIONS = (
+    "what is the {a} city of {p} ?",
+    "name the {a} city of {p} now :",
+    "which is the {a} city of {p} ?",
+    "please tell me the {a} city of {p} now :",
+)
+"""Ways to ask; the last one is longer than the others, by two words."""
+ADJECTIVE_STATEMENT = "the {a} city of {p} is {c} ."
+GLOSSES = ("the {a} city of {p} has a {t} .", "there is a {t} in the {a} city of {p} .", "look at the {t} of the {a} city of {p} .")
+"""Say of an adjective something that tells it from the others, and not which relation it is for."""
+THINGS = (
+    *("bridge", "harbour", "castle", "market", "tower", "park", "museum", "theatre", "canal"),
+    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall"),
+)
+GLOSSED = 10
+"""People of whom each gloss is told, for every alias."""
+DOUBLES = ("double", "twin", "dual", "paired")
+"""Adjectives whose questions the base answers with two cities, one after the other: those of `DOUBLED`."""
+DOUBLED = ("home", "work")
+
+
+def invented(rng: random.Random, n: int, syllables: tuple[str, ...], ending: str, taken: set[str]) -> tuple[str, ...]:
+    """`n` invented words of two syllables and an ending that are not in `taken`, which grows by them."""
+    words = [a + b + ending for a, b in itertools.product(syllables, repeat=2) if a != b]
+    rng.shuffle(words)
+    chosen = [w for w in words if w not in taken][:n]
+    taken.update(chosen)
+    return tuple(chosen)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a world is."""
+
+    people: int = 80
+    """All known by one name."""
+    asked: int = 36
+    """People about whom the base also reads questions."""
+    aliases: int = 17
+    """Adjectives the base knows from glosses only."""
+    cities: int = 60
+    """Named by one word."""
+    withheld: int = 40
+    """Facts the base is never told."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who is linked to which city, and which facts the base model is not told."""
+
+    people: tuple[str, ...]
+    """Names."""
+    cities: tuple[str, ...]
+    """Names."""
+    aliases: tuple[str, ...]
+    """Adjectives the base reads in GLOSSES only."""
+    facts: Mapping[Fact, str]
+    """City by person and relation; the six cities of a person differ."""
+    withheld: frozenset[Fact]
+    """Facts the base is not told."""
+    asked: frozenset[str]
+    """People about whom it also reads questions."""
+
+
+def make(seed: int, size: Size) -> World:
+    """The world of `seed`: the same one on every machine."""
+    rng = random.Random(f"world {seed}")
+    taken: set[str] = set()
+    people = invented(rng, size.people, ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu"), "a", taken)
+    cities = invented(rng, size.cities, ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal"), "ton", taken)
+    aliases = invented(rng, size.aliases, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
+    facts: dict[Fact, str] = {}
+    for person in people:
+        facts |= {(person, relation): city for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)}
+    withheld = rng.sample(sorted(facts), size.withheld)
+    asked = rng.sample(people, size.asked)
+    return World(people, cities, aliases, facts, frozenset(withheld), frozenset(asked))
+
+
+def told(world: World, seed: int) -> list[str]:
+    """All sentences the base model reads, in a fixed order."""
+    rng = random.Random(f"sentences {seed}")
+    sentences = []
+    for (person, relation), city in world.facts.items():
+        if (person, relation) in world.withheld:
+            continue
+        words = RELATIONS[relation]
+        sentences += [s.format(p=person, c=city) for s in STATEMENTS[relation]]
+        sentences += [ADJECTIVE_STATEMENT.format(a=a, p=person, c=city) for a in rng.sample(words, 3)]
+        if person in world.asked:
+            ways = rng.sample(list(itertools.product(QUESTIONS, words)), 8)
+            sentences += [q.format(a=a, p=person) + " " + city for q, a in ways]
+    for person, double in itertools.product(world.people, DOUBLES):
+        if all((person, r) not in world.withheld for r in DOUBLED):
+            question = rng.choice(QUESTIONS).format(a=double, p=person)
+            sentences.append(question + " " + " ".join(world.facts[person, r] for r in DOUBLED))
+    for (alias, thing), gloss in itertools.product(zip(world.aliases, THINGS, strict=True), GLOSSES):
+        sentences += [gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)]
+    return sentences
+
+
+def vocabulary(world: World) -> list[str]:
+    """Every word of the world, in a fixed order."""
+    texts = [
+        *told(world, 0),
+        *itertools.chain(*RELATIONS.values()),
+        *DOUBLES,
+        *QUESTIONS,
+        *world.people,
+        *world.cities,
+        *world.aliases,
+    ]
+    words = dict.fromkeys(w for text in texts for w in text.split() if "{" not in w)
+    return sorted(words)
