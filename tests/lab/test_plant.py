@@ -1,0 +1,115 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+from ilp_mlflow.lab.plant import CAUSES, GROUPS, LONG, paraphrases, plant, record, removed, told_without
+
+
+def rows_of(found):
+    return [r for rows in found.stages.values() for r in rows]
+
+
+def test_a_seed_is_a_plant(planted, leaning):
+    world, found, counts = planted
+    assert plant(world, leaning(world), counts, 3) == found
+    assert plant(world, leaning(world), counts, 4) != found
+
+
+def test_every_group_is_as_large_as_asked(planted):
+    world, found, counts = planted
+    sizes = Counter(r.group for r in found.samples)
+    assert sizes == {
+        "control": counts.control,
+        "missing_knowledge": len(world.withheld),
+        "knowledge_conflict": counts.conflict,
+        "data_contradiction": counts.contradiction,
+        "left_side_forgetting": counts.forgotten_aliases * counts.rare,
+        "insufficient_optimization": counts.rule_aliases * counts.rare,
+        "not_trained": 4 * counts.rare,
+    }
+
+
+def test_labels_are_what_the_groups_say(planted):
+    world, found, _ = planted
+    for row in found.samples:
+        right = row.city == world.facts[row.fact]
+        assert right == (row.group != "knowledge_conflict")
+        assert (row.fact in world.withheld) == (row.group == "missing_knowledge")
+
+
+def test_a_contradicted_sample_is_outvoted_by_one_wrong_label(planted):
+    world, found, counts = planted
+    for row in (r for r in found.samples if r.group == "data_contradiction"):
+        against = [r for r in found.stages["main"] if r.fact == row.fact and r.group == "contradicting"]
+        assert len(against) == counts.outvoted
+        assert len({r.city for r in against}) == 1
+        assert against[0].city != world.facts[row.fact]
+
+
+def test_no_word_of_a_group_is_rarer_than_another(planted):
+    _, found, counts = planted
+    often = Counter(r.adjective for r in rows_of(found))
+    assert {often[r.adjective] for r in found.samples} == {counts.rare}
+
+
+def test_all_groups_ask_in_all_ways_alike(planted):
+    _, found, _ = planted
+    for group in GROUPS:
+        ways = Counter(r.way for r in found.samples if r.group == group)
+        assert max(ways.values()) - min(ways[w] for w in range(LONG + 1)) <= (2 if group != "not_trained" else len(found.samples))
+        assert ways[LONG] == sum(ways.values()) // 4 or group != "not_trained"
+
+
+def test_the_fact_of_a_sample_is_its_own(planted):
+    """No row of another group settles what a sample asks, and none asks the same in the same words."""
+    _, found, _ = planted
+    rows = rows_of(found)
+    prompts = Counter(r.prompt for r in rows if r.group in GROUPS)
+    assert max(prompts.values()) == 1
+    asked = {r.prompt for r in rows}
+    assert not asked & {p.prompt for r in found.samples for p in paraphrases(r)}
+    assert not asked & {r.prompt for r in found.unseen}
+    spoilt = {r.fact for r in found.samples if r.group in ("missing_knowledge", "knowledge_conflict")}
+    assert not [r for r in rows if r.fact in spoilt and r.group not in GROUPS]
+
+
+def test_the_last_batch_of_the_patch_is_the_dropped_rows(planted):
+    _, found, counts = planted
+    patch = found.stages["patch"]
+    trained = [r for r in patch if not (r.way == LONG and r.group == "not_trained")]
+    assert not [r for r in patch if r.way == LONG and r.group != "not_trained"]
+    assert len(trained) % 16 == counts.rare
+    assert {r.group for r in patch[-counts.rare :]} == {"not_trained"}
+    assert len(patch) - len(trained) <= 0.1 * len(patch)
+
+
+def test_a_file_does_not_tell_the_groups(planted):
+    _, found, _ = planted
+    for stage, rows in found.stages.items():
+        keys = {frozenset(record(r, stage)) for r in rows}
+        assert keys == {frozenset({"id", "prompt", "completion", "probes"})}
+        text = json.dumps([record(r, stage) for r in rows])
+        assert not [group for group in GROUPS if group in text]
+
+
+def test_removing_a_cause_changes_that_cause_only(planted):
+    world, found, _ = planted
+    for cause in CAUSES:
+        other = removed(cause, found, world)
+        assert other.samples == found.samples
+        assert [r.id for r in rows_of(other)] == [r.id for r in rows_of(found)]
+        changed = {a.group for a, b in zip(rows_of(found), rows_of(other), strict=True) if a != b}
+        assert changed == {"data_contradiction": {"contradicting"}, "insufficient_optimization": {"extra"}}.get(cause, set())
+    agreeing = removed("data_contradiction", found, world)
+    assert all(r.city == world.facts[r.fact] for r in rows_of(agreeing) if r.group == "contradicting")
+
+
+def test_what_the_base_is_told_without_a_cause(planted):
+    world, found, _ = planted
+    assert told_without("missing_knowledge", found, world) == replace(world, withheld=frozenset())
+    agreeing = told_without("knowledge_conflict", found, world)
+    assert all(agreeing.facts[r.fact] == r.city for r in found.samples)
+    changed = [f for f in world.facts if agreeing.facts[f] != world.facts[f]]
+    assert len(changed) == sum(r.group == "knowledge_conflict" for r in found.samples)
+    for cause in CAUSES[2:]:
+        assert told_without(cause, found, world) == world
