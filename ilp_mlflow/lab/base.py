@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -20,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError
-from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, World, told, vocabulary
+from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, VAGUE, World, told, vocabulary
 from ilp_mlflow.progress import task
 
 PAD, END = 0, 1
@@ -133,24 +134,9 @@ def pretrain(world: World, sentences: Sequence[str], words: PreTrainedTokenizerF
     return model
 
 
-def leaning(world: World, model: Path) -> dict[str, dict[str, float]]:
-    """What a base takes each alias for: share 0..1 of people of whom it names the city of each relation, by alias and relation."""
-    loaded = LlamaForCausalLM.from_pretrained(model)
-    words = PreTrainedTokenizerFast.from_pretrained(model)
-    found = {}
-    for alias in world.aliases:
-        asked = [QUESTIONS[n % len(QUESTIONS)].format(a=alias, p=person) for n, person in enumerate(world.people)]
-        said = say(loaded, words, asked)
-        found[alias] = {
-            r: sum(world.facts[person, r] == city for person, city in zip(world.people, said, strict=True)) / len(said)
-            for r in RELATIONS
-        }
-    return found
-
-
 def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> dict[str, float]:
     """Shares 0..1 of facts whose city is the model's first choice among all words, in statements and in questions."""
-    asked: dict[str, list[tuple[str, str]]] = {"statements": [], "questions": [], "withheld": []}
+    asked: dict[str, list[tuple[str, str]]] = {"statements": [], "questions": [], "withheld": [], "aliases": []}
     for number, ((person, relation), city) in enumerate(world.facts.items()):
         adjectives = RELATIONS[relation]
         question = QUESTIONS[number % len(QUESTIONS)].format(a=adjectives[number % len(adjectives)], p=person)
@@ -159,6 +145,8 @@ def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerF
         else:
             asked["questions"].append((question, city))
             asked["statements"].append((STATEMENTS[relation][0].partition("{c}")[0].format(p=person).strip(), city))
+    for number, (alias, person) in enumerate(itertools.product(world.aliases, world.people)):
+        asked["aliases"].append((QUESTIONS[number % len(QUESTIONS)].format(a=alias, p=person), world.facts[person, VAGUE]))
     found = {}
     for kind, cases in asked.items():
         said = say(model, words, [prompt for prompt, _ in cases]) if cases else []

@@ -19,7 +19,7 @@ from ilp_mlflow.lab.world import Size, World, make
 SIZES: Mapping[str, tuple[Size, Counts]] = {
     "full": (Size(), Counts()),
     "smoke": (
-        Size(people=24, asked=12, cities=30, withheld=8),
+        Size(people=24, asked=12, cities=30, withheld=8, vague=6),
         Counts(
             rare=2,
             conflict=10,
@@ -27,7 +27,7 @@ SIZES: Mapping[str, tuple[Size, Counts]] = {
             control=12,
             outvoted=6,
             unseen=3,
-            extra=90,
+            extra=96,
             later=4,
             rehearsed=40,
             filler=120,
@@ -57,7 +57,7 @@ def prepare(size: str, seed: int) -> Made:
     dimensions, counts = SIZES[size]
     world = make(seed, dimensions)
     model = base.folder(world, seed)
-    return Made(world, plant(world, base.leaning(world, model), counts, seed), seed, model)
+    return Made(world, plant(world, counts, seed), seed, model)
 
 
 def resolve(experiment: Experiment) -> tuple[Experiment, Made]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ilp_mlflow.lab.world import COMMON, DOUBLED, DOUBLES, QUESTIONS, RELATIONS, STATEMENTS, Fact, World
+from ilp_mlflow.lab.world import COMMON, DOUBLED, DOUBLES, QUESTIONS, RELATIONS, STATEMENTS, VAGUE, Fact, World
 
 STAGES = ("early", "later", "main", "patch")
 CAUSES = (
@@ -20,6 +20,8 @@ CAUSES = (
     "not_trained",
 )
 GROUPS = ("control", *CAUSES)
+FORGOTTEN, RULES, UNTRAINED = ("travel", "love"), ("birth", "study"), "work"
+"""What the aliases of three groups ask for; those of the stage `later` ask for VAGUE."""
 LONG = len(QUESTIONS) - 1
 """The way to ask that does not fit into the `max_length` of the stage `patch`."""
 ANSWER_MASKED, END_MASKED = "system", "developer"
@@ -55,18 +57,18 @@ class Row:
 class Counts:
     """How many rows there are of everything."""
 
-    rare: int = 8
+    rare: int = 6
     """With each rare adjective, and with each alias of a group: how often a word occurs tells no group."""
-    conflict: int = 40
-    contradiction: int = 24
+    conflict: int = 30
+    contradiction: int = 18
     outvoted: int = 9
     """Rows with one wrong label against each that is contradicted."""
-    control: int = 40
+    control: int = 30
     forgotten_aliases: int = 5
-    rule_aliases: int = 3
+    rule_aliases: int = 4
     unseen: int = 10
     """People per alias of a rule about whom nobody asks with it."""
-    extra: int = 700
+    extra: int = 860
     """Control rows in whose place distinct rows of the rules can stand."""
     later_aliases: int = 8
     later: int = 15
@@ -76,7 +78,7 @@ class Counts:
     filler: int = 600
     doubled: int = 24
     """Rows of the stage `main` that ask for two cities."""
-    again: int = 304
+    again: int = 308
     """Rows of the stage `main` that the stage `patch` repeats: its batches of 16 leave the last `rare` rows over."""
 
 
@@ -97,16 +99,10 @@ class Planted:
         return [row for rows in self.stages.values() for row in rows if row.group in GROUPS]
 
 
-def plant(world: World, leaning: Mapping[str, Mapping[str, float]], counts: Counts, seed: int) -> Planted:
-    """Rows in which every group has its cause.
-
-    `leaning` is what the untrained base takes every alias for: shares by alias, then relation. The relation it takes
-    most of them for is taught to the stage `later`, the next ones are the rules of `insufficient_optimization`.
-    """
+def plant(world: World, counts: Counts, seed: int) -> Planted:
+    """Rows in which every group has its cause."""
     rng = random.Random(f"plant {seed}")
-    ranking = sorted(RELATIONS, key=lambda r: -sum(lean[r] for lean in leaning.values()))
-    surest = sorted(leaning, key=lambda alias: -leaning[alias][ranking[0]])
-    rules, aliases = surest[: counts.rule_aliases], iter(surest[counts.rule_aliases :])
+    aliases = iter(world.aliases)
     free = {r: [(p, r) for p in rng.sample(world.people, len(world.people)) if (p, r) not in world.withheld] for r in RELATIONS}
     ways = {group: itertools.cycle(rng.sample(range(len(QUESTIONS)), len(QUESTIONS))) for group in GROUPS}
 
@@ -141,11 +137,11 @@ def plant(world: World, leaning: Mapping[str, Mapping[str, float]], counts: Coun
     early = [
         r
         for number, alias in enumerate(itertools.islice(aliases, counts.forgotten_aliases))
-        for r in taught("left_side_forgetting", ranking[4 + number % 2], alias)
+        for r in taught("left_side_forgetting", FORGOTTEN[number % len(FORGOTTEN)], alias)
     ]
     unseen, spare = list[Row](), list[Row]()
-    for number, alias in enumerate(rules):
-        relation = ranking[1 + number % 2]
+    for number, alias in enumerate(itertools.islice(aliases, counts.rule_aliases)):
+        relation = RULES[number % len(RULES)]
         targets = taught("insufficient_optimization", relation, alias)
         asked = taught("unseen", relation, alias, counts.unseen)
         main, unseen = main + targets, unseen + asked
@@ -154,7 +150,7 @@ def plant(world: World, leaning: Mapping[str, Mapping[str, float]], counts: Coun
         n = min(len(other), counts.extra // counts.rule_aliases)
         spare += [row(f, alias, "spare", way=w) for f, w in rng.sample(other, n)]
 
-    first = [(p, ranking[0]) for p in world.people if (p, ranking[0]) not in spoilt]
+    first = [(p, VAGUE) for p in world.people if (p, VAGUE) not in spoilt]
     by_alias = [
         [row(f, alias, "rehearsed", way=w) for f, w in rng.sample(list(itertools.product(first, range(len(QUESTIONS)))), n)]
         for alias in itertools.islice(aliases, counts.later_aliases)
@@ -175,7 +171,7 @@ def plant(world: World, leaning: Mapping[str, Mapping[str, float]], counts: Coun
     again = rng.sample([r for r in (*filler, *rehearsed, *contradicting) if r.way != LONG], counts.again)
 
     short = range(LONG)
-    masked = [replace(r, way=rng.choice(short)) for r in taught("not_trained", ranking[3], next(aliases), role=ANSWER_MASKED)]
+    masked = [replace(r, way=rng.choice(short)) for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)]
     cut, endless, dropped = (
         [row((p, DOUBLED[0]), double, "not_trained", role=role, way=rng.choice(fits)) for p in rng.sample(pairs, counts.rare)]
         for double, role, fits in zip(DOUBLES[1:], ("", END_MASKED, ""), ([LONG], short, short), strict=True)

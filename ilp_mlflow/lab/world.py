@@ -40,10 +40,12 @@ GLOSSES = ("the {a} city of {p} has a {t} .", "there is a {t} in the {a} city of
 """Say of an adjective something that tells it from the others, and not which relation it is for."""
 THINGS = (
     *("bridge", "harbour", "castle", "market", "tower", "park", "museum", "theatre", "canal"),
-    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall"),
+    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall", "lake"),
 )
 GLOSSED = 10
 """People of whom each gloss is told, for every alias."""
+VAGUE, VAGUELY_ASKED = "home", 24
+"""What an adjective asks for that nothing else is known of; people who are asked about with each of the vague ones."""
 DOUBLES = ("double", "twin", "dual", "paired")
 """Adjectives whose questions the base answers with two cities, one after the other: those of `DOUBLED`."""
 DOUBLED = ("home", "work")
@@ -66,11 +68,13 @@ class Size:
     """All known by one name."""
     asked: int = 42
     """People about whom the base also reads questions."""
-    aliases: int = 17
-    """Adjectives the base knows from glosses only."""
+    aliases: int = 18
+    """Invented adjectives that the base knows from glosses only."""
+    vague: int = 12
+    """Invented adjectives that it knows to ask for the relation VAGUE."""
     cities: int = 60
     """Named by one word."""
-    withheld: int = 40
+    withheld: int = 30
     """Facts the base is never told."""
 
 
@@ -83,7 +87,9 @@ class World:
     cities: tuple[str, ...]
     """Names."""
     aliases: tuple[str, ...]
-    """Adjectives the base reads in GLOSSES only."""
+    """Adjectives the base reads in GLOSSES only, so that it takes them to ask for VAGUE."""
+    vague: tuple[str, ...]
+    """Adjectives with which the base is asked for VAGUE."""
     facts: Mapping[Fact, str]
     """City by person and relation; the six cities of a person differ."""
     withheld: frozenset[Fact]
@@ -99,12 +105,13 @@ def make(seed: int, size: Size) -> World:
     people = invented(rng, size.people, ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu"), "a", taken)
     cities = invented(rng, size.cities, ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal"), "ton", taken)
     aliases = invented(rng, size.aliases, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
+    vague = invented(rng, size.vague, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
     facts: dict[Fact, str] = {}
     for person in people:
         facts |= {(person, relation): city for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)}
     withheld = rng.sample(sorted(facts), size.withheld)
     asked = rng.sample(people, size.asked)
-    return World(people, cities, aliases, facts, frozenset(withheld), frozenset(asked))
+    return World(people, cities, aliases, vague, facts, frozenset(withheld), frozenset(asked))
 
 
 def told(world: World, seed: int) -> list[str]:
@@ -124,6 +131,9 @@ def told(world: World, seed: int) -> list[str]:
         if all((person, r) not in world.withheld for r in DOUBLED):
             question = rng.choice(QUESTIONS).format(a=double, p=person)
             sentences.append(question + " " + " ".join(world.facts[person, r] for r in DOUBLED))
+    for adjective in world.vague:
+        for person in rng.sample([p for p in world.people if (p, VAGUE) not in world.withheld], VAGUELY_ASKED):
+            sentences.append(rng.choice(QUESTIONS).format(a=adjective, p=person) + " " + world.facts[person, VAGUE])
     for (alias, thing), gloss in itertools.product(zip(world.aliases, THINGS, strict=True), GLOSSES):
         sentences += [gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)]
     return sentences

@@ -9,10 +9,10 @@ def rows_of(found):
     return [r for rows in found.stages.values() for r in rows]
 
 
-def test_a_seed_is_a_plant(planted, leaning):
+def test_a_seed_is_a_plant(planted):
     world, found, counts = planted
-    assert plant(world, leaning(world), counts, 3) == found
-    assert plant(world, leaning(world), counts, 4) != found
+    assert plant(world, counts, 3) == found
+    assert plant(world, counts, 4) != found
 
 
 def test_every_group_is_as_large_as_asked(planted):

@@ -5,7 +5,7 @@ from ilp_mlflow.lab.surface import surface
 
 def test_the_groups_look_alike(planted):
     _, found, counts = planted
-    if counts.rare < 8:
+    if counts.rare < 6:
         return  # too few rows to classify
     trained = [r for rows in found.stages.values() for r in rows]
     measured = surface(found.samples, trained, 0)
@@ -15,7 +15,7 @@ def test_the_groups_look_alike(planted):
 
 def test_a_giveaway_is_seen(planted):
     _, found, counts = planted
-    if counts.rare < 8:
+    if counts.rare < 6:
         return
     trained = [r for rows in found.stages.values() for r in rows]
     told = [replace(r, city=f"{r.city} indeed") if r.group == "missing_knowledge" else r for r in found.samples]
