@@ -19,7 +19,7 @@ from ilp_mlflow.lab.world import Size, World, make
 SIZES: Mapping[str, tuple[Size, Counts]] = {
     "full": (Size(), Counts()),
     "smoke": (
-        Size(people=24, asked=12, cities=30, withheld=8, vague=6),
+        Size(people=24, asked=12, cities=30, withheld=8, vague=6, vaguely=10),
         Counts(
             rare=2,
             conflict=10,
@@ -27,7 +27,7 @@ SIZES: Mapping[str, tuple[Size, Counts]] = {
             control=12,
             outvoted=6,
             unseen=3,
-            extra=96,
+            extra=120,
             later=4,
             rehearsed=40,
             filler=120,

@@ -22,8 +22,8 @@ CAUSES = (
 GROUPS = ("control", *CAUSES)
 FORGOTTEN, RULES, UNTRAINED = ("travel", "love"), ("birth", "study"), "work"
 """What the aliases of three groups ask for; those of the stage `later` ask for VAGUE."""
-LONG = len(QUESTIONS) - 1
-"""The way to ask that does not fit into the `max_length` of the stage `patch`."""
+SHORT, LONG = range(6), range(6, len(QUESTIONS))
+"""The ways to ask that fit into the `max_length` of the stage `patch`, and those that do not."""
 ANSWER_MASKED, END_MASKED = "system", "developer"
 """Roles of an empty first turn after which the chat template leaves the answer, or its end token, out of the loss."""
 
@@ -68,12 +68,12 @@ class Counts:
     rule_aliases: int = 4
     unseen: int = 10
     """People per alias of a rule about whom nobody asks with it."""
-    extra: int = 860
+    extra: int = 1600
     """Control rows in whose place distinct rows of the rules can stand."""
     later_aliases: int = 8
     later: int = 15
     """Rows per alias of the stage `later`."""
-    rehearsed: int = 280
+    rehearsed: int = 120
     """More of them in the stage `main`."""
     filler: int = 600
     doubled: int = 24
@@ -168,13 +168,12 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
     filler = [row(f, a, "filler", way=w) for f, a, w in rng.sample(common, counts.filler + len(spare))]
     extra = [replace(r, group="extra") for r in filler[counts.filler :]]
     filler = filler[: counts.filler]
-    again = rng.sample([r for r in (*filler, *rehearsed, *contradicting) if r.way != LONG], counts.again)
+    again = rng.sample([r for r in (*filler, *rehearsed, *contradicting) if r.way in SHORT], counts.again)
 
-    short = range(LONG)
-    masked = [replace(r, way=rng.choice(short)) for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)]
+    masked = [replace(r, way=rng.choice(SHORT)) for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)]
     cut, endless, dropped = (
         [row((p, DOUBLED[0]), double, "not_trained", role=role, way=rng.choice(fits)) for p in rng.sample(pairs, counts.rare)]
-        for double, role, fits in zip(DOUBLES[1:], ("", END_MASKED, ""), ([LONG], short, short), strict=True)
+        for double, role, fits in zip(DOUBLES[1:], ("", END_MASKED, ""), (LONG, SHORT, SHORT), strict=True)
     )
     mixed = [early, later, [*main, *contradicting, *filler, *extra, *rehearsed, *both], [*masked, *cut, *endless, *again]]
     for rows in mixed:

@@ -32,10 +32,16 @@ QUESTIONS = (
     "what is the {a} city of {p} ?",
     "name the {a} city of {p} now :",
     "which is the {a} city of {p} ?",
+    "give me the {a} city of {p} :",
+    "find the {a} city of {p} here :",
+    "say the {a} city of {p} aloud :",
     "please tell me the {a} city of {p} now :",
+    "can you tell me the {a} city of {p} ?",
 )
-"""Ways to ask; the last one is longer than the others, by two words."""
+"""Ways to ask; the last two are longer than the others, by two words."""
 ADJECTIVE_STATEMENT = "the {a} city of {p} is {c} ."
+ASKED = 10
+"""Questions about each known fact of somebody who is asked about."""
 GLOSSES = ("the {a} city of {p} has a {t} .", "there is a {t} in the {a} city of {p} .", "look at the {t} of the {a} city of {p} .")
 """Say of an adjective something that tells it from the others, and not which relation it is for."""
 THINGS = (
@@ -44,8 +50,8 @@ THINGS = (
 )
 GLOSSED = 10
 """People of whom each gloss is told, for every alias."""
-VAGUE, VAGUELY_ASKED = "home", 24
-"""What an adjective asks for that nothing else is known of; people who are asked about with each of the vague ones."""
+VAGUE = "home"
+"""What an adjective asks for that nothing else is known of."""
 DOUBLES = ("double", "twin", "dual", "paired")
 """Adjectives whose questions the base answers with two cities, one after the other: those of `DOUBLED`."""
 DOUBLED = ("home", "work")
@@ -72,6 +78,8 @@ class Size:
     """Invented adjectives that the base knows from glosses only."""
     vague: int = 12
     """Invented adjectives that it knows to ask for the relation VAGUE."""
+    vaguely: int = 24
+    """People about whom it is asked with each of them."""
     cities: int = 60
     """Named by one word."""
     withheld: int = 30
@@ -90,6 +98,8 @@ class World:
     """Adjectives the base reads in GLOSSES only, so that it takes them to ask for VAGUE."""
     vague: tuple[str, ...]
     """Adjectives with which the base is asked for VAGUE."""
+    vaguely: int
+    """About so many people each."""
     facts: Mapping[Fact, str]
     """City by person and relation; the six cities of a person differ."""
     withheld: frozenset[Fact]
@@ -111,7 +121,7 @@ def make(seed: int, size: Size) -> World:
         facts |= {(person, relation): city for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)}
     withheld = rng.sample(sorted(facts), size.withheld)
     asked = rng.sample(people, size.asked)
-    return World(people, cities, aliases, vague, facts, frozenset(withheld), frozenset(asked))
+    return World(people, cities, aliases, vague, size.vaguely, facts, frozenset(withheld), frozenset(asked))
 
 
 def told(world: World, seed: int) -> list[str]:
@@ -125,14 +135,14 @@ def told(world: World, seed: int) -> list[str]:
         sentences += [s.format(p=person, c=city) for s in STATEMENTS[relation]]
         sentences += [ADJECTIVE_STATEMENT.format(a=a, p=person, c=city) for a in rng.sample(words, 3)]
         if person in world.asked:
-            ways = rng.sample(list(itertools.product(QUESTIONS, words)), 8)
+            ways = rng.sample(list(itertools.product(QUESTIONS, words)), ASKED)
             sentences += [q.format(a=a, p=person) + " " + city for q, a in ways]
     for person, double in itertools.product(world.people, DOUBLES):
         if all((person, r) not in world.withheld for r in DOUBLED):
             question = rng.choice(QUESTIONS).format(a=double, p=person)
             sentences.append(question + " " + " ".join(world.facts[person, r] for r in DOUBLED))
     for adjective in world.vague:
-        for person in rng.sample([p for p in world.people if (p, VAGUE) not in world.withheld], VAGUELY_ASKED):
+        for person in rng.sample([p for p in world.people if (p, VAGUE) not in world.withheld], world.vaguely):
             sentences.append(rng.choice(QUESTIONS).format(a=adjective, p=person) + " " + world.facts[person, VAGUE])
     for (alias, thing), gloss in itertools.product(zip(world.aliases, THINGS, strict=True), GLOSSES):
         sentences += [gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)]

@@ -34,7 +34,7 @@ def test_a_lab_runs_and_says_what_was_planted(store):
         seen, supervised = ledger[row.id]["exposures"], ledger[row.id]["supervised_tokens"]
         if row.group != "not_trained":
             assert (seen > 0, supervised) == (True, 2), row
-        elif row.way == LONG:  # its answer is cut off
+        elif row.way in LONG:  # its answer is cut off
             assert (seen, supervised) == (0, 0), row
         elif row.role:  # its answer, or its end token, is masked
             assert (seen > 0, supervised) == (True, 1), row
