@@ -184,6 +184,8 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
         raise ConfigError("--seed and --seeds: give one of them; --seeds also runs every lab with each cause removed")
     if mitigate not in ("", "all"):
         raise ConfigError(f"--mitigate {mitigate}: must be 'all'; for some of them set 'mitigations' in the experiment file")
+    if "" in (seeds or "0").split(","):
+        raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
     labs = [config.read(experiment, {"seed": s.strip()}) for s in (seeds or seed).split(",")]
     if not config.is_lab(labs[0]):
         raise ConfigError(f"{experiment}: not a lab: nothing in it is located at '{config.LAB}...'; see experiments/lab.yaml")

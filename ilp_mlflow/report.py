@@ -59,11 +59,11 @@ def leak(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Verdict table, retention matrix, leak and outcomes as text that fits 80 columns."""
-    lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *_aligned(_matrix(report))]
+    lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *aligned(_matrix(report))]
     if leak(report):
         lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
-        lines += ["", *_aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
+        lines += ["", *aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
     return "\n".join(lines)
 
 
@@ -135,7 +135,8 @@ def _outcome_rows(report: Report) -> list[list[str]]:
     ]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import tempfile
@@ -21,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError
-from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, VAGUE, World, told, vocabulary
+from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, World, told, vocabulary
 from ilp_mlflow.progress import task
 
 PAD, END = 0, 1
@@ -61,7 +60,7 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def config(size: int) -> LlamaConfig:
-    """Two layers of width 128 over a vocabulary of `size` words: 0.36 million parameters."""
+    """Two layers of width 128 over a vocabulary of `size` words: less than half a million parameters."""
     return LlamaConfig(
         vocab_size=size,
         hidden_size=128,
@@ -135,8 +134,8 @@ def pretrain(world: World, sentences: Sequence[str], words: PreTrainedTokenizerF
 
 
 def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> dict[str, float]:
-    """Shares 0..1 of facts whose city is the model's first choice among all words, in statements and in questions."""
-    asked: dict[str, list[tuple[str, str]]] = {"statements": [], "questions": [], "withheld": [], "aliases": []}
+    """Shares 0..1 of facts whose city is the model's first choice: told ones in statements and questions, and withheld ones."""
+    asked: dict[str, list[tuple[str, str]]] = {"statements": [], "questions": [], "withheld": []}
     for number, ((person, relation), city) in enumerate(world.facts.items()):
         adjectives = RELATIONS[relation]
         question = QUESTIONS[number % len(QUESTIONS)].format(a=adjectives[number % len(adjectives)], p=person)
@@ -145,8 +144,6 @@ def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerF
         else:
             asked["questions"].append((question, city))
             asked["statements"].append((STATEMENTS[relation][0].partition("{c}")[0].format(p=person).strip(), city))
-    for number, (alias, person) in enumerate(itertools.product(world.aliases, world.people)):
-        asked["aliases"].append((QUESTIONS[number % len(QUESTIONS)].format(a=alias, p=person), world.facts[person, VAGUE]))
     found = {}
     for kind, cases in asked.items():
         said = say(model, words, [prompt for prompt, _ in cases]) if cases else []

@@ -1,4 +1,4 @@
-"""The files of a lab's world, made in the cache when an experiment asks for them, with what was planted kept apart."""
+"""The files of a lab's world, made in the cache when an experiment asks for them; what was planted is in none of them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What a lab found, as text that fits 80 columns. Pure functions."""
+"""What a lab found, as text. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from ilp_mlflow.report import aligned
 
 
 def truth(found: Mapping[str, Any]) -> str:
@@ -33,11 +35,3 @@ def benchmark(found: Mapping[str, Any]) -> str:
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items()),
     ]
     return "\n".join(lines)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column and the last text column to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {0, *(i for i in range(len(widths)) if any(" " in row[i] for row in rows[1:]))}
-    cells = ([c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows)
-    return ["  ".join(row).rstrip() for row in cells]

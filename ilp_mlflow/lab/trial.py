@@ -13,6 +13,7 @@ from typing import Any
 from ilp_mlflow import measure, pipeline, registry, tracking
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.dataset import to_sample
+from ilp_mlflow.errors import ConfigError
 from ilp_mlflow.lab import base, files, paper
 from ilp_mlflow.lab.files import Made
 from ilp_mlflow.lab.plant import CAUSES, GROUPS, STAGES, Row, paraphrases, record, removed, told_without
@@ -66,8 +67,11 @@ def run(
 def counterfactuals(experiment: Experiment, source: Path, made: Made, found: dict[str, Any]) -> dict[str, Any]:
     """`found` with what each group learns when one cause is removed: its own, and as a check every other.
 
-    Every arm is an experiment of its own, `<name>-without-<cause>`, on the same public path. Raises IlpError.
+    Every arm is an experiment of its own, `<name>-without-<cause>`, on the same public path. Raises ConfigError when the
+    experiment has other stages than the lab, and IlpError.
     """
+    if [s.name for s in experiment.stages] != list(STAGES):
+        raise ConfigError(f"{source}: a cause can be removed from the stages {', '.join(STAGES)} only; name them so, in this order")
     started = time.perf_counter()
     arms = {}
     for cause in CAUSES:
