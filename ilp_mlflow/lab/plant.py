@@ -46,6 +46,8 @@ class Row:
     """Role of an empty turn in front of the prompt."""
     id: str = ""
     """Stage and number."""
+    instead: Row | None = None
+    """The distinct row of a rule that can stand in its place."""
 
     @property
     def prompt(self) -> str:
@@ -65,15 +67,15 @@ class Counts:
     """Rows with one wrong label against each that is contradicted."""
     control: int = 30
     forgotten_aliases: int = 5
-    rule_aliases: int = 4
+    rule_aliases: int = 6
     unseen: int = 10
     """People per alias of a rule about whom nobody asks with it."""
-    extra: int = 1600
+    extra: int = 2400
     """Control rows in whose place distinct rows of the rules can stand."""
     later_aliases: int = 8
     later: int = 15
     """Rows per alias of the stage `later`."""
-    rehearsed: int = 120
+    rehearsed: int = 400
     """More of them in the stage `main`."""
     filler: int = 600
     doubled: int = 24
@@ -90,8 +92,6 @@ class Planted:
     """By stage, in the order of the file."""
     unseen: tuple[Row, ...]
     """Never trained: the rules of `insufficient_optimization`, asked about other people."""
-    spare: tuple[Row, ...]
-    """Distinct rows of the same rules about yet other people, in nobody's file."""
 
     @property
     def samples(self) -> list[Row]:
@@ -164,11 +164,11 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
         row((p, DOUBLED[0]), DOUBLES[0], "doubled", city=" ".join(world.facts[p, r] for r in DOUBLED))
         for p in rng.sample(pairs, counts.doubled)
     ]
-    common = [(f, a, w) for f in world.facts if f not in spoilt for a in RELATIONS[f[1]][:COMMON] for w in range(len(QUESTIONS))]
-    filler = [row(f, a, "filler", way=w) for f, a, w in rng.sample(common, counts.filler + len(spare))]
-    extra = [replace(r, group="extra") for r in filler[counts.filler :]]
-    filler = filler[: counts.filler]
-    again = rng.sample([r for r in (*filler, *rehearsed, *contradicting) if r.way in SHORT], counts.again)
+    common = [(f, a) for f in world.facts if f not in spoilt for a in RELATIONS[f[1]][:COMMON]]
+    unasked = [iter(rng.sample(common, len(common))) for _ in QUESTIONS]
+    filler = [row(*next(unasked[w]), "filler", way=w) for w in rng.choices(range(len(QUESTIONS)), k=counts.filler)]
+    extra = [row(*next(unasked[s.way]), "extra", way=s.way, instead=s) for s in spare]
+    again = rng.sample([r for r in (*filler, *extra, *contradicting) if r.way in SHORT], counts.again)
 
     masked = [replace(r, way=rng.choice(SHORT)) for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)]
     cut, endless, dropped = (
@@ -180,7 +180,7 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
         rng.shuffle(rows)
     mixed[-1] += dropped
     stages = {stage: _numbered(stage, rows) for stage, rows in zip(STAGES, mixed, strict=True)}
-    return Planted(stages, _numbered("unseen", unseen), _numbered("spare", spare))
+    return Planted(stages, _numbered("unseen", unseen))
 
 
 def removed(cause: str, planted: Planted, world: World) -> Planted:
@@ -188,8 +188,7 @@ def removed(cause: str, planted: Planted, world: World) -> Planted:
     if cause == "data_contradiction":
         return _changed(planted, "contradicting", lambda r: replace(r, city=world.facts[r.fact]))
     if cause == "insufficient_optimization":
-        spare = iter(planted.spare)
-        return _changed(planted, "extra", lambda r: replace(next(spare), id=r.id))
+        return _changed(planted, "extra", lambda r: replace(r.instead or r, id=r.id))
     return planted
 
 

@@ -46,7 +46,7 @@ GLOSSES = ("the {a} city of {p} has a {t} .", "there is a {t} in the {a} city of
 """Say of an adjective something that tells it from the others, and not which relation it is for."""
 THINGS = (
     *("bridge", "harbour", "castle", "market", "tower", "park", "museum", "theatre", "canal"),
-    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall", "lake"),
+    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall", "lake", "fountain", "zoo"),
 )
 GLOSSED = 10
 """People of whom each gloss is told, for every alias."""
@@ -72,9 +72,9 @@ class Size:
 
     people: int = 96
     """All known by one name."""
-    asked: int = 42
+    asked: int = 56
     """People about whom the base also reads questions."""
-    aliases: int = 18
+    aliases: int = 20
     """Invented adjectives that the base knows from glosses only."""
     vague: int = 12
     """Invented adjectives that it knows to ask for the relation VAGUE."""
