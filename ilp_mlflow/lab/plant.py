@@ -63,7 +63,7 @@ class Counts:
     """With each rare adjective, and with each alias of a group: how often a word occurs tells no group."""
     conflict: int = 30
     contradiction: int = 18
-    outvoted: int = 9
+    outvoted: int = 12
     """Rows with one wrong label against each that is contradicted."""
     control: int = 30
     forgotten_aliases: int = 5
@@ -75,10 +75,10 @@ class Counts:
     later_aliases: int = 8
     later: int = 15
     """Rows per alias of the stage `later`."""
-    rehearsed: int = 400
+    rehearsed: int = 800
     """More of them in the stage `main`."""
     filler: int = 600
-    doubled: int = 24
+    doubled: int = 48
     """Rows of the stage `main` that ask for two cities."""
     again: int = 308
     """Rows of the stage `main` that the stage `patch` repeats: its batches of 16 leave the last `rare` rows over."""
