@@ -15,19 +15,33 @@ COLUMNS = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned"
 """Of the diagnosis table, before one column per cause."""
 WEAK = 0.5
 """Evidence below this strength names no cause."""
+ORDER = (
+    "not_trained",
+    "data_contradiction",
+    "left_side_forgetting",
+    "insufficient_optimization",
+    "knowledge_conflict",
+    "missing_knowledge",
+)
+"""Of the causes: each is looked for in what those before it leave over.
+
+What never reached the model says nothing about it. Contradicted samples were often right once, so they come before forgotten ones;
+both were learnable, so both come before what the model knows; and that before what it believes or does not know.
+"""
 
 
 def attribute(verdicts: Sequence[Verdict], evidence: Mapping[str, Mapping[str, Evidence]]) -> list[Diagnosis]:
-    """A diagnosis for every unlearned sample: the strongest evidence names its cause, the next the runner-up.
+    """A diagnosis for every unlearned sample: the first cause in ORDER with evidence that is not weak, and the next one.
 
-    `evidence` is by diagnostic, then sample id. Equal strengths go to the diagnostic named first.
+    `evidence` is by diagnostic, then sample id. Other causes come behind those of ORDER, the one with the strongest evidence first.
     """
+    place = {cause: i for i, cause in enumerate(ORDER)}
     found = []
     for verdict in verdicts:
         if verdict.status != "unlearned":
             continue
         own = {name: by_id[verdict.sample_id] for name, by_id in evidence.items() if verdict.sample_id in by_id}
-        ranked = sorted(own.values(), key=lambda e: -e.strength)
+        ranked = sorted(own.values(), key=lambda e: (place.get(e.cause, len(ORDER)), -e.strength))
         causes = list(dict.fromkeys(e.cause for e in ranked if e.strength >= WEAK))
         cause, runner_up = (*causes, None, None)[:2]
         found.append(Diagnosis(verdict=verdict, cause=cause, runner_up=runner_up, evidence=own))

@@ -97,3 +97,20 @@ def _descending(values: np.ndarray) -> Iterator[int]:
 
 def _tokens(prompt: str) -> list[str]:
     return ["", *TOKEN.findall(prompt[-PROMPT:].casefold())]
+
+
+def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int) -> Iterator[list[tuple[int, float]]]:
+    """For each sample in turn, places in `pool` and cosines of the up to `k` most similar prompts, its own row among them.
+
+    Cosine 0..1 of TF-IDF over the words of the last PROMPT characters; equals are in the order of the pool.
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(analyzer=_tokens, dtype=np.float32)
+    prompts = vectorizer.fit_transform([text_of(s.prompt) for s in pool]).T.tocsr()
+    for first in range(0, len(samples), CHUNK):
+        chunk = vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]])
+        for row in (chunk @ prompts).toarray():
+            top = np.argpartition(-row, k)[:k] if len(row) > k else np.arange(len(row))
+            yield [(int(i), float(row[i])) for i in sorted(top, key=lambda i: (-row[i], i)) if row[i] > 0]

@@ -97,7 +97,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))  # with the rules of this diagnosis
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
-        context = _context(experiment, samples, checkpoints, scores)
+        context = _context(experiment, samples, checkpoints, scores, run_id)
         unlearned = [s for s in samples if context.verdicts[s.id].status == "unlearned"]
         evidence = {name: _examine(name, plugin, unlearned, context, run_id) for name, plugin in plugins.items()}
         found = diagnosis.attribute([context.verdicts[s.id] for s in samples], evidence)
@@ -112,7 +112,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
     """
     plugins = registry.configured("mitigation", experiment.mitigations)
     samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
-    context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"))
+    context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
     outcomes, failed = list[Outcome](), []
     learned: dict[str, frozenset[str]] = {}
@@ -255,14 +255,23 @@ def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context
     return plan
 
 
-def _context(experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table) -> Context:
-    names = [c.name for c in checkpoints]
-    verdicts = to_rows(verdict.verdicts(scores, names, experiment.scoring.preset, experiment.seed), Verdict)
+def _context(
+    experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table, run_id: str
+) -> Context:
+    rule = [c.name for c in checkpoints], experiment.scoring.preset, experiment.seed
     uris = {c.name: c.model_uri for c in checkpoints}
     load = models.Loader(experiment.tokenizer, models.pick_device(experiment.scoring.device), "float32")
-    probe = ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed)
-    stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
-    return Context(stages, checkpoints, {s.id: s for s in samples}, scores, {v.sample_id: v for v in verdicts}, probe)
+    return Context(
+        stages=[s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages],
+        checkpoints=checkpoints,
+        samples={s.id: s for s in samples},
+        scores=scores,
+        verdicts={v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)},
+        histories=verdict.histories(scores, *rule),
+        probe=ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed),
+        exposures=tracking.read_table(run_id, "exposures.parquet"),
+        signals=tracking.read_table(run_id, "signals.parquet"),
+    )
 
 
 def _log_diagnosis(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Plan, Sample, Stage, Verdict
+from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Plan, Sample, Stage, Status, Text, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,14 +37,27 @@ class Schedule(Protocol):
         ...
 
 
+class Said(NamedTuple):
+    """What a checkpoint answers of its own accord."""
+
+    text: str
+    """Its first choice, token by token, up to the end of the sentence."""
+    logprob: float
+    """Log-probability of that, nats; nan where the prompt leaves no room for an answer."""
+
+
 class Probe(Protocol):
     """Asks a checkpoint something the scores do not hold."""
 
-    def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[str, str]]) -> Sequence[float]:
-        """Summed log-probability of each completion after its prompt, nats."""
+    def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> Sequence[float]:
+        """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
         ...
 
-    def generate(self, checkpoint: str, prompts: Sequence[str], n: int) -> Sequence[Sequence[str]]:
+    def say(self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16) -> Sequence[Said]:
+        """What it answers to each prompt, greedily."""
+        ...
+
+    def generate(self, checkpoint: str, prompts: Sequence[Text], n: int) -> Sequence[Sequence[str]]:
         """`n` sampled continuations of each prompt."""
         ...
 
@@ -62,7 +75,13 @@ class Context:
     """Columns of `Score`."""
     verdicts: Mapping[str, Verdict]
     """By sample id."""
+    histories: Mapping[str, Sequence[Status]]
+    """Status under every checkpoint, by sample id."""
     probe: Probe
+    exposures: pa.Table | None = None
+    """Columns of `Exposure`; None for a model that was trained elsewhere."""
+    signals: pa.Table | None = None
+    """Columns of `Signal`; None for a model that was trained elsewhere."""
 
 
 class Diagnostic(Protocol):

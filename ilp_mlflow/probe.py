@@ -2,70 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from transformers import GenerationConfig
 
-from ilp_mlflow import batches, encoding, scoring
+from ilp_mlflow import encoding
 from ilp_mlflow.models import Loaded
-from ilp_mlflow.types import Sample, Text
+from ilp_mlflow.plugin import Said
+from ilp_mlflow.types import Text
+
+SENTENCE_END = re.compile(r"\s*([.!?\u3002\uff01\uff1f](?=\s|$)|\n)")
 
 
 class ModelProbe:
-    """Asks checkpoints through their models; holds one model at a time."""
+    """Asks checkpoints through their models; holds one model at a time, and never asks the same twice."""
 
     def __init__(self, load: Callable[[str], Loaded], batch_tokens: int = 2048, seed: int = 0) -> None:
         self._load, self._batch_tokens, self._seed = load, batch_tokens, seed
         self._held: tuple[str, Loaded] | None = None
+        self._logprobs: dict[tuple[str, Text, Text], float] = {}
+        self._answers: dict[tuple[str, int, Text], Said] = {}
 
-    def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[str, str]]) -> list[float]:
-        """Summed log-probability of each completion after its prompt, nats; nan where it does not fit the model."""
-        samples = [
-            Sample(id=f"{i:09}", stage="probe", prompt=prompt, completion=completion)
-            for i, (prompt, completion) in enumerate(exchanges)
-        ]
-        loaded = self._model(checkpoint)
-        found = scoring.score(batches.plan(samples, {}, loaded, self._batch_tokens), loaded, checkpoint)
-        return [float("nan") if s.logprob is None else s.logprob for s in found]
+    def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
+        keys = [(checkpoint, prompt, completion) for prompt, completion in exchanges]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._logprobs]
+        if fresh:
+            found = self._read(self._model(checkpoint), [(prompt, completion) for _, prompt, completion in fresh])
+            self._logprobs.update(zip(fresh, found, strict=True))
+        return [self._logprobs[key] for key in keys]
+
+    def say(self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16) -> list[Said]:
+        """What it answers to each prompt of its own accord: up to `max_new_tokens` tokens, to the end of the sentence."""
+        keys = [(checkpoint, max_new_tokens, prompt) for prompt in prompts]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._answers]
+        if fresh:
+            found = self._greedy(self._model(checkpoint), [prompt for *_, prompt in fresh], max_new_tokens)
+            self._answers.update(zip(fresh, found, strict=True))
+        return [self._answers[key] for key in keys]
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int, max_new_tokens: int = 64) -> list[list[str]]:
         """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1; none if they do not fit."""
         loaded = self._model(checkpoint)
         torch.manual_seed(self._seed)
-        pad = loaded.tokenizer.pad_token_id
-        settings = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            num_return_sequences=n,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(loaded.ends),
-            pad_token_id=min(loaded.ends) if pad is None else pad,
-        )
         answers = list[list[str]]()
-        # what a call leaves open is taken from the model's settings, which may cut the distribution or punish repetition
-        models = [m for m in loaded.model.modules() if hasattr(m, "generation_config")]  # with an adapter, two
-        own = [m.generation_config for m in models]
-        try:
-            for model in models:
-                model.generation_config = settings
+        sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": n}
+        with _settings(loaded, max_new_tokens=max_new_tokens, **sampling) as settings:
             for prompt in prompts:
                 ids = encoding.begin(loaded.tokenizer, prompt)
-                if not ids or (loaded.max_length is not None and len(ids) + max_new_tokens > loaded.max_length):
+                if not _fits(loaded, ids, max_new_tokens):
                     answers.append([])
                     continue
                 row = torch.tensor([ids], device=loaded.model.device)
                 out = loaded.model.generate(input_ids=row, attention_mask=torch.ones_like(row), generation_config=settings)
                 answers.append(loaded.tokenizer.batch_decode(out[:, len(ids) :], skip_special_tokens=True))
-        finally:
-            for model, kept in zip(models, own, strict=True):
-                model.generation_config = kept
         return answers
+
+    def _read(self, loaded: Loaded, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        found = [float("nan")] * len(exchanges)
+        encoded = [encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends) for prompt, completion in exchanges]
+        rows = [e.ids[: len(e.ids) - e.ended] for e in encoded]
+        usable = {i: ids for i, ids in enumerate(rows) if 0 < encoded[i].start < len(ids) and _fits(loaded, ids)}
+        for batch in self._batches(usable):
+            ids, mask = _padded([usable[i] for i in batch], loaded, left=False)
+            with torch.inference_mode():
+                logits = loaded.model.eval()(input_ids=ids, attention_mask=mask).logits
+            for i, row, seen in zip(batch, logits, ids, strict=True):
+                start, end = encoded[i].start, len(usable[i])
+                predicted = row[start - 1 : end - 1].float().log_softmax(-1)
+                found[i] = float(predicted.gather(1, seen[start:end, None]).sum())
+        return found
+
+    def _greedy(self, loaded: Loaded, prompts: Sequence[Text], max_new_tokens: int) -> list[Said]:
+        found = [Said("", float("nan"))] * len(prompts)
+        begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
+        usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids, max_new_tokens)}
+        wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        with _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
+            for batch in self._batches(usable):
+                ids, mask = _padded([usable[i] for i in batch], loaded, left=True)
+                out = loaded.model.eval().generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+                chosen = out.sequences[:, ids.shape[1] :]
+                logprobs = torch.stack(out.logits, 1).float().log_softmax(-1).gather(2, chosen[:, :, None])[:, :, 0]
+                for i, tokens, own in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
+                    found[i] = _first_sentence(loaded, tokens, own)
+        return found
+
+    def _batches(self, rows: dict[int, list[int]]) -> Iterator[list[int]]:
+        """Keys of `rows`, the longest first, so many at a time that a pass stays within the token budget."""
+        left = sorted(rows, key=lambda i: -len(rows[i]))
+        while left:
+            n = max(1, self._batch_tokens // len(rows[left[0]]))
+            yield left[:n]
+            left = left[n:]
 
     def _model(self, checkpoint: str) -> Loaded:
         if self._held is None or self._held[0] != checkpoint:
             self._held = None
             self._held = (checkpoint, self._load(checkpoint))
         return self._held[1]
+
+
+@contextlib.contextmanager
+def _settings(loaded: Loaded, **wanted: object) -> Iterator[GenerationConfig]:
+    """Generation settings that hold whatever the model's own are: those may cut the distribution or punish repetition."""
+    pad = loaded.tokenizer.pad_token_id
+    settings = GenerationConfig(eos_token_id=sorted(loaded.ends), pad_token_id=min(loaded.ends) if pad is None else pad, **wanted)
+    models = [m for m in loaded.model.modules() if hasattr(m, "generation_config")]  # with an adapter, two
+    own = [m.generation_config for m in models]
+    try:
+        for model in models:
+            model.generation_config = settings
+        yield settings
+    finally:
+        for model, kept in zip(models, own, strict=True):
+            model.generation_config = kept
+
+
+def _fits(loaded: Loaded, ids: Sequence[int], more: int = 0) -> bool:
+    return len(ids) > 0 and (loaded.max_length is None or len(ids) + more <= loaded.max_length)
+
+
+def _padded(rows: Sequence[list[int]], loaded: Loaded, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of `rows`, padded on one side."""
+    side = "left" if left else "right"
+    parts = [torch.tensor(row) for row in rows]
+    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=min(loaded.ends), padding_side=side)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side=side)
+    return ids.to(loaded.model.device), mask.to(loaded.model.device)
+
+
+def _first_sentence(loaded: Loaded, tokens: list[int], logprobs: list[float]) -> Said:
+    stop = next((n for n, token in enumerate(tokens) if token in loaded.ends), len(tokens))
+    text = loaded.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+    end = next((m.start() for m in SENTENCE_END.finditer(text) if text[: m.start()].strip()), len(text))
+    said = text[:end].strip()
+    used = next((n for n in range(stop) if len(loaded.tokenizer.decode(tokens[:n]).strip()) >= len(said)), stop)
+    return Said(said, sum(logprobs[:used]))

@@ -208,9 +208,9 @@ class Diagnosis(Value):
     verdict: Verdict
     """The verdict that is explained."""
     cause: str | None = None
-    """The cause with the strongest evidence, or None: unexplained."""
+    """The first cause with evidence that is not weak, or None: unexplained."""
     runner_up: str | None = None
-    """The next strongest cause."""
+    """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
     """By name of the diagnostic."""
 

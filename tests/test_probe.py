@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 from ilp_mlflow import models
 from ilp_mlflow.encoding import encode
-from ilp_mlflow.probe import ModelProbe
+from ilp_mlflow.probe import ModelProbe, _first_sentence
 from ilp_mlflow.types import Message
 
 
@@ -15,15 +16,65 @@ def loaded(tiny_model):
     return models.load([str(tiny_model)])
 
 
-def test_a_probe_gives_logprobs_and_samples(loaded):
-    probe = ModelProbe(lambda name: loaded)
-    (found,) = probe.logprobs("base", [("The capital of France is", " Paris")])
-    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.ends)
+def truth(loaded, prompt, completion):
+    """Log-probability of a completion without its end token, alone in its batch."""
+    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    ids = e.ids[: len(e.ids) - e.ended]
     with torch.inference_mode():
-        logits = loaded.model(torch.tensor([e.ids])).logits[0].log_softmax(-1)
-    expected = logits[e.start - 1 : -1].gather(1, torch.tensor(e.ids[e.start :])[:, None]).sum()
-    assert found == pytest.approx(float(expected), abs=1e-4)
-    assert [len(x) for x in probe.generate("base", ["The", "A"], 3)] == [3, 3]
+        logits = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return float(logits[e.start - 1 : -1].gather(1, torch.tensor(ids[e.start :])[:, None]).sum())
+
+
+def test_logprobs_are_those_of_each_exchange_alone_and_without_its_end(loaded):
+    asked = [("The capital of France is", " Paris"), ("Two and two", " make four"), ("", " x"), ("The", " a" * loaded.max_length)]
+    found = ModelProbe(lambda name: loaded).logprobs("base", asked)
+    assert found[:2] == pytest.approx([truth(loaded, *e) for e in asked[:2]], abs=1e-4)
+    assert all(math.isnan(x) for x in found[2:])
+
+
+def test_nothing_is_asked_twice(loaded):
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return loaded
+
+    probe = ModelProbe(load)
+    first = probe.logprobs("base", [("The", " end"), ("The", " end")]), probe.say("base", ["The"])
+    probe.logprobs("other", [("A", " b")])
+    assert (probe.logprobs("base", [("The", " end"), ("The", " end")]), probe.say("base", ["The"])) == first
+    assert asked == ["base", "other"]
+
+
+def test_what_a_model_says_is_its_first_choice_whatever_it_is_asked_beside(loaded):
+    prompts = ["The capital of France is", "Two", "A longer prompt than the others, by far"]
+    together = ModelProbe(lambda name: loaded).say("base", prompts, 4)
+    for prompt, said in zip(prompts, together, strict=True):
+        ids = loaded.tokenizer(prompt)["input_ids"]
+        with torch.inference_mode():
+            for _ in range(4):
+                ids.append(int(loaded.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert loaded.tokenizer.decode(ids[len(loaded.tokenizer(prompt)["input_ids"]) :]).strip().startswith(said.text)
+        (alone,) = ModelProbe(lambda name: loaded).say("base", [prompt], 4)
+        assert said.text == alone.text
+        assert said.logprob == pytest.approx(alone.logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(" Paris. It is", "Paris"), (" 3.14 of it", "3.14 of it"), ("\n\nParis\nLondon", "Paris"), (" Who? Me", "Who"), ("", "")],
+)
+def test_an_answer_ends_with_its_sentence(loaded, text, said):
+    tokens = loaded.tokenizer(text)["input_ids"]
+    found = _first_sentence(loaded, tokens, [-1.0] * len(tokens))
+    assert found.text == said
+    assert len(loaded.tokenizer.decode(tokens[: -int(found.logprob)]).strip()) >= len(said)
+
+
+def test_a_prompt_without_room_for_an_answer_is_not_answered(loaded):
+    (said,) = ModelProbe(lambda name: loaded).say("base", ["x" * loaded.max_length])
+    assert said.text == ""
+    assert math.isnan(said.logprob)
 
 
 def adapted(loaded):

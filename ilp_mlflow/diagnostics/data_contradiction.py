@@ -1,0 +1,97 @@
+"""Other rows answer the same question differently, and the model follows them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from ilp_mlflow.answers import key_of, same_prompt, text_of, within, words_of
+from ilp_mlflow.encoding import replace_answer
+from ilp_mlflow.neighbours import similar
+from ilp_mlflow.plugin import Context
+from ilp_mlflow.types import Evidence, Sample, Text, Value
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another answer to what may be a sample's question."""
+
+    sample: Sample
+    """The sample."""
+    rows: tuple[Sample, ...]
+    """Those with the answer, the most similar prompt first."""
+    share: float
+    """Share 0..1 of the nearest rows that have it."""
+
+
+class DataContradiction(Value):
+    """Looks among the rows with similar prompts for other answers, and asks the models whether it is the same question."""
+
+    neighbours: int = Field(default=64, ge=1)
+    """Similar rows looked at."""
+    nearest: int = Field(default=10, ge=1)
+    """Of those, the ones whose answers are counted."""
+    similar: float = Field(default=0.3, ge=0, le=1)
+    """Cosine of two prompts from which they may ask the same."""
+    answers: int = Field(default=8, ge=1)
+    """Other answers of a sample the models are asked about."""
+
+    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+        """Evidence for samples whose question other rows answer with something that says neither the same nor merely more.
+
+        The strength is the product of two probabilities: that it is the same question - 1 for equal prompts, else the
+        larger of the probability that the base answers the other row's prompt with this sample's answer and of the share of the
+        nearest rows with the other answer -, and that the last checkpoint, having to choose, answers like the others.
+        """
+        rivals = list(self._rivals(unlearned, context))
+        base, last = context.checkpoints[0].name, context.checkpoints[-1].name
+        same = context.probe.logprobs(base, [(r.rows[0].prompt, _answered(r.rows[0], r.sample)) for r in rivals])
+        theirs = context.probe.logprobs(last, [(r.sample.prompt, _answered(r.sample, r.rows[0])) for r in rivals])
+        ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
+        found: dict[str, Evidence] = {}
+        for rival, agreed, other, own in zip(rivals, same, theirs, ours, strict=True):
+            sample, row = rival.sample, rival.rows[0]
+            equal = same_prompt(sample.prompt) == same_prompt(row.prompt)
+            question = 1.0 if equal else max(rival.share, 0.0 if math.isnan(agreed) else math.exp(min(agreed, 0.0)))
+            pull = 0.0 if math.isnan(other - own) else 1 / (1 + math.exp(min(own - other, 700.0)))
+            strength = question * pull
+            if sample.id in found and found[sample.id].strength >= strength:
+                continue
+            others = f"{len(rival.rows)} similar rows say" if len(rival.rows) > 1 else "a similar row says"
+            found[sample.id] = Evidence(
+                cause="data_contradiction",
+                strength=strength,
+                reason=f"'{text_of(sample.prompt)}' is to be '{sample.answer.strip()}', but {others} '{row.answer.strip()}', "
+                f"such as '{row.id}': '{text_of(row.prompt)}'; the model chooses theirs with probability {pull:.2f}",
+                details={"rows": [r.id for r in rival.rows], "same_question": question, "pull": pull},
+            )
+        return found
+
+    def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
+        pool = list(context.samples.values())
+        for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours), strict=True):
+            rows = [pool[i] for i, cosine in near if cosine >= self.similar and pool[i].id != sample.id]
+            own = words_of(sample.answer)
+            keys = [key_of(words_of(row.answer)) for row in rows]
+            by_answer: dict[str, list[Sample]] = {}
+            for key, row in zip(keys, rows, strict=True):
+                said = words_of(row.answer)
+                if key != key_of(own) and not within(own, said) and not within(said, own):
+                    by_answer.setdefault(key, []).append(row)
+            frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))
+            for key, found in itertools.islice(frequent, self.answers):
+                counted = keys[: self.nearest]
+                yield Rival(sample, tuple(found), counted.count(key) / len(counted))
+
+
+def _answered(row: Sample, like: Sample) -> Text:
+    """The completion of `row` with the answer of `like`."""
+    answer = like.answer.strip()
+    if isinstance(row.completion, str):
+        before = row.completion[: len(row.completion) - len(row.completion.lstrip())]
+        return before + answer
+    return replace_answer(row.completion, answer)
