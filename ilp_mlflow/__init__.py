@@ -1,7 +1,9 @@
 """Which fine-tuning samples did the model not learn, since when, why, and what fixes it."""
 
+from ilp_mlflow.answers import agree, answered, gist, same_prompt, text_of
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
-from ilp_mlflow.plugin import Batch, Context, Diagnostic, History, Mitigation, Probe, Schedule
+from ilp_mlflow.neighbours import similar
+from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Said, Schedule
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -16,12 +18,15 @@ from ilp_mlflow.types import (
     Score,
     Signal,
     Stage,
+    Text,
     Value,
     Verdict,
+    to_rows,
 )
 
 __all__ = [
     "Batch",
+    "Belief",
     "Checkpoint",
     "ConfigError",
     "Context",
@@ -41,12 +46,21 @@ __all__ = [
     "PluginError",
     "Probe",
     "Report",
+    "Said",
     "Sample",
     "Schedule",
     "Score",
     "Signal",
     "Stage",
+    "Text",
     "TrackingError",
     "Value",
     "Verdict",
+    "agree",
+    "answered",
+    "gist",
+    "same_prompt",
+    "similar",
+    "text_of",
+    "to_rows",
 ]

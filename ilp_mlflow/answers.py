@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from ilp_mlflow.edits import NUMBER, UNSPACED, number
+from ilp_mlflow.encoding import replace_answer
 from ilp_mlflow.types import Text
 
 LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
@@ -46,6 +47,24 @@ def within(less: str, more: str) -> bool:
     less, more = CURRENCY.sub("", less), CURRENCY.sub("", more)
     stretch = less in more if WITHOUT_SPACES.fullmatch(less) else f" {less} " in f" {more} "
     return stretch and not NEGATIONS & ({*more.split()} - {*less.split()})
+
+
+def gist(answer: str) -> str:
+    """Equal for answers that say the same."""
+    return key_of(words_of(answer))
+
+
+def agree(one: str, other: str) -> bool:
+    """Two answers say the same, or one says merely more."""
+    a, b = words_of(one), words_of(other)
+    return key_of(a) == key_of(b) or within(a, b) or within(b, a)
+
+
+def answered(completion: Text, answer: str) -> Text:
+    """`completion` saying `answer` instead, with the white space that stands in front."""
+    if isinstance(completion, str):
+        answer = completion[: len(completion) - len(completion.lstrip())] + answer.strip()
+    return replace_answer(completion, answer)
 
 
 def label_of(option: str) -> str:

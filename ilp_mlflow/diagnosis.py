@@ -11,8 +11,21 @@ from ilp_mlflow.types import Diagnosis, Evidence, Sample, Status, Verdict
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = ("sample_id", "cause", "status", "runner_up", "stage", "first_learned", "last_lost", "history", "reason")
+COLUMNS = (
+    "sample_id",
+    "cause",
+    "status",
+    "strength",
+    "runner_up",
+    "stage",
+    "first_learned",
+    "last_lost",
+    "history",
+    "reason",
+    "why",
+)
 """Of the diagnosis table, before one column per cause."""
+TEXTS = {*COLUMNS} - {"strength"}
 WEAK = 0.5
 """Evidence below this strength names no cause."""
 ORDER = (
@@ -30,21 +43,26 @@ both were learnable, so both come before what the model knows; and that before w
 """
 
 
-def attribute(verdicts: Sequence[Verdict], evidence: Mapping[str, Mapping[str, Evidence]]) -> list[Diagnosis]:
-    """A diagnosis for every unlearned sample: the first cause in ORDER with evidence that is not weak, and the next one.
+def attribute(
+    verdicts: Sequence[Verdict], evidence: Mapping[str, Mapping[str, Evidence]], order: Sequence[str] = ORDER
+) -> list[Diagnosis]:
+    """A diagnosis for every unlearned sample: the first cause in `order` with evidence that is not weak, and the next one.
 
-    `evidence` is by diagnostic, then sample id. Other causes come behind those of ORDER, the one with the strongest evidence first.
+    `evidence` is by diagnostic, then sample id. Other causes come behind those of `order`, the one with the strongest evidence
+    first.
     """
-    place = {cause: i for i, cause in enumerate(ORDER)}
+    place = {cause: i for i, cause in enumerate(order)}
     found = []
     for verdict in verdicts:
         if verdict.status != "unlearned":
             continue
         own = {name: by_id[verdict.sample_id] for name, by_id in evidence.items() if verdict.sample_id in by_id}
-        ranked = sorted(own.values(), key=lambda e: (place.get(e.cause, len(ORDER)), -e.strength))
-        causes = list(dict.fromkeys(e.cause for e in ranked if e.strength >= WEAK))
+        ranked = sorted(own.values(), key=lambda e: (place.get(e.cause, len(place)), -e.strength))
+        by_cause = {e.cause: e for e in reversed(ranked) if e.strength >= WEAK}
+        causes = list(dict.fromkeys(e.cause for e in ranked if e.cause in by_cause))
         cause, runner_up = (*causes, None, None)[:2]
-        found.append(Diagnosis(verdict=verdict, cause=cause, runner_up=runner_up, evidence=own))
+        why = {"strength": by_cause[cause].strength, "reason": by_cause[cause].reason} if cause else {}
+        found.append(Diagnosis(verdict=verdict, cause=cause, runner_up=runner_up, evidence=own, **why))
     return found
 
 
@@ -79,14 +97,16 @@ def table(
         "sample_id": [s.id for s in ordered],
         "cause": [(d.cause or "unexplained") if d else None for d in found],
         "status": [v.status for v in judged],
+        "strength": [d.strength if d else None for d in found],
         "runner_up": [d.runner_up if d else None for d in found],
         "stage": [s.stage for s in ordered],
         "first_learned": [v.first_learned for v in judged],
         "last_lost": [v.last_lost for v in judged],
         "history": [lines[histories[s.id]] for s in ordered],
         "reason": [v.reason for v in judged],
+        "why": [d.reason if d else None for d in found],
     }
     for cause in sorted({e.cause for d in diagnoses for e in d.evidence.values()}):
         strengths = ([e.strength for e in d.evidence.values() if e.cause == cause] if d else [] for d in found)
         columns[cause] = [max(own, default=None) for own in strengths]
-    return pa.table(columns, schema=pa.schema([(name, pa.string() if name in COLUMNS else pa.float64()) for name in columns]))
+    return pa.table(columns, schema=pa.schema([(name, pa.string() if name in TEXTS else pa.float64()) for name in columns]))

@@ -63,7 +63,7 @@ def check(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None
 
 
 def replace_answer(completion: Text, answer: str) -> Text:
-    """`completion` saying `answer` instead."""
+    """`completion` saying `answer` instead, as it stands."""
     if isinstance(completion, str):
         return answer
     return (*completion[:-1], Message(role=completion[-1].role, content=answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,24 @@ from typing import Any
 
 import pyarrow as pa
 
-from ilp_mlflow import catalog, config, dataset, diagnosis, measure, models, outcome, registry, report, tracking, verdict
+from ilp_mlflow import (
+    beliefs,
+    catalog,
+    config,
+    dataset,
+    diagnosis,
+    measure,
+    models,
+    outcome,
+    paper,
+    registry,
+    report,
+    tracking,
+    verdict,
+)
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import PluginError, StepFailed, suggest
-from ilp_mlflow.plugin import Context, Diagnostic, Mitigation
+from ilp_mlflow.plugin import Belief, Context, Diagnostic, Mitigation
 from ilp_mlflow.preflight import preflight
 from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
@@ -98,11 +113,16 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
         context = _context(experiment, samples, checkpoints, scores, run_id)
-        unlearned = [s for s in samples if context.verdicts[s.id].status == "unlearned"]
-        evidence = {name: _examine(name, plugin, unlearned, context, run_id) for name, plugin in plugins.items()}
-        found = diagnosis.attribute([context.verdicts[s.id] for s in samples], evidence)
+        found = _explain(plugins, context, experiment.scoring.preset, run_id)
         _log_diagnosis(run_id, samples, context, found, experiment)
     return found
+
+
+def explain(experiment: Experiment, run_id: str, samples: Sequence[Sample], preset: str = "default") -> list[Diagnosis]:
+    """What `diagnose` would say of `samples` of a diagnosed run by the causes of `preset`; nothing is logged. Raises IlpError."""
+    plugins = registry.configured("diagnostic", experiment.diagnostics)
+    scores = tracking.read_table(run_id, "scores.parquet")
+    return _explain(plugins, _context(experiment, samples, tracking.read_checkpoints(run_id), scores, run_id), preset, None)
 
 
 def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
@@ -224,19 +244,34 @@ def _rates(found: Outcome, context: Context) -> dict[str, float]:
     return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
 
 
-def _examine(name: str, plugin: Diagnostic, unlearned: Sequence[Sample], context: Context, run_id: str) -> Mapping[str, Evidence]:
-    try:
-        found = plugin.examine(unlearned, context)
-        for evidence in found.values():
-            if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
-                raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
-        strangers = set(found) - {s.id for s in unlearned}
-        if strangers:
-            raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
-    except Exception as error:  # a plugin may fail in any way, alone
-        print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
-        tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
-        return {}
+def _explain(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:
+    """A diagnosis of every unlearned sample: by the evidence of `plugins`, in the preset `paper` by the study's own tests.
+
+    A diagnostic that raises is left out, told, and noted on the run.
+    """
+    unlearned = [s for i, s in context.samples.items() if context.verdicts[i].status == "unlearned"]
+    verdicts = [context.verdicts[i] for i in context.samples]
+    if preset == "paper":
+        return diagnosis.attribute(verdicts, paper.examine(unlearned, context), paper.ORDER)
+    evidence = {}
+    for name, plugin in plugins.items():
+        try:
+            evidence[name] = _examine(plugin, unlearned, context)
+        except Exception as error:  # a plugin may fail in any way, alone
+            print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
+            if run_id:
+                tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
+    return diagnosis.attribute(verdicts, evidence)
+
+
+def _examine(plugin: Diagnostic, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+    found = plugin.examine(unlearned, context)
+    for evidence in found.values():
+        if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
+            raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
+    strangers = set(found) - {s.id for s in unlearned}
+    if strangers:
+        raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
     return found
 
 
@@ -261,14 +296,23 @@ def _context(
     rule = [c.name for c in checkpoints], experiment.scoring.preset, experiment.seed
     uris = {c.name: c.model_uri for c in checkpoints}
     load = models.Loader(experiment.tokenizer, models.pick_device(experiment.scoring.device), "float32")
+    probe = ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed)
+    verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
+
+    @functools.cache
+    def believed() -> dict[str, Belief]:
+        by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
+        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], checkpoints[0].name, probe, experiment.seed)
+
     return Context(
         stages=[s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages],
         checkpoints=checkpoints,
         samples={s.id: s for s in samples},
         scores=scores,
-        verdicts={v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)},
+        verdicts=verdicts,
         histories=verdict.histories(scores, *rule),
-        probe=ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed),
+        probe=probe,
+        beliefs=believed,
         exposures=tracking.read_table(run_id, "exposures.parquet"),
         signals=tracking.read_table(run_id, "signals.parquet"),
     )

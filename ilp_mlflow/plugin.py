@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -62,6 +62,44 @@ class Probe(Protocol):
         ...
 
 
+FIRM = 0.85
+"""How sure of an answer a base model is that counts as firm, where too little is known that it could be compared with."""
+KNOWN = 0.5
+"""Probability 0..1 of a right answer from which it is known: no other can be more probable."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the base model says about what one sample asks for."""
+
+    right: float
+    """Probability 0..1 of the right answer: in the least known of the sample's own probes, or in the mined question it answers."""
+    wrong: str
+    """Its answer to most phrasings, where that is not the right one, else ""."""
+    confidence: float
+    """Mean probability 0..1 of its answer over the phrasings."""
+    phrasings: tuple[Text, ...]
+    """How it was asked."""
+    firm: float = FIRM
+    """How sure it is of nearly all that it knows, 0..1."""
+
+    @property
+    def known(self) -> bool:
+        """It knows the right answer."""
+        return self.right >= KNOWN
+
+    @property
+    def conflict(self) -> float:
+        """How much surer it is of a wrong answer than of what it knows: 0..1, one half where it is equally sure.
+
+        The odds of the wrong answer over those of `firm`, as a probability; 0 where it was asked in one way only.
+        """
+        if not self.wrong or len(self.phrasings) < 2:
+            return 0.0
+        ours, theirs = (min(max(p, 1e-6), 1 - 1e-6) for p in (self.confidence, self.firm))
+        return ours * (1 - theirs) / (ours * (1 - theirs) + theirs * (1 - ours))
+
+
 @dataclass(frozen=True)
 class Context:
     """All that is known about an experiment; read only."""
@@ -78,6 +116,8 @@ class Context:
     histories: Mapping[str, Sequence[Status]]
     """Status under every checkpoint, by sample id."""
     probe: Probe
+    beliefs: Callable[[], Mapping[str, Belief]]
+    """What the base says about each unlearned sample of which it could be asked, by id; asked at the first call."""
     exposures: pa.Table | None = None
     """Columns of `Exposure`; None for a model that was trained elsewhere."""
     signals: pa.Table | None = None

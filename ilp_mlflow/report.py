@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ilp_mlflow.diagnosis import history
-from ilp_mlflow.types import Report, Sample
+from ilp_mlflow.types import Diagnosis, Report, Sample
 
+UNEXPLAINED = "unexplained"
+"""What is said where no cause is."""
+EXAMPLES = 2
+"""Samples shown for every cause in the terminal."""
 LISTED = 500
 """Samples listed in the HTML report; all of them are in `diagnosis.parquet`."""
 MEASURES = {
@@ -45,6 +49,14 @@ def sentence(report: Report) -> str:
     return f"{text}; {sum(gone.values())} of them had been learned and were lost ({by})."
 
 
+def causes(report: Report) -> dict[str, list[Diagnosis]]:
+    """The diagnoses by cause, most frequent first and `unexplained` last; the surest first, equals by id."""
+    found: dict[str, list[Diagnosis]] = {}
+    for diagnosis in sorted(report.diagnoses, key=lambda d: (-(d.strength or 0.0), d.verdict.sample_id)):
+        found.setdefault(diagnosis.cause or UNEXPLAINED, []).append(diagnosis)
+    return dict(sorted(found.items(), key=lambda item: (item[0] == UNEXPLAINED, -len(item[1]), item[0])))
+
+
 def leak(report: Report) -> str:
     """How far the options alone give the answer away, in one sentence; "" without options."""
     blank, chance = report.recognition["blank"], report.recognition["chance"]
@@ -58,8 +70,14 @@ def leak(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """Verdict table, retention matrix, leak and outcomes as text that fits 80 columns."""
+    """Verdict table, retention matrix, causes with examples, leak and outcomes as text that fits 80 columns."""
     lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *aligned(_matrix(report))]
+    for cause, found in causes(report).items():
+        lines += ["", f"{cause}: {len(found)} of {len(report.diagnoses)} unlearned samples"]
+        for one in found[:EXAMPLES]:
+            sure = "" if one.strength is None else f" ({one.strength:.2f})"
+            text = f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}"
+            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", max_lines=4, placeholder=" ...")
     if leak(report):
         lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
@@ -73,7 +91,8 @@ def markdown(report: Report) -> str:
     table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
     where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
-    return "\n".join([sentence(report), "", judged, "", *table, "", leak(report), "", where])
+    why = [f"- {cause}: {len(found)}" for cause, found in causes(report).items()]
+    return "\n".join([sentence(report), "", judged, "", *table, "", *why, "", leak(report), "", where])
 
 
 def html(report: Report, samples: Mapping[str, Sample]) -> str:
@@ -83,7 +102,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     )
-    causes = {d.verdict.sample_id: d.cause or "unexplained" for d in report.diagnoses}
+    diagnoses = {d.verdict.sample_id: d for d in report.diagnoses}
     unlearned = [v for v in report.verdicts if v.status != "learned"]
     listed = [
         {
@@ -92,7 +111,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
             "prompt": _shown(samples[v.sample_id]),
             "answer": samples[v.sample_id].answer.strip(),
             "status": v.status,
-            "cause": causes.get(v.sample_id, ""),
+            "why": _why(diagnoses.get(v.sample_id)),
             "history": history(report.histories[v.sample_id], [c.name for c in report.checkpoints]),
             "reason": v.reason,
         }
@@ -104,6 +123,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
         leak=leak(report),
         measures=MEASURES,
         counts=counts(report),
+        causes=causes(report),
         listed=listed,
         total=len(unlearned),
         outcomes=_outcome_rows(report),
@@ -118,6 +138,12 @@ def _matrix(report: Report) -> list[list[str]]:
     """Header and rows: share learned by stage (row) and stage checkpoint (column)."""
     names = [c.name for c in report.checkpoints if "@" not in c.name]
     return [["learned, % of", *names], *([s, *(f"{row[n]:.0%}" for n in names)] for s, row in report.retention.items())]
+
+
+def _why(diagnosis: Diagnosis | None) -> str:
+    if diagnosis is None:
+        return ""
+    return f"{diagnosis.cause} ({diagnosis.strength:.2f}): {diagnosis.reason}" if diagnosis.cause else UNEXPLAINED
 
 
 def _shown(sample: Sample) -> str:

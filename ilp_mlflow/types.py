@@ -209,6 +209,10 @@ class Diagnosis(Value):
     """The verdict that is explained."""
     cause: str | None = None
     """The first cause with evidence that is not weak, or None: unexplained."""
+    strength: float | None = None
+    """How sure of the cause, 0..1: the strength of its evidence."""
+    reason: str = ""
+    """The evidence for it in one sentence a user understands."""
     runner_up: str | None = None
     """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)

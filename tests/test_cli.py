@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from ilp_mlflow.cli import main
+from ilp_mlflow.diagnosis import ORDER
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 
@@ -155,10 +156,11 @@ def test_the_verbs_one_by_one_print_one_json_document_each(experiment_file, stor
     assert document("report", experiment_file, "--run-id", trained["run_id"])["retention"] == report["retention"]
     assert [s["stage"] for s in document("stages", experiment_file)] == ["first", "second"]
     assert document("stages", "tiny") == document("stages")
-    assert document("plugins") == {
-        "plugins": [{"name": "control", "kind": "mitigation", "distribution": "ilp-mitigations", "options": {"offset": 1}}],
-        "failed": [],
-    }
+    plugins = document("plugins")
+    assert plugins["failed"] == []
+    assert {p["name"] for p in plugins["plugins"] if p["kind"] == "diagnostic"} == set(ORDER)
+    control = {"name": "control", "kind": "mitigation", "distribution": "ilp-mitigations", "options": {"offset": 1}}
+    assert control in plugins["plugins"]
     assert "answers" in document("doctor")["tracking"]
     again = document("stage", experiment_file, "--stage", "second", "--seed", "3")
     assert again["model_uri"] == "models:/tiny.second/2"

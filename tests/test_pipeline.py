@@ -240,7 +240,7 @@ def plug(monkeypatch, **classes):
 
 def test_diagnostics_name_causes_and_a_bad_one_is_left_out(experiment_file, store, monkeypatch, capsys):
     plug(monkeypatch, blame=Blame)
-    report = run(experiment_file)
+    report = run(edit_yaml(experiment_file, diagnostics=["blame"]))
     assert report.diagnoses
     assert {d.cause for d in report.diagnoses} == {"blame"}
     metrics = MlflowClient().get_run(report.run_id).data.metrics

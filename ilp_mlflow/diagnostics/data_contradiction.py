@@ -9,11 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from ilp_mlflow.answers import key_of, same_prompt, text_of, within, words_of
-from ilp_mlflow.encoding import replace_answer
-from ilp_mlflow.neighbours import similar
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Sample, Text, Value
+from ilp_mlflow import Context, Evidence, Sample, Value, agree, answered, gist, same_prompt, similar, text_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +20,10 @@ class Rival:
     """The sample."""
     rows: tuple[Sample, ...]
     """Those with the answer, the most similar prompt first."""
-    share: float
-    """Share 0..1 of the nearest rows that have it."""
+    votes: int
+    """How many of the nearest rows have it."""
+    own: int
+    """How many of them have the sample's."""
 
 
 class DataContradiction(Value):
@@ -43,20 +41,23 @@ class DataContradiction(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples whose question other rows answer with something that says neither the same nor merely more.
 
-        The strength is the product of two probabilities: that it is the same question - 1 for equal prompts, else the
-        larger of the probability that the base answers the other row's prompt with this sample's answer and of the share of the
-        nearest rows with the other answer -, and that the last checkpoint, having to choose, answers like the others.
+        The strength is the product of two probabilities: that it is the same question, and that the last checkpoint, having to
+        choose, answers like the others. The first is 1 for equal prompts, else the probability that the base answers the other
+        row's prompt with this sample's answer. Where the base cannot be asked in other ways, since prompts are not made from
+        templates, the nearest rows vote too: those with the other answer, as a share of those with either and two more.
         """
         rivals = list(self._rivals(unlearned, context))
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
-        same = context.probe.logprobs(base, [(r.rows[0].prompt, _answered(r.rows[0], r.sample)) for r in rivals])
-        theirs = context.probe.logprobs(last, [(r.sample.prompt, _answered(r.sample, r.rows[0])) for r in rivals])
+        same = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in rivals])
+        theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
         found: dict[str, Evidence] = {}
+        believed = context.beliefs()
         for rival, agreed, other, own in zip(rivals, same, theirs, ours, strict=True):
             sample, row = rival.sample, rival.rows[0]
             equal = same_prompt(sample.prompt) == same_prompt(row.prompt)
-            question = 1.0 if equal else max(rival.share, 0.0 if math.isnan(agreed) else math.exp(min(agreed, 0.0)))
+            vote = 0.0 if sample.id in believed else rival.votes / (rival.votes + rival.own + 2)
+            question = 1.0 if equal else max(vote, 0.0 if math.isnan(agreed) else math.exp(min(agreed, 0.0)))
             pull = 0.0 if math.isnan(other - own) else 1 / (1 + math.exp(min(own - other, 700.0)))
             strength = question * pull
             if sample.id in found and found[sample.id].strength >= strength:
@@ -75,23 +76,12 @@ class DataContradiction(Value):
         pool = list(context.samples.values())
         for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours), strict=True):
             rows = [pool[i] for i, cosine in near if cosine >= self.similar and pool[i].id != sample.id]
-            own = words_of(sample.answer)
-            keys = [key_of(words_of(row.answer)) for row in rows]
+            said = [gist(row.answer) for row in rows]
             by_answer: dict[str, list[Sample]] = {}
-            for key, row in zip(keys, rows, strict=True):
-                said = words_of(row.answer)
-                if key != key_of(own) and not within(own, said) and not within(said, own):
-                    by_answer.setdefault(key, []).append(row)
+            for answer, row in zip(said, rows, strict=True):
+                if not agree(row.answer, sample.answer):
+                    by_answer.setdefault(answer, []).append(row)
             frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))
-            for key, found in itertools.islice(frequent, self.answers):
-                counted = keys[: self.nearest]
-                yield Rival(sample, tuple(found), counted.count(key) / len(counted))
-
-
-def _answered(row: Sample, like: Sample) -> Text:
-    """The completion of `row` with the answer of `like`."""
-    answer = like.answer.strip()
-    if isinstance(row.completion, str):
-        before = row.completion[: len(row.completion) - len(row.completion.lstrip())]
-        return before + answer
-    return replace_answer(row.completion, answer)
+            for answer, found in itertools.islice(frequent, self.answers):
+                own = sum(agree(row.answer, sample.answer) for row in rows[: self.nearest])
+                yield Rival(sample, tuple(found), said[: self.nearest].count(answer), own)

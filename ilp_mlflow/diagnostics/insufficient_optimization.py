@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from ilp_mlflow.answers import text_of
-from ilp_mlflow.beliefs import beliefs
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Exposure, Sample, Value, to_rows
+from ilp_mlflow import Context, Evidence, Exposure, Sample, Value, text_of, to_rows
 
 
 class InsufficientOptimization(Value):
@@ -34,7 +31,7 @@ class InsufficientOptimization(Value):
         seen = {} if context.exposures is None else {e.sample_id: e.exposures for e in to_rows(context.exposures, Exposure)}
         rise = _rise(context)
         found = {}
-        for id_, belief in beliefs(unlearned, context).items():
+        for id_, belief in context.beliefs().items():
             if not belief.known:
                 continue
             rarest = min(words[id_], key=lambda w: (often[w], w), default="")
@@ -49,7 +46,12 @@ class InsufficientOptimization(Value):
                 cause="insufficient_optimization",
                 strength=belief.right * (1 if signs else self.unsupported),
                 reason="; ".join(["the base knows what it needs", *signs]),
-                details={"known": belief.right, "asked": belief.phrasings, "rows": often[rarest], "rise": rise.get(id_)},
+                details={
+                    "known": belief.right,
+                    "asked": [text_of(prompt) for prompt in belief.phrasings],
+                    "rows": often[rarest],
+                    "rise": rise.get(id_),
+                },
             )
         return found
 

@@ -1,28 +1,31 @@
-"""The base model firmly believes something else."""
+"""The base model firmly believes something else than the sample says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow.beliefs import beliefs, contradicted, firm
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Sample, Value
+from ilp_mlflow import Context, Evidence, Sample, Value, text_of
 
 
 class KnowledgeConflict(Value):
     """Asks the base model in several phrasings."""
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples on which the base gives one specific other answer as surely as what it knows."""
-        found = beliefs(unlearned, context)
-        reference = firm(found)
+        """Evidence for samples of which the base does not know the right answer and gives most phrasings one other.
+
+        The strength is `Belief.conflict`: one half where the base is as sure of it as of what it knows.
+        """
+        found = context.beliefs()
+        asked = {s.id: found[s.id] for s in unlearned if s.id in found}
         return {
             id_: Evidence(
                 cause="knowledge_conflict",
-                strength=contradicted(belief, reference),
-                reason=f"however it is asked, the base says '{belief.wrong}' with probability {belief.confidence:.2f} or more",
-                details={"wrong": belief.wrong, "confidence": belief.confidence, "firm": reference, "asked": belief.phrasings},
+                strength=belief.conflict,
+                reason=f"asked in {len(belief.phrasings)} ways, the base says '{belief.wrong}' with probability "
+                f"{belief.confidence:.2f} on average; of nearly all it knows it is surer than {belief.firm:.2f}",
+                details={"wrong": belief.wrong, "confidence": belief.confidence, "firm": belief.firm}
+                | {"asked": [text_of(prompt) for prompt in belief.phrasings]},
             )
-            for id_, belief in found.items()
+            for id_, belief in asked.items()
             if belief.wrong and not belief.known
         }

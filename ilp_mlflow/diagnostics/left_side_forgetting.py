@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Sample, Value
+from ilp_mlflow import Context, Evidence, Sample, Value
 
 
 class LeftSideForgetting(Value):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow.beliefs import KNOWN, beliefs, contradicted, firm
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Sample, Value
+from ilp_mlflow import Context, Evidence, Sample, Value, text_of
+
+ONCE = 0.4
+"""Strength at most where the base could be asked in one way only: a firm belief would look the same."""
 
 
 class MissingKnowledge(Value):
@@ -15,19 +16,22 @@ class MissingKnowledge(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
-        The strength is what is left by the two: by how far the right answer is from being known, less the strength of a conflict.
+        The strength is what is left by the two: how improbable the right answer is, or how little of a conflict the other, if that
+        is less.
         """
-        found = beliefs(unlearned, context)
-        reference = firm(found)
+        found = context.beliefs()
         evidence = {}
-        for id_, belief in found.items():
+        for id_, belief in ((s.id, found[s.id]) for s in unlearned if s.id in found):
             if belief.known:
                 continue
             says = f"says '{belief.wrong}', unsurely ({belief.confidence:.2f})" if belief.wrong else "has no answer of its own"
+            once = len(belief.phrasings) < 2
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
-                strength=min(1 - belief.right / (2 * KNOWN), 1 - contradicted(belief, reference)),
-                reason=f"asked directly, the base gives the right answer probability {belief.right:.2f} or less, and {says}",
-                details={"right": belief.right, "confidence": belief.confidence, "firm": reference, "asked": belief.phrasings},
+                strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1),
+                reason=f"asked in {len(belief.phrasings)} way{'' if once else 's'}, the base gives the right answer "
+                f"probability {belief.right:.2f} and {says}",
+                details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm}
+                | {"asked": [text_of(prompt) for prompt in belief.phrasings]},
             )
         return evidence

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.types import Evidence, Exposure, Sample, Score, Value, to_rows
+from ilp_mlflow import Context, Evidence, Exposure, Sample, Score, Value, to_rows
 
 
 class NotTrained(Value):

@@ -30,8 +30,8 @@ def benchmark(found: Mapping[str, Any]) -> str:
         *aligned(rows),
         f"other groups moved in {others['moved']} of {others['cells']} cells; "
         f"surface classifier {surface['macro_f1']:.2f} (chance {surface['chance']:.2f})",
-        f"causes named right, macro-F1: {attribution['default']['macro_f1']:.2f}; "
-        f"by the study's rules: {attribution['paper']['macro_f1']:.2f}",
+        f"causes named right, macro-F1: {attribution['default']['macro_f1']:.2f}, without the rows' probes "
+        f"{attribution['without_probes']['macro_f1']:.2f}; by the study's rules {attribution['paper']['macro_f1']:.2f}",
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items()),
     ]
     return "\n".join(lines)

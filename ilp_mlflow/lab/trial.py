@@ -14,11 +14,11 @@ from ilp_mlflow import measure, pipeline, registry, tracking
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
-from ilp_mlflow.lab import base, files, paper
+from ilp_mlflow.lab import base, files
 from ilp_mlflow.lab.files import Made
 from ilp_mlflow.lab.plant import CAUSES, GROUPS, STAGES, Row, paraphrases, record, removed, told_without
 from ilp_mlflow.lab.surface import surface
-from ilp_mlflow.types import Report
+from ilp_mlflow.types import Diagnosis, Report
 
 MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
@@ -57,7 +57,7 @@ def run(
             for group, rows in by_group(made.planted.samples).items()
         },
         "surface": surface(made.planted.samples, list(itertools.chain(*made.planted.stages.values())), experiment.seed),
-        "attribution": attribution(report, made, resolved),
+        "attribution": attribution(report, resolved, made),
         "mitigations": [_mitigation(name, report, made, resolved) for name in resolved.mitigations],
         "seconds": {"base": prepared - started, "experiment": done - prepared, "groups": time.perf_counter() - done},
     }
@@ -140,31 +140,46 @@ def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def attribution(report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
-    """How the unlearned samples of every group are explained: by the experiment's diagnostics, and by the study's rules."""
-    planted = {row.id: row.group for row in made.planted.samples}
-    unlearned = [v.sample_id for v in report.verdicts if v.status == "unlearned" and v.sample_id in planted]
-    samples = pipeline.read_samples(report.run_id)
-    scores = tracking.read_table(report.run_id, "scores.parquet")
-    said = {d.verdict.sample_id: d.cause for d in report.diagnoses}
-    study = paper.attribute(unlearned, samples, scores, [c.name for c in report.checkpoints])
-    return {
-        name: confusion(planted, {i: causes.get(i) for i in unlearned}) for name, causes in (("default", said), ("paper", study))
-    }
+def attribution(report: Report, experiment: Experiment, made: Made) -> dict[str, Any]:
+    """How the unlearned samples of every group are explained.
 
-
-def confusion(planted: Mapping[str, str], said: Mapping[str, str | None]) -> dict[str, Any]:
-    """Counts of causes said (or `unexplained`) by planted group; F1 0..1 per cause, and their mean, over the samples `said` names.
-
-    Samples of the group `control` count as mistakes of the cause they are blamed on.
+    `default`: by the experiment's diagnostics, which are given the rows' probes; `without_probes`: by the same without them;
+    `paper`: by the study's own tests.
     """
-    table = {g: dict(Counter(c or "unexplained" for i, c in said.items() if planted[i] == g)) for g in GROUPS}
+    planted = {row.id: row.group for row in made.planted.samples}
+    bare = [s.model_copy(update={"probes": ()}) for s in pipeline.read_samples(report.run_id)]
+    found = {
+        "default": report.diagnoses,
+        "without_probes": pipeline.explain(experiment, report.run_id, bare),
+        "paper": pipeline.explain(experiment, report.run_id, bare, "paper"),
+    }
+    return {name: confusion(planted, diagnoses) for name, diagnoses in found.items()}
+
+
+def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dict[str, Any]:
+    """Counts of causes said (or `unexplained`) by planted group; F1 0..1 per cause, and their mean; all of planted samples only.
+
+    Samples of the group `control` count as mistakes of the cause they are blamed on; `control_blamed` is their share 0..1 of the
+    group. `sure_half` is the share 0..1 that is right of those at or above the median strength.
+    """
+    said = [(planted[d.verdict.sample_id], d.cause, d.strength or 0.0) for d in diagnoses if d.verdict.sample_id in planted]
+    table = {g: dict(Counter(cause or "unexplained" for group, cause, _ in said if group == g)) for g in GROUPS}
     scores = {}
     for cause in CAUSES:
         hits = table[cause].get(cause, 0)
         blamed, there = sum(row.get(cause, 0) for row in table.values()), sum(table[cause].values())
         scores[cause] = 2 * hits / (blamed + there) if blamed + there else 0.0
-    return {"macro_f1": sum(scores.values()) / len(scores), "per_cause": scores, "confusion": table}
+    control = [group for group in planted.values() if group == "control"]
+    blamed = sum(n for cause, n in table["control"].items() if cause != "unexplained")
+    named = sorted(((strength, group == cause) for group, cause, strength in said if cause), reverse=True)
+    sure = [right for strength, right in named if strength >= named[len(named) // 2][0]]
+    return {
+        "macro_f1": sum(scores.values()) / len(scores),
+        "per_cause": scores,
+        "confusion": table,
+        "control_blamed": blamed / len(control) if control else 0.0,
+        "sure_half": sum(sure) / len(sure) if sure else None,
+    }
 
 
 def all_mitigations() -> dict[str, dict[str, Any]]:

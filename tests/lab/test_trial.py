@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ilp_mlflow import tracking
+from ilp_mlflow import Diagnosis, Verdict, tracking
 from ilp_mlflow.cli import main
 from ilp_mlflow.lab import files
 from ilp_mlflow.lab.plant import CAUSES, END_MASKED, GROUPS, LONG
@@ -23,8 +23,12 @@ def test_a_lab_runs_and_says_what_was_planted(store):
     assert found["seed"] == 1
     assert list(found["groups"]) == list(GROUPS)
     assert all(0 <= g["learned"] <= 1 and g["n"] > 0 for g in found["groups"].values())
-    assert found["attribution"]["default"]["macro_f1"] == 0  # no diagnostics yet
-    assert set(found["attribution"]["paper"]["per_cause"]) == set(CAUSES)
+    assert list(found["attribution"]) == ["default", "without_probes", "paper"]
+    for said in found["attribution"].values():
+        assert set(said["per_cause"]) == set(CAUSES)
+        unlearned = round((1 - found["groups"]["not_trained"]["learned"]) * found["groups"]["not_trained"]["n"])
+        assert sum(said["confusion"]["not_trained"].values()) == unlearned
+    assert found["attribution"]["default"]["per_cause"]["not_trained"] == 1  # the ledger does not guess
     assert found["mitigations"][0]["name"] == "control"
 
     made = files.prepare("smoke", 1)
@@ -72,11 +76,17 @@ def test_without_a_cause_the_samples_stay(store):
 
 def test_confusion_counts_a_blamed_control_against_the_cause():
     planted = {"a": "missing_knowledge", "b": "missing_knowledge", "c": "control", "d": "not_trained"}
-    found = confusion(planted, {"a": "missing_knowledge", "b": None, "c": "missing_knowledge", "d": "not_trained"})
+    said = {"a": ("missing_knowledge", 0.9), "b": (None, None), "c": ("missing_knowledge", 0.6), "d": ("not_trained", 0.8)}
+    found = confusion(
+        planted,
+        [Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), cause=c, strength=s) for i, (c, s) in said.items()],
+    )
     assert found["per_cause"]["missing_knowledge"] == 0.5  # 1 hit, 2 blamed, 2 there
     assert found["per_cause"]["not_trained"] == 1
     assert found["macro_f1"] == pytest.approx(1.5 / 6)
     assert found["confusion"]["missing_knowledge"] == {"missing_knowledge": 1, "unexplained": 1}
+    assert found["control_blamed"] == 1
+    assert found["sure_half"] == 1  # the two at or above .8
 
 
 def test_seeds_and_seed_together_are_refused():

@@ -3,30 +3,29 @@ import math
 import numpy as np
 import pytest
 
-from ilp_mlflow.lab.paper import attribute, divergence
-from ilp_mlflow.types import Sample, Score, to_table
-
-CHECKPOINTS = ["base", "first", "second"]
-
-
-def sample(id_, prompt, completion, stage="first"):
-    return Sample(id=id_, stage=stage, prompt=prompt, completion=completion)
+from ilp_mlflow import Score
+from ilp_mlflow.diagnosis import attribute
+from ilp_mlflow.paper import ORDER, divergence, examine, knowledge
+from tests.contexts import CHECKPOINTS, context, sample
 
 
 def scores(table):
     """Scores from probabilities of options, the right one first, by sample id: one list per checkpoint."""
-    return to_table(
-        [
-            Score(sample_id=id_, checkpoint=name, option_logprobs=tuple(math.log(p) for p in options), p_correct=options[0])
-            for id_, course in table.items()
-            for name, options in zip(CHECKPOINTS, course, strict=True)
-        ],
-        Score,
-    )
+    return [
+        Score(sample_id=id_, checkpoint=name, option_logprobs=tuple(math.log(p) for p in options), p_correct=options[0])
+        for id_, course in table.items()
+        for name, options in zip(CHECKPOINTS, course, strict=True)
+    ]
 
 
 UNSURE, WRONG, RIGHT = (0.02, 0.49, 0.49), (0.3, 0.69, 0.01), (0.9, 0.05, 0.05)
 MOVED = (0.3, 0.01, 0.69)
+
+
+def causes(samples, table, unlearned):
+    found = context(samples, histories={s.id: ("learned",) * 3 for s in samples if s.id not in unlearned}, scores=scores(table))
+    evidence = examine([s for s in samples if s.id in unlearned], found)
+    return {d.verdict.sample_id: d.cause for d in attribute([*found.verdicts.values()], evidence, ORDER)}
 
 
 def test_the_tests_run_in_their_order():
@@ -46,8 +45,7 @@ def test_the_tests_run_in_their_order():
         "plain": (RIGHT, RIGHT, WRONG),
         "kept": (RIGHT, RIGHT, RIGHT),
     }
-    found = attribute(["missing", "conflict", "side a", "plain"], samples, scores(table), CHECKPOINTS)
-    assert found == {
+    assert causes(samples, table, ["missing", "conflict", "side a", "plain"]) == {
         "missing": "missing_knowledge",
         "conflict": "knowledge_conflict",
         "side a": "data_contradiction",
@@ -57,8 +55,22 @@ def test_the_tests_run_in_their_order():
 
 def test_what_no_test_claims_is_insufficient_optimization():
     samples = [sample("a", "who painted the old bridge", "Ann")]
-    found = attribute(["a"], samples, scores({"a": (WRONG, WRONG, WRONG)}), CHECKPOINTS)
-    assert found == {"a": "insufficient_optimization"}
+    assert causes(samples, {"a": (WRONG, WRONG, WRONG)}, ["a"]) == {"a": "insufficient_optimization"}
+
+
+def test_a_sample_without_options_is_left_unexplained():
+    found = context([sample("a")], scores=[Score(sample_id="a", checkpoint=name) for name in CHECKPOINTS])
+    assert not any(examine([found.samples["a"]], found).values())
+
+
+def test_the_base_knows_or_is_blind():
+    samples = [sample(id_, f"prompt {id_}") for id_ in ("knows", "blind", "between")]
+    table = {"knows": (RIGHT,) * 3, "blind": (UNSURE,) * 3, "between": (WRONG,) * 3}
+    assert knowledge(context(samples, scores=scores(table))) == {
+        "knows": (True, False),
+        "blind": (False, True),
+        "between": (False, False),
+    }
 
 
 def test_divergence_is_nought_for_equals_and_ln_2_for_strangers():

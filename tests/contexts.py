@@ -1,0 +1,55 @@
+"""Hand-made contexts for diagnostics, with answers that are known."""
+
+import math
+
+from ilp_mlflow import Belief, Checkpoint, Context, Exposure, Said, Sample, Score, Stage, Verdict
+from ilp_mlflow.types import to_table
+
+CHECKPOINTS = ("base", "first", "second")
+
+
+class FakeProbe:
+    """Says and believes what it is told: `sure` by (checkpoint, prompt, completion), `says` by (checkpoint, prompt)."""
+
+    def __init__(self, sure=None, says=None):
+        self.sure, self.says, self.asked = sure or {}, says or {}, 0
+
+    def logprobs(self, checkpoint, exchanges):
+        self.asked += len(exchanges)
+        return [math.log(self.sure.get((checkpoint, prompt, text(completion)), 1e-6)) for prompt, completion in exchanges]
+
+    def say(self, checkpoint, prompts, max_new_tokens=16):
+        self.asked += len(prompts)
+        return [Said(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
+
+    def generate(self, checkpoint, prompts, n):
+        raise NotImplementedError
+
+
+def text(completion):
+    return (completion if isinstance(completion, str) else completion[-1].content).strip()
+
+
+def sample(id_, prompt="p", completion=" c", stage="first", **more):
+    return Sample(id=id_, stage=stage, prompt=prompt, completion=completion, **more)
+
+
+def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=0.9):
+    return Belief(right, wrong, confidence, phrasings, firm)
+
+
+def context(samples, histories=None, scores=(), exposures=None, beliefs=None, probe=None, checkpoints=CHECKPOINTS):
+    """A context in which every sample has been unlearned from the start, unless `histories` says otherwise by id."""
+    histories = {s.id: ("unlearned",) * len(checkpoints) for s in samples} | (histories or {})
+    stages = dict.fromkeys(s.stage for s in samples)
+    return Context(
+        stages=[Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in stages],
+        checkpoints=[Checkpoint(name=name, model_uri="u") for name in checkpoints],
+        samples={s.id: s for s in samples},
+        scores=to_table(scores, Score),
+        verdicts={id_: Verdict(sample_id=id_, status=statuses[-1]) for id_, statuses in histories.items()},
+        histories=histories,
+        probe=probe or FakeProbe(),
+        beliefs=lambda: beliefs or {},
+        exposures=None if exposures is None else to_table(exposures, Exposure),
+    )

@@ -1,0 +1,56 @@
+import pytest
+
+from ilp_mlflow.diagnostics.data_contradiction import DataContradiction
+from tests.contexts import FakeProbe, belief, context, sample
+
+QUESTION = "how many moons has the planet Mars"
+X = sample("x", QUESTION, " two")
+
+
+def examined(other, probe):
+    samples = [X, *other, sample("far", "who painted the bridge", " Ann")]
+    return DataContradiction().examine([X], context(samples, probe=probe))
+
+
+def test_the_same_prompt_answered_otherwise_is_a_contradiction_when_the_model_follows_it():
+    pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.1})
+    found = examined([sample("y", QUESTION.upper() + "?", " three")], pulled)["x"]
+    assert found.strength == pytest.approx(0.9)
+    assert found.details["rows"] == ["y"]
+    assert "is to be 'two', but a similar row says 'three', such as 'y'" in found.reason
+
+
+def test_a_model_that_is_not_pulled_is_not_contradicted():
+    keeps = FakeProbe(sure={("second", QUESTION, "three"): 0.1, ("second", QUESTION, "two"): 0.9})
+    assert examined([sample("y", QUESTION, " three")], keeps)["x"].strength == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("same", [" Two", " two.", " The two", " two moons"])
+def test_an_answer_that_says_the_same_or_merely_more_is_none(same):
+    pulled = FakeProbe(sure={("second", QUESTION, same.strip()): 0.9})
+    assert examined([sample("y", QUESTION, same)], pulled) == {}
+
+
+def test_a_similar_prompt_counts_as_far_as_it_asks_the_same():
+    prompt = "how many moons has the planet Venus"
+    pulled = {("second", QUESTION, "none"): 0.9, ("second", QUESTION, "two"): 0.1}
+    found = examined([sample("y", prompt, " none")], FakeProbe(sure=pulled | {("base", prompt, "two"): 0.01}))
+    assert found["x"].strength < 0.5  # other questions nearby; the base does not answer Venus with what Mars has
+    found = examined([sample("y", prompt, " none")], FakeProbe(sure=pulled | {("base", prompt, "two"): 0.95}))
+    assert found["x"].strength > 0.8
+
+
+def test_the_order_of_rows_does_not_matter():
+    others = [sample(f"y{i}", f"{QUESTION} {i}", f" {answer}") for i, answer in enumerate(("three", "four", "three"))]
+    pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9})
+    assert examined(others, pulled)["x"].strength == examined(others[::-1], pulled)["x"].strength
+
+
+def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
+    others = [sample(f"y{i}", f"{QUESTION} {word}", " three") for i, word in enumerate(("now", "please", "today", "really"))]
+    pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.0001})
+    assert examined(others, pulled)["x"].strength == pytest.approx(4 / 6, abs=1e-3)
+    assert examined([*others, sample("z", f"{QUESTION} again", " two")], pulled)["x"].strength == pytest.approx(4 / 7, abs=1e-3)
+    samples = [X, *others]
+    told = DataContradiction().examine([X], context(samples, probe=pulled, beliefs={"x": belief()}))
+    assert told["x"].strength < 0.01

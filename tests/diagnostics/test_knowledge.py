@@ -1,0 +1,48 @@
+"""The two causes that are read from what the base believes: for a sample that is not learned they exclude each other."""
+
+import pytest
+
+from ilp_mlflow.diagnosis import WEAK
+from ilp_mlflow.diagnostics.knowledge_conflict import KnowledgeConflict
+from ilp_mlflow.diagnostics.missing_knowledge import MissingKnowledge
+from tests.contexts import belief, context, sample
+
+X = sample("x")
+
+
+def strengths(believed):
+    known = context([X], beliefs={"x": believed} if believed else {})
+    found = [d.examine([X], known) for d in (KnowledgeConflict(), MissingKnowledge())]
+    return [evidence["x"].strength if evidence else None for evidence in found]
+
+
+@pytest.mark.parametrize(
+    ("believed", "conflict", "missing"),
+    [
+        (belief(right=0.9), None, None),
+        (belief(wrong="y", confidence=0.9), 0.5, 0.5),
+        (belief(wrong="y", confidence=0.99), 0.917, 0.083),
+        (belief(wrong="y", confidence=0.5), 0.1, 0.9),
+        (belief(right=0.4, wrong="y", confidence=0.3), 0.045, 0.6),
+        (belief(), None, 1),
+        (None, None, None),
+    ],
+)
+def test_strengths(believed, conflict, missing):
+    found = strengths(believed)
+    for strength, expected in zip(found, (conflict, missing), strict=True):
+        assert strength == (expected if expected is None else pytest.approx(expected, abs=1e-3))
+
+
+def test_asked_in_one_way_only_neither_is_claimed():
+    conflict, missing = strengths(belief(wrong="y", confidence=0.99, phrasings=("a",)))
+    assert conflict == 0
+    assert missing < WEAK
+    evidence = MissingKnowledge().examine([X], context([X], beliefs={"x": belief(phrasings=("a",))}))["x"]
+    assert "asked in 1 way, " in evidence.reason
+
+
+def test_the_other_answer_and_how_it_was_asked_are_shown():
+    found = KnowledgeConflict().examine([X], context([X], beliefs={"x": belief(wrong="Oslo", confidence=0.95)}))["x"]
+    assert "asked in 3 ways, the base says 'Oslo' with probability 0.95" in found.reason
+    assert found.details["asked"] == ["a", "b", "c"]

@@ -1,0 +1,39 @@
+import math
+
+import pytest
+
+from ilp_mlflow import Score
+from ilp_mlflow.diagnostics.left_side_forgetting import LeftSideForgetting
+from tests.contexts import context, sample
+
+
+def examined(history, stage="first", gap=4.0, checkpoints=("base", "first@10", "first", "second")):
+    x, y = sample("x", stage=stage), sample("y", stage="second")
+    gaps = zip(checkpoints, (gap if status == "learned" else -3.0 for status in history), strict=True)
+    scores = [Score(sample_id="x", checkpoint=name, gap=value) for name, value in gaps]
+    return LeftSideForgetting().examine([x], context([x, y], {"x": history}, scores, checkpoints=checkpoints))
+
+
+def test_what_a_stage_had_and_a_later_one_has_not_is_forgotten():
+    found = examined(("unlearned", "unlearned", "learned", "unlearned"))["x"]
+    assert found.strength == pytest.approx(1 - math.exp(-4) / 2)
+    assert found.reason == "'first' had it, 'second' does not"
+    assert found.details["lost"] == "second"
+
+
+def test_within_a_stage_the_step_is_named():
+    found = examined(("unlearned", "learned", "unlearned", "unlearned"))["x"]
+    assert found.reason == "'first@10' had it, 'first' does not"
+
+
+def test_the_firmer_it_was_the_surer():
+    history = ("unlearned", "unlearned", "learned", "unlearned")
+    strengths = [examined(history, gap=gap)["x"].strength for gap in (0.0, 0.2, 2.0, 20.0)]
+    assert strengths == sorted(strengths)
+    assert strengths[0] == 0.5
+
+
+def test_what_was_never_learned_or_only_before_its_stage_is_not_forgotten():
+    assert examined(("unlearned",) * 4) == {}
+    assert examined(("learned", "unlearned", "unlearned", "unlearned")) == {}  # the base had it, training did not give it
+    assert examined(("unlearned", "unlearned", "learned", "unlearned"), stage="second") == {}
