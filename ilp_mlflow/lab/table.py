@@ -32,6 +32,12 @@ def benchmark(found: Mapping[str, Any]) -> str:
         f"surface classifier {surface['macro_f1']:.2f} (chance {surface['chance']:.2f})",
         f"causes named right, macro-F1: {attribution['default']['macro_f1']:.2f}, without the rows' probes "
         f"{attribution['without_probes']['macro_f1']:.2f}; by the study's rules {attribution['paper']['macro_f1']:.2f}",
+        "unlearned ones found, precision and recall against paraphrases: "
+        + ", ".join(f"{preset} {_share(d['precision'])} and {_share(d['recall'])}" for preset, d in found["detection"].items()),
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items()),
     ]
     return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ilp_mlflow import measure, pipeline, registry, tracking
+from ilp_mlflow import measure, pipeline, registry, tracking, verdict
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
@@ -19,10 +19,12 @@ from ilp_mlflow.lab.files import Made
 from ilp_mlflow.lab.plant import CAUSES, GROUPS, STAGES, Row, paraphrases, record, removed, told_without
 from ilp_mlflow.lab.surface import surface
 from ilp_mlflow.types import Diagnosis, Report
+from ilp_mlflow.verdict import Preset
 
 MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
 RULE = "insufficient_optimization"
+PRESETS: tuple[Preset, ...] = ("default", "paper")
 MOVED = 0.15
 """Change of a group's learned share that counts as moved when another group's cause is removed."""
 
@@ -57,6 +59,7 @@ def run(
             for group, rows in by_group(made.planted.samples).items()
         },
         "surface": surface(made.planted.samples, list(itertools.chain(*made.planted.stages.values())), experiment.seed),
+        "detection": {preset: detection(report, resolved, made, again, preset) for preset in PRESETS},
         "attribution": attribution(report, resolved, made),
         "mitigations": [_mitigation(name, report, made, resolved) for name in resolved.mitigations],
         "seconds": {"base": prepared - started, "experiment": done - prepared, "groups": time.perf_counter() - done},
@@ -138,6 +141,22 @@ def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found[row.group].append(row)
     return found
+
+
+def detection(
+    report: Report, experiment: Experiment, made: Made, again: Mapping[str, bool], preset: Preset
+) -> dict[str, float | None]:
+    """Whether the verdicts of a preset find the planted samples that the model does not know, shares 0..1.
+
+    A sample is known when most of its paraphrases are reproduced (`again`, by id); `uncertain` counts as not found.
+    """
+    scores = tracking.read_table(report.run_id, "scores.parquet")
+    judged = verdict.verdicts(scores, [c.name for c in report.checkpoints], preset, experiment.seed)
+    found = dict(zip(judged["sample_id"].to_pylist(), judged["status"].to_pylist(), strict=True))
+    unknown = {r.id: 2 * sum(again[p.id] for p in paraphrases(r)) <= len(paraphrases(r)) for r in made.planted.samples}
+    hits = sum(missing and found[id_] == "unlearned" for id_, missing in unknown.items())
+    said, there = sum(found[id_] == "unlearned" for id_ in unknown), sum(unknown.values())
+    return {"precision": hits / said if said else None, "recall": hits / there if there else None}
 
 
 def attribution(report: Report, experiment: Experiment, made: Made) -> dict[str, Any]:

@@ -17,8 +17,10 @@ def test_the_truth_stands_beside_what_was_said():
 
 
 def test_a_seed_of_the_benchmark():
-    measured = {"surface": {"macro_f1": 0.2, "chance": 1 / 7}, "others": {"cells": 36, "moved": 1}}
+    detection = {"default": {"precision": 0.5, "recall": None}}
+    measured = {"detection": detection, "surface": {"macro_f1": 0.2, "chance": 1 / 7}, "others": {"cells": 36, "moved": 1}}
     text = benchmark(found(**measured, seconds={"base": 12.3, "experiment": 40}))
     assert text.startswith("seed 7\n")
     assert "moved in 1 of 36 cells" in text
+    assert "against paraphrases: default 0.50 and -\n" in text
     assert "seconds: base 12, experiment 40" in text

@@ -29,6 +29,8 @@ def test_a_lab_runs_and_says_what_was_planted(store):
         unlearned = round((1 - found["groups"]["not_trained"]["learned"]) * found["groups"]["not_trained"]["n"])
         assert sum(said["confusion"]["not_trained"].values()) == unlearned
     assert found["attribution"]["default"]["per_cause"]["not_trained"] == 1  # the ledger does not guess
+    assert set(found["detection"]) == {"default", "paper"}
+    assert all(0 <= share <= 1 for found_ in found["detection"].values() for share in found_.values())
     assert found["mitigations"][0]["name"] == "control"
 
     made = files.prepare("smoke", 1)
