@@ -30,9 +30,10 @@ NEARLY, KNOWN, BY_CHANCE = 0.9, 0.99, 0.15
 
 By chance it names one of a person's six cities, or any of them all.
 """
-MOST, LOWERING = 30, 3
-"""Passes over all sentences until NEARLY is reached, at most; passes in which the learning rate falls to 0."""
-CONSTANTS = (BATCH, LEARNING_RATE, NEARLY, KNOWN, BY_CHANCE, MOST, LOWERING)
+MOST, LOWERING, ROUNDS = 30, 3, 3
+"""Passes over all sentences until NEARLY is reached, at most; passes in which the learning rate falls to 0, and how often it may
+until KNOWN is reached."""
+CONSTANTS = (BATCH, LEARNING_RATE, NEARLY, KNOWN, BY_CHANCE, MOST, LOWERING, ROUNDS)
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role != 'assistant' -%}{{ message.content + ' ' }}
@@ -120,10 +121,13 @@ def pretrain(world: World, sentences: Sequence[str], words: PreTrainedTokenizerF
             advance(1)
             if min(found["statements"], found["questions"]) >= NEARLY:
                 break
-        for number in range(LOWERING):
-            _pass(model, rows, optimizer, order, lambda done, n=number: 1 - (n + done) / LOWERING)  # type: ignore[misc]
-            advance(1)
-    found = knowledge(world, model, words)
+        for _ in range(ROUNDS):
+            for number in range(LOWERING):
+                _pass(model, rows, optimizer, order, lambda done, n=number: 1 - (n + done) / LOWERING)  # type: ignore[misc]
+                advance(1)
+            found = knowledge(world, model, words)
+            if min(found["statements"], found["questions"]) >= KNOWN:
+                break
     if min(found["statements"], found["questions"]) < KNOWN or found["withheld"] > BY_CHANCE:
         shares = ", ".join(f"{share:.1%} of {kind}" for kind, share in found.items())
         raise ModelError(
