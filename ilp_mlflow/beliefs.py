@@ -15,6 +15,8 @@ from ilp_mlflow.phrasings import Question, drawn, questions
 from ilp_mlflow.plugin import FIRM, Belief, Probe
 from ilp_mlflow.types import Sample, Text
 
+ROWS = 20_000
+"""Rows whose prompts other phrasings are mined from."""
 COMPARED = 100
 """Learned samples that are asked about too: what the base knows of them shows how sure it is of what it knows."""
 LEAST = 20
@@ -44,11 +46,12 @@ def beliefs(unlearned: Sequence[Sample], learned: Sequence[Sample], base: str, p
     Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`. Some of the `learned`
     samples show how sure the base is of what it knows.
     """
-    some = random.Random(seed).sample(list(learned), min(COMPARED, len(learned)))
+    rest = random.Random(seed).sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
+    some = rest[:COMPARED]
     found = _given([s for s in (*unlearned, *some) if s.probes], base, probe)
     without = {s.id for s in (*unlearned, *some) if not s.probes}
     if without:
-        found |= _mined([*unlearned, *learned], without, base, probe, seed)
+        found |= _mined([*unlearned, *rest], without, base, probe, seed)
     known = sorted(b.confidence for b in found.values() if b.known and not b.wrong)
     firm = known[int(UNSUREST * len(known))] if len(known) >= LEAST else FIRM
     return {s.id: replace(found[s.id], firm=firm) for s in unlearned if s.id in found}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ilp_mlflow.answers import bare, key_of, text_of, words_of
 from ilp_mlflow.edits import UNSPACED, shape
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PROMPT = 2_000
 """Characters at the end of a prompt that are compared with other prompts."""
+WORDS = 8
+"""Words of a prompt that are compared: the rarest tell what it asks, and the others make a search slow."""
 CHUNK = 256
 """Samples compared with the pool at a time."""
 FIRST = 32
@@ -99,18 +102,36 @@ def _tokens(prompt: str) -> list[str]:
     return ["", *TOKEN.findall(prompt[-PROMPT:].casefold())]
 
 
-def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int) -> Iterator[list[tuple[int, float]]]:
+def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int, least: float = 0.3) -> Iterator[list[tuple[int, float]]]:
     """For each sample in turn, places in `pool` and cosines of the up to `k` most similar prompts, its own row among them.
 
-    Cosine 0..1 of TF-IDF over the words of the last PROMPT characters; equals are in the order of the pool.
+    Cosine `least`..1 of TF-IDF over the WORDS words of each prompt's last PROMPT characters that weigh most; equals are in the
+    order of the pool.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sparse_dot_topn import sp_matmul_topn
 
+    if not pool:
+        return
     vectorizer = TfidfVectorizer(analyzer=_tokens, dtype=np.float32)
-    prompts = vectorizer.fit_transform([text_of(s.prompt) for s in pool]).T.tocsr()
+    prompts = _heaviest(vectorizer.fit_transform([text_of(s.prompt) for s in pool])).T.tocsr()
     for first in range(0, len(samples), CHUNK):
-        chunk = vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]])
-        for row in (chunk @ prompts).toarray():
-            top = np.argpartition(-row, k)[:k] if len(row) > k else np.arange(len(row))
-            yield [(int(i), float(row[i])) for i in sorted(top, key=lambda i: (-row[i], i)) if row[i] > 0]
+        chunk = _heaviest(vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]]))
+        found = sp_matmul_topn(chunk, prompts, top_n=k, threshold=least, n_threads=os.cpu_count())
+        for start, end in itertools.pairwise(found.indptr):
+            near = zip(found.indices[start:end].tolist(), found.data[start:end].tolist(), strict=True)
+            yield sorted(near, key=lambda pair: (-pair[1], pair[0]))
+
+
+def _heaviest(rows: Any) -> Any:
+    """Sparse rows with all but their WORDS largest values left out, of length 1 again."""
+    import numpy as np
+    from sklearn.preprocessing import normalize
+
+    number = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    order = np.lexsort((rows.indices, -rows.data, number))
+    rank = np.arange(len(order)) - np.repeat(rows.indptr[:-1], np.diff(rows.indptr))
+    rows.data[order[rank >= WORDS]] = 0
+    rows.eliminate_zeros()
+    return normalize(rows, copy=False)

@@ -1,0 +1,174 @@
+"""Diagnosis of 100,000 samples under five checkpoints, and the search for contradictions among as many prompts.
+
+Both in a fresh process, with seconds and peak memory. Models are not asked: what they would answer is not known here.
+"""
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ilp_mlflow import Checkpoint, Context, Exposure, Said, Sample, Score, Stage, Verdict, similar
+from ilp_mlflow.beliefs import beliefs
+from ilp_mlflow.diagnosis import attribute, table
+from ilp_mlflow.registry import configured
+from ilp_mlflow.types import schema, to_rows, to_table
+from ilp_mlflow.verdict import histories, verdicts
+
+SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
+SUBSET, PLANTED = 5_000, 1_000
+CHECKPOINTS = ["base", "one", "two", "three", "four"]
+UNLEARNED = 0.15
+TEXT = """
+how do i|where can i|why did you|when will you|can i still|is it possible to|what happens if i|who do i ask to
+open|close|freeze|order|replace|cancel|renew|transfer|check|verify|change|activate|dispute|return|refund|lend
+card|account|payment|transfer|pin|limit|statement|loan|fee|balance|currency|cheque|mortgage|receipt|deposit|app
+today|abroad|online|by post|from my phone|after a move|for my son|without a passport|at the weekend|in euros
+"""
+ASKS, DOES, THINGS, FURTHER = (line.split("|") for line in TEXT.strip().splitlines())
+STARTS, MIDDLES, ENDS = "bdfgklmnprst", ("or", "an", "el", "im", "us"), ("by", "ton", "ic", "er", "ad", "o")
+
+
+def prompts(n, seed=0):
+    """Short questions of a few common words and two rare ones, as customers' questions have."""
+    rng = random.Random(seed)
+    rare = ["".join(parts) for parts in itertools.product(STARTS, MIDDLES, ENDS)]
+    parts = (ASKS, DOES, ["the"], rare, THINGS, FURTHER, rare)
+    return [" ".join(rng.choice(words) for words in parts) for _ in range(n)]
+
+
+def disturbed(text, rng):
+    """The same with two of: letters swapped, a word dropped, a word added, two words swapped."""
+    words = text.split()
+    for _ in range(2):
+        kind, i, j = rng.randrange(4), rng.randrange(len(words)), rng.randrange(len(words))
+        if kind == 0 and len(words[i]) > 3:
+            at = rng.randrange(len(words[i]) - 1)
+            words[i] = words[i][:at] + words[i][at + 1] + words[i][at] + words[i][at + 2 :]
+        elif kind == 1:
+            words.pop(i)
+        elif kind == 2:
+            words.insert(i, rng.choice(["please", "now", "really", "kindly"]))
+        else:
+            words[i], words[j] = words[j], words[i]
+    return " ".join(words)
+
+
+class Mute:
+    """A probe that answers nothing."""
+
+    def logprobs(self, checkpoint, exchanges):
+        return [float("nan")] * len(exchanges)
+
+    def say(self, checkpoint, prompts, max_new_tokens=16):
+        return [Said("", float("nan"))] * len(prompts)
+
+
+def search(n):
+    """Seconds of a search among `n` prompts, and the share of planted near-duplicates in it."""
+    rng = random.Random(1)
+    texts = prompts(n - PLANTED)
+    chosen = rng.sample(range(len(texts)), PLANTED)
+    pool = [Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)]
+    pool += [Sample(id=f"near {i}", stage="s", prompt=disturbed(texts[i], rng), completion="y") for i in chosen]
+    start, found = time.perf_counter(), 0
+    for sample, near in zip(pool, similar(pool, pool, 64), strict=True):
+        found += sample.id.startswith("near") and any(pool[i].id == sample.id[5:] for i, _ in near)
+    return {"seconds": time.perf_counter() - start, "recall": found / PLANTED}
+
+
+def diagnose(n):
+    """Seconds from a score table to the table of causes."""
+    rng = np.random.default_rng(0)
+    names = [f"four/{i:06}" if i % 2 else f"one/{i:06}" for i in range(n)]
+    rows = zip(names, prompts(n), strict=True)
+    samples = [Sample(id=i, stage=i.partition("/")[0], prompt=p, completion=f" {p.split()[-2]}") for i, p in rows]
+    missed = rng.random((n, len(CHECKPOINTS))) < UNLEARNED
+    columns = {field.name: pa.nulls(n * len(CHECKPOINTS), field.type) for field in schema(Score)}
+    gap = np.where(missed, -3.0, 3.0).T.ravel()
+    columns |= {
+        "sample_id": pa.array(names * len(CHECKPOINTS)),
+        "checkpoint": pa.array([name for name in CHECKPOINTS for _ in range(n)]),
+        "logprob": pa.array(rng.normal(-8, 2, n * len(CHECKPOINTS))),
+        "tokens": pa.array(np.full(n * len(CHECKPOINTS), 4)),
+        "greedy": pa.array(gap > 0),
+        "token_accuracy": pa.array(np.where(gap > 0, 1.0, 0.5)),
+        "gap": pa.array(gap),
+        "stops": pa.array(gap > 0),
+        "dtype": pa.array(["float32"] * len(gap)),
+    }
+    scores = pa.table(columns, schema=schema(Score))
+    ledger = [Exposure(sample_id=s.id, stage=s.stage, exposures=3, supervised_tokens=4, truncated_tokens=0) for s in samples]
+    exposures = to_table(ledger, Exposure)
+    start = time.perf_counter()
+    rule = scores, CHECKPOINTS
+    judged = {v.sample_id: v for v in to_rows(verdicts(*rule), Verdict)}
+    unlearned = [s for s in samples if judged[s.id].status == "unlearned"]
+    learned = [s for s in samples if judged[s.id].status == "learned"]
+    believed = beliefs(unlearned, learned, "base", Mute(), 0)
+    context = Context(
+        stages=[Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in ("one", "four")],
+        checkpoints=[Checkpoint(name=name, model_uri="u") for name in CHECKPOINTS],
+        samples={s.id: s for s in samples},
+        scores=scores,
+        verdicts=judged,
+        histories=histories(*rule),
+        probe=Mute(),
+        beliefs=lambda: believed,
+        exposures=exposures,
+    )
+    each, evidence = {"beliefs and verdicts": time.perf_counter() - start}, {}
+    for name, plugin in configured("diagnostic", None).items():
+        began = time.perf_counter()
+        evidence[name] = plugin.examine(unlearned, context)
+        each[name] = time.perf_counter() - began
+    found = attribute([*judged.values()], evidence)
+    table(samples, judged, context.histories, CHECKPOINTS, found)
+    return {"seconds": time.perf_counter() - start, "unlearned": len(unlearned), "each": each}
+
+
+def fresh(call):
+    """What a function of this module returns in a process of its own, with the peak memory in GB."""
+    code = (
+        f"import json, resource; from benchmarks.test_diagnosis import *; found = {call}; "
+        "print(json.dumps(found | {'gigabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_contradictions_are_searched_for():
+    found = fresh(f"search({SAMPLES})")
+    print(f"\nsearch among {SAMPLES:,} prompts: {found}")
+    assert found["recall"] >= 0.95
+    assert found["seconds"] <= 300
+    assert found["gigabytes"] <= 4
+
+
+def test_the_search_finds_what_an_exhaustive_one_finds():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = prompts(SUBSET, seed=2)
+    pool = [Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)]
+    vectors = TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts)
+    exact = (vectors @ vectors.T).toarray()
+    np.fill_diagonal(exact, 0)
+    close = [(i, int(exact[i].argmax())) for i in range(SUBSET) if exact[i].max() >= 0.7]
+    near = [{i for i, _ in row} for row in similar(pool, pool, 64)]
+    share = sum(j in near[i] for i, j in close) / len(close)
+    print(f"\nof {len(close)} prompts, the nearest by all words is found for {share:.3f}")
+    assert share >= 0.95
+
+
+def test_diagnosis_of_many_samples():
+    found = fresh(f"diagnose({SAMPLES})")
+    print(f"\ndiagnosis of {SAMPLES:,} samples under {len(CHECKPOINTS)} checkpoints: {found}")
+    assert found["seconds"] <= 120
