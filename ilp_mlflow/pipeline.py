@@ -328,7 +328,8 @@ def _log_diagnosis(
     metrics = {"unlearned_rate": unlearned}
     metrics |= {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}  # of an earlier diagnosis
     metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
-    metrics |= {f"forgetting/{stage}": verdict.forgetting(row) for stage, row in shares.items()}
+    metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
+    metrics |= {"backward_transfer": verdict.backward_transfer(shares)}
     tracking.log(run_id, metrics=metrics)
     leaks = recognition(context.scores, names)["blank"]
     for step, name in enumerate(names):

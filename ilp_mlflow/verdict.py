@@ -151,10 +151,18 @@ def retention(
     }
 
 
-def forgetting(row: Mapping[str, float]) -> float:
-    """How far a stage fell below its best earlier checkpoint, share -1..1 (forgetting, Chaudhry et al. 2018, eq. 3)."""
-    *earlier, last = row.values()
-    return max(earlier) - last if earlier else 0.0
+def forgetting(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What was lost of every stage since it was trained, share -1..1: learned right after it, less learned at the end.
+
+    `shares` is as `retention` returns it; stages that are no checkpoint are left out. Avalanche's forgetting of an experience.
+    """
+    return {stage: row[stage] - list(row.values())[-1] for stage, row in shares.items() if stage in row}
+
+
+def backward_transfer(shares: Mapping[str, Mapping[str, float]]) -> float:
+    """Mean change of every stage but the last since it was trained, share -1..1 (Lopez-Paz and Ranzato 2017, eq. 3)."""
+    lost = list(forgetting(shares).values())[:-1]
+    return -sum(lost) / len(lost) if lost else 0.0
 
 
 def _bounds(scores: pa.Table, preset: Preset) -> Floats:

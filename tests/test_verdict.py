@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from ilp_mlflow.types import Score, Verdict, schema, to_rows, to_table
-from ilp_mlflow.verdict import BAND, COLUMNS, forgetting, margins, retention, undecided, verdicts
+from ilp_mlflow.verdict import BAND, COLUMNS, backward_transfer, forgetting, margins, retention, undecided, verdicts
 from ilp_mlflow.verdict import judge as judge_rows
 
 
@@ -147,10 +147,26 @@ def test_retention_and_forgetting():
     scores = [
         score(c, s, gap=g) for s, gaps in {"a": (1, -1), "b": (1, 1), "x": (-1, 1)}.items() for c, g in zip("pq", gaps, strict=True)
     ]
-    shares = retention(to_table(scores, Score), {"a": "s1", "b": "s1", "x": "s2"}, ["p", "q"])
-    assert shares == {"s1": {"p": 1.0, "q": 0.5}, "s2": {"p": 0.0, "q": 1.0}}
-    assert forgetting(shares["s1"]) == 0.5
-    assert forgetting(shares["s2"]) == -1.0
+    shares = retention(to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"])
+    assert shares == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
+    assert forgetting(shares) == {"p": 0.5, "q": 0.0}
+    assert backward_transfer(shares) == -0.5
+
+
+def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
+    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
+    stages = ("one", "two", "three")
+    course = {"one": (0.0, 0.9, 0.6, 0.7), "two": (0.1, 0.2, 0.8, 0.3), "three": (0.0, 0.0, 0.1, 1.0)}
+    shares = {stage: dict(zip(("base", *stages), accuracies, strict=True)) for stage, accuracies in course.items()}
+    initial, last = {}, {}
+    for number, trained in enumerate(stages, 1):
+        for stage in stages[:number]:
+            (initial if stage == trained else last)[stage] = course[stage][number]
+    assert forgetting(shares) == {s: initial[s] - last.get(s, initial[s]) for s in stages}
+    transfer = [last[s] - initial[s] for s in stages if s in last]
+    assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
+    assert forgetting({"rows": {"base": 0.5, "sft": 0.1}}) == {}
+    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) == 0
 
 
 def test_verdicts_do_not_depend_on_the_order_of_scores():
