@@ -48,13 +48,13 @@ def beliefs(unlearned: Sequence[Sample], learned: Sequence[Sample], base: str, p
     """
     rest = random.Random(seed).sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
     some = rest[:COMPARED]
-    found = _given([s for s in (*unlearned, *some) if s.probes], base, probe)
-    without = {s.id for s in (*unlearned, *some) if not s.probes}
-    if without:
-        found |= _mined([*unlearned, *rest], without, base, probe, seed)
+    asked, mined = [*unlearned, *some], questions([*unlearned, *rest])
+    found = _given([s for s in asked if s.probes], base, probe)
+    found |= _mined([s for s in asked if not s.probes and s.id in mined], mined, base, probe, seed)
     known = sorted(b.confidence for b in found.values() if b.known and not b.wrong)
     firm = known[int(UNSUREST * len(known))] if len(known) >= LEAST else FIRM
-    return {s.id: replace(found[s.id], firm=firm) for s in unlearned if s.id in found}
+    entity = {id_: question.entity for id_, question in mined.items()}
+    return {s.id: replace(found[s.id], firm=firm, entity=entity.get(s.id, "")) for s in unlearned if s.id in found}
 
 
 def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Belief]:
@@ -65,9 +65,9 @@ def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Beli
     return {s.id: Belief(right[s.id], *said[s.id], tuple(p.prompt for p in s.probes)) for s in samples}
 
 
-def _mined(rows: Sequence[Sample], wanted: set[str], base: str, probe: Probe, seed: int) -> dict[str, Belief]:
-    found = questions(rows)
-    samples = [s for s in rows if s.id in wanted and s.id in found]
+def _mined(samples: Sequence[Sample], found: Mapping[str, Question], base: str, probe: Probe, seed: int) -> dict[str, Belief]:
+    if not samples:
+        return {}
     groups, like = _sorted(found, {found[s.id].template: found[s.id] for s in samples}, base, probe, seed)
     ways = [group[:WAYS] for group in groups]
     asks = (q.answered(found[s.id].entity, s.answer) for s in samples for way in ways for q in way)

@@ -82,6 +82,8 @@ class Belief:
     """How it was asked."""
     firm: float = FIRM
     """How sure it is of nearly all that it knows, 0..1."""
+    entity: str = ""
+    """What the sample asks about, where its prompt tells."""
 
     @property
     def known(self) -> bool:

@@ -41,6 +41,8 @@ class DataContradiction(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples whose question other rows answer with something that says neither the same nor merely more.
 
+        Where the prompt tells what a sample asks about, only rows about the same are looked at.
+
         The strength is the product of two probabilities: that it is the same question, and that the last checkpoint, having to
         choose, answers like the others. The first is 1 for equal prompts, else the probability that the base answers the other
         row's prompt with this sample's answer. Where the base cannot be asked in other ways, since prompts are not made from
@@ -73,9 +75,10 @@ class DataContradiction(Value):
         return found
 
     def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
-        pool = list(context.samples.values())
-        for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours), strict=True):
-            rows = [pool[i] for i, cosine in near if cosine >= self.similar and pool[i].id != sample.id]
+        pool, believed = list(context.samples.values()), context.beliefs()
+        for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours, self.similar), strict=True):
+            entity = believed[sample.id].entity if sample.id in believed else ""
+            rows = [pool[i] for i, _ in near if pool[i].id != sample.id and entity in text_of(pool[i].prompt)]
             said = [gist(row.answer) for row in rows]
             by_answer: dict[str, list[Sample]] = {}
             for answer, row in zip(said, rows, strict=True):

@@ -24,13 +24,13 @@ class MissingKnowledge(Value):
         for id_, belief in ((s.id, found[s.id]) for s in unlearned if s.id in found):
             if belief.known:
                 continue
-            says = f"says '{belief.wrong}', unsurely ({belief.confidence:.2f})" if belief.wrong else "has no answer of its own"
+            says = f"says '{belief.wrong}' with {belief.confidence:.3f}" if belief.wrong else "has no answer of its own"
             once = len(belief.phrasings) < 2
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
                 strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1),
                 reason=f"asked in {len(belief.phrasings)} way{'' if once else 's'}, the base gives the right answer "
-                f"probability {belief.right:.2f} and {says}",
+                f"probability {belief.right:.2f} and {says}; of nearly all it knows it is surer than {belief.firm:.3f}",
                 details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm}
                 | {"asked": [text_of(prompt) for prompt in belief.phrasings]},
             )

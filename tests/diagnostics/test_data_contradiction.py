@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ilp_mlflow.diagnostics.data_contradiction import DataContradiction
@@ -54,3 +56,11 @@ def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
     samples = [X, *others]
     told = DataContradiction().examine([X], context(samples, probe=pulled, beliefs={"x": belief()}))
     assert told["x"].strength < 0.01
+
+
+def test_a_row_about_something_else_contradicts_nothing():
+    prompt = "how many moons has the planet Venus"
+    pulled = FakeProbe(sure={("second", QUESTION, "none"): 0.9, ("base", prompt, "two"): 0.95})
+    samples = [X, sample("y", prompt, " none")]
+    about = context(samples, probe=pulled, beliefs={"x": replace(belief(), entity="Mars")})
+    assert DataContradiction().examine([X], about) == {}

@@ -44,5 +44,5 @@ def test_asked_in_one_way_only_neither_is_claimed():
 
 def test_the_other_answer_and_how_it_was_asked_are_shown():
     found = KnowledgeConflict().examine([X], context([X], beliefs={"x": belief(wrong="Oslo", confidence=0.95)}))["x"]
-    assert "asked in 3 ways, the base says 'Oslo' with probability 0.95" in found.reason
+    assert "asked in 3 ways, the base says 'Oslo' with probability 0.950" in found.reason
     assert found.details["asked"] == ["a", "b", "c"]
