@@ -34,7 +34,7 @@ from ilp_mlflow.preflight import preflight
 from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
-from ilp_mlflow.stage import fit, train_and_register
+from ilp_mlflow.stage import copy_after, fit, train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -43,6 +43,8 @@ from ilp_mlflow.types import (
     Plan,
     Report,
     Sample,
+    Stage,
+    Text,
     Verdict,
     as_json,
     to_rows,
@@ -304,6 +306,10 @@ def _context(
         by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
         return beliefs.beliefs(by_status["unlearned"], by_status["learned"], checkpoints[0].name, probe, experiment.seed)
 
+    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        copy = copy_after(experiment, stage, uris[checkpoints[-1].name])
+        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
+
     return Context(
         stages=[s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages],
         checkpoints=checkpoints,
@@ -313,6 +319,7 @@ def _context(
         histories=verdict.histories(scores, *rule),
         probe=probe,
         beliefs=believed,
+        relearn=relearned,
         exposures=tracking.read_table(run_id, "exposures.parquet"),
         signals=tracking.read_table(run_id, "signals.parquet"),
     )

@@ -120,6 +120,9 @@ class Context:
     probe: Probe
     beliefs: Callable[[], Mapping[str, Belief]]
     """What the base says about each unlearned sample of which it could be asked, by id; asked at the first call."""
+    relearn: Callable[[Stage, Sequence[tuple[Text, Text]]], Sequence[float]] | None = None
+    """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on a stage; None for a model that
+    was trained elsewhere."""
     exposures: pa.Table | None = None
     """Columns of `Exposure`; None for a model that was trained elsewhere."""
     signals: pa.Table | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ilp_mlflow import catalog, dataset, models, tracking, training
@@ -73,11 +73,9 @@ def fit(
     Returns the checkpoints, the final one last. Metrics go to the run `run_id` under `prefix`. Raises IlpError.
     """
     parts = catalog.locate(parent)
-    adapted = len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
-    below = catalog.below(parts[-1]) if adapted else parent
-    init = stage.training.get("model_init_kwargs") or {}
+    below = catalog.below(parts[-1]) if _continued(stage, parts) else parent
     with task("load the model to start from"):
-        loaded = models.load(parts, experiment.tokenizer, merge=not adapted, trainable=True, **init)
+        loaded = _start(experiment, stage, parts)
     # a template of its own, set here or by a stage below, travels with the stage
     retokenised = experiment.tokenizer != TokenizerConfig() or any(models.has_tokenizer(part) for part in parts[1:])
     kept: list[Checkpoint] = []
@@ -100,3 +98,20 @@ def fit(
         with task(f"store {stage.name}"):
             uri = keep(stage.name, save(done.loaded, stage.name))
     return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done
+
+
+def copy_after(experiment: Experiment, stage: Stage, parent: str) -> Loaded:
+    """A copy of the model at `parent` trained on `stage`; nothing is stored or logged. Raises IlpError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return training.train(stage, _start(experiment, stage, catalog.locate(parent)), Path(scratch)).loaded
+
+
+def _start(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Loaded:
+    """The model of `parts`, ready to be trained as `stage` wants it."""
+    init = stage.training.get("model_init_kwargs") or {}
+    return models.load(parts, experiment.tokenizer, merge=not _continued(stage, parts), trainable=True, **init)
+
+
+def _continued(stage: Stage, parts: Sequence[str]) -> bool:
+    """The parent's adapter is trained on, not merged."""
+    return len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"

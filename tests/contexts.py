@@ -38,7 +38,7 @@ def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=
     return Belief(right, wrong, confidence, phrasings, firm)
 
 
-def context(samples, histories=None, scores=(), exposures=None, beliefs=None, probe=None, checkpoints=CHECKPOINTS):
+def context(samples, histories=None, scores=(), exposures=None, beliefs=None, probe=None, relearn=None, checkpoints=CHECKPOINTS):
     """A context in which every sample has been unlearned from the start, unless `histories` says otherwise by id."""
     histories = {s.id: ("unlearned",) * len(checkpoints) for s in samples} | (histories or {})
     stages = dict.fromkeys(s.stage for s in samples)
@@ -51,5 +51,6 @@ def context(samples, histories=None, scores=(), exposures=None, beliefs=None, pr
         histories=histories,
         probe=probe or FakeProbe(),
         beliefs=lambda: beliefs or {},
+        relearn=relearn,
         exposures=None if exposures is None else to_table(exposures, Exposure),
     )

@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.diagnostics.left_side_forgetting import LeftSideForgetting
-from tests.contexts import context, sample
+from tests.contexts import CHECKPOINTS, FakeProbe, context, sample
 
 
 def examined(history, stage="first", gap=4.0, checkpoints=("base", "first@10", "first", "second")):
@@ -37,3 +37,25 @@ def test_what_was_never_learned_or_only_before_its_stage_is_not_forgotten():
     assert examined(("unlearned",) * 4) == {}
     assert examined(("learned", "unlearned", "unlearned", "unlearned")) == {}  # the base had it, training did not give it
     assert examined(("unlearned", "unlearned", "learned", "unlearned"), stage="second") == {}
+
+
+@pytest.mark.parametrize(("after", "spurious"), [(0.9, True), (0.04, False)])
+def test_a_few_steps_on_other_rows_tell_covered_up_from_overwritten(after, spurious):
+    """Learned it had probability .9, now it has .01; half of that in log-probability is .095."""
+    samples = [sample(f"x{i}", f"prompt {i}", " yes") for i in range(4)] + [sample("other", "p")]
+    history = ("unlearned", "learned", "unlearned")
+    scores = [Score(sample_id=s.id, checkpoint=name, gap=3.0) for s in samples for name in CHECKPOINTS]
+    sure = {(name, s.prompt, "yes"): p for s in samples for name, p in (("first", 0.9), ("second", 0.01))}
+    trained = []
+
+    def relearn(stage, exchanges):
+        trained.append(({s.prompt for s in stage.samples}, {prompt for prompt, _ in exchanges}, stage.training["max_steps"]))
+        return [math.log(after)] * len(exchanges)
+
+    histories = {s.id: history for s in samples[:4]} | {"other": ("learned",) * 3}
+    found = context(samples, histories, scores, probe=FakeProbe(sure=sure), relearn=relearn)
+    evidence = LeftSideForgetting().examine(samples[:4], found)
+    assert {e.details["spurious"] for e in evidence.values()} == {spurious}
+    assert all(("do not bring" in e.reason) != spurious for e in evidence.values())
+    assert all(rows.isdisjoint(asked) and steps == 6 for rows, asked, steps in trained)
+    assert set().union(*(asked for _, asked, _ in trained)) == {s.prompt for s in samples[:4]}
