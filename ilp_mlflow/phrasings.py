@@ -18,6 +18,8 @@ FILLERS = 5
 """Other stretches that must stand in the same place of some row."""
 PROMPT = 40
 """Words of the longest prompt that is read."""
+ENOUGH = 0.5
+"""Agreement of answers that is enough, as a share 0..1 of the row's most."""
 RECUR = 2
 """Rows per template, on average, from which prompts are made from templates."""
 FEW = 10
@@ -52,9 +54,8 @@ class Question:
 def questions(samples: Sequence[Sample]) -> dict[str, Question]:
     """What each of `samples` asks about, by id, for those in which it can be told.
 
-    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the one whose rows agree most in
-    their answers, since what a row asks about decides its answer more than how it asks; among equals the shortest. Then a row asks
-    about that of its stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free
+    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose
+    rows agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free
     text is no entity.
     """
     last = {s.id: s.prompt if isinstance(s.prompt, str) else s.prompt[-1].content for s in samples}
@@ -70,7 +71,12 @@ def questions(samples: Sequence[Sample]) -> dict[str, Question]:
             answers[filler][gist(sample.answer)] += 1
     usual = _agreement(Counter(gist(s.answer) for s in samples))
     lift = {filler: max(0.0, _agreement(counts) - usual) for filler, counts in answers.items()}
-    first = {id_: min(own, key=lambda x: (-lift[x[1]], x[2], x[0]))[1] for id_, own in usable.items() if own}
+    first = {}
+    for id_, own in usable.items():
+        most = max((lift[filler] for _, filler, _ in own), default=0.0)
+        telling = [(length, -lift[filler], filler) for _, filler, length in own if lift[filler] >= ENOUGH * most]
+        if telling:
+            first[id_] = min(telling)[2]
     often = Counter(first.values())
     chosen = {}
     for sample in samples:
