@@ -54,9 +54,9 @@ class Question:
 def questions(samples: Sequence[Sample]) -> dict[str, Question]:
     """What each of `samples` asks about, by id, for those in which it can be told.
 
-    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose
-    rows agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free
-    text is no entity.
+    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose rows
+    agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its
+    stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free text is no entity.
     """
     last = {s.id: s.prompt if isinstance(s.prompt, str) else s.prompt[-1].content for s in samples}
     found = {s.id: list(_stretches(last[s.id])) for s in samples}
