@@ -54,3 +54,9 @@ def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
     samples = [X, *others]
     told = DataContradiction().examine([X], context(samples, probe=pulled, beliefs={"x": belief()}))
     assert told["x"].strength < 0.01
+
+
+def test_a_model_that_cannot_be_asked_gives_no_evidence():
+    silent = FakeProbe()
+    silent.logprobs = lambda checkpoint, exchanges: [float("nan")] * len(exchanges)
+    assert examined([sample("y", QUESTION, " three")], silent) == {}
