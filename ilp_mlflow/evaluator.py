@@ -113,7 +113,7 @@ class IlpEvaluator(ModelEvaluator):
         stages = [Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in names]
         context = pipeline.known(samples, stages, checkpoints, scores, settings, settings.seed, settings.tokenizer)
         if not isinstance(settings.checkpoints, dict):
-            context = replace(context, probe=Unasked(), beliefs=dict)
+            context = replace(context, probe=Unasked(), beliefs=dict)  # not to answer is no belief
         said = f"there is {lacking}: causes that only show there are not looked for"
         print(f"ilp: {said}", file=sys.stderr)
         tracking.log(run_id, tags={"ilp.lacking": said})
@@ -147,8 +147,8 @@ def _scores(data: pd.DataFrame, checkpoints: Sequence[str]) -> tuple[pa.Table, p
     for name in Score.model_fields:
         if name not in data:
             raise DatasetError(
-                f"data has no column '{name}'; {suggest(name, map(str, data.columns))} A table of scores has every field of Score; "
-                "to have samples scored, name models: evaluator_config={'checkpoints': {name: location}}"
+                f"data has no column '{name}', and a table of scores has every field of Score (to have samples scored, name "
+                f"models: evaluator_config={{'checkpoints': {{name: location}}}}); {suggest(name, map(str, data.columns))}"
             )
     for name in ("sample_id", "checkpoint"):
         if data[name].isna().any():

@@ -168,8 +168,11 @@ def test_an_unknown_diagnostic_is_named():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda d: d.rename(columns={"gap": "gaps"}), r"no column 'gap'; did you mean 'gaps'\?"),
-        (lambda d: d[["prompt", "completion"]], "no column 'sample_id'.*to have samples scored, name models"),
+        (lambda d: d.rename(columns={"gap": "gaps"}), r"no column 'gap'.*; did you mean 'gaps'\?"),
+        (
+            lambda d: d[["prompt", "completion"]],
+            "no column 'sample_id'.*to have samples scored, name models.*known are: completion, prompt",
+        ),
         (lambda d: d.drop(columns="prompt"), "no column 'prompt'; known are: completion, sample_id"),
         (lambda d: d.assign(gap="wide"), "column 'gap': .*'wide'"),
         (lambda d: d.assign(checkpoint=["base", None] * 3), "column 'checkpoint': empty in row 2"),
