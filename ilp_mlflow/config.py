@@ -113,6 +113,13 @@ class TrackingConfig(Config):
     """MLflow experiment; left out, the experiment's name."""
 
 
+def by_name(value: Any) -> Any:
+    """Plugins given as a list of names, or without options, in the form name -> options; anything else as it is."""
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return {name: {} for name in value}
+    return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+
 class Experiment(Config):
     """A whole experiment."""
 
@@ -141,12 +148,7 @@ class Experiment(Config):
     backend_config: dict[str, Any] = Field(default_factory=dict)
     """Its configuration."""
 
-    @field_validator("diagnostics", "mitigations", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return {name: {} for name in value}
-        return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+    _by_name = field_validator("diagnostics", "mitigations", mode="before")(by_name)
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Experiment:

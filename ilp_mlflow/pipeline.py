@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ilp_mlflow import (
     tracking,
     verdict,
 )
-from ilp_mlflow.config import Experiment
+from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.errors import PluginError, StepFailed, suggest
 from ilp_mlflow.plugin import Belief, Context, Diagnostic, Mitigation
 from ilp_mlflow.preflight import preflight
@@ -115,8 +116,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
         context = _context(experiment, samples, checkpoints, scores, run_id)
-        found = _explain(plugins, context, experiment.scoring.preset, run_id)
-        _log_diagnosis(run_id, samples, context, found, experiment)
+        found, _ = conclude(run_id, plugins, context, experiment.scoring.preset, experiment.seed)
     return found
 
 
@@ -295,23 +295,45 @@ def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context
 def _context(
     experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table, run_id: str
 ) -> Context:
-    rule = [c.name for c in checkpoints], experiment.scoring.preset, experiment.seed
+    stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
+    found = known(samples, stages, checkpoints, scores, experiment.scoring, experiment.seed, experiment.tokenizer)
+    exposures, signals = (tracking.read_table(run_id, f"{name}.parquet") for name in ("exposures", "signals"))
+
+    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        copy = copy_after(experiment, stage, checkpoints[-1].model_uri)
+        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
+
+    return replace(found, relearn=relearned, exposures=exposures, signals=signals)
+
+
+def known(
+    samples: Sequence[Sample],
+    stages: Sequence[Stage],
+    checkpoints: Sequence[Checkpoint],
+    scores: pa.Table,
+    scoring: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+) -> Context:
+    """What `scores` say of `samples`, judged by `scoring`, without a ledger of training; models are loaded when they are asked."""
+    names = [c.name for c in checkpoints]
+    rule = names, scoring.preset, seed
     uris = {c.name: c.model_uri for c in checkpoints}
-    load = models.Loader(experiment.tokenizer, models.pick_device(experiment.scoring.device), "float32")
-    probe = ModelProbe(lambda name: load(catalog.locate(uris[name])), experiment.scoring.batch_tokens, experiment.seed)
+    load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
+
+    def loaded(name: str) -> models.Loaded:
+        return load(catalog.locate(uris[name], None if name == names[0] else uris[names[0]]))
+
+    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
 
     @functools.cache
     def believed() -> dict[str, Belief]:
         by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
-        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], checkpoints[0].name, probe, experiment.seed)
-
-    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
-        copy = copy_after(experiment, stage, uris[checkpoints[-1].name])
-        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
+        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], names[0], probe, seed)
 
     return Context(
-        stages=[s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages],
+        stages=stages,
         checkpoints=checkpoints,
         samples={s.id: s for s in samples},
         scores=scores,
@@ -319,33 +341,36 @@ def _context(
         histories=verdict.histories(scores, *rule),
         probe=probe,
         beliefs=believed,
-        relearn=relearned,
-        exposures=tracking.read_table(run_id, "exposures.parquet"),
-        signals=tracking.read_table(run_id, "signals.parquet"),
     )
 
 
-def _log_diagnosis(
-    run_id: str, samples: Sequence[Sample], context: Context, found: Sequence[Diagnosis], experiment: Experiment
-) -> None:
-    names = [c.name for c in context.checkpoints]
-    rule = names, experiment.scoring.preset, experiment.seed
+def conclude(
+    run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int
+) -> tuple[list[Diagnosis], dict[str, float]]:
+    """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
+
+    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>` and `forgetting/<stage>`, shares of the samples.
+    A diagnostic that raises is reported on the run and left out.
+    """
+    found = _explain(plugins, context, preset, run_id)
+    samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
+    rule = names, preset, seed
     shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
-    unlearned = sum(v.status == "unlearned" for v in context.verdicts.values()) / len(samples)
-    metrics = {"unlearned_rate": unlearned}
-    metrics |= {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}  # of an earlier diagnosis
+    metrics = {"unlearned_rate": len(found) / len(samples)}
     metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
     metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
     metrics |= {"backward_transfer": verdict.backward_transfer(shares)}
-    tracking.log(run_id, metrics=metrics)
+    earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
+    tracking.log(run_id, metrics=earlier | metrics)
     leaks = recognition(context.scores, names)["blank"]
     for step, name in enumerate(names):
-        metrics = {f"learned/{stage}": row[name] for stage, row in shares.items()}
-        tracking.log(run_id, metrics=metrics | ({"leak": leaks[name]} if name in leaks else {}), step=step)
+        learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
+        tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
     table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
     tracking.write(run_id, "diagnosis.parquet", table)
     tracking.write(run_id, "diagnoses.json", as_json(found))
     tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
+    return found, metrics
 
 
 def read_samples(run_id: str) -> list[Sample]:

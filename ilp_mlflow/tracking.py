@@ -96,15 +96,15 @@ def log(
     )
 
 
-def write(run_id: str, name: str, content: str | pa.Table) -> None:
-    """Store an artifact `ilp/<name>`: text, or a table as Parquet."""
+def write(run_id: str, name: str, content: str | pa.Table, folder: str = FOLDER) -> None:
+    """Store an artifact `<folder>/<name>`: text, or a table as Parquet."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
         if isinstance(content, str):
             path.write_text(content, encoding="utf-8")
         else:
             pq.write_table(content, path)
-        MlflowClient().log_artifact(run_id, str(path), FOLDER)
+        MlflowClient().log_artifact(run_id, str(path), folder)
 
 
 def read(run_id: str, name: str) -> Path:
@@ -125,12 +125,13 @@ def read_checkpoints(run_id: str) -> list[Checkpoint]:
     return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json").read_text("utf-8"))]
 
 
-def write_table(run_id: str, name: str, table: pa.Table) -> None:
-    """Store a table `ilp/<name>` that the MLflow UI shows and compares across runs; replaces an earlier one."""
-    write(run_id, name, table.to_pandas().to_json(orient="split", index=False))
+def write_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -> None:
+    """Store a table `<folder>/<name>` that the MLflow UI shows and compares across runs; replaces an earlier one."""
+    write(run_id, name, table.to_pandas().to_json(orient="split", index=False), folder)
     # what MLflow's own log_table sets; that one appends to the table that is there
-    shown = json.dumps([{"path": f"{FOLDER}/{name}", "type": "table"}])
-    log(run_id, tags={"mlflow.loggedArtifacts": shown})
+    shown = json.loads(MlflowClient().get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
+    own = {"path": f"{folder}/{name}".lstrip("/"), "type": "table"}
+    log(run_id, tags={"mlflow.loggedArtifacts": json.dumps(shown if own in shown else [*shown, own])})
 
 
 def metrics(run_id: str) -> dict[str, float]:

@@ -56,11 +56,13 @@ class DataContradiction(Value):
         found: dict[str, Evidence] = {}
         believed = context.beliefs()
         for rival, agreed, other, own in zip(rivals, same, theirs, ours, strict=True):
+            if math.isnan(other - own):
+                continue  # the model cannot be asked which it follows
             sample, row = rival.sample, rival.rows[0]
             equal = same_prompt(sample.prompt) == same_prompt(row.prompt)
             vote = 0.0 if sample.id in believed else rival.votes / (rival.votes + rival.own + 2)
             question = 1.0 if equal else max(vote, 0.0 if math.isnan(agreed) else math.exp(min(agreed, 0.0)))
-            pull = 0.0 if math.isnan(other - own) else 1 / (1 + math.exp(min(own - other, 700.0)))
+            pull = 1 / (1 + math.exp(min(own - other, 700.0)))
             strength = question * pull
             if sample.id in found and found[sample.id].strength >= strength:
                 continue

@@ -64,3 +64,9 @@ def test_a_row_about_something_else_contradicts_nothing():
     samples = [X, sample("y", prompt, " none")]
     about = context(samples, probe=pulled, beliefs={"x": replace(belief(), entity="Mars")})
     assert DataContradiction().examine([X], about) == {}
+
+
+def test_a_model_that_cannot_be_asked_gives_no_evidence():
+    silent = FakeProbe()
+    silent.logprobs = lambda checkpoint, exchanges: [float("nan")] * len(exchanges)
+    assert examined([sample("y", QUESTION, " three")], silent) == {}
