@@ -27,14 +27,15 @@ def locate(location: str, base: str | None = None) -> list[str]:
     """The parts a model is made of: its base (folder or Hub id), then adapter folders, each on top of those before.
 
     `location` is an MLflow URI, a local folder or a Hub id. An adapter names the model below it by an MLflow URI (ours
-    do); one trained elsewhere names a path of its own machine, so `base` stands in, then that name itself.
+    do); one trained elsewhere names a path: a folder that is not on this machine is stood in for by `base`, as is a Hub id.
     Raises ModelError when something is not found or an adapter has no base.
     """
     folder = _folder(location)
     if not (Path(folder) / "adapter_config.json").exists():
         return [folder]
+    base = None if base == location else base  # nothing stands in for what is below the base itself
     name = below(folder)
-    if not MLFLOW_URI.match(name):
+    if not (MLFLOW_URI.match(name) or (name and Path(name).is_dir())):
         name = base or name
     if not name:
         raise ModelError(f"{location}: an adapter that does not name its base; give the base as the first checkpoint")
@@ -150,7 +151,7 @@ def _folder(location: str) -> str:
     if MLFLOW_URI.match(location):
         return _download(location)
     if Path(location).is_dir():
-        return location
+        return os.path.realpath(location)  # a base has one name, however its adapters call it
     if HUB_NAME.match(location):
         return location
     raise ModelError(

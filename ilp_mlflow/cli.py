@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 RUN_ID = click.option("--run-id", default="", help="MLflow run of the experiment (default: its newest).")
 SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
 MODEL = click.option("--model", default="", help="Model in place of the experiment's: Hub id, folder or MLflow URI.")
+CHECKPOINTS = click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME=LOCATION",
+    help="A model trained anywhere, or a trainer's output folder (its checkpoint-N are NAME@N); the first is the base.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
 
 
@@ -55,17 +62,26 @@ def main() -> None:
     """Find the fine-tuning samples a model did not learn, since when, why, and what fixes it."""
 
 
-def _experiment_command(name: str, *options: Callable[..., Any]) -> Callable[..., Any]:
+def _experiment_command(name: str, *options: Callable[..., Any], required: bool = True) -> Callable[..., Any]:
     """A command that takes EXPERIMENT and --json besides its own options."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         decorated: Any = JSON(function)
         for option in reversed(options):
             decorated = option(decorated)
-        decorated = click.argument("experiment", type=click.Path(path_type=Path))(decorated)
+        decorated = click.argument("experiment", type=click.Path(path_type=Path), required=required)(decorated)
         return main.command(name)(decorated)
 
     return decorate
+
+
+def _scoring(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `config.ScoringConfig`, "" for its default."""
+    function = click.option("--device", default="", help="'auto', 'cpu', 'cuda', ...")(function)
+    dtypes = "'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16."
+    function = click.option("--dtype", default="", help=dtypes)(function)
+    function = click.option("--options", default="", help="Wrong options chosen for a sample that gives none.")(function)
+    return click.option("--preset", default="", help="'default' or 'paper'.")(function)
 
 
 LAUNCH = click.option("--launch", default="", help="'inline', or 'project' for one MLflow project run per stage.")
@@ -130,10 +146,31 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
     _print({"run_id": child, "model_uri": uri}, "\n".join([uri, *_links(child)]), as_json)
 
 
-@_experiment_command("diagnose", RUN_ID)
-def diagnose_command(experiment: Path, run_id: str, as_json: bool) -> None:
-    """Score and judge the samples of a trained experiment, and say why some failed."""
-    _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+@_experiment_command(
+    "diagnose",
+    RUN_ID,
+    CHECKPOINTS,
+    click.option("--data", multiple=True, metavar="[NAME=]FILE", help="Rows that NAME, or the last checkpoint, was trained on."),
+    _scoring,
+    SEED,
+    required=False,
+)
+def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Score and judge samples, and say why some failed: of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint)."""
+    if experiment:
+        if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
+            raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
+        return _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+    if run_id or not (checkpoints and given["data"]):
+        raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
+    from ilp_mlflow import elsewhere
+
+    found = elsewhere.checkpoints(checkpoints)
+    config_ = elsewhere.experiment(found, **given)
+    _load_libraries()
+    from ilp_mlflow import pipeline
+
+    _print_report(pipeline.run_elsewhere(config_, found), as_json)
 
 
 @_experiment_command("mitigate", RUN_ID)
@@ -142,22 +179,24 @@ def mitigate_command(experiment: Path, run_id: str, as_json: bool) -> None:
     _on_run(experiment, run_id, as_json, "mitigate", "mitigations")
 
 
-@_experiment_command("report", RUN_ID)
-def report_command(experiment: Path, run_id: str, as_json: bool) -> None:
-    """Show and log the report of a diagnosed experiment."""
+@_experiment_command("report", RUN_ID, required=False)
+def report_command(experiment: Path | None, run_id: str, as_json: bool) -> None:
+    """Show and log the report of a diagnosed EXPERIMENT, or of any diagnosed run (--run-id)."""
     _on_run(experiment, run_id, as_json, None)
 
 
-def _on_run(experiment: Path, run_id: str, as_json: bool, verb: str | None, *sections: str) -> None:
+def _on_run(experiment: Path | None, run_id: str, as_json: bool, verb: str | None, *sections: str) -> None:
     """Call a verb on a trained run, with `sections` as the file has them now, and show the report."""
     from ilp_mlflow import config
 
-    config_ = config.read(experiment)
+    if not (experiment or run_id):
+        raise ConfigError("give an experiment file, or the id of a run with --run-id")
+    config_ = config.read(experiment) if experiment else None
     _load_libraries()
     from ilp_mlflow import pipeline, tracking
 
-    tracking.point(config_.tracking)
-    found = tracking.find_parent(config_.name, run_id or None)
+    tracking.point(config_.tracking if config_ else config.TrackingConfig())
+    found = tracking.find_parent(config_.name if config_ else "", run_id or None)
     config_ = pipeline.recorded(config_, found, *sections)
     failed = None
     try:
@@ -205,20 +244,10 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
 
 
 @main.command("score")
-@click.option(
-    "--checkpoint",
-    "checkpoints",
-    multiple=True,
-    required=True,
-    metavar="NAME=URI",
-    help="A model to score under; the first is the base.",
-)
+@CHECKPOINTS
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet file, or data set folder.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
-@click.option("--preset", default="default", help="'default' or 'paper'.")
-@click.option("--options", default="3", help="Wrong options chosen for a sample that gives none.")
-@click.option("--dtype", default="float32", help="'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16.")
-@click.option("--device", default="auto", help="'auto', 'cpu', 'cuda', ...")
+@_scoring
 @click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
 @SEED
 @JSON
@@ -226,16 +255,14 @@ def score_command(
     checkpoints: tuple[str, ...], data: Path, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
 ) -> None:
     """Score samples under models trained anywhere; no experiment needed."""
-    from ilp_mlflow import config, dataset
+    from ilp_mlflow import config, dataset, elsewhere
 
-    locations = dict(_named(c) for c in checkpoints)
-    if len(locations) < len(checkpoints):
-        raise ConfigError("--checkpoint: a name is given twice; use NAME=URI with a name of its own for each")
+    locations = {c.name: c.model_uri for c in elsewhere.checkpoints(checkpoints)}
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
     options = config.parameters(config.ScoringConfig, scoring)
     samples = dataset.load("data", config.DataConfig(path=str(data)))
-    number = config.parameters(config.Seed, {"seed": seed} if seed else {}).seed
+    number = config.parameters(config.Seed, {"seed": seed}).seed
     _quiet()
     import pyarrow.parquet as pq
 
@@ -317,13 +344,6 @@ def doctor_command(as_json: bool) -> None:
     ]
     found["plugins"] = "; ".join(failed) or "all import"
     _print(found, "\n".join(f"{name:<14} {value}" for name, value in found.items()), as_json)
-
-
-def _named(checkpoint: str) -> tuple[str, str]:
-    name, separator, location = checkpoint.partition("=")
-    if not (name and separator and location):
-        raise ConfigError(f"--checkpoint '{checkpoint}': write NAME=URI, for example base=HuggingFaceTB/SmolLM2-135M")
-    return name, location
 
 
 def _located(experiment: Experiment) -> Experiment:

@@ -190,10 +190,10 @@ class Seed(Config):
     """Seeds the choice of options."""
 
 
-def parameters(model: type[C], given: Mapping[str, str]) -> C:
-    """Command-line parameters as a configuration value. Raises ConfigError when one does not fit."""
+def parameters(model: type[C], given: Mapping[str, Any]) -> C:
+    """Command-line parameters as a configuration value; "" leaves a default. Raises ConfigError when one does not fit."""
     try:
-        return model.model_validate(given)
+        return model.model_validate({name: value for name, value in given.items() if value != ""})
     except ValidationError as error:
         raise ConfigError(describe(error, model, "command line", given)) from None
 
@@ -235,7 +235,7 @@ def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> 
     return _absolute(experiment, path.resolve().parent)
 
 
-def describe(error: ValidationError, model: type[BaseModel], where: str, overrides: Mapping[str, str] | None = None) -> str:
+def describe(error: ValidationError, model: type[BaseModel], where: str, overrides: Mapping[str, Any] | None = None) -> str:
     """The first problem of a validation error in one line: where, what, the value seen, what is known."""
     found = error.errors()
     # a misspelt key is also a missing one: the misspelling is what helps

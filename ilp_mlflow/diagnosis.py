@@ -28,6 +28,8 @@ COLUMNS = (
 TEXTS = {*COLUMNS} - {"strength"}
 WEAK = 0.5
 """Evidence below this strength names no cause."""
+UNTRACED = 0.9
+"""Factor on the strength of evidence where no ledger says how often each sample was trained."""
 ORDER = (
     "not_trained",
     "data_contradiction",
@@ -64,6 +66,18 @@ def attribute(
         why = {"strength": by_cause[cause].strength, "reason": by_cause[cause].reason} if cause else {}
         found.append(Diagnosis(verdict=verdict, cause=cause, runner_up=runner_up, evidence=own, **why))
     return found
+
+
+def without_ledger(evidence: Mapping[str, Mapping[str, Evidence]]) -> dict[str, dict[str, Evidence]]:
+    """The evidence (by diagnostic, then sample id) of models whose training kept no ledger: UNTRACED times as strong.
+
+    Any sample may then be one that was never trained, whatever speaks for another cause. Evidence for `not_trained` stays as it is.
+    """
+
+    def weaker(found: Evidence) -> Evidence:
+        return found if found.cause == "not_trained" else found.model_copy(update={"strength": found.strength * UNTRACED})
+
+    return {name: {id_: weaker(found) for id_, found in by_id.items()} for name, by_id in evidence.items()}
 
 
 def cause_shares(diagnoses: Sequence[Diagnosis], total: int) -> dict[str, float]:

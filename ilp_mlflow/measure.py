@@ -141,7 +141,7 @@ def _first_dtype(options: ScoringConfig) -> Literal["float32", "bfloat16"]:
 
 def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
     base = next(iter(locations.values()))
-    return {name: catalog.locate(location, None if location == base else base) for name, location in locations.items()}
+    return {name: catalog.locate(location, base) for name, location in locations.items()}
 
 
 def _digests(parts: Mapping[str, list[str]]) -> dict[str, str]:

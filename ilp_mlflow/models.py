@@ -190,14 +190,17 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
 
 
 def digest(location: str) -> str:
-    """SHA-256 over the file names and contents of a folder, or over a Hub id and its commit. Raises ModelError, see `read`."""
+    """SHA-256 over names and contents of a folder's files but pickled ones, which are never read, or over a Hub id and its commit.
+
+    Raises ModelError, see `read`.
+    """
     folder = Path(location)
     total = hashlib.sha256()
     if not folder.is_dir():
         _config(location)  # so that the cache knows its commit
         commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
         return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES))):
         total.update(path.name.encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())

@@ -29,9 +29,9 @@ from ilp_mlflow import (
     verdict,
 )
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
-from ilp_mlflow.errors import PluginError, StepFailed, suggest
+from ilp_mlflow.errors import PluginError, StepFailed, TrackingError, suggest
 from ilp_mlflow.plugin import Belief, Context, Diagnostic, Mitigation
-from ilp_mlflow.preflight import preflight
+from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
@@ -53,6 +53,8 @@ from ilp_mlflow.types import (
 
 SHOWN = 1000
 """Rows of the table that the MLflow UI shows; all rows are in Parquet."""
+LEFT = ("exposures", "signals")
+"""What training leaves behind for the diagnosis, beside the models: tables on its run."""
 
 
 def run(experiment: Experiment, source: Path) -> Report:
@@ -66,6 +68,13 @@ def run(experiment: Experiment, source: Path) -> Report:
     return make_report(experiment, run_id)
 
 
+def run_elsewhere(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> Report:
+    """What can be said of models trained elsewhere (`checkpoints`, base first): adopt, diagnose, report. Raises IlpError."""
+    run_id = adopt(experiment, checkpoints)
+    diagnose(experiment, run_id)
+    return make_report(experiment, run_id)
+
+
 def train(experiment: Experiment, source: Path) -> str:
     """Train and register every stage in order; return the parent run's id. `source` is the experiment's file.
 
@@ -74,10 +83,7 @@ def train(experiment: Experiment, source: Path) -> str:
     with task("check data, options and model"):
         stages = preflight(experiment)
     with tracking.run(experiment.name, "experiment") as run_id:
-        facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
-        tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
-        tracking.write(run_id, "experiment.yaml", config.dump(experiment))
-        tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+        _log_experiment(run_id, experiment, stages)
         with task("register the base model"):
             base = catalog.register_base(experiment.model, models.digest, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base)]
@@ -97,6 +103,20 @@ def train(experiment: Experiment, source: Path) -> str:
         tracking.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
         tracking.write(run_id, "signals.parquet", pa.concat_tables(signals))
         tracking.log(run_id, tags={"ilp.trained": "true"})
+    return run_id
+
+
+def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
+    """Log models trained elsewhere (`checkpoints`, base first) in place of `train`; return the run's id.
+
+    All that can be checked is checked before a run is started. Raises IlpError.
+    """
+    with task("check data, options and models"):
+        stages = preflight_trained(experiment, checkpoints)
+    with tracking.run(experiment.name, "experiment") as run_id:
+        _log_experiment(run_id, experiment, stages)
+        tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
+        tracking.log(run_id, tags={"ilp.trained": "elsewhere"})
     return run_id
 
 
@@ -130,8 +150,11 @@ def explain(experiment: Experiment, run_id: str, samples: Sequence[Sample], pres
 def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
     """Try every mitigation of the experiment in a child run and compare all samples before and after.
 
-    One that raises fails its own child run; the others go on, then StepFailed is raised. Raises IlpError.
+    One that raises fails its own child run; the others go on, then StepFailed is raised. Raises IlpError, also when the models
+    were trained elsewhere: nobody knows how, so there is nothing to compare with.
     """
+    if not tracking.has(run_id, "exposures.parquet"):
+        raise TrackingError(f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; see 'ilp train --help'")
     plugins = registry.configured("mitigation", experiment.mitigations)
     samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
@@ -173,6 +196,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
+        unavailable=tuple(name for name in LEFT if not tracking.has(run_id, f"{name}.parquet")),
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         tracking.log(run_id, tags={"mlflow.note.content": report.markdown(found)})
@@ -181,8 +205,8 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
     return found
 
 
-def recorded(experiment: Experiment, run_id: str, *now: str) -> Experiment:
-    """The experiment as the run has it, with the sections `now` as `experiment` has them."""
+def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experiment:
+    """The experiment as the run has it, with the sections `now` as `experiment` has them. Raises TrackingError."""
     path = tracking.read(run_id, "experiment.yaml")
     return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
 
@@ -253,8 +277,9 @@ def _explain(plugins: Mapping[str, Diagnostic], context: Context, preset: str, r
     """
     unlearned = [s for i, s in context.samples.items() if context.verdicts[i].status == "unlearned"]
     verdicts = [context.verdicts[i] for i in context.samples]
+    weighed = diagnosis.without_ledger if context.exposures is None else dict
     if preset == "paper":
-        return diagnosis.attribute(verdicts, paper.examine(unlearned, context), paper.ORDER)
+        return diagnosis.attribute(verdicts, weighed(paper.examine(unlearned, context)), paper.ORDER)
     evidence = {}
     for name, plugin in plugins.items():
         try:
@@ -263,7 +288,7 @@ def _explain(plugins: Mapping[str, Diagnostic], context: Context, preset: str, r
             print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
             if run_id:
                 tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
-    return diagnosis.attribute(verdicts, evidence)
+    return diagnosis.attribute(verdicts, weighed(evidence))
 
 
 def _examine(plugin: Diagnostic, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
@@ -297,13 +322,13 @@ def _context(
 ) -> Context:
     stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
     found = known(samples, stages, checkpoints, scores, experiment.scoring, experiment.seed, experiment.tokenizer)
-    exposures, signals = (tracking.read_table(run_id, f"{name}.parquet") for name in ("exposures", "signals"))
+    left = {name: tracking.read_table(run_id, f"{name}.parquet") for name in LEFT if tracking.has(run_id, f"{name}.parquet")}
 
     def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
         copy = copy_after(experiment, stage, checkpoints[-1].model_uri)
         return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
 
-    return replace(found, relearn=relearned, exposures=exposures, signals=signals)
+    return replace(found, relearn=relearned if "exposures" in left else None, **left)  # elsewhere, nobody knows how to go on
 
 
 def known(
@@ -320,11 +345,8 @@ def known(
     rule = names, scoring.preset, seed
     uris = {c.name: c.model_uri for c in checkpoints}
     load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
-
-    def loaded(name: str) -> models.Loaded:
-        return load(catalog.locate(uris[name], None if name == names[0] else uris[names[0]]))
-
-    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
+    parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
+    probe = ModelProbe(lambda name: load(parts(uris[name])), scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
 
     @functools.cache
@@ -344,12 +366,19 @@ def known(
     )
 
 
+def _log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
+    facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
+    tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
+    tracking.write(run_id, "experiment.yaml", config.dump(experiment))
+    tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+
+
 def conclude(
     run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int
 ) -> tuple[list[Diagnosis], dict[str, float]]:
     """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
 
-    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>` and `forgetting/<stage>`, shares of the samples.
+    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and `backward_transfer`.
     A diagnostic that raises is reported on the run and left out.
     """
     found = _explain(plugins, context, preset, run_id)
@@ -359,7 +388,8 @@ def conclude(
     metrics = {"unlearned_rate": len(found) / len(samples)}
     metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
     metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
-    metrics |= {"backward_transfer": verdict.backward_transfer(shares)}
+    transfer = verdict.backward_transfer(shares)
+    metrics |= {} if transfer is None else {"backward_transfer": transfer}
     earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
     tracking.log(run_id, metrics=earlier | metrics)
     leaks = recognition(context.scores, names)["blank"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from ilp_mlflow.diagnosis import history
+from ilp_mlflow.diagnosis import UNTRACED, history
 from ilp_mlflow.types import Diagnosis, Report, Sample
 
 UNEXPLAINED = "unexplained"
@@ -16,6 +16,13 @@ EXAMPLES = 2
 """Samples shown for every cause in the terminal."""
 LISTED = 500
 """Samples listed in the HTML report; all of them are in `diagnosis.parquet`."""
+UNAVAILABLE = {
+    "exposures": "No training ledger: a sample may never have been trained, or only in part, so every other cause is given as "
+    f"{UNTRACED:g} times as sure.",
+    "signals": "No training signals: how the loss of a sample went from step to step is not known, nor how to go on, so it is not "
+    "tried whether a few more steps bring back what was forgotten.",
+}
+"""What is said of models that were trained elsewhere, by what their training did not leave behind."""
 MEASURES = {
     "sum": "as it is",
     "mean": "per token",
@@ -69,9 +76,16 @@ def leak(report: Report) -> str:
     )
 
 
+def unavailable(report: Report) -> list[str]:
+    """A sentence for everything that training did not leave behind for the diagnosis."""
+    return [UNAVAILABLE[name] for name in report.unavailable]
+
+
 def summary(report: Report) -> str:
     """Verdict table, retention matrix, causes with examples, leak and outcomes as text that fits 80 columns."""
     lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *aligned(_matrix(report))]
+    for text in unavailable(report):
+        lines += ["", *textwrap.wrap(text, 80)]
     for cause, found in causes(report).items():
         lines += ["", f"{cause}: {len(found)} of {len(report.diagnoses)} unlearned samples"]
         for one in found[:EXAMPLES]:
@@ -92,7 +106,7 @@ def markdown(report: Report) -> str:
     judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
     where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
     why = [f"- {cause}: {len(found)}" for cause, found in causes(report).items()]
-    return "\n".join([sentence(report), "", judged, "", *table, "", *why, "", leak(report), "", where])
+    return "\n".join([sentence(report), "", judged, "", *table, "", *unavailable(report), "", *why, "", leak(report), "", where])
 
 
 def html(report: Report, samples: Mapping[str, Sample]) -> str:
@@ -121,6 +135,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
         report=report,
         sentence=sentence(report),
         leak=leak(report),
+        unavailable=unavailable(report),
         measures=MEASURES,
         counts=counts(report),
         causes=causes(report),

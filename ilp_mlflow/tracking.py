@@ -120,6 +120,12 @@ def read_table(run_id: str, name: str) -> pa.Table:
     return pq.read_table(read(run_id, name), pre_buffer=False)  # a quarter less memory at its peak
 
 
+def has(run_id: str, name: str) -> bool:
+    """Whether a run has the artifact `ilp/<name>`. Raises TrackingError when MLflow does not answer."""
+    with answering():
+        return f"{FOLDER}/{name}" in {file.path for file in MlflowClient().list_artifacts(run_id, FOLDER)}
+
+
 def read_checkpoints(run_id: str) -> list[Checkpoint]:
     """The checkpoints a run made, in order. Raises TrackingError, see `read`."""
     return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json").read_text("utf-8"))]

@@ -280,6 +280,8 @@ class Report(Value):
     """One per unlearned sample."""
     outcomes: tuple[Outcome, ...]
     """One per mitigation."""
+    unavailable: tuple[Literal["exposures", "signals"], ...] = ()
+    """What training did not leave behind for the diagnosis."""
 
 
 def schema(row: type[BaseModel]) -> pa.Schema:

@@ -159,10 +159,13 @@ def forgetting(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {stage: row[stage] - list(row.values())[-1] for stage, row in shares.items() if stage in row}
 
 
-def backward_transfer(shares: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean change of every stage but the last since it was trained, share -1..1 (Lopez-Paz and Ranzato 2017, eq. 3)."""
+def backward_transfer(shares: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Mean change of every stage but the last since it was trained, share -1..1 (Lopez-Paz and Ranzato 2017, eq. 3).
+
+    None where there is no other.
+    """
     lost = list(forgetting(shares).values())[:-1]
-    return -sum(lost) / len(lost) if lost else 0.0
+    return -sum(lost) / len(lost) if lost else None
 
 
 def _bounds(scores: pa.Table, preset: Preset) -> Floats:

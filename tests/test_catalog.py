@@ -52,6 +52,11 @@ def test_a_model_is_its_base_and_then_its_adapters(run_id, tmp_path):
     # ours name their base in MLflow, which no other base replaces; one trained elsewhere takes the base it is given
     assert catalog.locate(two, base="other/base")[0] == "owner/name"
     assert catalog.locate(adapter(tmp_path / "3", "/home/someone/model"), base="other/base")[0] == "other/base"
+    (tmp_path / "here").mkdir()
+    assert catalog.locate(adapter(tmp_path / "5", str(tmp_path / "here")), base="other/base")[0] == str(tmp_path / "here")
+    assert catalog.locate(adapter(tmp_path / "6", "owner/name"), base="other/base")[0] == "other/base"
+    itself = adapter(tmp_path / "7", "owner/name")
+    assert catalog.locate(itself, base=itself) == ["owner/name", itself]
     with pytest.raises(ModelError, match="does not name its base"):
         catalog.locate(adapter(tmp_path / "4", None))
 

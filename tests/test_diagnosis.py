@@ -1,4 +1,4 @@
-from ilp_mlflow.diagnosis import attribute, cause_shares, table
+from ilp_mlflow.diagnosis import UNTRACED, attribute, cause_shares, table, without_ledger
 from ilp_mlflow.types import Evidence, Sample, Verdict
 
 
@@ -29,3 +29,11 @@ def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
     assert found.column_names[:2] == ["sample_id", "cause"]
     rows = [(r["sample_id"], r["cause"], r["x"], r["history"]) for r in found.to_pylist()]
     assert rows == [("b", "x", 0.6, "base+ s-"), ("a", None, None, "base- s+")]
+
+
+def test_without_a_ledger_every_cause_but_not_trained_is_less_sure():
+    given = {"one": {"a": evidence("x", 0.6), "b": evidence("x", 0.5)}, "two": {"a": evidence("not_trained", 1.0)}}
+    found = without_ledger(given)
+    assert found["one"]["a"] == evidence("x", 0.6 * UNTRACED)
+    assert found["two"] == given["two"]
+    assert [d.cause for d in attribute([verdict("a"), verdict("b")], found)] == ["not_trained", None]  # b is weak now

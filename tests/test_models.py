@@ -86,6 +86,15 @@ def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path
         models.read(["no-such/model"])
 
 
+def test_a_digest_is_of_what_is_read(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    assert models.digest(str(folder)) == models.digest(str(tiny_model))
+    (folder / "optimizer.pt").write_bytes(b"momenta")
+    assert models.digest(str(folder)) == models.digest(str(tiny_model))
+    (folder / "config.json").write_text("{}")
+    assert models.digest(str(folder)) != models.digest(str(tiny_model))
+
+
 def test_a_model_that_is_no_causal_language_model_is_refused(tmp_path, tiny_model):
     shutil.copytree(tiny_model, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')

@@ -56,6 +56,15 @@ def test_a_leak_is_told_against_chance():
     assert "blanked" not in summary(none) + html(none, {i: Sample(id=i, stage="one", prompt="p", completion="c") for i in "ab"})
 
 
+def test_what_training_did_not_leave_behind_is_said_once():
+    samples = {i: Sample(id=i, stage="one", prompt="p", completion="c") for i in "ab"}
+    bare = report(unavailable=("exposures", "signals"))
+    for text in (summary(bare), markdown(bare), html(bare, samples)):
+        assert text.count("No training ledger: ") == text.count("No training signals: ") == 1
+    assert "No training" not in summary(report()) + markdown(report()) + html(report(), samples)
+    assert max(map(len, summary(bare).splitlines())) <= 80
+
+
 def test_every_text_from_data_is_escaped():
     sample = Sample(id="a", stage=HOSTILE, prompt=HOSTILE, completion=HOSTILE)
     page = html(report(), {"a": sample, "b": sample})

@@ -166,7 +166,7 @@ def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
     transfer = [last[s] - initial[s] for s in stages if s in last]
     assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
     assert forgetting({"rows": {"base": 0.5, "sft": 0.1}}) == {}
-    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) == 0
+    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) is None
 
 
 def test_verdicts_do_not_depend_on_the_order_of_scores():

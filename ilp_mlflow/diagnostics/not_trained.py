@@ -62,7 +62,7 @@ class NotTrained(Value):
 
     def _unmoved(self, unlearned: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, str]]:
         """Samples of stages that left all their samples' log-probabilities where they were."""
-        names = [c.name for c in context.checkpoints]
+        names = [c.name for c in context.checkpoints if "@" not in c.name]
         stage_of = {id_: s.stage for id_, s in context.samples.items()}
         for before, after in itertools.pairwise(names):
             if after not in {s.stage for s in unlearned}:

@@ -55,3 +55,13 @@ def test_without_a_ledger_only_the_models_are_compared():
     still = [s for id_ in ("x", "y") for s in scores(id_, logprobs=(-9.0, -9.0, -4.0))]
     assert set(NotTrained().examine(samples, context(samples, scores=still))) == {"x", "y"}
     assert NotTrained().examine(samples, context(samples, scores=scores("x") + scores("y"))) == {}
+
+
+def test_a_stage_is_compared_with_the_one_before_and_not_with_its_own_steps():
+    names = ("base", "first@9", "first", "second")
+    rows = [
+        Score(sample_id="x", checkpoint=name, tokens=4, logprob=p) for name, p in zip(names, (-9.0, -5.0, -5.0, -4.0), strict=True)
+    ]
+    assert NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names)) == {}
+    rows[1:3] = [Score(sample_id="x", checkpoint=name, tokens=4, logprob=-9.0) for name in names[1:3]]
+    assert set(NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names))) == {"x"}
