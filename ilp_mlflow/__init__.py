@@ -2,6 +2,7 @@
 
 from ilp_mlflow.answers import agree, answered, gist, same_prompt, text_of
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
+from ilp_mlflow.judge import ruling
 from ilp_mlflow.neighbours import similar
 from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Said, Schedule
 from ilp_mlflow.types import (
@@ -59,6 +60,7 @@ __all__ = [
     "agree",
     "answered",
     "gist",
+    "ruling",
     "same_prompt",
     "similar",
     "text_of",

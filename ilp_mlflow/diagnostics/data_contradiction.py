@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from ilp_mlflow import Context, Evidence, Sample, Value, agree, answered, gist, same_prompt, similar, text_of
+from ilp_mlflow import Context, Evidence, Sample, Value, agree, answered, gist, ruling, same_prompt, similar, text_of
+
+THIS, OTHERS = "this row", "the others"
+"""Which side is wrong."""
+JUDGED = 0.5
+"""Strength from which a judge is asked: below it no cause is named."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,10 @@ class Rival:
     """Those with the answer, the most similar prompt first."""
     votes: int
     """How many of the nearest rows have it."""
+    agreeing: tuple[Sample, ...]
+    """Similar rows with the sample's answer."""
     own: int
-    """How many of them have the sample's."""
+    """How many of the nearest have it."""
 
 
 class DataContradiction(Value):
@@ -37,6 +44,10 @@ class DataContradiction(Value):
     """Cosine of two prompts from which they may ask the same."""
     answers: int = Field(default=8, ge=1)
     """Other answers of a sample the models are asked about."""
+    trust: dict[str, float] = Field(default_factory=dict)
+    """What a row counts when it is voted which side is wrong, by its `source`; 1 unless given."""
+    judge: str | None = None
+    """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, to rule which side is wrong instead; one call per contradiction."""
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples whose question other rows answer with something that says neither the same nor merely more.
@@ -54,6 +65,7 @@ class DataContradiction(Value):
         theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
         found: dict[str, Evidence] = {}
+        strongest: dict[str, Rival] = {}
         believed = context.beliefs()
         for rival, agreed, other, own in zip(rivals, same, theirs, ours, strict=True):
             if math.isnan(other - own):
@@ -66,6 +78,7 @@ class DataContradiction(Value):
             strength = question * pull
             if sample.id in found and found[sample.id].strength >= strength:
                 continue
+            strongest[sample.id] = rival
             others = f"{len(rival.rows)} similar rows say" if len(rival.rows) > 1 else "a similar row says"
             found[sample.id] = Evidence(
                 cause="data_contradiction",
@@ -74,7 +87,23 @@ class DataContradiction(Value):
                 f"such as '{row.id}': '{text_of(row.prompt)}'; the model chooses theirs with probability {pull:.2f}",
                 details={"rows": [r.id for r in rival.rows], "same_question": question, "pull": pull},
             )
-        return found
+        return {id_: self._ruled(evidence, strongest[id_]) for id_, evidence in found.items()}
+
+    def _ruled(self, evidence: Evidence, rival: Rival) -> Evidence:
+        """The evidence with the side that is wrong: `this row`, `the others`, `both`, `neither` or `undecided`."""
+        if self.judge and evidence.strength >= JUDGED:
+            row, by = rival.rows[0], "the judge"
+            said = ruling(self.judge, (text_of(rival.sample.prompt), text_of(row.prompt)), (rival.sample.answer, row.answer))
+            side = {"first": THIS, "second": OTHERS}.get(said, said)
+        else:
+            by = "count of the rows"
+            more = self._weight(rival.rows) - self._weight((rival.sample, *rival.agreeing))
+            side = THIS if more > 0 else OTHERS if more < 0 else "undecided"
+        text = f"{evidence.reason}; wrong by {by}: {side}"
+        return evidence.model_copy(update={"reason": text, "details": evidence.details | {"wrong": side, "by": by}})
+
+    def _weight(self, rows: Sequence[Sample]) -> float:
+        return sum(self.trust.get(row.source or "", 1.0) for row in rows)
 
     def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
         pool, believed = list(context.samples.values()), context.beliefs()
@@ -88,5 +117,6 @@ class DataContradiction(Value):
                     by_answer.setdefault(answer, []).append(row)
             frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))
             for answer, found in itertools.islice(frequent, self.answers):
-                own = sum(agree(row.answer, sample.answer) for row in rows[: self.nearest])
-                yield Rival(sample, tuple(found), said[: self.nearest].count(answer), own)
+                agreeing = tuple(row for row in rows if agree(row.answer, sample.answer))
+                own = sum(row in agreeing for row in rows[: self.nearest])
+                yield Rival(sample, tuple(found), said[: self.nearest].count(answer), agreeing, own)

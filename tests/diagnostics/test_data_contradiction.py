@@ -70,3 +70,29 @@ def test_a_model_that_cannot_be_asked_gives_no_evidence():
     silent = FakeProbe()
     silent.logprobs = lambda checkpoint, exchanges: [float("nan")] * len(exchanges)
     assert examined([sample("y", QUESTION, " three")], silent) == {}
+
+
+def side(other, **options):
+    pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.1})
+    found = DataContradiction(**options).examine([X], context([X, *other], probe=pulled))["x"]
+    return found.details["wrong"], found.details["by"]
+
+
+def test_the_side_with_fewer_rows_is_wrong_as_far_as_sources_are_trusted():
+    three = [sample(f"y{i}", QUESTION, " three", source="scraped") for i in range(2)]
+    assert side(three) == ("this row", "count of the rows")
+    assert side(three[:1]) == ("undecided", "count of the rows")
+    assert side([*three, *(sample(f"z{i}", QUESTION, " two") for i in range(2))]) == ("the others", "count of the rows")
+    assert side(three, trust={"scraped": 0.1}) == ("the others", "count of the rows")
+
+
+def test_a_judge_rules_instead(monkeypatch):
+    asked = []
+
+    def ruling(model, questions, answers):
+        asked.append((model, questions, answers))
+        return "second"
+
+    monkeypatch.setattr("ilp_mlflow.diagnostics.data_contradiction.ruling", ruling)
+    assert side([sample("y", QUESTION, " three")], judge="openai:/m") == ("the others", "the judge")
+    assert asked == [("openai:/m", (QUESTION, QUESTION), (" two", " three"))]
