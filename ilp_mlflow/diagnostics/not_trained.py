@@ -13,12 +13,15 @@ from pydantic import Field
 
 from ilp_mlflow import Context, Evidence, Exposure, Sample, Score, Value, to_rows
 
+SELDOM, TOO_OFTEN = 0.7, 0.4
+"""Strength where a sample was seen much less often than others; and more often, which does not keep it from being learned."""
+
 
 class NotTrained(Value):
     """Reads the ledger of what training did with each sample, and whether its stage changed the model at all."""
 
     rarely: float = Field(default=0.5, ge=0, le=1)
-    """Seen less often than this share 0..1 of what is usual in its stage, a sample counts as left out."""
+    """Seen less often than this share 0..1 of what is usual in its stage, a sample counts as left out; so often above it, as repeated."""
     still: float = Field(default=1e-4, ge=0)
     """A stage moved nothing when none of its samples' log-probabilities changed by more, nats."""
 
@@ -56,9 +59,10 @@ class NotTrained(Value):
             return min(1.0, missing / wrong), (
                 f"only {exposure.supervised_tokens} of the {score.tokens} tokens of its answer, end included, were in the loss{cut}"
             )
+        times = f"it was seen {exposure.exposures} times, others of stage '{exposure.stage}' {usual:g} times"
         if exposure.exposures < self.rarely * usual:
-            return 0.7, f"it was seen {exposure.exposures} times, others of stage '{exposure.stage}' {usual:g} times"
-        return 0.0, ""
+            return SELDOM, times
+        return (TOO_OFTEN, times) if usual < self.rarely * exposure.exposures else (0.0, "")
 
     def _unmoved(self, unlearned: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, str]]:
         """Samples of stages that left all their samples' log-probabilities where they were."""

@@ -29,6 +29,7 @@ def examined(ledger, rows=None):
         (exposure("x", supervised=2), 1, "only 2 of the 4 tokens of its answer, end included, were in the loss"),
         (exposure("x", supervised=3, truncated=1), 0.5, "max_length cut 1 off"),
         (exposure("x", exposures=1), 0.7, "seen 1 times, others of stage 'first' 3 times"),
+        (exposure("x", exposures=7), 0.4, "seen 7 times, others of stage 'first' 3 times"),
     ],
 )
 def test_the_ledger_is_read(entry, strength, reason):
