@@ -21,7 +21,7 @@ class NotTrained(Value):
     """Reads the ledger of what training did with each sample, and whether its stage changed the model at all."""
 
     rarely: float = Field(default=0.5, ge=0, le=1)
-    """Seen less often than this share 0..1 of what is usual in its stage, a sample counts as left out; so often above it, as repeated."""
+    """Seen less often than this share 0..1 of what is usual in its stage, a sample was left out; as far above, repeated."""
     still: float = Field(default=1e-4, ge=0)
     """A stage moved nothing when none of its samples' log-probabilities changed by more, nats."""
 
