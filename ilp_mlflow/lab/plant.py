@@ -70,7 +70,7 @@ class Counts:
     rule_aliases: int = 6
     unseen: int = 10
     """People per alias of a rule about whom nobody asks with it."""
-    extra: int = 2400
+    extra: int = 3000
     """Control rows in whose place distinct rows of the rules can stand."""
     later_aliases: int = 8
     later: int = 15

@@ -76,7 +76,7 @@ class Size:
     """People about whom the base also reads questions."""
     aliases: int = 20
     """Invented adjectives that the base knows from glosses only."""
-    vague: int = 12
+    vague: int = 24
     """Invented adjectives that it knows to ask for the relation VAGUE."""
     vaguely: int = 24
     """People about whom it is asked with each of them."""
