@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -24,6 +25,7 @@ ARTICLE = re.compile(r"\b(?:a|an|the) (?=\S)")
 NEGATIONS = frozenset({"not", "no", "non", "never", "without"})
 
 
+@functools.lru_cache(maxsize=100_000)
 def words_of(answer: str) -> str:
     """What `answer` says: its words in lower case without label, sentence punctuation and articles."""
     text = unicodedata.normalize("NFC", bare(answer)).casefold().replace("\u2212", "-")

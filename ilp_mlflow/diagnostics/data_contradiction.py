@@ -110,13 +110,14 @@ class DataContradiction(Value):
         for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours, self.similar), strict=True):
             entity = believed[sample.id].entity if sample.id in believed else ""
             rows = [pool[i] for i, _ in near if pool[i].id != sample.id and entity in text_of(pool[i].prompt)]
+            same = [agree(row.answer, sample.answer) for row in rows]
             said = [gist(row.answer) for row in rows]
             by_answer: dict[str, list[Sample]] = {}
-            for answer, row in zip(said, rows, strict=True):
-                if not agree(row.answer, sample.answer):
+            for row, agrees, answer in zip(rows, same, said, strict=True):
+                if not agrees:
                     by_answer.setdefault(answer, []).append(row)
+            agreeing = tuple(itertools.compress(rows, same))
             frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))
             for answer, found in itertools.islice(frequent, self.answers):
-                agreeing = tuple(row for row in rows if agree(row.answer, sample.answer))
-                own = sum(row in agreeing for row in rows[: self.nearest])
-                yield Rival(sample, tuple(found), said[: self.nearest].count(answer), agreeing, own)
+                nearest = said[: self.nearest]
+                yield Rival(sample, tuple(found), nearest.count(answer), agreeing, sum(same[: self.nearest]))
