@@ -16,8 +16,8 @@ LONGEST = 4
 """Words of the longest stretch of a prompt that is taken for what it asks about."""
 FILLERS = 5
 """Other stretches that must stand in the same place of some row."""
-PROMPT = 40
-"""Words of the longest prompt that is read."""
+PROMPT, CHARACTERS = 40, 400
+"""Words, and characters, of the longest prompt that is read."""
 ENOUGH = 0.5
 """Agreement of answers that is enough, as a share 0..1 of the row's most."""
 RECUR = 2
@@ -104,6 +104,8 @@ def _agreement(counts: Counter[str]) -> float:
 
 def _stretches(prompt: str) -> Iterator[tuple[str, str, int]]:
     """The prompt with a gap, what was there, and its length in words."""
+    if len(prompt) > CHARACTERS or GAP in prompt:
+        return
     words = [(m.start(), m.end(), m[0].isalnum()) for m in WORD.finditer(prompt)]
     if len(words) > PROMPT:
         return

@@ -346,7 +346,12 @@ def known(
     uris = {c.name: c.model_uri for c in checkpoints}
     load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
     parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
-    probe = ModelProbe(lambda name: load(parts(uris[name])), scoring.batch_tokens, seed)
+
+    def loaded(name: str) -> models.Loaded:
+        text = models.read(parts(uris[names[-1]]), tokenizer)  # the base may have no chat template at all
+        return replace(load(parts(uris[name])), tokenizer=text.tokenizer, ends=text.ends)
+
+    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
 
     @functools.cache

@@ -75,11 +75,13 @@ class Belief:
     right: float
     """Probability 0..1 of the right answer: in the least known of the sample's own probes, or in the mined question it answers."""
     wrong: str
-    """Its answer to most phrasings, where that is not the right one, else ""."""
+    """Its answer to most phrasings, where that is not the right one; "" where it is, or there is none."""
     confidence: float
     """Mean probability 0..1 of its answer over the phrasings."""
     phrasings: tuple[Text, ...]
     """How it was asked."""
+    agrees: bool = False
+    """Its answer to most phrasings is the right one."""
     firm: float = FIRM
     """How sure it is of nearly all that it knows, 0..1."""
     entity: str = ""
@@ -87,8 +89,8 @@ class Belief:
 
     @property
     def known(self) -> bool:
-        """It knows the right answer."""
-        return self.right >= KNOWN
+        """It knows the right answer: says it to most phrasings, or finds no other more probable."""
+        return self.agrees or self.right >= KNOWN
 
     @property
     def conflict(self) -> float:

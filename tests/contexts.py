@@ -35,7 +35,7 @@ def sample(id_, prompt="p", completion=" c", stage="first", **more):
 
 
 def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=0.9):
-    return Belief(right, wrong, confidence, phrasings, firm)
+    return Belief(right, wrong, confidence, phrasings, firm=firm)
 
 
 def context(samples, histories=None, scores=(), exposures=None, beliefs=None, probe=None, relearn=None, checkpoints=CHECKPOINTS):
