@@ -1,6 +1,6 @@
 """Which fine-tuning samples did the model not learn, since when, why, and what fixes it."""
 
-from ilp_mlflow.answers import agree, answered, gist, same_prompt, text_of
+from ilp_mlflow.answers import agree, answered, gist, same_prompt, shown, text_of
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
 from ilp_mlflow.judge import ruling
 from ilp_mlflow.neighbours import similar
@@ -62,6 +62,7 @@ __all__ = [
     "gist",
     "ruling",
     "same_prompt",
+    "shown",
     "similar",
     "text_of",
     "to_rows",

@@ -86,6 +86,12 @@ def text_of(prompt: Text) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(turn.content for turn in prompt)
 
 
+def shown(text: Text, most: int = 120) -> str:
+    """The last turn of a prompt, or an answer, in one line of at most `most` characters."""
+    line = " ".join((text if isinstance(text, str) else text[-1].content).split())
+    return line if len(line) <= most else f"{line[:most]} ..."
+
+
 def same_prompt(prompt: Text) -> str:
     """Equal for prompts that differ in case, white space and punctuation at the ends only."""
     text = "".join(text_of(prompt).casefold().split())

@@ -90,6 +90,8 @@ class IlpEvaluator(ModelEvaluator):
         from ilp_mlflow import measure, pipeline, registry, tracking
 
         settings = _settings(evaluator_config)
+        if settings.checkpoints == {}:
+            raise ConfigError("evaluator_config: 'checkpoints' is empty; name models as {name: location}, the base first")
         if model is not None:
             raise ConfigError(
                 "evaluator 'ilp' loads models itself; leave out 'model' and give evaluator_config={'checkpoints': {name: location}}"

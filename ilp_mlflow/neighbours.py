@@ -102,8 +102,13 @@ def _tokens(prompt: str) -> list[str]:
     return ["", *TOKEN.findall(prompt[-PROMPT:].casefold())]
 
 
+def _words(prompt: str) -> list[str]:
+    return [token for token in _tokens(prompt) if not token or token[0].isalnum()]
+
+
 def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int, least: float = 0.3) -> Iterator[list[tuple[int, float]]]:
-    """For each sample in turn, places in `pool` and cosines of the up to `k` most similar prompts, its own row among them.
+    """For each sample in turn, places in `pool` and cosines of the up to `k` most similar prompts, its own row among them where
+    fewer than `k` are equal to it.
 
     Cosine `least`..1 of TF-IDF over the WORDS words of each prompt's last PROMPT characters that weigh most; equals are in the
     order of the pool.
@@ -114,7 +119,7 @@ def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int, least: fl
 
     if not pool:
         return
-    vectorizer = TfidfVectorizer(analyzer=_tokens, dtype=np.float32)
+    vectorizer = TfidfVectorizer(analyzer=_words, dtype=np.float32)
     prompts = _heaviest(vectorizer.fit_transform([text_of(s.prompt) for s in pool])).T.tocsr()
     for first in range(0, len(samples), CHUNK):
         chunk = _heaviest(vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]]))

@@ -74,7 +74,7 @@ def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str
 
     base, last = (_options(context, context.checkpoints[i].name) for i in (0, -1))
     known, forgotten = knowledge(context), _forgotten(context)
-    judged = [s for s in unlearned if s.id in base and s.id in last]
+    judged = [s for s in unlearned if s.id in known and s.id in base and len(base[s.id]) == len(last.get(s.id, ()))]
     pool = list(context.samples.values())
     for sample, near in zip(judged, similar(judged, pool, NEIGHBOURS), strict=True):
         p, q = base[sample.id], last[sample.id]

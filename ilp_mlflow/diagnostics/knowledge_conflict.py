@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow import Context, Evidence, Sample, Value, text_of
+from ilp_mlflow import Context, Evidence, Sample, Value, shown
 
 
 class KnowledgeConflict(Value):
@@ -24,7 +24,7 @@ class KnowledgeConflict(Value):
                 reason=f"asked in {len(belief.phrasings)} ways, the base says '{belief.wrong}' with probability "
                 f"{belief.confidence:.3f} on average; of nearly all it knows it is surer than {belief.firm:.3f}",
                 details={"wrong": belief.wrong, "confidence": belief.confidence, "firm": belief.firm}
-                | {"asked": [text_of(prompt) for prompt in belief.phrasings]},
+                | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )
             for id_, belief in asked.items()
             if belief.wrong and not belief.known

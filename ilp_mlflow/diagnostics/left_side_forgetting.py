@@ -1,4 +1,4 @@
-"""The sample was learned in its stage or later, and a later stage took it away."""
+"""The sample was learned in its stage or later, and what was trained after that took it away."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ class LeftSideForgetting(Value):
                 reason=f"'{names[had[-1]]}' had it, '{names[lost]}' does not",
                 details={"learned": [names[i] for i in had], "lost": names[lost], "gap": gap},
             )
-        for id_, regained in self._regained(held, context).items():
+        try:
+            regained_by = self._regained(held, context)
+        except Exception as error:  # training may fail in any way; what the histories show stays
+            failed = {"not_tried": f"{type(error).__name__}: {error}"[:200]}
+            return {id_: e.model_copy(update={"details": e.details | failed}) for id_, e in found.items()}
+        for id_, regained in regained_by.items():
             spurious = regained >= self.back
             outcome = f"{self.steps} steps on other rows of its stage {'bring' if spurious else 'do not bring'} it back"
             details = found[id_].details | {"regained": regained, "spurious": spurious}
@@ -68,11 +73,13 @@ class LeftSideForgetting(Value):
         for stage in context.stages:
             forgotten = [s.id for s in stage.samples if s.id in held]
             for tested in (forgotten[::2], forgotten[1::2]):
-                others = [s for s in stage.samples if s.id not in set(tested)]
+                hidden = {exchanges[id_] for id_ in tested}
+                others = [s for s in stage.samples if (s.prompt, s.completion) not in hidden]
                 if tested and others:
                     after = context.relearn(self._few(stage, others), [exchanges[id_] for id_ in tested])
                     now |= zip(tested, after, strict=True)
-        return {id_: (now[id_] - then[id_]) / (before[id_] - then[id_]) for id_ in now if before[id_] > then[id_]}
+        back = {id_: (now[id_] - then[id_]) / (before[id_] - then[id_]) for id_ in now if before[id_] > then[id_]}
+        return {id_: share for id_, share in back.items() if math.isfinite(share)}
 
     def _few(self, stage: Stage, others: Sequence[Sample]) -> Stage:
         """The stage with as many of `others` as its steps need, at its own learning rate."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow import Context, Evidence, Sample, Value, text_of
+from ilp_mlflow import Context, Evidence, Sample, Value, shown
 
 ONCE = 0.4
 """Strength at most where the base could be asked in one way only: a firm belief would look the same."""
@@ -32,6 +32,6 @@ class MissingKnowledge(Value):
                 reason=f"asked in {len(belief.phrasings)} way{'' if once else 's'}, the base gives the right answer "
                 f"probability {belief.right:.2f} and {says}; of nearly all it knows it is surer than {belief.firm:.3f}",
                 details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm}
-                | {"asked": [text_of(prompt) for prompt in belief.phrasings]},
+                | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )
         return evidence

@@ -34,8 +34,11 @@ class NotTrained(Value):
         if context.exposures is None:
             return found
         exposures = {e.sample_id: e for e in to_rows(context.exposures, Exposure)}
-        stages = {e.stage for e in exposures.values()}
-        usual = {stage: median(e.exposures for e in exposures.values() if e.stage == stage and e.exposures) for stage in stages}
+        seen: dict[str, list[int]] = {e.stage: [] for e in exposures.values()}
+        for entry in exposures.values():
+            if entry.exposures:
+                seen[entry.stage].append(entry.exposures)
+        usual = {stage: median(counts or [0]) for stage, counts in seen.items()}
         last = context.scores.filter(pc.equal(context.scores["checkpoint"], context.checkpoints[-1].name))
         wanted = last.filter(pc.is_in(last["sample_id"], pa.array([s.id for s in unlearned], pa.string())))
         scores = {score.sample_id: score for score in to_rows(wanted, Score)}
@@ -53,7 +56,7 @@ class NotTrained(Value):
         if exposure.exposures == 0:
             return 1.0, f"it was in no batch of stage '{exposure.stage}'"
         missing = score.tokens - exposure.supervised_tokens
-        if missing > 0:
+        if missing > 1 or (missing == 1 and not score.stops):  # a model that stops has learned to, whatever was in the loss
             cut = f"; max_length cut {exposure.truncated_tokens} off" if exposure.truncated_tokens else ""
             wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
             return min(1.0, missing / wrong), (

@@ -48,14 +48,38 @@ def test_the_order_of_rows_does_not_matter():
     assert examined(others, pulled)["x"].strength == examined(others[::-1], pulled)["x"].strength
 
 
+FAR = [sample(f"far {i}", f"unrelated words {i}", f" answer {i}") for i in range(45)]
+NEAR = [sample(f"y{i}", f"{QUESTION} {word}", " three") for i, word in enumerate(("now", "please", "today", "really"))]
+PULLED = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.0001})
+
+
 def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
-    others = [sample(f"y{i}", f"{QUESTION} {word}", " three") for i, word in enumerate(("now", "please", "today", "really"))]
-    pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.0001})
-    assert examined(others, pulled)["x"].strength == pytest.approx(4 / 6, abs=1e-3)
-    assert examined([*others, sample("z", f"{QUESTION} again", " two")], pulled)["x"].strength == pytest.approx(4 / 7, abs=1e-3)
-    samples = [X, *others]
-    told = DataContradiction().examine([X], context(samples, probe=pulled, beliefs={"x": belief()}))
+    """4 of 4 near rows, with two more 4/6; 4 of 50 rows have the answer anyway."""
+    samples = [X, *NEAR, *FAR]
+    found = DataContradiction().examine([X], context(samples, probe=PULLED))["x"]
+    assert found.strength == pytest.approx((4 / 6 - 4 / 50) / (1 - 4 / 50), abs=1e-3)
+    assert found.details["wrong"] == "undecided"  # near rows need not ask the same
+    told = DataContradiction().examine([X], context(samples, probe=PULLED, beliefs={"x": belief()}))
     assert told["x"].strength < 0.01
+
+
+def test_an_answer_that_most_rows_have_is_no_contradiction():
+    many = [sample(f"m{i}", f"unrelated words {i}", " three") for i in range(45)]
+    found = DataContradiction().examine([X], context([X, *NEAR, *many], probe=PULLED))
+    assert found["x"].strength < 0.01
+
+
+def test_an_answer_the_base_gives_to_anything_does_not_tell_that_two_prompts_ask_the_same():
+    prompt = "how many moons has the planet Venus"
+    sure = {("base", p, "two"): 0.95 for p in (prompt, *(s.prompt for s in FAR))} | {("second", QUESTION, "none"): 0.9}
+    found = DataContradiction().examine([X], context([X, sample("y", prompt, " none"), *FAR], probe=FakeProbe(sure=sure)))
+    assert found["x"].strength < 0.5
+
+
+def test_empty_prompts_do_not_ask_the_same():
+    samples = [sample("x", "", " two"), sample("y", "", " three")]
+    pulled = FakeProbe(sure={("second", "", "three"): 0.9})
+    assert DataContradiction().examine(samples[:1], context(samples, probe=pulled))["x"].strength == 0
 
 
 def test_a_row_about_something_else_contradicts_nothing():
@@ -80,10 +104,10 @@ def side(other, **options):
 
 def test_the_side_with_fewer_rows_is_wrong_as_far_as_sources_are_trusted():
     three = [sample(f"y{i}", QUESTION, " three", source="scraped") for i in range(2)]
-    assert side(three) == ("this row", "count of the rows")
-    assert side(three[:1]) == ("undecided", "count of the rows")
-    assert side([*three, *(sample(f"z{i}", QUESTION, " two") for i in range(2))]) == ("the others", "count of the rows")
-    assert side(three, trust={"scraped": 0.1}) == ("the others", "count of the rows")
+    assert side(three) == ("this row", "the number of rows")
+    assert side(three[:1]) == ("undecided", "the number of rows")
+    assert side([*three, *(sample(f"z{i}", QUESTION, " two") for i in range(2))]) == ("the others", "the number of rows")
+    assert side(three, trust={"scraped": 0.1}) == ("the others", "the number of rows")
 
 
 def test_a_judge_rules_instead(monkeypatch):

@@ -39,6 +39,18 @@ def test_what_was_never_learned_or_only_before_its_stage_is_not_forgotten():
     assert examined(("unlearned", "unlearned", "learned", "unlearned"), stage="second") == {}
 
 
+def test_a_copy_that_cannot_be_trained_takes_no_evidence_away():
+    def relearn(stage, exchanges):
+        raise RuntimeError("out of memory")
+
+    samples = [sample("x", "p 1"), sample("y", "p 2")]
+    scores = [Score(sample_id="x", checkpoint=name, gap=3.0) for name in CHECKPOINTS]
+    found = context(samples, {"x": ("unlearned", "learned", "unlearned")}, scores, relearn=relearn)
+    evidence = LeftSideForgetting().examine(samples[:1], found)["x"]
+    assert evidence.details["not_tried"] == "RuntimeError: out of memory"
+    assert evidence.strength > 0.9
+
+
 @pytest.mark.parametrize(("after", "spurious"), [(0.9, True), (0.04, False)])
 def test_a_few_steps_on_other_rows_tell_covered_up_from_overwritten(after, spurious):
     """Learned it had probability .9, now it has .01; half of that in log-probability is .095."""

@@ -40,6 +40,15 @@ def test_the_ledger_is_read(entry, strength, reason):
     assert found["x"].details["exposures"] == entry.exposures
 
 
+def test_a_stage_of_which_nothing_was_seen():
+    assert examined([exposure("x", exposures=0, supervised=0)])["x"].strength == 1
+
+
+def test_an_end_token_that_was_not_in_the_loss_explains_no_other_mistake():
+    stops = [score.model_copy(update={"stops": True}) for score in scores("x")]
+    assert examined([exposure("x", supervised=3)], stops) == {}
+
+
 def test_what_was_trained_as_it_stands_is_not_blamed():
     assert examined([exposure("x"), exposure("y")]) == {}
 
