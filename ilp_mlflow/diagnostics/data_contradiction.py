@@ -63,7 +63,7 @@ class DataContradiction(Value):
     """Of those, the ones whose answers are counted."""
     similar: float = Field(default=0.3, ge=0, le=1)
     """Cosine of two prompts from which they may ask the same."""
-    answers: int = Field(default=8, ge=1)
+    answers: int = Field(default=3, ge=1)
     """Other answers of a sample the models are asked about."""
     strangers: int = Field(default=8, ge=1)
     """Unrelated prompts that show how readily the base gives an answer to anything."""

@@ -28,7 +28,8 @@ class NotTrained(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples that were in no batch, or of whose answer a part was in no loss.
 
-        The strength is the share of the tokens the model gets wrong that training may have left out.
+        The strength is the share of the tokens the model gets wrong that training may have left out; where that is one token and
+        the model stops, how likely a wrong one is the one left out.
         """
         found = {s.id: Evidence(cause="not_trained", strength=1, reason=reason) for s, reason in self._unmoved(unlearned, context)}
         if context.exposures is None:
@@ -56,10 +57,13 @@ class NotTrained(Value):
         if exposure.exposures == 0:
             return 1.0, f"it was in no batch of stage '{exposure.stage}'"
         missing = score.tokens - exposure.supervised_tokens
-        if missing > 1 or (missing == 1 and not score.stops):  # a model that stops has learned to, whatever was in the loss
+        if missing > 0:
             cut = f"; max_length cut {exposure.truncated_tokens} off" if exposure.truncated_tokens else ""
             wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
-            return min(1.0, missing / wrong), (
+            share = missing / wrong
+            if missing == 1 and score.stops:  # it may be the end token, which the model has, or any of the others
+                share = wrong / max(1, score.tokens - 1)
+            return min(1.0, share), (
                 f"only {exposure.supervised_tokens} of the {score.tokens} tokens of its answer, end included, were in the loss{cut}"
             )
         times = f"it was seen {exposure.exposures} times, others of stage '{exposure.stage}' {usual:g} times"

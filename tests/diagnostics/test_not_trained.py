@@ -45,8 +45,10 @@ def test_a_stage_of_which_nothing_was_seen():
 
 
 def test_an_end_token_that_was_not_in_the_loss_explains_no_other_mistake():
-    stops = [score.model_copy(update={"stops": True}) for score in scores("x")]
-    assert examined([exposure("x", supervised=3)], stops) == {}
+    stops = [score.model_copy(update={"stops": True}) for score in scores("x", tokens=10, right=0.9)]
+    assert examined([exposure("x", supervised=9)], stops)["x"].strength == pytest.approx(1 / 9)
+    goes_on = [score.model_copy(update={"stops": False}) for score in stops]
+    assert examined([exposure("x", supervised=9)], goes_on)["x"].strength == 1
 
 
 def test_what_was_trained_as_it_stands_is_not_blamed():
