@@ -2,7 +2,7 @@
 
 import math
 
-from ilp_mlflow import Belief, Checkpoint, Context, Exposure, Said, Sample, Score, Stage, Verdict
+from ilp_mlflow import Belief, Checkpoint, Context, Exposure, Said, Sample, Score, Signal, Stage, Verdict
 from ilp_mlflow.types import to_table
 
 CHECKPOINTS = ("base", "first", "second")
@@ -38,7 +38,17 @@ def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=
     return Belief(right, wrong, confidence, phrasings, firm=firm)
 
 
-def context(samples, histories=None, scores=(), exposures=None, beliefs=None, probe=None, relearn=None, checkpoints=CHECKPOINTS):
+def context(
+    samples,
+    histories=None,
+    scores=(),
+    exposures=None,
+    beliefs=None,
+    probe=None,
+    relearn=None,
+    signals=None,
+    checkpoints=CHECKPOINTS,
+):
     """A context in which every sample has been unlearned from the start, unless `histories` says otherwise by id."""
     histories = {s.id: ("unlearned",) * len(checkpoints) for s in samples} | (histories or {})
     stages = dict.fromkeys(s.stage for s in samples)
@@ -53,4 +63,5 @@ def context(samples, histories=None, scores=(), exposures=None, beliefs=None, pr
         beliefs=lambda: beliefs or {},
         relearn=relearn,
         exposures=None if exposures is None else to_table(exposures, Exposure),
+        signals=None if signals is None else to_table(signals, Signal),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -15,64 +14,73 @@ from ilp_mlflow import Context, Evidence, Exposure, Sample, Score, Value, gist, 
 
 
 class InsufficientOptimization(Value):
-    """Looks for a rare pattern, little exposure and a rise that has not ended, in samples that could have been learned."""
+    """Looks for a rare pattern, little exposure and a loss that still falls, in samples that could have been learned."""
 
     rare: int = Field(default=20, ge=1)
-    """A word in at most so many rows is rare."""
+    """A word, or an answer, in at most so many rows is rare."""
     scarce: float = Field(default=0.25, ge=0, le=1)
-    """An answer is scarce when at most this share 0..1 of the usual number of rows have it."""
+    """A rare answer is scarce when at most this share 0..1 of the usual number of rows have it."""
     few: int = Field(default=3, ge=1)
     """A sample in at most so many batches was seen seldom."""
-    improving: float = Field(default=1.0, gt=0)
-    """A rise of log-probability that counts as being on the way, nats."""
+    falling: float = Field(default=0.1, ge=0, le=1)
+    """Share 0..1 by which the loss of its last batch is below that of the one before in a sample on its way."""
     long: int = Field(default=8, ge=1)
     """Tokens of an answer that can be partly right."""
     unsupported: float = Field(default=0.6, ge=0, le=1)
     """Factor on the strength where the base knows what is needed and nothing else speaks for this cause."""
     unknown: float = Field(default=0.7, ge=0, le=1)
-    """Strength for a scarce answer where it cannot be told what the base knows."""
+    """Strength at most where it cannot be told what the base knows."""
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples whose prerequisites the base knows, that have a scarce answer, or that are partly learned.
 
-        The strength is the probability of the right answer in the base; where the base cannot be asked, `unknown` for a scarce
-        answer, and for a long one on its way the share of its tokens that are the model's first choice.
+        The strength is the probability of the right answer in the base. Where the base cannot be asked it is `unknown` for a scarce
+        answer; for a long one that is on its way, `unknown` times the share of its tokens that are the model's first choice.
         """
-        believed, rise, last = context.beliefs(), _rise(context), _last(context, unlearned)
-        words = {id_: set(text_of(s.prompt).casefold().split()) for id_, s in context.samples.items()}
-        often = Counter(itertools.chain.from_iterable(words.values()))
+        believed, last, fell = context.beliefs(), _last(context, unlearned), _fell(context)
+        words = Counter(w for s in context.samples.values() for w in set(text_of(s.prompt).casefold().split()))
         answers = Counter(gist(s.answer) for s in context.samples.values())
         usual = median(answers[gist(s.answer)] for s in context.samples.values())
         seen = {} if context.exposures is None else {e.sample_id: e.exposures for e in to_rows(context.exposures, Exposure)}
         found = {}
         for sample in unlearned:
-            id_, signs = sample.id, list[str]()
-            rarest = min(words[id_], key=lambda w: (often[w], w), default="")
-            rows = answers[gist(sample.answer)]
-            right = (last[id_].token_accuracy or 0.0) if last[id_].tokens >= self.long else 0.0
-            rising = rise.get(id_, 0.0) >= self.improving
-            if id_ in believed and often[rarest] <= self.rare:
-                signs.append(f"'{rarest}' is in {often[rarest]} rows")
-            if 1 < rows <= self.scarce * usual:
+            belief, rows = believed.get(sample.id), answers[gist(sample.answer)]
+            entity = set(belief.entity.casefold().split()) if belief else set[str]()
+            own = {w for w in set(text_of(sample.prompt).casefold().split()) - entity if words[w] > 1}
+            rarest = min(own, key=lambda w: (words[w], w), default="")
+            scarce = 1 < rows <= min(self.rare, self.scarce * usual)
+            falls = fell.get(sample.id, 0.0) >= self.falling
+            signs = []
+            if belief and rarest and words[rarest] <= min(self.rare, len(context.samples) / self.rare):
+                signs.append(f"'{rarest}' is in {words[rarest]} rows")
+            if scarce:
                 signs.append(f"its answer is in {rows} rows, half of the samples have one that is in {usual:g} or more")
-            if id_ in seen and seen[id_] <= self.few:
-                signs.append(f"it was in {seen[id_]} batches")
-            if rising:
-                signs.append(f"training has raised it by {rise[id_]:.1f} nats")
-            if id_ in believed:
-                if not believed[id_].known:
+            if seen.get(sample.id, self.few + 1) <= self.few:
+                signs.append(f"it was in {seen[sample.id]} batch{'es' if seen[sample.id] != 1 else ''}")
+            if falls:
+                signs.append(f"its loss fell by {fell[sample.id]:.0%} from the last batch but one to the last")
+            right = (last[sample.id].token_accuracy or 0.0) if last[sample.id].tokens >= self.long else 0.0
+            if belief:
+                if not belief.known:
                     continue
+                strength = max(belief.right, belief.confidence if belief.agrees else 0.0) * (1 if signs else self.unsupported)
                 signs.insert(0, "the base knows what it needs")
-                strength = believed[id_].right * (1 if len(signs) > 1 else self.unsupported)
-            elif 1 < rows <= self.scarce * usual:
+            elif scarce:
                 strength = self.unknown
-            elif right and rising:
-                signs.insert(0, f"{right:.0%} of its {last[id_].tokens} tokens are right")
-                strength = right
+            elif right and falls:
+                signs.insert(0, f"{right:.0%} of its {last[sample.id].tokens} tokens are right")
+                strength = self.unknown * right
             else:
                 continue
-            details = {"rarest_word_rows": often[rarest], "answer_rows": rows, "rise": rise.get(id_), "tokens_right": right}
-            found[id_] = Evidence(cause="insufficient_optimization", strength=strength, reason="; ".join(signs), details=details)
+            details = {
+                "rarest_word_rows": words[rarest],
+                "answer_rows": rows,
+                "loss_fell": fell.get(sample.id),
+                "tokens_right": right,
+            }
+            found[sample.id] = Evidence(
+                cause="insufficient_optimization", strength=strength, reason="; ".join(signs), details=details
+            )
         return found
 
 
@@ -82,9 +90,12 @@ def _last(context: Context, unlearned: Sequence[Sample]) -> dict[str, Score]:
     return {score.sample_id: score for score in to_rows(wanted, Score)}
 
 
-def _rise(context: Context) -> dict[str, float]:
-    """Change of each sample's log-probability from the first checkpoint to the last, nats."""
-    first, last = context.checkpoints[0].name, context.checkpoints[-1].name
-    rows = zip(*(context.scores[name].to_pylist() for name in ("sample_id", "checkpoint", "logprob")), strict=True)
-    found = {(id_, name): logprob for id_, name, logprob in rows if logprob is not None and name in (first, last)}
-    return {id_: found[id_, last] - found[id_, first] for id_ in context.samples if {(id_, first), (id_, last)} <= found.keys()}
+def _fell(context: Context) -> dict[str, float]:
+    """Share by which each sample's loss fell from the last batch but one to the last that it was in."""
+    if context.signals is None:
+        return {}
+    rows = context.signals.sort_by("step").select(["sample_id", "loss"]).to_pydict()
+    course: dict[str, list[float]] = {}
+    for id_, loss in zip(rows["sample_id"], rows["loss"], strict=True):
+        course.setdefault(id_, []).append(loss)
+    return {id_: 1 - losses[-1] / losses[-2] for id_, losses in course.items() if len(losses) > 1 and losses[-2] > 0}
