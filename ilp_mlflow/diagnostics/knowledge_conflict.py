@@ -22,7 +22,7 @@ class KnowledgeConflict(Value):
                 cause="knowledge_conflict",
                 strength=belief.conflict,
                 reason=f"asked in {len(belief.phrasings)} ways, the base says '{belief.wrong}' with probability "
-                f"{belief.confidence:.3f} on average; of nearly all it knows it is surer than {belief.firm:.3f}",
+                f"{belief.confidence:.3f} on average; {belief.firm:.3f} counts as firm",
                 details={"wrong": belief.wrong, "confidence": belief.confidence, "firm": belief.firm}
                 | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )

@@ -30,7 +30,7 @@ class MissingKnowledge(Value):
                 cause="missing_knowledge",
                 strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1),
                 reason=f"asked in {len(belief.phrasings)} way{'' if once else 's'}, the base gives the right answer "
-                f"probability {belief.right:.2f} and {says}; of nearly all it knows it is surer than {belief.firm:.3f}",
+                f"probability {belief.right:.2f} and {says}; {belief.firm:.3f} counts as firm",
                 details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm}
                 | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )
