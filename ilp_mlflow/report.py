@@ -19,8 +19,8 @@ LISTED = 500
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so every other cause is given as "
     f"{UNTRACED:g} times as sure.",
-    "signals": "No training signals: whether the loss of a sample was still falling is not known, nor how to go on, so it is not tried "
-    "whether a few more steps bring back what was forgotten.",
+    "signals": "No training signals: whether the loss of a sample was still falling is not known, nor how to go on, so it is "
+    "not tried whether a few more steps bring back what was forgotten.",
 }
 """What is said of models that were trained elsewhere, by what their training did not leave behind."""
 MEASURES = {
