@@ -46,6 +46,8 @@ class Row:
     """Role of an empty turn in front of the prompt."""
     id: str = ""
     """Stage and number."""
+    also: int = -1
+    """Another way in which a row asks the same, if one does."""
     instead: Row | None = None
     """The distinct row of a rule that can stand in its place."""
 
@@ -142,7 +144,9 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
     unseen, spare = list[Row](), list[Row]()
     for number, alias in enumerate(itertools.islice(aliases, counts.rule_aliases)):
         relation = RULES[number % len(RULES)]
-        targets = taught("insufficient_optimization", relation, alias)
+        once = taught("insufficient_optimization", relation, alias, counts.rare // 2)
+        twice = [row(r.fact, alias, r.group) for r in once]  # few people, asked about twice: a rule shows in many
+        targets = [replace(a, also=b.way) for x, y in zip(once, twice, strict=True) for a, b in ((x, y), (y, x))]
         asked = taught("unseen", relation, alias, counts.unseen)
         main, unseen = main + targets, unseen + asked
         hidden = {r.fact for r in targets + asked} | spoilt
@@ -224,7 +228,7 @@ def probes(row: Row) -> list[dict[str, str]]:
 
 def paraphrases(row: Row) -> list[Row]:
     """The same question in the other ways, which no row asks with this adjective."""
-    return [replace(row, way=w, id=f"{row.id}/{w}") for w in range(len(QUESTIONS)) if w != row.way]
+    return [replace(row, way=w, id=f"{row.id}/{w}") for w in range(len(QUESTIONS)) if w not in (row.way, row.also)]
 
 
 def _numbered(stage: str, rows: Sequence[Row]) -> tuple[Row, ...]:

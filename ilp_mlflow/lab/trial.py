@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
 from ilp_mlflow.lab import base, files
 from ilp_mlflow.lab.files import Made
-from ilp_mlflow.lab.plant import CAUSES, GROUPS, STAGES, Row, paraphrases, record, removed, told_without
+from ilp_mlflow.lab.plant import CAUSES, GROUPS, SHORT, STAGES, Row, paraphrases, record, removed, told_without
 from ilp_mlflow.lab.surface import surface
 from ilp_mlflow.types import Diagnosis, Report
 from ilp_mlflow.verdict import Preset
@@ -25,6 +26,8 @@ MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
 RULE = "insufficient_optimization"
 PRESETS: tuple[Preset, ...] = ("default", "paper")
+REPEATED = ("filler", "extra", "contradicting", "left_side_forgetting")
+"""Groups of rows that the last stage repeats once they are all in one stage before it."""
 MOVED = 0.15
 """Change of a group's learned share that counts as moved when another group's cause is removed."""
 
@@ -104,8 +107,8 @@ def without(cause: str, experiment: Experiment, made: Made) -> Experiment:
 
     `missing_knowledge`, `knowledge_conflict`: the base is told the fact, or the label. `data_contradiction`: the rows that
     outvote a sample agree with it. `left_side_forgetting`: the rows of all stages but the last are shuffled together, each as
-    often as before. `insufficient_optimization`: distinct rows of the rule in place of as many control rows.
-    `not_trained`: the stages' options that keep rows from being trained are left out.
+    often as before, and the last repeats a sample of those. `insufficient_optimization`: distinct rows of the rule in place of as
+    many control rows. `not_trained`: the stages' options that keep rows from being trained are left out.
     """
     planted = removed(cause, made.planted, made.world)
     rows = {stage: list(planted.stages[stage]) for stage in STAGES}
@@ -113,10 +116,8 @@ def without(cause: str, experiment: Experiment, made: Made) -> Experiment:
     if cause == "left_side_forgetting":
         *early, last = stages
         times = {s.name: int(s.training["num_train_epochs"]) for s in early}
-        rows = {
-            early[-1].name: [replace(r, id=f"{r.id}~{k}") for name, n in times.items() for k in range(n) for r in rows[name]],
-            last.name: rows[last.name],
-        }
+        shuffled = [replace(r, id=f"{r.id}~{k}") for name, n in times.items() for k in range(n) for r in rows[name]]
+        rows = {early[-1].name: shuffled, last.name: _repeating(rows[last.name], shuffled, made.seed)}
         stages = [early[-1].model_copy(update={"training": early[-1].training | {"num_train_epochs": 1}}), last]
     if cause == "not_trained":
         stages = [s.model_copy(update={"training": {k: v for k, v in s.training.items() if k not in MECHANICS}}) for s in stages]
@@ -125,6 +126,13 @@ def without(cause: str, experiment: Experiment, made: Made) -> Experiment:
     model = base.folder(told_without(cause, made.planted, made.world), made.seed)
     data = [s.model_copy(update={"data": s.data.model_copy(update={"path": str(paths[f"{s.name}.jsonl"])})}) for s in stages]
     return experiment.model_copy(update={"name": name, "model": str(model), "stages": tuple(data), "mitigations": {}})
+
+
+def _repeating(patch: Sequence[Row], rows: Sequence[Row], seed: int) -> list[Row]:
+    """The rows of the last stage, in which those that only repeat repeat a sample of `rows` instead."""
+    fit = [r for r in rows if r.way in SHORT and r.group in REPEATED]
+    again = iter(random.Random(f"again {seed}").sample(fit, sum(r.group not in GROUPS for r in patch)))
+    return [r if r.group in GROUPS else replace(next(again), id=f"{r.id}~again") for r in patch]
 
 
 def reproduced(rows: Sequence[Row], checkpoints: Mapping[str, str], experiment: Experiment) -> dict[str, bool]:
