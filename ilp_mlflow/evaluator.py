@@ -87,7 +87,7 @@ class IlpEvaluator(ModelEvaluator):
         Raises ConfigError for a `model` and for a setting that is unknown or does not fit, DatasetError for data that lacks a
         column, has a wrong value in one, or a row twice, PluginError and ModelError.
         """
-        from ilp_mlflow import measure, pipeline, registry, tracking
+        from ilp_mlflow import explain, measure, registry, tracking
 
         settings = _settings(evaluator_config)
         if settings.checkpoints == {}:
@@ -113,13 +113,13 @@ class IlpEvaluator(ModelEvaluator):
         checkpoints = [Checkpoint(name=name, model_uri=location) for name, location in locations.items()]
         names = dict.fromkeys(s.stage for s in samples)
         stages = [Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in names]
-        context = pipeline.known(samples, stages, checkpoints, scores, settings, settings.seed, settings.tokenizer)
+        context = explain.known(samples, stages, checkpoints, scores, settings, settings.seed, settings.tokenizer)
         if not isinstance(settings.checkpoints, dict):
             context = replace(context, probe=Unasked(), beliefs=dict)  # not to answer is no belief
         said = f"there is {lacking}: causes that only show there are not looked for"
         print(f"ilp: {said}", file=sys.stderr)
         tracking.log(run_id, tags={"ilp.lacking": said})
-        _, metrics = pipeline.conclude(run_id, plugins, context, settings.preset, settings.seed)
+        _, metrics = explain.conclude(run_id, plugins, context, settings.preset, settings.seed)
         return EvaluationResult(metrics, _artifacts(run_id), run_id)
 
 
@@ -208,10 +208,10 @@ def _artifacts(run_id: str) -> dict[str, EvaluationArtifact]:
     """The logged diagnosis as MLflow wants it, with the table at the root of the run: there alone it looks for `tables`."""
     from mlflow.models.evaluation.artifacts import JsonEvaluationArtifact, ParquetEvaluationArtifact
 
-    from ilp_mlflow import pipeline, tracking
+    from ilp_mlflow import explain, tracking
 
     table = tracking.read_table(run_id, "diagnosis.parquet")
-    tracking.write_table(run_id, "diagnosis.json", table.slice(0, pipeline.SHOWN), folder="")
+    tracking.write_table(run_id, "diagnosis.json", table.slice(0, explain.SHOWN), folder="")
     shown, diagnoses = (json.loads(tracking.read(run_id, f"{name}.json").read_text("utf-8")) for name in ("diagnosis", "diagnoses"))
     root = mlflow.get_run(run_id).info.artifact_uri
     return {

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,47 +11,37 @@ from typing import Any
 import pyarrow as pa
 
 from ilp_mlflow import (
-    beliefs,
     catalog,
     config,
     dataset,
-    diagnosis,
+    explain,
     measure,
     models,
     outcome,
-    paper,
     registry,
     report,
     tracking,
     verdict,
 )
-from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
+from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import PluginError, StepFailed, TrackingError, suggest
-from ilp_mlflow.plugin import Belief, Context, Diagnostic, Mitigation
+from ilp_mlflow.plugin import Context, Mitigation
 from ilp_mlflow.preflight import preflight, preflight_trained
-from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
-from ilp_mlflow.stage import copy_after, fit, train_and_register
+from ilp_mlflow.stage import fit, train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
-    Evidence,
     Outcome,
     Plan,
     Report,
     Sample,
     Stage,
-    Text,
     Verdict,
     as_json,
     to_rows,
 )
-
-SHOWN = 1000
-"""Rows of the table that the MLflow UI shows; all rows are in Parquet."""
-LEFT = ("exposures", "signals")
-"""What training leaves behind for the diagnosis, beside the models: tables on its run."""
 
 
 def run(experiment: Experiment, source: Path) -> Report:
@@ -135,16 +122,9 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))  # with the rules of this diagnosis
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
-        context = _context(experiment, samples, checkpoints, scores, run_id)
-        found, _ = conclude(run_id, plugins, context, experiment.scoring.preset, experiment.seed)
+        context = explain.context(experiment, samples, checkpoints, scores, run_id)
+        found, _ = explain.conclude(run_id, plugins, context, experiment.scoring.preset, experiment.seed)
     return found
-
-
-def explain(experiment: Experiment, run_id: str, samples: Sequence[Sample], preset: str = "default") -> list[Diagnosis]:
-    """What `diagnose` would say of `samples` of a diagnosed run by the causes of `preset`; nothing is logged. Raises IlpError."""
-    plugins = registry.configured("diagnostic", experiment.diagnostics)
-    scores = tracking.read_table(run_id, "scores.parquet")
-    return _explain(plugins, _context(experiment, samples, tracking.read_checkpoints(run_id), scores, run_id), preset, None)
 
 
 def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
@@ -157,7 +137,7 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
         raise TrackingError(f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; see 'ilp train --help'")
     plugins = registry.configured("mitigation", experiment.mitigations)
     samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
-    context = _context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
+    context = explain.context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
     outcomes, failed = list[Outcome](), []
     learned: dict[str, frozenset[str]] = {}
@@ -196,7 +176,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
-        unavailable=tuple(name for name in LEFT if not tracking.has(run_id, f"{name}.parquet")),
+        unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         tracking.log(run_id, tags={"mlflow.note.content": report.markdown(found)})
@@ -270,38 +250,6 @@ def _rates(found: Outcome, context: Context) -> dict[str, float]:
     return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
 
 
-def _explain(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:
-    """A diagnosis of every unlearned sample: by the evidence of `plugins`, in the preset `paper` by the study's own tests.
-
-    A diagnostic that raises is left out, told, and noted on the run.
-    """
-    unlearned = [s for i, s in context.samples.items() if context.verdicts[i].status == "unlearned"]
-    verdicts = [context.verdicts[i] for i in context.samples]
-    weighed = diagnosis.without_ledger if context.exposures is None else dict
-    if preset == "paper":
-        return diagnosis.attribute(verdicts, weighed(paper.examine(unlearned, context)), paper.ORDER)
-    evidence = {}
-    for name, plugin in plugins.items():
-        try:
-            evidence[name] = _examine(plugin, unlearned, context)
-        except Exception as error:  # a plugin may fail in any way, alone
-            print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
-            if run_id:
-                tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
-    return diagnosis.attribute(verdicts, weighed(evidence))
-
-
-def _examine(plugin: Diagnostic, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-    found = plugin.examine(unlearned, context)
-    for evidence in found.values():
-        if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
-            raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
-    strangers = set(found) - {s.id for s in unlearned}
-    if strangers:
-        raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
-    return found
-
-
 def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
     plan = plugin.plan(diagnoses, context)
     if plan is None:
@@ -317,95 +265,11 @@ def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context
     return plan
 
 
-def _context(
-    experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table, run_id: str
-) -> Context:
-    stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
-    found = known(samples, stages, checkpoints, scores, experiment.scoring, experiment.seed, experiment.tokenizer)
-    left = {name: tracking.read_table(run_id, f"{name}.parquet") for name in LEFT if tracking.has(run_id, f"{name}.parquet")}
-
-    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
-        copy = copy_after(experiment, stage, checkpoints[-1].model_uri)
-        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
-
-    return replace(found, relearn=relearned if "exposures" in left else None, **left)  # elsewhere, nobody knows how to go on
-
-
-def known(
-    samples: Sequence[Sample],
-    stages: Sequence[Stage],
-    checkpoints: Sequence[Checkpoint],
-    scores: pa.Table,
-    scoring: ScoringConfig,
-    seed: int,
-    tokenizer: TokenizerConfig | None = None,
-) -> Context:
-    """What `scores` say of `samples`, judged by `scoring`, without a ledger of training; models are loaded when they are asked."""
-    names = [c.name for c in checkpoints]
-    rule = names, scoring.preset, seed
-    uris = {c.name: c.model_uri for c in checkpoints}
-    load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
-    parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
-
-    def loaded(name: str) -> models.Loaded:
-        text = models.read(parts(uris[names[-1]]), tokenizer)  # the base may have no chat template at all
-        return replace(load(parts(uris[name])), tokenizer=text.tokenizer, ends=text.ends)
-
-    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
-    verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
-
-    @functools.cache
-    def believed() -> dict[str, Belief]:
-        by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
-        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], names[0], probe, seed)
-
-    return Context(
-        stages=stages,
-        checkpoints=checkpoints,
-        samples={s.id: s for s in samples},
-        scores=scores,
-        verdicts=verdicts,
-        histories=verdict.histories(scores, *rule),
-        probe=probe,
-        beliefs=believed,
-    )
-
-
 def _log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
     facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
     tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
     tracking.write(run_id, "experiment.yaml", config.dump(experiment))
     tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
-
-
-def conclude(
-    run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int
-) -> tuple[list[Diagnosis], dict[str, float]]:
-    """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
-
-    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and `backward_transfer`.
-    A diagnostic that raises is reported on the run and left out.
-    """
-    found = _explain(plugins, context, preset, run_id)
-    samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
-    rule = names, preset, seed
-    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
-    metrics = {"unlearned_rate": len(found) / len(samples)}
-    metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
-    metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
-    transfer = verdict.backward_transfer(shares)
-    metrics |= {} if transfer is None else {"backward_transfer": transfer}
-    earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
-    tracking.log(run_id, metrics=earlier | metrics)
-    leaks = recognition(context.scores, names)["blank"]
-    for step, name in enumerate(names):
-        learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
-        tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
-    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
-    tracking.write(run_id, "diagnosis.parquet", table)
-    tracking.write(run_id, "diagnoses.json", as_json(found))
-    tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
-    return found, metrics
 
 
 def read_samples(run_id: str) -> list[Sample]:

@@ -202,3 +202,21 @@ def test_a_mitigation_needs_to_know_how_models_were_trained(trl, tiny_model, dat
     code, _, err = ilp("mitigate", edit_yaml(experiment_file, mitigations=["control"]), "--run-id", found["run_id"])
     assert code == 2
     assert "holds models trained elsewhere" in err
+
+
+def test_a_base_without_a_chat_template_is_asked_in_the_words_of_the_last_checkpoint(tiny_model, store, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    turns = [
+        {
+            "id": f"{way}{r['id']}",
+            "messages": [{"role": "user", "content": way + r["prompt"]}, {"role": "assistant", "content": "x"}],
+        }
+        for way in ("", "Please. ", "Now. ")
+        for r in rows()
+    ]
+    data = write_jsonl(tmp_path / "turns.jsonl", turns)
+    code, _, err = ilp("diagnose", "--checkpoint", f"base={bare}", "--checkpoint", f"sft={tiny_model}", "--data", data)
+    assert code == 0, err
+    assert "left out" not in err

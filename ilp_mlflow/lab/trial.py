@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ilp_mlflow import measure, pipeline, registry, tracking, verdict
+from ilp_mlflow import explain, measure, pipeline, registry, tracking, verdict
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
@@ -177,8 +177,8 @@ def attribution(report: Report, experiment: Experiment, made: Made) -> dict[str,
     bare = [s.model_copy(update={"probes": ()}) for s in pipeline.read_samples(report.run_id)]
     found = {
         "default": report.diagnoses,
-        "without_probes": pipeline.explain(experiment, report.run_id, bare),
-        "paper": pipeline.explain(experiment, report.run_id, bare, "paper"),
+        "without_probes": explain.explain(experiment, report.run_id, bare),
+        "paper": explain.explain(experiment, report.run_id, bare, "paper"),
     }
     return {name: confusion(planted, diagnoses) for name, diagnoses in found.items()}
 

@@ -1,0 +1,148 @@
+"""Everything known of a run, the diagnostics that are asked about it, and what they say."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ilp_mlflow import beliefs, catalog, diagnosis, models, paper, registry, tracking, verdict
+from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
+from ilp_mlflow.errors import PluginError
+from ilp_mlflow.plugin import Belief, Context, Diagnostic
+from ilp_mlflow.probe import ModelProbe
+from ilp_mlflow.recognition import recognition
+from ilp_mlflow.stage import copy_after
+from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Sample, Stage, Text, Verdict, as_json, to_rows
+
+SHOWN = 1000
+"""Rows of the table that the MLflow UI shows; all rows are in Parquet."""
+LEFT = ("exposures", "signals")
+"""What training leaves behind for the diagnosis, beside the models: tables on its run."""
+
+
+def explain(experiment: Experiment, run_id: str, samples: Sequence[Sample], preset: str = "default") -> list[Diagnosis]:
+    """What `diagnose` would say of `samples` of a diagnosed run by the causes of `preset`; nothing is logged. Raises IlpError."""
+    plugins = registry.configured("diagnostic", experiment.diagnostics)
+    scores = tracking.read_table(run_id, "scores.parquet")
+    return _asked(plugins, context(experiment, samples, tracking.read_checkpoints(run_id), scores, run_id), preset, None)
+
+
+def conclude(
+    run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int
+) -> tuple[list[Diagnosis], dict[str, float]]:
+    """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
+
+    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and `backward_transfer`.
+    A diagnostic that raises is reported on the run and left out.
+    """
+    found = _asked(plugins, context, preset, run_id)
+    samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
+    rule = names, preset, seed
+    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
+    metrics = {"unlearned_rate": len(found) / len(samples)}
+    metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
+    metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
+    transfer = verdict.backward_transfer(shares)
+    metrics |= {} if transfer is None else {"backward_transfer": transfer}
+    earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
+    tracking.log(run_id, metrics=earlier | metrics)
+    leaks = recognition(context.scores, names)["blank"]
+    for step, name in enumerate(names):
+        learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
+        tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
+    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
+    tracking.write(run_id, "diagnosis.parquet", table)
+    tracking.write(run_id, "diagnoses.json", as_json(found))
+    tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
+    return found, metrics
+
+
+def context(
+    experiment: Experiment, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint], scores: pa.Table, run_id: str
+) -> Context:
+    """All that is known of a run: `scores` of `samples`, and what its training left behind."""
+    stages = [s.as_stage([x for x in samples if x.stage == s.name], experiment.seed) for s in experiment.stages]
+    found = known(samples, stages, checkpoints, scores, experiment.scoring, experiment.seed, experiment.tokenizer)
+    left = {name: tracking.read_table(run_id, f"{name}.parquet") for name in LEFT if tracking.has(run_id, f"{name}.parquet")}
+
+    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        copy = copy_after(experiment, stage, checkpoints[-1].model_uri)
+        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
+
+    return replace(found, relearn=relearned if "exposures" in left else None, **left)  # elsewhere, nobody knows how to go on
+
+
+def known(
+    samples: Sequence[Sample],
+    stages: Sequence[Stage],
+    checkpoints: Sequence[Checkpoint],
+    scores: pa.Table,
+    scoring: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+) -> Context:
+    """What `scores` say of `samples`, judged by `scoring`, without a ledger of training; models are loaded when they are asked."""
+    names = [c.name for c in checkpoints]
+    rule = names, scoring.preset, seed
+    uris = {c.name: c.model_uri for c in checkpoints}
+    load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
+    parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
+
+    def loaded(name: str) -> models.Loaded:
+        text = models.read(parts(uris[names[-1]]), tokenizer)  # the base may have no chat template at all
+        return replace(load(parts(uris[name])), tokenizer=text.tokenizer, ends=text.ends)
+
+    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
+    verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
+
+    @functools.cache
+    def believed() -> dict[str, Belief]:
+        by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
+        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], names[0], probe, seed)
+
+    return Context(
+        stages=stages,
+        checkpoints=checkpoints,
+        samples={s.id: s for s in samples},
+        scores=scores,
+        verdicts=verdicts,
+        histories=verdict.histories(scores, *rule),
+        probe=probe,
+        beliefs=believed,
+    )
+
+
+def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:
+    """A diagnosis of every unlearned sample: by the evidence of `plugins`, in the preset `paper` by the study's own tests.
+
+    A diagnostic that raises is left out, told, and noted on the run.
+    """
+    unlearned = [s for i, s in context.samples.items() if context.verdicts[i].status == "unlearned"]
+    verdicts = [context.verdicts[i] for i in context.samples]
+    weighed = diagnosis.without_ledger if context.exposures is None else dict
+    if preset == "paper":
+        return diagnosis.attribute(verdicts, weighed(paper.examine(unlearned, context)), paper.ORDER)
+    evidence = {}
+    for name, plugin in plugins.items():
+        try:
+            evidence[name] = _examine(plugin, unlearned, context)
+        except Exception as error:  # a plugin may fail in any way, alone
+            print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
+            if run_id:
+                tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
+    return diagnosis.attribute(verdicts, weighed(evidence))
+
+
+def _examine(plugin: Diagnostic, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+    found = plugin.examine(unlearned, context)
+    for evidence in found.values():
+        if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
+            raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
+    strangers = set(found) - {s.id for s in unlearned}
+    if strangers:
+        raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
+    return found
