@@ -16,11 +16,11 @@ from ilp_mlflow.encoding import Encoded, blank, encode, replace_answer
 from ilp_mlflow.models import Text
 from ilp_mlflow.types import Sample
 
-BLANK_TOKENS = 256
-"""Size of a tree of options without their prompt; attention over a tree costs the square of its size."""
+BRANCHES = 256
+"""Tokens of the completions in one tree of them; attention over a tree costs the square of its size."""
 
 Ints = npt.NDArray[np.int32]
-T = TypeVar("T", "Item", "Blank")
+T = TypeVar("T", "Item", "Completions")
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Blank:
-    """Completions behind a blanked prompt."""
+class Completions:
+    """Some of the completions behind one prompt."""
 
     tree: Tree
     numbers: tuple[int, ...]
@@ -81,23 +81,10 @@ class ScoringPlan:
     """The token budget of a batch."""
 
     @cached_property
-    def blanks(self) -> list[list[Blank]]:
-        """Batches of the completions that the samples need: trees of about BLANK_TOKENS, neighbours in spelling together."""
+    def blanks(self) -> list[list[Completions]]:
+        """Batches of the completions that the samples need."""
         numbers = {number for batch in self.samples for item in batch for number in item.blanks}
-        groups: list[list[int]] = []
-        room = 0
-        for number in sorted(numbers, key=lambda number: (self.completions[number].ids, number)):
-            one = self.completions[number]
-            if not groups or room < len(one.ids) - one.start:
-                groups.append([])
-                room = BLANK_TOKENS
-            groups[-1].append(number)
-            room -= len(one.ids) - one.start  # what it adds at most, but for the first
-        trees = []
-        for group in groups:
-            found = [self.completions[number] for number in group]
-            trees.append(Blank(as_tree([e.ids for e in found], [e.start for e in found]), tuple(group)))
-        return batched(trees, self.batch_tokens)
+        return batched(grouped({number: self.completions[number] for number in numbers}), self.batch_tokens)
 
     def only(self, ids: frozenset[str]) -> ScoringPlan:
         """The plan for the samples `ids` alone."""
@@ -109,7 +96,7 @@ class ScoringPlan:
     def digest(self) -> str:
         """SHA-256 over all token ids, their layout, and the samples and options they stand for."""
         total = hashlib.sha256(repr(sorted(self.unscored.items())).encode())
-        batches: Iterable[Sequence[Item | Blank]] = (*self.samples, *self.blanks)
+        batches: Iterable[Sequence[Item | Completions]] = (*self.samples, *self.blanks)
         for batch in batches:
             total.update(b"batch")
             for entry in batch:
@@ -140,6 +127,22 @@ def as_tree(sequences: Sequence[list[int]], starts: Sequence[int]) -> Tree:
     flat = [read for one in reads for read in one]
     tokens_, depths_, ends_ = (np.array(column, np.int32) for column in (tokens, depths, ends))
     return Tree(tokens_, depths_, ends_, np.array(flat, np.int32).reshape(-1, 3))
+
+
+def grouped(encoded: Mapping[int, Encoded]) -> list[Completions]:
+    """Completions behind one prompt, by number, in trees of about BRANCHES tokens of them, neighbours in spelling together."""
+    groups: list[list[int]] = []
+    room = 0
+    for number in sorted(encoded, key=lambda number: (encoded[number].ids, number)):
+        one = encoded[number]
+        if not groups or room < len(one.ids) - one.start:
+            groups.append([])
+            room = BRANCHES
+        groups[-1].append(number)
+        room -= len(one.ids) - one.start  # what it adds at most, but for the first
+    found = [[encoded[number] for number in group] for group in groups]
+    trees = [as_tree([e.ids for e in own], [e.start for e in own]) for own in found]
+    return [Completions(tree, tuple(group)) for tree, group in zip(trees, groups, strict=True)]
 
 
 def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Text, batch_tokens: int) -> ScoringPlan:

@@ -103,6 +103,11 @@ class ScoringConfig(Config):
     dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
     """Precision of the forward pass; `bfloat16` leaves more verdicts uncertain, `mixed` decides those again in float32."""
 
+    @property
+    def first_dtype(self) -> Literal["float32", "bfloat16"]:
+        """The precision in which all samples are scored and models are asked."""
+        return "float32" if self.dtype == "float32" else "bfloat16"
+
 
 class TrackingConfig(Config):
     """Where results go."""

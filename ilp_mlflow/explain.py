@@ -89,7 +89,7 @@ def known(
     names = [c.name for c in checkpoints]
     rule = names, scoring.preset, seed
     uris = {c.name: c.model_uri for c in checkpoints}
-    load = models.Loader(tokenizer, models.pick_device(scoring.device), "float32")
+    load = models.Loader(tokenizer, models.pick_device(scoring.device), scoring.first_dtype)
     parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
 
     def loaded(name: str) -> models.Loaded:

@@ -42,7 +42,7 @@ def wrong_answers(
 
     def ask(lacking: Sequence[Sample]) -> Mapping[str, list[str]]:
         parts = _parts(locations)
-        text, device, dtype = _text(parts, samples, tokenizer), models.pick_device(options.device), _first_dtype(options)
+        text, device, dtype = _text(parts, samples, tokenizer), models.pick_device(options.device), options.first_dtype
         ends = {name: parts[name] for name in (next(iter(parts)), list(parts)[-1])}
         asked = [dataset.digest(lacking), text.tokenizer.chat_template or "", str((seed, ASKED, ANSWER_TOKENS))]
         key = ["answers", *asked, *_digests(ends).values(), device, dtype, *VERSIONS]
@@ -102,7 +102,7 @@ def score(
             tables[name] = table.set_column(1, "checkpoint", pa.array([name] * table.num_rows, pa.string()))
         return tables
 
-    screened = scored(dict.fromkeys(parts, plan), _first_dtype(options))
+    screened = scored(dict.fromkeys(parts, plan), options.first_dtype)
     if options.dtype != "mixed":
         return pa.concat_tables(screened.values())
     close = {name: pa.array(verdict.undecided(table, options.preset, seed)) for name, table in screened.items()}
@@ -132,11 +132,6 @@ def _finished(answer: str, text: models.Text) -> bool:
     """The answer, or its first line, was not cut off, and is text."""
     whole = "\n" in answer.strip() or len(text.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS
     return whole and "\ufffd" not in answer and not answer.lstrip().startswith("<")
-
-
-def _first_dtype(options: ScoringConfig) -> Literal["float32", "bfloat16"]:
-    """The precision in which all samples are scored."""
-    return "float32" if options.dtype == "float32" else "bfloat16"
 
 
 def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:

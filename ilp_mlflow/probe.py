@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from transformers import GenerationConfig
 
-from ilp_mlflow import encoding
+from ilp_mlflow import batches, encoding, scoring
+from ilp_mlflow.encoding import Encoded
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import Said
 from ilp_mlflow.types import Text
@@ -62,18 +63,20 @@ class ModelProbe:
         return answers
 
     def _read(self, loaded: Loaded, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+        by_prompt = dict[Text, dict[int, Encoded]]()
+        for i, (prompt, completion) in enumerate(exchanges):
+            whole = encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends)
+            one = Encoded(whole.ids[: len(whole.ids) - whole.ended], whole.start, False)
+            if 0 < one.start < len(one.ids) and _fits(loaded, one.ids):
+                by_prompt.setdefault(prompt, {})[i] = one
+        trees = [tree for encoded in by_prompt.values() for tree in batches.grouped(encoded)]
         found = [float("nan")] * len(exchanges)
-        encoded = [encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends) for prompt, completion in exchanges]
-        rows = [e.ids[: len(e.ids) - e.ended] for e in encoded]
-        usable = {i: ids for i, ids in enumerate(rows) if 0 < encoded[i].start < len(ids) and _fits(loaded, ids)}
-        for batch in self._batches(usable):
-            ids, mask = _padded([usable[i] for i in batch], loaded, left=False)
-            with torch.inference_mode():
-                logits = loaded.model.eval()(input_ids=ids, attention_mask=mask).logits
-            for i, row, seen in zip(batch, logits, ids, strict=True):
-                start, end = encoded[i].start, len(usable[i])
-                predicted = row[start - 1 : end - 1].float().log_softmax(-1)
-                found[i] = float(predicted.gather(1, seen[start:end, None]).sum())
+        if trees:
+            loaded.model.eval()
+            shared = scoring.branches([entry.tree for entry in trees], loaded)
+            for entry, read in scoring.reads(batches.batched(trees, self._batch_tokens), loaded, shared, self._batch_tokens):
+                for i, logprob in zip(entry.numbers, read.sums.tolist(), strict=True):
+                    found[i] = logprob
         return found
 
     def _greedy(self, loaded: Loaded, prompts: Sequence[Text], max_new_tokens: int) -> list[Said]:
@@ -83,7 +86,7 @@ class ModelProbe:
         wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         with _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
             for batch in self._batches(usable):
-                ids, mask = _padded([usable[i] for i in batch], loaded, left=True)
+                ids, mask = _padded([usable[i] for i in batch], loaded)
                 out = loaded.model.eval().generate(input_ids=ids, attention_mask=mask, generation_config=settings)
                 chosen = out.sequences[:, ids.shape[1] :]
                 logprobs = torch.stack(out.logits, 1).float().log_softmax(-1).gather(2, chosen[:, :, None])[:, :, 0]
@@ -126,12 +129,11 @@ def _fits(loaded: Loaded, ids: Sequence[int], more: int = 0) -> bool:
     return len(ids) > 0 and (loaded.max_length is None or len(ids) + more <= loaded.max_length)
 
 
-def _padded(rows: Sequence[list[int]], loaded: Loaded, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of `rows`, padded on one side."""
-    side = "left" if left else "right"
+def _padded(rows: Sequence[list[int]], loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of `rows`, padded on the left."""
     parts = [torch.tensor(row) for row in rows]
-    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=min(loaded.ends), padding_side=side)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side=side)
+    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=min(loaded.ends), padding_side="left")
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side="left")
     return ids.to(loaded.model.device), mask.to(loaded.model.device)
 
 

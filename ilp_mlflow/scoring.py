@@ -13,13 +13,13 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from scipy.special import softmax
 
-from ilp_mlflow.batches import Blank, Item, ScoringPlan, Tree
+from ilp_mlflow.batches import Completions, Item, ScoringPlan, Tree
 from ilp_mlflow.errors import ModelError
 from ilp_mlflow.forward import Read, forward, shares
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.types import Score
 
-E = TypeVar("E", Item, Blank)
+E = TypeVar("E", Item, Completions)
 
 ALLOWED_MISSES = 0.05
 """Share of a completion's tokens that may differ from the model's first choice: none below 20 tokens."""
@@ -36,7 +36,21 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     """
     scores = [Score(sample_id=i, checkpoint=checkpoint, unscored=reason) for i, reason in plan.unscored.items()]
     loaded.model.eval()
-    trees = [item.tree for batch in plan.samples for item in batch]
+    shared = branches([item.tree for batch in plan.samples for item in batch], loaded)
+    priors = dict[int, float]()
+    for blank, read in reads(plan.blanks, loaded, shared, plan.batch_tokens):
+        priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
+    for item, read in reads(plan.samples, loaded, shared, plan.batch_tokens):
+        scores.append(_score(item, read, [priors[number] for number in item.blanks], checkpoint, loaded.model.dtype))
+        advance(1)
+    return sorted(scores, key=lambda s: s.sample_id)
+
+
+def branches(trees: Sequence[Tree], loaded: Loaded) -> bool:
+    """Whether the model can read `trees`, or has to read each sequence in a pass of its own, which is then said.
+
+    Raises ModelError when the largest does not fit into memory.
+    """
     # an architecture fails at length, or at branching
     tried = (max(some, key=lambda tree: tree.depths.max()) for some in (trees, [t for t in trees if t.reads[-1, 2]]) if some)
     try:
@@ -47,13 +61,7 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
         raise _too_large(max(map(len, trees)), loaded) from None
     if not shared:
         _tell_apart(loaded.model.config.model_type)
-    priors = dict[int, float]()
-    for blank, read in _reads(plan.blanks, loaded, shared, plan.batch_tokens):
-        priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
-    for item, read in _reads(plan.samples, loaded, shared, plan.batch_tokens):
-        scores.append(_score(item, read, [priors[number] for number in item.blanks], checkpoint, loaded.model.dtype))
-        advance(1)
-    return sorted(scores, key=lambda s: s.sample_id)
+    return shared
 
 
 @cache
@@ -69,7 +77,12 @@ def _too_large(tokens: int, loaded: Loaded) -> ModelError:
     )
 
 
-def _reads(batches: Sequence[Sequence[E]], loaded: Loaded, shared: bool, budget: int) -> Iterator[tuple[E, Read]]:
+def reads(batches: Sequence[Sequence[E]], loaded: Loaded, shared: bool, budget: int) -> Iterator[tuple[E, Read]]:
+    """What the model says of every entry of `batches`; one that does not fit into memory is halved, and so are those after it.
+
+    Sequences that are read apart (not `shared`) stay within `budget` tokens per pass. Raises ModelError when a single entry
+    does not fit.
+    """
     # batches are made for trees; sequences apart are more
     pending, limit = deque(batches), None if shared else budget
     while pending:

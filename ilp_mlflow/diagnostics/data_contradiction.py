@@ -6,13 +6,15 @@ import itertools
 import math
 import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
 from ilp_mlflow import (
+    Belief,
     Context,
     Evidence,
     PluginError,
@@ -28,6 +30,8 @@ from ilp_mlflow import (
     text_of,
 )
 
+Near = Sequence[tuple[Sample, float]]
+"""Rows with their prompts' cosine to a sample's, the nearest first."""
 THIS, OTHERS = "this row", "the others"
 """Which side is wrong."""
 JUDGED = 0.5
@@ -42,14 +46,10 @@ class Rival:
     """The sample."""
     rows: tuple[Sample, ...]
     """Those with the answer, the most similar prompt first."""
-    votes: int
-    """How many of the nearest rows have it."""
     agreeing: tuple[Sample, ...]
     """Similar rows with the sample's answer."""
-    own: int
-    """How many of the nearest have it."""
-    usual: float
-    """Share 0..1 of all rows that have it."""
+    vote: float
+    """How far the nearest rows speak for this answer, 0..1."""
     equal: bool
     """A row with it has the sample's very prompt."""
 
@@ -59,16 +59,20 @@ class DataContradiction(Value):
 
     neighbours: int = Field(default=64, ge=1)
     """Similar rows looked at."""
-    nearest: int = Field(default=10, ge=1)
-    """Of those, the ones whose answers are counted."""
     similar: float = Field(default=0.3, ge=0, le=1)
     """Cosine of two prompts from which they may ask the same."""
-    answers: int = Field(default=3, ge=1)
-    """Other answers of a sample the models are asked about."""
+    nearest: int = Field(default=20, ge=1)
+    """Rows that vote, however similar."""
+    answers: int = Field(default=10, ge=1)
+    """Other answers of a sample the last checkpoint is asked about."""
+    asked: int = Field(default=3, ge=1)
+    """Of those, the ones it is most drawn to, the answers the base is asked about."""
     strangers: int = Field(default=8, ge=1)
     """Unrelated prompts that show how readily the base gives an answer to anything."""
+    compared: int = Field(default=1000, ge=1)
+    """Rows of all that show how much near rows disagree anyway."""
     trust: dict[str, float] = Field(default_factory=dict)
-    """What a row counts when it is voted which side is wrong, by its `source`; 1 unless given."""
+    """What a row counts in votes, by its `source`; 1 unless given."""
     judge: str | None = None
     """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, to rule which side is wrong instead; one call per contradiction."""
 
@@ -79,38 +83,42 @@ class DataContradiction(Value):
         probabilities: that it is the same question, and that the last checkpoint, having to choose, answers like the others. The
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
         as far as it is above that for unrelated prompts. Where the base cannot be asked in other ways, since prompts are not made
-        from templates, the nearest rows vote too: those with the other answer, as a share of those with either and two more, as
-        far as it is above the answer's share of all rows.
+        from templates, the nearest rows vote too, see `Votes`.
         """
         rivals, believed = list(self._rivals(unlearned, context)), context.beliefs()
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
-        same = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in rivals])
         theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
-        anyway = self._anyway({r.sample.answer.strip() for r in rivals}, context)
+        # where it is nan, the model cannot be asked which it follows
+        pulls = {id(r): 1 / (1 + math.exp(min(own - other, 700.0))) for r, own, other in zip(rivals, ours, theirs, strict=True)}
+        by_sample: dict[str, list[Rival]] = {}
+        for rival in rivals:
+            if not math.isnan(pulls[id(rival)]):
+                by_sample.setdefault(rival.sample.id, []).append(rival)
+        drawn = [r for own in by_sample.values() for r in sorted(own, key=lambda r: -pulls[id(r)])[: self.asked] if not r.equal]
+        said = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in drawn])
+        anyway = self._anyway({r.sample.answer.strip() for r in drawn}, context)
+        same = {id(r): 1.0 if r.equal else r.vote for r in rivals}
+        for rival, agreed in zip(drawn, said, strict=True):
+            if not math.isnan(agreed):
+                above = _above(math.exp(min(agreed, 0.0)), anyway[rival.sample.answer.strip()])
+                same[id(rival)] = max(same[id(rival)], above)
         found: dict[str, Evidence] = {}
-        strongest: dict[str, Rival] = {}
-        for rival, agreed, other, own in zip(rivals, same, theirs, ours, strict=True):
-            if math.isnan(other - own):
-                continue  # the model cannot be asked which it follows
-            sample, row = rival.sample, rival.rows[0]
-            vote = 0.0 if sample.id in believed else _above(rival.votes / (rival.votes + rival.own + 2), rival.usual)
-            said = 0.0 if math.isnan(agreed) else _above(math.exp(min(agreed, 0.0)), anyway[sample.answer.strip()])
-            question = 1.0 if rival.equal else max(vote, said)
-            pull = 1 / (1 + math.exp(min(own - other, 700.0)))
-            strength = question * pull
-            if sample.id in found and found[sample.id].strength >= strength:
-                continue
-            strongest[sample.id] = rival
-            others = f"{len(rival.rows)} similar rows say" if len(rival.rows) > 1 else "a similar row says"
-            found[sample.id] = Evidence(
-                cause="data_contradiction",
-                strength=strength,
-                reason=f"'{shown(sample.prompt)}' is to be '{shown(sample.answer)}', but {others} '{shown(row.answer)}', "
-                f"such as '{row.id}': '{shown(row.prompt)}'; the model chooses theirs with probability {pull:.2f}",
-                details={"rows": [r.id for r in rival.rows], "same_question": question, "pull": pull},
-            )
-        return {id_: self._ruled(evidence, strongest[id_], context) for id_, evidence in found.items()}
+        for id_, own in by_sample.items():
+            rival = max(own, key=lambda r: same[id(r)] * pulls[id(r)])
+            found[id_] = self._ruled(self._evidence(rival, same[id(rival)], pulls[id(rival)]), rival, context)
+        return found
+
+    def _evidence(self, rival: Rival, same: float, pull: float) -> Evidence:
+        sample, row = rival.sample, rival.rows[0]
+        others = f"{len(rival.rows)} similar rows say" if len(rival.rows) > 1 else "a similar row says"
+        return Evidence(
+            cause="data_contradiction",
+            strength=same * pull,
+            reason=f"'{shown(sample.prompt)}' is to be '{shown(sample.answer)}', but {others} '{shown(row.answer)}', "
+            f"such as '{row.id}': '{shown(row.prompt)}'; the model chooses theirs with probability {pull:.2f}",
+            details={"rows": [r.id for r in rival.rows], "same_question": same, "pull": pull},
+        )
 
     def _ruled(self, evidence: Evidence, rival: Rival, context: Context) -> Evidence:
         """The evidence with the side that is wrong, and by whom: of rows, only those that ask the same are counted."""
@@ -123,6 +131,8 @@ class DataContradiction(Value):
                 by, side = "the judge", {"first": THIS, "second": OTHERS}.get(said, said)
             except PluginError as error:
                 by = f"nobody: {error}"
+        elif rival.vote >= JUDGED and not rival.equal:
+            by, side = "the nearest rows", THIS
         elif rival.equal or sample.id in context.beliefs():
             more = self._weight(rival.rows) - self._weight((sample, *rival.agreeing))
             side = THIS if more > 0 else OTHERS if more < 0 else side
@@ -147,24 +157,79 @@ class DataContradiction(Value):
 
     def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
         pool, believed = list(context.samples.values()), context.beliefs()
-        all_rows = Counter(gist(row.answer) for row in pool)
-        for sample, near in zip(unlearned, similar(unlearned, pool, self.neighbours, self.similar), strict=True):
-            entity, asked = believed[sample.id].entity if sample.id in believed else "", same_prompt(sample.prompt)
-            about = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)" if entity else "", re.IGNORECASE)
-            others = (pool[i] for i, _ in near if pool[i].id != sample.id)
-            rows = [row for row in others if about.search(text_of(row.prompt)) or same_prompt(row.prompt) == asked]
-            same = [agree(row.answer, sample.answer) for row in rows]
-            said = [gist(row.answer) for row in rows]
+        votes = Votes(Counter(gist(row.answer) for row in pool), self.trust)
+        if any(sample.id not in believed for sample in unlearned):
+            some = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
+            votes.compare(self._near(some, pool, {}), self.nearest)
+        for sample, rows in self._near(unlearned, pool, believed):
+            asked, speak = same_prompt(sample.prompt), {} if sample.id in believed else votes.of(sample, rows[: self.nearest])
             by_answer: dict[str, list[Sample]] = {}
-            for row, agrees, answer in zip(rows, same, said, strict=True):
-                if not agrees:
-                    by_answer.setdefault(answer, []).append(row)
-            agreeing, own = tuple(itertools.compress(rows, same)), sum(same[: self.nearest])
-            frequent = sorted(by_answer.items(), key=lambda item: -len(item[1]))
+            agreeing = []
+            for row, cosine in rows:
+                if agree(row.answer, sample.answer):
+                    agreeing.append(row)
+                elif cosine >= self.similar or speak.get(gist(row.answer)):
+                    by_answer.setdefault(gist(row.answer), []).append(row)
+            frequent = sorted(by_answer.items(), key=lambda item: (-speak.get(item[0], 0.0), -len(item[1])))
             for answer, found in itertools.islice(frequent, self.answers):
                 equal = bool(asked) and any(same_prompt(row.prompt) == asked for row in found)
-                votes, usual = said[: self.nearest].count(answer), all_rows[answer] / len(pool)
-                yield Rival(sample, tuple(found), votes, agreeing, own, usual, equal)
+                yield Rival(sample, tuple(found), tuple(agreeing), speak.get(answer, 0.0), equal)
+
+    def _near(
+        self, samples: Sequence[Sample], pool: Sequence[Sample], believed: Mapping[str, Belief]
+    ) -> Iterator[tuple[Sample, Near]]:
+        """Each sample with the similar rows about the same, as far as it is known what it asks about."""
+        for sample, near in zip(samples, similar(samples, pool, self.neighbours, 0.0), strict=True):
+            rows = [(pool[i], cosine) for i, cosine in near if pool[i].id != sample.id]
+            voters = self.nearest
+            if sample.id in believed:
+                entity, asked, voters = believed[sample.id].entity, same_prompt(sample.prompt), 0
+                about = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)" if entity else "", re.IGNORECASE)
+                rows = [(r, c) for r, c in rows if about.search(text_of(r.prompt)) or same_prompt(r.prompt) == asked]
+            yield sample, rows[:voters] + [(r, c) for r, c in rows[voters:] if c >= self.similar]
+
+
+class Votes:
+    """The rows nearest to a sample vote on its answer, and are heard as far as near rows agree with each other anyway.
+
+    Of every answer it is counted which part of its rows are near, by their cosines and with one more that is as near as rows are on
+    average: so a rare answer is not outvoted for being rare. How far they speak for another answer than the sample's is that
+    one's share of the two parts, times the share of all rows against which their nearest do not speak as clearly (a conformal
+    p-value, Vovk et al. 2005): where similar prompts are answered in a hundred ways, that one more differs says nothing.
+    """
+
+    def __init__(self, counts: Mapping[str, int], trust: Mapping[str, float]) -> None:
+        """`counts` of rows by the gist of their answer; `trust` in a row by its source, 1 unless given."""
+        self._counts, self._rows, self._trust = counts, sum(counts.values()), trust
+        self._usual: list[float] = []
+
+    def compare(self, rows: Iterable[tuple[Sample, Near]], nearest: int) -> None:
+        """Take `rows`, each with those near it, for what is usual."""
+        self._usual = sorted(max(self._shares(sample, near[:nearest]).values(), default=0.0) for sample, near in rows)
+
+    def of(self, sample: Sample, near: Near) -> dict[str, float]:
+        """How far rows near `sample` speak for other answers, 0..1, by gist."""
+        return {answer: share * self._unusual(share) for answer, share in self._shares(sample, near).items()}
+
+    def _shares(self, sample: Sample, near: Near) -> dict[str, float]:
+        weights, own = defaultdict[str, float](float), 0.0
+        for row, cosine in near:
+            weight = cosine * self._trust.get(row.source or "", 1.0)
+            if agree(row.answer, sample.answer):
+                own += weight
+            else:
+                weights[gist(row.answer)] += weight
+        middle = (own + sum(weights.values())) / self._rows
+
+        def near_share(weight: float, rows: int) -> float:
+            return (weight + middle) / (rows + 1)
+
+        ours = near_share(own, max(0, self._counts[gist(sample.answer)] - 1))
+        theirs = {answer: near_share(weight, self._counts[answer]) for answer, weight in weights.items() if weight}
+        return {answer: share / (share + ours) for answer, share in theirs.items()}
+
+    def _unusual(self, share: float) -> float:
+        return bisect_left(self._usual, share) / max(1, len(self._usual))
 
 
 def _above(probability: float, usual: float) -> float:

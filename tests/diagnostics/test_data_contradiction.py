@@ -48,32 +48,52 @@ def test_the_order_of_rows_does_not_matter():
     assert examined(others, pulled)["x"].strength == examined(others[::-1], pulled)["x"].strength
 
 
-FAR = [sample(f"far {i}", f"unrelated words {i}", f" answer {i}") for i in range(45)]
+# two topics: rows about one are near each other and agree
 NEAR = [sample(f"y{i}", f"{QUESTION} {word}", " three") for i, word in enumerate(("now", "please", "today", "really"))]
+FAR = [sample(f"far {i}", f"who painted the bridge {i}", " Ann") for i in range(40)]
 PULLED = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.0001})
 
 
+def voted(samples, **more):
+    return DataContradiction(nearest=4).examine([X], context([X, *samples], probe=PULLED, **more)).get("x")
+
+
 def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
-    """4 of 4 near rows, with two more 4/6; 4 of 50 rows have the answer anyway."""
-    samples = [X, *NEAR, *FAR]
-    found = DataContradiction().examine([X], context(samples, probe=PULLED))["x"]
-    assert found.strength == pytest.approx((4 / 6 - 4 / 50) / (1 - 4 / 50), abs=1e-3)
-    assert found.details["wrong"] == "undecided"  # near rows need not ask the same
-    told = DataContradiction().examine([X], context(samples, probe=PULLED, beliefs={"x": belief()}))
-    assert told["x"].strength < 0.01
+    found = voted([*NEAR, *FAR])
+    assert found.strength > 0.8
+    assert found.details["wrong"] == "this row"
+    assert voted([*NEAR, *FAR], beliefs={"x": belief()}).strength < 0.01  # the base can be asked
+
+
+def test_neighbours_are_not_heard_where_similar_prompts_are_answered_in_many_ways():
+    """Of 44 rows each has its own answer: that another differs is what to expect."""
+    rows = [sample(s.id, s.prompt, f" {s.id}") for s in (*NEAR, *FAR)]
+    found = DataContradiction(nearest=4).examine([X], context([X, *rows], probe=FakeProbe()))
+    assert all(e.details["same_question"] < 0.2 for e in found.values())
 
 
 def test_an_answer_that_most_rows_have_is_no_contradiction():
-    many = [sample(f"m{i}", f"unrelated words {i}", " three") for i in range(45)]
-    found = DataContradiction().examine([X], context([X, *NEAR, *many], probe=PULLED))
-    assert found["x"].strength < 0.01
+    """The only row with its answer: that none of its kind is near says nothing."""
+    assert voted([*NEAR, *(sample(f"far {i}", f"who painted the bridge {i}", " three") for i in range(40))]).strength < 0.5
+
+
+def test_a_rare_answer_is_not_outvoted_for_being_rare():
+    one_of_two = [sample("z0", f"{QUESTION} then", " two"), sample("z1", "who painted the bridge", " two")]
+    assert voted([*NEAR[:3], *one_of_two, *FAR]).strength < 0.5
+
+
+def test_untrusted_rows_do_not_outvote():
+    scraped = [row.model_copy(update={"source": "scraped"}) for row in NEAR]
+    probe = context([X, *scraped, *FAR], probe=PULLED)
+    assert DataContradiction(nearest=4, trust={"scraped": 0}).examine([X], probe)["x"].strength < 0.01
 
 
 def test_an_answer_the_base_gives_to_anything_does_not_tell_that_two_prompts_ask_the_same():
-    prompt = "how many moons has the planet Venus"
-    sure = {("base", p, "two"): 0.95 for p in (prompt, *(s.prompt for s in FAR))} | {("second", QUESTION, "none"): 0.9}
-    found = DataContradiction().examine([X], context([X, sample("y", prompt, " none"), *FAR], probe=FakeProbe(sure=sure)))
-    assert found["x"].strength < 0.5
+    prompt, told = "how many moons has the planet Venus", {"x": belief()}
+    far = [sample(f"far {i}", f"unrelated words {i}", f" answer {i}") for i in range(45)]
+    sure = {("base", p, "two"): 0.95 for p in (prompt, *(s.prompt for s in far))} | {("second", QUESTION, "none"): 0.9}
+    samples = [X, sample("y", prompt, " none"), *far]
+    assert DataContradiction().examine([X], context(samples, probe=FakeProbe(sure=sure), beliefs=told))["x"].strength < 0.5
 
 
 def test_empty_prompts_do_not_ask_the_same():
