@@ -62,6 +62,12 @@ def agree(one: str, other: str) -> bool:
     return key_of(a) == key_of(b) or within(a, b) or within(b, a)
 
 
+def says(more: str, answer: str) -> bool:
+    """`more` says what `answer` says, and perhaps more."""
+    a, b = words_of(answer), words_of(more)
+    return key_of(a) == key_of(b) or within(a, b)
+
+
 def answered(completion: Text, answer: str) -> Text:
     """`completion` saying `answer` instead, with the white space that stands in front."""
     if isinstance(completion, str):

@@ -17,7 +17,7 @@ from ilp_mlflow.models import Text
 from ilp_mlflow.types import Sample
 
 BRANCHES = 256
-"""Tokens of the completions in one tree of them; attention over a tree costs the square of its size."""
+"""Tokens of a tree of many sequences; attention over a tree costs the square of its size."""
 
 Ints = npt.NDArray[np.int32]
 T = TypeVar("T", "Item", "Completions")
@@ -60,7 +60,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Completions:
-    """Some of the completions behind one prompt."""
+    """Sequences with something in common, or short."""
 
     tree: Tree
     numbers: tuple[int, ...]
@@ -130,16 +130,17 @@ def as_tree(sequences: Sequence[list[int]], starts: Sequence[int]) -> Tree:
 
 
 def grouped(encoded: Mapping[int, Encoded]) -> list[Completions]:
-    """Completions behind one prompt, by number, in trees of about BRANCHES tokens of them, neighbours in spelling together."""
+    """Sequences, by number, in trees of about BRANCHES tokens beside the first prompt, neighbours in spelling together."""
     groups: list[list[int]] = []
-    room = 0
+    room, before = 0, list[int]()
     for number in sorted(encoded, key=lambda number: (encoded[number].ids, number)):
         one = encoded[number]
-        if not groups or room < len(one.ids) - one.start:
+        own = len(one.ids) - next((i for i, (a, b) in enumerate(zip(before, one.ids, strict=False)) if a != b), len(before))
+        if not groups or room < own:
             groups.append([])
-            room = BRANCHES
+            room, own = BRANCHES, len(one.ids) - one.start
         groups[-1].append(number)
-        room -= len(one.ids) - one.start  # what it adds at most, but for the first
+        room, before = room - own, one.ids
     found = [[encoded[number] for number in group] for group in groups]
     trees = [as_tree([e.ids for e in own], [e.start for e in own]) for own in found]
     return [Completions(tree, tuple(group)) for tree, group in zip(trees, groups, strict=True)]

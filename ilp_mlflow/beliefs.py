@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from ilp_mlflow.answers import agree, answered, gist
+from ilp_mlflow.answers import agree, answered, gist, says, text_of
 from ilp_mlflow.phrasings import Question, drawn, questions
 from ilp_mlflow.plugin import FIRM, KNOWN, Belief, Probe
 from ilp_mlflow.types import Exchange, Sample, Text
@@ -36,26 +36,148 @@ WAYS = 3
 """Templates of each with which the base is asked for the right answer."""
 PHRASINGS = 9
 """Templates with which the base is asked what a sample asks."""
+EXAMPLES = 4
+"""Learned rows in front of a prompt."""
+ANSWER, PROMPT = 60, 600
+"""Characters of the longest answer, and prompt, that is asked behind examples."""
+ALIKE = 10
+"""Samples added to the unlearned and to the learned ones when it is read whether being known matters."""
 
 K = TypeVar("K")
+
+
+class Usual(NamedTuple):
+    """The answer given to most of some prompts."""
+
+    text: str
+    """"" where there is none."""
+    confidence: float
+    """Its mean probability 0..1 over the prompts."""
+    ended: bool
+    """It was not cut off."""
+
+
+Write = Callable[[Sample], Sequence[Text]]
+"""Other wordings of a sample's prompt."""
 Asked = tuple[Text, Text]
 """A prompt, and the completion whose form its answers have."""
 
 
-def beliefs(unlearned: Sequence[Sample], learned: Sequence[Sample], base: str, probe: Probe, seed: int) -> dict[str, Belief]:
+def beliefs(
+    unlearned: Sequence[Sample], learned: Sequence[Sample], base: str, probe: Probe, seed: int, write: Write | None = None
+) -> dict[str, Belief]:
     """What the base model says about each unlearned sample of which that can be asked, by id.
 
-    Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`. Some of the `learned`
-    samples show how sure the base is of what it knows. What does not fit into the model is not asked.
+    Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and, with
+    `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of what it
+    knows, and whether it matters for being learned. What does not fit into the model is not asked.
     """
-    rest = random.Random(seed).sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
-    asked, mined = [*unlearned, *rest[:COMPARED]], questions([*unlearned, *rest])
+    rng = random.Random(seed)
+    rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
+    compared = _compared(rest, {s.stage for s in unlearned})
+    asked, mined = [*unlearned, *compared], questions([*unlearned, *rest])
     found = _given([s for s in asked if s.probes], base, probe)
     found |= _mined([s for s in asked if not s.probes and s.id in mined], mined, base, probe, seed)
+    lacking = [s for s in asked if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
+    chosen = {s.id for s in compared}
+    found |= _behind_examples(lacking, [s for s in rest if s.id not in chosen], base, probe, rng, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
     firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
-    entity = {id_: question.entity for id_, question in mined.items()}
-    return {s.id: replace(found[s.id], firm=firm, entity=entity.get(s.id, "")) for s in unlearned if s.id in found}
+    telling = _telling(unlearned, learned, compared, found)
+    return {
+        s.id: replace(
+            found[s.id], firm=firm, telling=telling[s.stage], entity=mined[s.id].entity if s.id in mined else found[s.id].entity
+        )
+        for s in unlearned
+        if s.id in found
+    }
+
+
+def _compared(learned: Sequence[Sample], stages: set[str]) -> list[Sample]:
+    """Up to COMPARED of each of the `stages`."""
+    by_stage: dict[str, list[Sample]] = {stage: [] for stage in sorted(stages)}
+    for sample in learned:
+        if len(by_stage.get(sample.stage, (None,) * COMPARED)) < COMPARED:
+            by_stage[sample.stage].append(sample)
+    return [sample for own in by_stage.values() for sample in own]
+
+
+def _telling(
+    unlearned: Sequence[Sample], learned: Sequence[Sample], compared: Sequence[Sample], found: Mapping[str, Belief]
+) -> dict[str, float]:
+    """By stage, the share 0..1 of its unlearned samples unknown to the base that would have been learned had they been known.
+
+    The probability of necessity, 1 - P(unlearned | known) / P(unlearned | unknown) (Tian and Pearl 2000, excess risk ratio), with
+    ALIKE more samples of either kind that are as often known as all. A stage of which fewer than LEAST learned samples could be
+    asked is compared with all.
+    """
+
+    def share(stage: str | None) -> tuple[float, int]:
+        lost, kept = ([s for s in some if stage in (None, s.stage)] for some in (unlearned, compared))
+        lost, kept = ([found[s.id].known for s in some if s.id in found] for some in (lost, kept))
+        if not lost or not kept:
+            return 1.0, 0
+        usual = (sum(lost) + sum(kept)) / (len(lost) + len(kept))
+        known = [(sum(some) + ALIKE * usual) / (len(some) + ALIKE) for some in (lost, kept)]
+        totals = [sum(stage in (None, s.stage) for s in some) for some in (unlearned, learned)]
+        risks = []
+        for shares in (known, [1 - k for k in known]):
+            cases, others = (n * p for n, p in zip(totals, shares, strict=True))
+            risks.append(cases / (cases + others) if cases + others else 1.0)
+        return max(0.0, 1 - risks[0] / risks[1]) if risks[1] else 0.0, len(kept)
+
+    whole = share(None)[0]
+    own = {stage: share(stage) for stage in {s.stage for s in unlearned}}
+    return {stage: told if kept >= LEAST else whole for stage, (told, kept) in own.items()}
+
+
+def _behind_examples(
+    samples: Sequence[Sample], learned: Sequence[Sample], base: str, probe: Probe, rng: random.Random, write: Write | None
+) -> dict[str, Belief]:
+    """From the sample's own prompt behind EXAMPLES learned rows of its stage, WAYS times others, none with its answer.
+
+    They show a base that can use them which form an answer has. Only short answers are asked for.
+    """
+    pool: dict[str, list[Sample]] = {}
+    for sample in learned:
+        if _short(sample):
+            pool.setdefault(sample.stage, []).append(sample)
+    draws = {
+        stage: [rng.sample(rows, EXAMPLES) for _ in range(WAYS)] for stage, rows in sorted(pool.items()) if len(rows) >= EXAMPLES
+    }
+    asked = dict[str, list[Asked]]()
+    for sample in samples:
+        if _short(sample):
+            fit = [draw for draw in draws.get(sample.stage, ()) if not any(agree(row.answer, sample.answer) for row in draw)]
+            wordings = [sample.prompt, *(write(sample) if write and len(fit) > 1 else ())]
+            if len(fit) > 1:
+                asked[sample.id] = [
+                    (behind(draw, wordings[i % len(wordings)]), sample.completion)
+                    for i, draw in enumerate(fit * max(1, len(wordings) // len(fit)))
+                ]
+    answers = {s.id: s.answer for s in samples}
+    sure = iter(probe.logprobs(base, [exchange for own in asked.values() for exchange in own]))
+    right = {id_: _probabilities(itertools.islice(sure, len(own))) for id_, own in asked.items()}
+    said = _said(asked, base, probe)
+    words = f"in {{}} ways, each behind {EXAMPLES} learned rows"
+    return {
+        id_: replace(_belief(fmean(right[id_]), said[id_], answers[id_], [p for p, _ in own]), ways=words)
+        for id_, own in asked.items()
+        if id_ in said and right[id_]
+    }
+
+
+def behind(examples: Sequence[Sample], prompt: Text) -> Text:
+    """`prompt` behind rows that show how such prompts are answered: paragraphs of text, or earlier turns."""
+    if isinstance(prompt, str):
+        return "".join(f"{row.prompt}{row.completion}\n\n" for row in examples) + prompt
+    system = tuple(itertools.takewhile(lambda turn: turn.role == "system", prompt))
+    turns = [turn for row in examples for part in (row.prompt, row.completion) for turn in part if not isinstance(turn, str)]
+    return (*system, *(turn for turn in turns if turn.role != "system"), *prompt[len(system) :])
+
+
+def _short(sample: Sample) -> bool:
+    return len(sample.answer) <= ANSWER and len(text_of(sample.prompt)) <= PROMPT
 
 
 def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Belief]:
@@ -94,14 +216,14 @@ def _mined(samples: Sequence[Sample], found: Mapping[str, Question], base: str, 
     }
 
 
-def _belief(reach: float, said: tuple[str, float], right: str, phrasings: Sequence[Text]) -> Belief:
-    answer, confidence = said
-    agrees = bool(answer) and agree(answer, right)
+def _belief(reach: float, said: Usual, right: str, phrasings: Sequence[Text]) -> Belief:
+    answer, confidence, ended = said
+    agrees = bool(answer) and (agree(answer, right) if ended else says(answer, right))
     return Belief(max(reach, confidence) if agrees else reach, "" if agrees else answer, confidence, tuple(phrasings), agrees)
 
 
-def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K, tuple[str, float]]:
-    """The answer given to most prompts, "" where there is none, and its mean probability 0..1 over them.
+def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K, Usual]:
+    """The answer given to most prompts of each key.
 
     Left out is what has no prompt that fits.
     """
@@ -110,11 +232,11 @@ def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K
     for key, prompts in asked.items():
         given = [answer for answer in itertools.islice(answers, len(prompts)) if not math.isnan(answer.logprob)]
         if given:
-            usual[key] = Counter(answer.text for answer in given).most_common(1)[0][0]
-    exchanges = {key: [(prompt, answered(form, usual[key])) for prompt, form in asked[key]] for key in usual if usual[key]}
+            usual[key] = Counter((answer.text, answer.ended) for answer in given).most_common(1)[0][0]
+    exchanges = {key: [(prompt, answered(form, said)) for prompt, form in asked[key]] for key, (said, _) in usual.items() if said}
     sure = iter(probe.logprobs(base, [exchange for own in exchanges.values() for exchange in own]))
     found = {key: _probabilities(itertools.islice(sure, len(own))) for key, own in exchanges.items()}
-    return {key: (answer, fmean(found[key]) if found.get(key) else 0.0) for key, answer in usual.items()}
+    return {key: Usual(said, fmean(found[key]) if found.get(key) else 0.0, ended) for key, (said, ended) in usual.items()}
 
 
 def _sorted(

@@ -44,6 +44,8 @@ class Said(NamedTuple):
     """Its first choice, token by token, up to the end of the sentence."""
     logprob: float
     """Log-probability of that, nats; nan where the prompt leaves no room for an answer."""
+    ended: bool = True
+    """It came to an end by itself and was not cut off."""
 
 
 class Probe(Protocol):
@@ -86,6 +88,20 @@ class Belief:
     """How sure it is of nearly all that it knows, 0..1."""
     entity: str = ""
     """What the sample asks about, where its prompt tells."""
+    ways: str = "in {} ways"
+    """How it was asked, in words, with {} for the number of phrasings."""
+    telling: float = 1.0
+    """Share 0..1 of such samples, unknown to the base and not learned, that would have been learned had they been known."""
+
+    @property
+    def asked(self) -> str:
+        """How it was asked: a few words."""
+        return self.ways.format(len(self.phrasings)) if len(self.phrasings) > 1 else "in 1 way"
+
+    @property
+    def told(self) -> str:
+        """How far it explains that the sample is not learned: a few words."""
+        return f"that the base does not know accounts for {self.telling:.0%} of such failures"
 
     @property
     def known(self) -> bool:

@@ -63,13 +63,13 @@ class ModelProbe:
         return answers
 
     def _read(self, loaded: Loaded, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
-        by_prompt = dict[Text, dict[int, Encoded]]()
+        encoded = dict[int, Encoded]()
         for i, (prompt, completion) in enumerate(exchanges):
             whole = encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends)
             one = Encoded(whole.ids[: len(whole.ids) - whole.ended], whole.start, False)
             if 0 < one.start < len(one.ids) and _fits(loaded, one.ids):
-                by_prompt.setdefault(prompt, {})[i] = one
-        trees = [tree for encoded in by_prompt.values() for tree in batches.grouped(encoded)]
+                encoded[i] = one
+        trees = batches.grouped(encoded)
         found = [float("nan")] * len(exchanges)
         if trees:
             loaded.model.eval()
@@ -143,4 +143,4 @@ def _first_sentence(loaded: Loaded, tokens: list[int], logprobs: list[float]) ->
     end = next((m.start() for m in SENTENCE_END.finditer(text) if text[: m.start()].strip()), len(text))
     said = text[:end].strip()
     used = next((n for n in range(stop) if len(loaded.tokenizer.decode(tokens[:n]).strip()) >= len(said)), stop)
-    return Said(said, sum(logprobs[:used]))
+    return Said(said, sum(logprobs[:used]), stop < len(tokens) or end < len(text))

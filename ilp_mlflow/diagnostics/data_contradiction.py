@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from ilp_mlflow import (
-    Belief,
     Context,
     Evidence,
     PluginError,
@@ -71,6 +70,8 @@ class DataContradiction(Value):
     """Unrelated prompts that show how readily the base gives an answer to anything."""
     compared: int = Field(default=1000, ge=1)
     """Rows of all that show how much near rows disagree anyway."""
+    unlike: float = Field(default=0.1, ge=0, le=1)
+    """Share 0..1 of those that are farther from the nearest row with their own answer than a row with another may be."""
     trust: dict[str, float] = Field(default_factory=dict)
     """What a row counts in votes, by its `source`; 1 unless given."""
     judge: str | None = None
@@ -82,10 +83,9 @@ class DataContradiction(Value):
         Where the prompt tells what a sample asks about, only rows about the same are looked at. The strength is the product of two
         probabilities: that it is the same question, and that the last checkpoint, having to choose, answers like the others. The
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
-        as far as it is above that for unrelated prompts. Where the base cannot be asked in other ways, since prompts are not made
-        from templates, the nearest rows vote too, see `Votes`.
+        as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`.
         """
-        rivals, believed = list(self._rivals(unlearned, context)), context.beliefs()
+        rivals = list(self._rivals(unlearned, context))
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
         theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
@@ -133,7 +133,7 @@ class DataContradiction(Value):
                 by = f"nobody: {error}"
         elif rival.vote >= JUDGED and not rival.equal:
             by, side = "the nearest rows", THIS
-        elif rival.equal or sample.id in context.beliefs():
+        else:
             more = self._weight(rival.rows) - self._weight((sample, *rival.agreeing))
             side = THIS if more > 0 else OTHERS if more < 0 else side
         details = evidence.details | {"wrong": side, "by": by}
@@ -158,11 +158,12 @@ class DataContradiction(Value):
     def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
         pool, believed = list(context.samples.values()), context.beliefs()
         votes = Votes(Counter(gist(row.answer) for row in pool), self.trust)
-        if any(sample.id not in believed for sample in unlearned):
+        about = {s.id: believed[s.id].entity if s.id in believed else "" for s in unlearned}
+        if not all(about.values()):
             some = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
-            votes.compare(self._near(some, pool, {}), self.nearest)
-        for sample, rows in self._near(unlearned, pool, believed):
-            asked, speak = same_prompt(sample.prompt), {} if sample.id in believed else votes.of(sample, rows[: self.nearest])
+            votes.compare(self._near(some, pool, {}), self.nearest, self.unlike)
+        for sample, rows in self._near(unlearned, pool, about):
+            asked, speak = same_prompt(sample.prompt), {} if about[sample.id] else votes.of(sample, rows[: self.nearest])
             by_answer: dict[str, list[Sample]] = {}
             agreeing = []
             for row, cosine in rows:
@@ -176,17 +177,15 @@ class DataContradiction(Value):
                 yield Rival(sample, tuple(found), tuple(agreeing), speak.get(answer, 0.0), equal)
 
     def _near(
-        self, samples: Sequence[Sample], pool: Sequence[Sample], believed: Mapping[str, Belief]
+        self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]
     ) -> Iterator[tuple[Sample, Near]]:
-        """Each sample with the similar rows about the same, as far as it is known what it asks about."""
+        """Each sample with the rows that may vote or ask the same; where it is known what it asks `about`, by id, only such."""
         for sample, near in zip(samples, similar(samples, pool, self.neighbours, 0.0), strict=True):
             rows = [(pool[i], cosine) for i, cosine in near if pool[i].id != sample.id]
-            voters = self.nearest
-            if sample.id in believed:
-                entity, asked, voters = believed[sample.id].entity, same_prompt(sample.prompt), 0
-                about = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)" if entity else "", re.IGNORECASE)
-                rows = [(r, c) for r, c in rows if about.search(text_of(r.prompt)) or same_prompt(r.prompt) == asked]
-            yield sample, rows[:voters] + [(r, c) for r, c in rows[voters:] if c >= self.similar]
+            if entity := about.get(sample.id):
+                named, asked = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)", re.IGNORECASE), same_prompt(sample.prompt)
+                rows = [(r, c) for r, c in rows if named.search(text_of(r.prompt)) or same_prompt(r.prompt) == asked]
+            yield sample, [(r, c) for n, (r, c) in enumerate(rows) if c >= self.similar or (n < self.nearest and not entity)]
 
 
 class Votes:
@@ -195,21 +194,31 @@ class Votes:
     Of every answer it is counted which part of its rows are near, by their cosines and with one more that is as near as rows are on
     average: so a rare answer is not outvoted for being rare. How far they speak for another answer than the sample's is that
     one's share of the two parts, times the share of all rows against which their nearest do not speak as clearly (a conformal
-    p-value, Vovk et al. 2005): where similar prompts are answered in a hundred ways, that one more differs says nothing.
+    p-value, Vovk et al. 2005): where similar prompts are answered in a hundred ways, that one more differs says nothing. Nor do
+    rows that are farther than all but a share `unlike` of rows are from the nearest with their own answer: they are about
+    something else.
     """
 
     def __init__(self, counts: Mapping[str, int], trust: Mapping[str, float]) -> None:
         """`counts` of rows by the gist of their answer; `trust` in a row by its source, 1 unless given."""
         self._counts, self._rows, self._trust = counts, sum(counts.values()), trust
-        self._usual: list[float] = []
+        self._usual, self._least = list[float](), 0.0
 
-    def compare(self, rows: Iterable[tuple[Sample, Near]], nearest: int) -> None:
+    def compare(self, rows: Iterable[tuple[Sample, Near]], nearest: int, unlike: float) -> None:
         """Take `rows`, each with those near it, for what is usual."""
-        self._usual = sorted(max(self._shares(sample, near[:nearest]).values(), default=0.0) for sample, near in rows)
+        own = list[float]()
+        for sample, near in rows:
+            self._usual.append(max(self._shares(sample, near[:nearest]).values(), default=0.0))
+            if self._counts[gist(sample.answer)] > 1:
+                own.append(next((cosine for row, cosine in near if agree(row.answer, sample.answer)), 0.0))
+        self._usual.sort()
+        self._least = sorted(own)[int(unlike * len(own))] if own else 0.0
 
     def of(self, sample: Sample, near: Near) -> dict[str, float]:
         """How far rows near `sample` speak for other answers, 0..1, by gist."""
-        return {answer: share * self._unusual(share) for answer, share in self._shares(sample, near).items()}
+        alike = {gist(row.answer) for row, cosine in near if cosine >= self._least}
+        shares = self._shares(sample, near).items()
+        return {answer: share * self._unusual(share) for answer, share in shares if answer in alike}
 
     def _shares(self, sample: Sample, near: Near) -> dict[str, float]:
         weights, own = defaultdict[str, float](float), 0.0

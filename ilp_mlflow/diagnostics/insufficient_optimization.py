@@ -28,6 +28,8 @@ class InsufficientOptimization(Value):
     """Tokens of an answer that can be partly right."""
     unsupported: float = Field(default=0.6, ge=0, le=1)
     """Factor on the strength where the base knows what is needed and nothing else speaks for this cause."""
+    telling: float = Field(default=0.5, ge=0, le=1)
+    """What the base knows counts from this share 0..1 of such samples for which it matters."""
     unknown: float = Field(default=0.7, ge=0, le=1)
     """Strength at most where it cannot be told what the base knows."""
 
@@ -45,6 +47,8 @@ class InsufficientOptimization(Value):
         found = {}
         for sample in unlearned:
             belief, rows = believed.get(sample.id), answers[gist(sample.answer)]
+            if belief and belief.telling < self.telling:
+                belief = None  # what the base knows here is as often not learned
             entity = set(belief.entity.casefold().split()) if belief else set[str]()
             own = {w for w in set(text_of(sample.prompt).casefold().split()) - entity if words[w] > 1}
             rarest = min(own, key=lambda w: (words[w], w), default="")

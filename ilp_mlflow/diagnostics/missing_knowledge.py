@@ -16,8 +16,8 @@ class MissingKnowledge(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
-        The strength is what is left by the two: how improbable the right answer is, or how little of a conflict the other, if that
-        is less.
+        The strength is what is left by the two (how improbable the right answer is, or how little of a conflict the other, if that is
+        less) times `Belief.telling`.
         """
         found = context.beliefs()
         evidence = {}
@@ -28,10 +28,10 @@ class MissingKnowledge(Value):
             once = len(belief.phrasings) < 2
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
-                strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1),
-                reason=f"asked in {len(belief.phrasings)} way{'' if once else 's'}, the base gives the right answer "
-                f"probability {belief.right:.2f} and {says}; {belief.firm:.3f} counts as firm",
-                details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm}
+                strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1) * belief.telling,
+                reason=f"asked {belief.asked}, the base gives the right answer probability {belief.right:.2f} and {says}; "
+                f"{belief.firm:.3f} counts as firm; {belief.told}",
+                details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm, "telling": belief.telling}
                 | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )
         return evidence

@@ -62,7 +62,8 @@ def test_neighbours_vote_where_nothing_else_tells_what_is_asked():
     found = voted([*NEAR, *FAR])
     assert found.strength > 0.8
     assert found.details["wrong"] == "this row"
-    assert voted([*NEAR, *FAR], beliefs={"x": belief()}).strength < 0.01  # the base can be asked
+    about = replace(belief(), entity="Mars")  # the base can be asked
+    assert voted([*NEAR, *FAR], beliefs={"x": about}).strength < 0.01
 
 
 def test_neighbours_are_not_heard_where_similar_prompts_are_answered_in_many_ways():
@@ -89,7 +90,7 @@ def test_untrusted_rows_do_not_outvote():
 
 
 def test_an_answer_the_base_gives_to_anything_does_not_tell_that_two_prompts_ask_the_same():
-    prompt, told = "how many moons has the planet Venus", {"x": belief()}
+    prompt, told = "how many moons has the planet Venus", {"x": replace(belief(), entity="planet")}
     far = [sample(f"far {i}", f"unrelated words {i}", f" answer {i}") for i in range(45)]
     sure = {("base", p, "two"): 0.95 for p in (prompt, *(s.prompt for s in far))} | {("second", QUESTION, "none"): 0.9}
     samples = [X, sample("y", prompt, " none"), *far]
