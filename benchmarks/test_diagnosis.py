@@ -112,7 +112,8 @@ def diagnose(n):
     judged = {v.sample_id: v for v in to_rows(verdicts(*rule), Verdict)}
     unlearned = [s for s in samples if judged[s.id].status == "unlearned"]
     learned = [s for s in samples if judged[s.id].status == "learned"]
-    believed = beliefs(unlearned, learned, "base", Mute(), 0)
+    asked = random.Random(0).sample(unlearned, min(2000, len(unlearned)))
+    believed = beliefs(asked, learned, "base", Mute(), 0)
     context = Context(
         stages=[Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in ("one", "four")],
         checkpoints=[Checkpoint(name=name, model_uri="u") for name in CHECKPOINTS],
@@ -121,6 +122,7 @@ def diagnose(n):
         verdicts=judged,
         histories=histories(*rule),
         probe=Mute(),
+        asked=frozenset(s.id for s in asked),
         beliefs=lambda: believed,
         exposures=exposures,
     )

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 from ilp_mlflow.edits import NUMBER, UNSPACED, number
-from ilp_mlflow.encoding import replace_answer
+from ilp_mlflow.encoding import last_turn, reworded
 from ilp_mlflow.types import Text
 
 LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
@@ -16,7 +16,7 @@ MARKS = (  # sentence punctuation and quotes of many scripts; operators and brac
     r"\"'`\u00b4\u2018-\u201f\u00ab\u00bb\u300c-\u300f"
 )
 PUNCTUATION = re.compile(rf"(?<=\d)([.,:])(?=\d)|[{MARKS}]")
-ENDS = re.compile(rf"^[{MARKS}]+|[{MARKS}]+$")
+ENDS = re.compile(rf"^[{MARKS}]+|(?<!\d)[{MARKS}]+$")  # 5! is not 5
 HYPHEN = re.compile(r"(?<=[^\W\d])[-\u2010\u2011](?=[^\W\d])")
 GLUE = re.compile(r"(?<!\d) | (?!\d)")
 CURRENCY = re.compile(r"[$\u20ac\u00a3\u00a5](?=[\d.])")
@@ -72,7 +72,7 @@ def answered(completion: Text, answer: str) -> Text:
     """`completion` saying `answer` instead, with the white space that stands in front."""
     if isinstance(completion, str):
         answer = completion[: len(completion) - len(completion.lstrip())] + answer.strip()
-    return replace_answer(completion, answer)
+    return reworded(completion, answer)
 
 
 def label_of(option: str) -> str:
@@ -94,11 +94,12 @@ def text_of(prompt: Text) -> str:
 
 def shown(text: Text, most: int = 120) -> str:
     """The last turn of a prompt, or an answer, in one line of at most `most` characters."""
-    line = " ".join((text if isinstance(text, str) else text[-1].content).split())
+    line = " ".join(last_turn(text).split())
     return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def same_prompt(prompt: Text) -> str:
-    """Equal for prompts that differ in case, white space and punctuation at the ends only."""
-    text = "".join(text_of(prompt).casefold().split())
-    return ENDS.sub("", text) or text
+    """Equal for prompts, turn by turn, that differ in case, white space and punctuation at the ends only."""
+    turns = [("", prompt)] if isinstance(prompt, str) else [(turn.role, turn.content) for turn in prompt]
+    bare = [(role, "".join(text.casefold().split())) for role, text in turns]
+    return "\n".join(f"{role}:{ENDS.sub('', text) or text}" for role, text in bare) if any(text for _, text in bare) else ""

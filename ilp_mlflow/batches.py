@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow import types
-from ilp_mlflow.encoding import Encoded, blank, encode, replace_answer
+from ilp_mlflow.encoding import Encoded, blank, encode, reworded
 from ilp_mlflow.models import Text
 from ilp_mlflow.types import Sample
 
@@ -156,7 +156,7 @@ def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Te
     numbers: dict[tuple[types.Text, types.Text], int] = {}
     for sample in samples:
         options = [_like(option, sample.answer) for option in wrong.get(sample.id, ())]
-        answers = [sample.completion, *(replace_answer(sample.completion, option) for option in options)]
+        answers = [sample.completion, *(reworded(sample.completion, option) for option in options)]
         right, *others = (encode(text.tokenizer, sample.prompt, answer, text.ends) for answer in answers)
         if reason := _misfit(right, text):
             unscored[sample.id] = reason

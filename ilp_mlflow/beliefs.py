@@ -68,9 +68,9 @@ def beliefs(
 ) -> dict[str, Belief]:
     """What the base model says about each unlearned sample of which that can be asked, by id.
 
-    Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and, with
-    `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of what it
-    knows, and whether it matters for being learned. What does not fit into the model is not asked.
+    Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and,
+    with `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of
+    what it knows, and whether it matters for being learned. What does not fit into the model is not asked.
     """
     rng = random.Random(seed)
     rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))

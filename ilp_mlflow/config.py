@@ -103,6 +103,13 @@ class ScoringConfig(Config):
     dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
     """Precision of the forward pass; `bfloat16` leaves more verdicts uncertain, `mixed` decides those again in float32."""
 
+    asked: int = Field(default=2000, ge=1)
+    """Unlearned samples the models are asked about, drawn at random where there are more: asking is what takes time."""
+
+    writer: str | None = None
+    """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, that words prompts otherwise where other rows do not show how; one
+    call per sample."""
+
     @property
     def first_dtype(self) -> Literal["float32", "bfloat16"]:
         """The precision in which all samples are scored and models are asked."""

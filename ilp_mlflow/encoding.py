@@ -62,11 +62,16 @@ def check(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None
         raise ModelError(f"sample '{first.id}': the chat template refuses it ({first_line(error)})") from None
 
 
-def replace_answer(completion: Text, answer: str) -> Text:
-    """`completion` saying `answer` instead, as it stands."""
-    if isinstance(completion, str):
-        return answer
-    return (*completion[:-1], Message(role=completion[-1].role, content=answer))
+def last_turn(text: Text) -> str:
+    """What a prompt or a completion says last."""
+    return text if isinstance(text, str) else text[-1].content
+
+
+def reworded(text: Text, words: str) -> Text:
+    """A prompt or a completion with other words in its last turn."""
+    if isinstance(text, str):
+        return words
+    return (*text[:-1], Message(role=text[-1].role, content=words))
 
 
 def begin(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:

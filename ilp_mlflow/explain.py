@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
-from ilp_mlflow import beliefs, catalog, diagnosis, models, paper, registry, tracking, verdict
+from ilp_mlflow import beliefs, catalog, diagnosis, judge, models, paper, registry, tracking, verdict
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
+from ilp_mlflow.encoding import last_turn, reworded
 from ilp_mlflow.errors import PluginError
 from ilp_mlflow.plugin import Belief, Context, Diagnostic
 from ilp_mlflow.probe import ModelProbe
@@ -99,10 +101,12 @@ def known(
     probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
 
+    unlearned, learned = ([s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned"))
+    asked = random.Random(seed).sample(unlearned, scoring.asked) if len(unlearned) > scoring.asked else unlearned
+
     @functools.cache
     def believed() -> dict[str, Belief]:
-        by_status = {status: [s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned")}
-        return beliefs.beliefs(by_status["unlearned"], by_status["learned"], names[0], probe, seed)
+        return beliefs.beliefs(asked, learned, names[0], probe, seed, _writer(scoring.writer) if scoring.writer else None)
 
     return Context(
         stages=stages,
@@ -112,8 +116,26 @@ def known(
         verdicts=verdicts,
         histories=verdict.histories(scores, *rule),
         probe=probe,
+        asked=frozenset(s.id for s in asked),
         beliefs=believed,
     )
+
+
+def _writer(model: str) -> beliefs.Write:
+    """What words prompts otherwise by the judge `model`; one that fails is told, and not asked again."""
+    failed = list[PluginError]()
+
+    def write(sample: Sample) -> list[Text]:
+        if failed:
+            return []
+        try:
+            return [reworded(sample.prompt, text) for text in judge.wordings(model, last_turn(sample.prompt))]
+        except PluginError as error:
+            failed.append(error)
+            print(f"ilp: prompts stay as they are: {error}", file=sys.stderr)
+            return []
+
+    return write
 
 
 def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:

@@ -1,8 +1,8 @@
-"""An MLflow judge rules which of two answers to one question is wrong."""
+"""An MLflow judge rules which of two answers to one question is wrong, or words a question otherwise."""
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from ilp_mlflow.errors import PluginError, first_line
 
@@ -14,6 +14,12 @@ The question of the first, and that of the second: {{ inputs }}
 Their answers, first and second: {{ outputs }}
 Which answer is wrong? Say "first", "second", "both", or "neither" when each is right for its question.\
 """
+REWORD = """\
+A prompt for a language model: {{ inputs }}
+Write it in other words, in as many ways as told: {{ outputs }}
+Each must ask for exactly the same thing, name what it is about as the prompt does, keep its form (a line that the model is to
+complete stays one) and not answer it.\
+"""
 
 
 def ruling(model: str, questions: tuple[str, str], answers: tuple[str, str]) -> Ruling:
@@ -21,14 +27,33 @@ def ruling(model: str, questions: tuple[str, str], answers: tuple[str, str]) -> 
 
     Raises PluginError when the judge cannot be reached or rules otherwise than asked.
     """
+    asked = {"first": questions[0], "second": questions[1]}
+    found = _asked("contradiction", INSTRUCTIONS, model, Ruling, asked, {"first": answers[0], "second": answers[1]})
+    for known in get_args(Ruling):
+        if found == known:
+            return cast(Ruling, known)
+    raise PluginError(f"judge '{model}' gave no ruling: {first_line(found)}")
+
+
+def wordings(model: str, question: str) -> list[str]:
+    """Other wordings of a question, by the judge `model`, none that is empty or the question itself.
+
+    Raises PluginError when the judge cannot be reached or gives something else.
+    """
+    found = _asked("wordings", REWORD, model, list[str], {"question": question}, {"number": "2"})
+    if not isinstance(found, list):
+        raise PluginError(f"judge '{model}' gave no wordings: {first_line(found)}")
+    return [text for text in dict.fromkeys(str(text).strip() for text in found) if text not in ("", question.strip())]
+
+
+def _asked(name: str, instructions: str, model: str, kind: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Any:
+    """What a judge says: a value of `kind` if it does as it is told."""
     from mlflow.genai.judges import make_judge
 
     try:
-        judge = make_judge("contradiction", INSTRUCTIONS, model=model, feedback_value_type=Ruling)
-        found = judge(inputs={"first": questions[0], "second": questions[1]}, outputs={"first": answers[0], "second": answers[1]})
+        found = make_judge(name, instructions, model=model, feedback_value_type=kind)(inputs=inputs, outputs=outputs)
     except Exception as error:  # providers fail in ways of their own
         raise PluginError(f"judge '{model}' cannot be asked: {first_line(error)}") from None
-    for known in get_args(Ruling):
-        if found.value == known:
-            return cast(Ruling, known)
-    raise PluginError(f"judge '{model}' gave no ruling: {first_line(found.error or found.value)}")
+    if found.value is None:
+        raise PluginError(f"judge '{model}' gave no answer: {first_line(found.error)}")
+    return found.value

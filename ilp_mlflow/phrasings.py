@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ilp_mlflow.answers import answered, gist
+from ilp_mlflow.encoding import last_turn
 from ilp_mlflow.types import Sample, Text
 
 LONGEST = 4
@@ -58,7 +59,7 @@ def questions(samples: Sequence[Sample]) -> dict[str, Question]:
     agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its
     stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free text is no entity.
     """
-    last = {s.id: s.prompt if isinstance(s.prompt, str) else s.prompt[-1].content for s in samples}
+    last = {s.id: last_turn(s.prompt) for s in samples}
     found = {s.id: list(_stretches(last[s.id])) for s in samples}
     fillers = defaultdict[str, set[str]](set)
     for stretches in found.values():

@@ -176,6 +176,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
+        asked=experiment.scoring.asked,
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):

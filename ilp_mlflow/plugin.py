@@ -136,8 +136,10 @@ class Context:
     histories: Mapping[str, Sequence[Status]]
     """Status under every checkpoint, by sample id."""
     probe: Probe
+    asked: frozenset[str]
+    """Ids of the unlearned samples that models may be asked about: all, or a draw of very many."""
     beliefs: Callable[[], Mapping[str, Belief]]
-    """What the base says about each unlearned sample of which it could be asked, by id; asked at the first call."""
+    """What the base says about each of these of which it could be asked, by id; asked at the first call."""
     relearn: Callable[[Stage, Sequence[tuple[Text, Text]]], Sequence[float]] | None = None
     """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on a stage; None for a model that
     was trained elsewhere."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from ilp_mlflow import batches, encoding, scoring
 from ilp_mlflow.encoding import Encoded
@@ -15,7 +15,8 @@ from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import Said
 from ilp_mlflow.types import Text
 
-SENTENCE_END = re.compile(r"\s*([.!?\u3002\uff01\uff1f](?=\s|$)|\n)")
+MARKS = ".!?\u3002\uff01\uff1f"
+SENTENCE_END = re.compile(rf"\s*([{MARKS}](?=\s|$)|\n)")
 
 
 class ModelProbe:
@@ -87,7 +88,10 @@ class ModelProbe:
         with _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
             for batch in self._batches(usable):
                 ids, mask = _padded([usable[i] for i in batch], loaded)
-                out = loaded.model.eval().generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+                stop = StoppingCriteriaList([_Sentence(loaded, ids.shape[1])])
+                out = loaded.model.eval().generate(
+                    input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=stop
+                )
                 chosen = out.sequences[:, ids.shape[1] :]
                 logprobs = torch.stack(out.logits, 1).float().log_softmax(-1).gather(2, chosen[:, :, None])[:, :, 0]
                 for i, tokens, own in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
@@ -137,10 +141,26 @@ def _padded(rows: Sequence[list[int]], loaded: Loaded) -> tuple[torch.Tensor, to
     return ids.to(loaded.model.device), mask.to(loaded.model.device)
 
 
+class _Sentence(StoppingCriteria):
+    """A row is done when something stands behind its first sentence."""
+
+    def __init__(self, loaded: Loaded, start: int) -> None:
+        self._tokenizer, self._start = loaded.tokenizer, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
+        return torch.tensor([_end(text) < len(text.rstrip(MARKS)) for text in texts], device=input_ids.device)
+
+
+def _end(text: str) -> int:
+    """Where the first sentence of `text` ends."""
+    return next((m.start() for m in SENTENCE_END.finditer(text) if text[: m.start()].strip()), len(text))
+
+
 def _first_sentence(loaded: Loaded, tokens: list[int], logprobs: list[float]) -> Said:
     stop = next((n for n, token in enumerate(tokens) if token in loaded.ends), len(tokens))
     text = loaded.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
-    end = next((m.start() for m in SENTENCE_END.finditer(text) if text[: m.start()].strip()), len(text))
+    end = _end(text)
     said = text[:end].strip()
     used = next((n for n in range(stop) if len(loaded.tokenizer.decode(tokens[:n]).strip()) >= len(said)), stop)
     return Said(said, sum(logprobs[:used]), stop < len(tokens) or end < len(text))

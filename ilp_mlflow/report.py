@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ilp_mlflow.diagnosis import UNTRACED, history
+from ilp_mlflow.encoding import last_turn
 from ilp_mlflow.types import Diagnosis, Report, Sample
 
 UNEXPLAINED = "unexplained"
@@ -77,8 +78,14 @@ def leak(report: Report) -> str:
 
 
 def unavailable(report: Report) -> list[str]:
-    """A sentence for everything that training did not leave behind for the diagnosis."""
-    return [UNAVAILABLE[name] for name in report.unavailable]
+    """A sentence for everything that the diagnosis had to do without."""
+    missing = [UNAVAILABLE[name] for name in report.unavailable]
+    if report.asked < len(report.diagnoses):
+        missing.append(
+            f"The models were asked about {report.asked} of the {len(report.diagnoses)} unlearned samples, drawn at random; of the "
+            "others only what scores and ledger show is known. To ask about more, raise scoring.asked."
+        )
+    return missing
 
 
 def summary(report: Report) -> str:
@@ -162,7 +169,7 @@ def _why(diagnosis: Diagnosis | None) -> str:
 
 
 def _shown(sample: Sample) -> str:
-    prompt = sample.prompt if isinstance(sample.prompt, str) else sample.prompt[-1].content
+    prompt = last_turn(sample.prompt)
     return prompt if len(prompt) <= 300 else prompt[:300] + " ..."
 
 

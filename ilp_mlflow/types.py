@@ -280,6 +280,8 @@ class Report(Value):
     """One per unlearned sample."""
     outcomes: tuple[Outcome, ...]
     """One per mitigation."""
+    asked: int
+    """Unlearned samples that the models were asked about, at most."""
     unavailable: tuple[Literal["exposures", "signals"], ...] = ()
     """What training did not leave behind for the diagnosis."""
 

@@ -60,6 +60,7 @@ def context(
         verdicts={id_: Verdict(sample_id=id_, status=statuses[-1]) for id_, statuses in histories.items()},
         histories=histories,
         probe=probe or FakeProbe(),
+        asked=frozenset(histories),
         beliefs=lambda: beliefs or {},
         relearn=relearn,
         exposures=None if exposures is None else to_table(exposures, Exposure),

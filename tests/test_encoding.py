@@ -2,7 +2,7 @@ import pytest
 
 from ilp_mlflow import models
 from ilp_mlflow.dataset import to_sample
-from ilp_mlflow.encoding import check, encode, replace_answer
+from ilp_mlflow.encoding import check, encode, reworded
 from ilp_mlflow.errors import ModelError
 from ilp_mlflow.types import Message
 from tests.conftest import CITIES, LANDS, rows
@@ -56,8 +56,8 @@ def test_a_template_without_an_end_token_is_not_ended(loaded):
 
 
 def test_an_answer_is_replaced_in_either_form():
-    assert replace_answer(" a", " b") == " b"
-    assert replace_answer((Message(role="assistant", content="a"),), "b") == (Message(role="assistant", content="b"),)
+    assert reworded(" a", " b") == " b"
+    assert reworded((Message(role="assistant", content="a"),), "b") == (Message(role="assistant", content="b"),)
 
 
 def test_a_form_the_tokenizer_cannot_encode_is_named(loaded):

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ilp_mlflow import PluginError
-from ilp_mlflow.judge import ruling
+from ilp_mlflow.judge import ruling, wordings
 
 
 @pytest.fixture
@@ -56,3 +56,15 @@ def test_a_judge_that_does_not_rule_is_named(store, served, answer, status):
     served(answer, status)
     with pytest.raises(PluginError, match="judge 'openai:/m'"):
         ruling("openai:/m", ("p", "q"), ("a", "b"))
+
+
+def test_a_judge_words_a_question_otherwise(store, served):
+    asked = served({"result": ["Mars has how many moons?", " ", "how many moons has Mars?"], "rationale": ""})
+    assert wordings("openai:/m", "how many moons has Mars?") == ["Mars has how many moons?"]
+    assert "how many moons has Mars?" in json.dumps(asked[0])
+
+
+def test_a_judge_that_cannot_be_asked_for_wordings_is_named(store, served):
+    served({}, 400)
+    with pytest.raises(PluginError, match="judge 'openai:/m'"):
+        wordings("openai:/m", "p")

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 from ilp_mlflow import models
 from ilp_mlflow.encoding import encode
-from ilp_mlflow.probe import ModelProbe, _first_sentence
+from ilp_mlflow.probe import ModelProbe, _first_sentence, _Sentence
 from ilp_mlflow.types import Message
 
 
@@ -102,3 +102,9 @@ def test_a_prompt_without_room_for_an_answer_has_none(loaded):
 def test_a_conversation_is_continued_behind_its_template(loaded):
     said = ModelProbe(lambda name: loaded).generate("base", [(Message(role="user", content="Hi"),)], 2, max_new_tokens=3)
     assert len(said[0]) == 2
+
+
+@pytest.mark.parametrize(("text", "done"), [("Paris", False), ("Paris.", False), ("Paris. It", True), ("\n", False), ("a\n", True)])
+def test_a_row_is_done_when_something_stands_behind_its_first_sentence(loaded, text, done):
+    ids = torch.tensor([loaded.tokenizer("Q" + text)["input_ids"]])
+    assert bool(_Sentence(loaded, len(loaded.tokenizer("Q")["input_ids"]))(ids, None)) is done

@@ -26,6 +26,7 @@ def report(**changes):
         ),
         "histories": {"a": ("unlearned", "learned", "learned", "unlearned"), "b": ("unlearned",) * 3 + ("learned",)},
         "diagnoses": (),
+        "asked": 1,
         "outcomes": (Outcome(mitigation="m", run_id="r", targets=("a",), recovered=("a",), still=(), regressed=("b",)),),
     }
     return Report(**{**values, **changes})

@@ -7,7 +7,7 @@ import torch
 
 from ilp_mlflow import batches, forward, models, scoring
 from ilp_mlflow.distractors import distractors
-from ilp_mlflow.encoding import encode, replace_answer
+from ilp_mlflow.encoding import encode, reworded
 from ilp_mlflow.errors import ModelError
 from ilp_mlflow.types import Sample
 from tests.conftest import rows
@@ -53,7 +53,7 @@ def test_every_completion_scores_as_in_a_pass_of_its_own(loaded):
         assert found.tokens == len(logprob)
         assert found.token_accuracy == pytest.approx(float(top.float().mean()))
         said = [" " + w.lstrip() for w in wrong[sample.id]]
-        apart = [alone(loaded, sample.prompt, replace_answer(sample.completion, w))[0] for w in said]
+        apart = [alone(loaded, sample.prompt, reworded(sample.completion, w))[0] for w in said]
         assert list(found.option_logprobs[1:]) == pytest.approx([float(x.sum()) for x in apart], abs=CLOSE)
         assert list(found.option_tokens) == [len(logprob), *map(len, apart)]
         total = sum(math.exp(x) for x in found.option_logprobs)

@@ -85,7 +85,7 @@ class DataContradiction(Value):
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
         as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`.
         """
-        rivals = list(self._rivals(unlearned, context))
+        rivals = list(self._rivals([s for s in unlearned if s.id in context.asked], context))
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
         theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
@@ -176,9 +176,7 @@ class DataContradiction(Value):
                 equal = bool(asked) and any(same_prompt(row.prompt) == asked for row in found)
                 yield Rival(sample, tuple(found), tuple(agreeing), speak.get(answer, 0.0), equal)
 
-    def _near(
-        self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]
-    ) -> Iterator[tuple[Sample, Near]]:
+    def _near(self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]) -> Iterator[tuple[Sample, Near]]:
         """Each sample with the rows that may vote or ask the same; where it is known what it asks `about`, by id, only such."""
         for sample, near in zip(samples, similar(samples, pool, self.neighbours, 0.0), strict=True):
             rows = [(pool[i], cosine) for i, cosine in near if pool[i].id != sample.id]

@@ -45,7 +45,7 @@ class LeftSideForgetting(Value):
                 details={"learned": [names[i] for i in had], "lost": names[lost], "gap": gap},
             )
         try:
-            regained_by = self._regained(held, context)
+            regained_by = self._regained({id_: name for id_, name in held.items() if id_ in context.asked}, context)
         except Exception as error:  # training may fail in any way; what the histories show stays
             failed = {"not_tried": f"{type(error).__name__}: {error}"[:200]}
             return {id_: e.model_copy(update={"details": e.details | failed}) for id_, e in found.items()}

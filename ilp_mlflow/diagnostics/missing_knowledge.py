@@ -16,8 +16,8 @@ class MissingKnowledge(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
-        The strength is what is left by the two (how improbable the right answer is, or how little of a conflict the other, if that is
-        less) times `Belief.telling`.
+        The strength is what is left by the two (how improbable the right answer is, or how little of a conflict the other, if
+        that is less) times `Belief.telling`.
         """
         found = context.beliefs()
         evidence = {}

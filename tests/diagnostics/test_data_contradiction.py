@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from ilp_mlflow import Message, same_prompt
 from ilp_mlflow.diagnostics.data_contradiction import DataContradiction
 from tests.contexts import FakeProbe, belief, context, sample
 
@@ -141,3 +142,26 @@ def test_a_judge_rules_instead(monkeypatch):
     monkeypatch.setattr("ilp_mlflow.diagnostics.data_contradiction.ruling", ruling)
     assert side([sample("y", QUESTION, " three")], judge="openai:/m") == ("the others", "the judge")
     assert asked == [("openai:/m", (QUESTION, QUESTION), (" two", " three"))]
+
+
+def turns(*contents, role="user"):
+    return tuple(Message(role=role, content=text) for text in contents)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("How many?", "how  many", True),
+        ("what is 5!", "what is 5?", False),
+        (turns("Hi"), turns("hi!"), True),
+        (turns("Hi"), turns("Hi", role="system"), False),
+        (turns("a", "b"), turns("ab"), False),
+    ],
+)
+def test_prompts_are_the_same_but_for_case_white_space_and_ends(one, other, same):
+    assert (same_prompt(one) == same_prompt(other)) is same
+
+
+def test_models_are_asked_about_the_samples_they_may_be_asked_about_only():
+    known = context([X, sample("y", QUESTION, " three")], probe=PULLED)
+    assert DataContradiction().examine([X], replace(known, asked=frozenset())) == {}
