@@ -38,10 +38,10 @@ PHRASINGS = 9
 """Templates with which the base is asked what a sample asks."""
 EXAMPLES = 4
 """Learned rows in front of a prompt."""
+SHARED = 10
+"""Rows with one answer from which it is a label that they teach, whatever the base makes of it, unless prompts tell what about."""
 ANSWER, PROMPT = 60, 600
 """Characters of the longest answer, and prompt, that is asked behind examples."""
-ALIKE = 10
-"""Samples added to the unlearned and to the learned ones when it is read whether being known matters."""
 
 K = TypeVar("K")
 
@@ -80,13 +80,15 @@ def beliefs(
     found |= _mined([s for s in asked if not s.probes and s.id in mined], mined, base, probe, seed)
     lacking = [s for s in asked if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
     chosen = {s.id for s in compared}
+    often = Counter(gist(s.answer) for s in (*unlearned, *learned))
+    lacking = [s for s in lacking if s.id in mined or often[gist(s.answer)] < SHARED]
     found |= _behind_examples(lacking, [s for s in rest if s.id not in chosen], base, probe, rng, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
     firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
-    telling = _telling(unlearned, learned, compared, found)
+    risks = _risks(unlearned, learned, compared, found)
     return {
         s.id: replace(
-            found[s.id], firm=firm, telling=telling[s.stage], entity=mined[s.id].entity if s.id in mined else found[s.id].entity
+            found[s.id], firm=firm, risks=risks[s.stage], entity=mined[s.id].entity if s.id in mined else found[s.id].entity
         )
         for s in unlearned
         if s.id in found
@@ -102,33 +104,30 @@ def _compared(learned: Sequence[Sample], stages: set[str]) -> list[Sample]:
     return [sample for own in by_stage.values() for sample in own]
 
 
-def _telling(
+def _risks(
     unlearned: Sequence[Sample], learned: Sequence[Sample], compared: Sequence[Sample], found: Mapping[str, Belief]
-) -> dict[str, float]:
-    """By stage, the share 0..1 of its unlearned samples unknown to the base that would have been learned had they been known.
+) -> dict[str, tuple[float, float]]:
+    """By stage, the share 0..1 that is not learned of what the base knows, and of what it does not.
 
-    The probability of necessity, 1 - P(unlearned | known) / P(unlearned | unknown) (Tian and Pearl 2000, excess risk ratio), with
-    ALIKE more samples of either kind that are as often known as all. A stage of which fewer than LEAST learned samples could be
-    asked is compared with all.
+    Reckoned from the shares that it knows of the unlearned and of the `compared` learned samples, each with one more that is as
+    often known as all. A stage of which fewer than LEAST learned samples could be asked is compared with all.
     """
 
-    def share(stage: str | None) -> tuple[float, int]:
-        lost, kept = ([s for s in some if stage in (None, s.stage)] for some in (unlearned, compared))
-        lost, kept = ([found[s.id].known for s in some if s.id in found] for some in (lost, kept))
+    def read(stage: str | None) -> tuple[tuple[float, float], int]:
+        mine = ([s for s in some if stage in (None, s.stage) and s.id in found] for some in (unlearned, compared))
+        lost, kept = ([found[s.id].known for s in some] for some in mine)
         if not lost or not kept:
-            return 1.0, 0
-        usual = (sum(lost) + sum(kept)) / (len(lost) + len(kept))
-        known = [(sum(some) + ALIKE * usual) / (len(some) + ALIKE) for some in (lost, kept)]
+            return (0.0, 1.0), 0
+        usual = fmean(lost + kept)
+        known = [(sum(some) + usual) / (len(some) + 1) for some in (lost, kept)]
         totals = [sum(stage in (None, s.stage) for s in some) for some in (unlearned, learned)]
-        risks = []
-        for shares in (known, [1 - k for k in known]):
-            cases, others = (n * p for n, p in zip(totals, shares, strict=True))
-            risks.append(cases / (cases + others) if cases + others else 1.0)
-        return max(0.0, 1 - risks[0] / risks[1]) if risks[1] else 0.0, len(kept)
+        fail, keep = ([total * share for share in (p, 1 - p)] for total, p in zip(totals, known, strict=True))
+        by_known, by_unknown = (a / (a + b) if a + b else 0.0 for a, b in zip(fail, keep, strict=True))
+        return (by_known, by_unknown), len(kept)
 
-    whole = share(None)[0]
-    own = {stage: share(stage) for stage in {s.stage for s in unlearned}}
-    return {stage: told if kept >= LEAST else whole for stage, (told, kept) in own.items()}
+    whole = read(None)[0]
+    own = {stage: read(stage) for stage in {s.stage for s in unlearned}}
+    return {stage: risks if kept >= LEAST else whole for stage, (risks, kept) in own.items()}
 
 
 def _behind_examples(

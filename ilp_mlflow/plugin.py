@@ -90,8 +90,8 @@ class Belief:
     """What the sample asks about, where its prompt tells."""
     ways: str = "in {} ways"
     """How it was asked, in words, with {} for the number of phrasings."""
-    telling: float = 1.0
-    """Share 0..1 of such samples, unknown to the base and not learned, that would have been learned had they been known."""
+    risks: tuple[float, float] = (0.0, 1.0)
+    """Share 0..1 that is not learned of the samples whose answer the base knows, and of those whose answer it does not."""
 
     @property
     def asked(self) -> str:
@@ -99,9 +99,19 @@ class Belief:
         return self.ways.format(len(self.phrasings)) if len(self.phrasings) > 1 else "in 1 way"
 
     @property
+    def telling(self) -> float:
+        """How far not to be known explains not to be learned, 0..1.
+
+        The share of samples that are neither known nor learned that would be learned had they been known: the probability of
+        necessity (Tian and Pearl 2000), if nothing else tells the known from the others.
+        """
+        by_known, by_unknown = self.risks
+        return max(0.0, 1 - by_known / by_unknown) if by_unknown else 0.0
+
+    @property
     def told(self) -> str:
-        """How far it explains that the sample is not learned: a few words."""
-        return f"that the base does not know accounts for {self.telling:.0%} of such failures"
+        """The same in a few words."""
+        return f"of such samples {self.risks[1]:.0%} are not learned, of those the base knows {self.risks[0]:.0%}"
 
     @property
     def known(self) -> bool:
