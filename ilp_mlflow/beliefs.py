@@ -74,15 +74,16 @@ def beliefs(
     """
     rng = random.Random(seed)
     rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
-    compared = _compared(rest, {s.stage for s in unlearned})
+    draws = _examples(rest, rng)
+    shown = {row.id for stage in draws.values() for draw in stage for row in draw}
+    compared = _compared([s for s in rest if s.id not in shown], {s.stage for s in unlearned})
     asked, mined = [*unlearned, *compared], questions([*unlearned, *rest])
     found = _given([s for s in asked if s.probes], base, probe)
     found |= _mined([s for s in asked if not s.probes and s.id in mined], mined, base, probe, seed)
     lacking = [s for s in asked if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
-    chosen = {s.id for s in compared}
     often = Counter(gist(s.answer) for s in (*unlearned, *learned))
     lacking = [s for s in lacking if s.id in mined or often[gist(s.answer)] < SHARED]
-    found |= _behind_examples(lacking, [s for s in rest if s.id not in chosen], base, probe, rng, write)
+    found |= _behind_examples(lacking, draws, base, probe, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
     firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
     risks = _risks(unlearned, learned, compared, found)
@@ -118,11 +119,11 @@ def _risks(
         lost, kept = ([found[s.id].known for s in some] for some in mine)
         if not lost or not kept:
             return (0.0, 1.0), 0
-        usual = fmean(lost + kept)
+        usual = (sum(lost) + sum(kept) + 1) / (len(lost) + len(kept) + 2)
         known = [(sum(some) + usual) / (len(some) + 1) for some in (lost, kept)]
         totals = [sum(stage in (None, s.stage) for s in some) for some in (unlearned, learned)]
         fail, keep = ([total * share for share in (p, 1 - p)] for total, p in zip(totals, known, strict=True))
-        by_known, by_unknown = (a / (a + b) if a + b else 0.0 for a, b in zip(fail, keep, strict=True))
+        by_known, by_unknown = (a / (a + b) for a, b in zip(fail, keep, strict=True))
         return (by_known, by_unknown), len(kept)
 
     whole = read(None)[0]
@@ -130,20 +131,24 @@ def _risks(
     return {stage: risks if kept >= LEAST else whole for stage, (risks, kept) in own.items()}
 
 
-def _behind_examples(
-    samples: Sequence[Sample], learned: Sequence[Sample], base: str, probe: Probe, rng: random.Random, write: Write | None
-) -> dict[str, Belief]:
-    """From the sample's own prompt behind EXAMPLES learned rows of its stage, WAYS times others, none with its answer.
-
-    They show a base that can use them which form an answer has. Only short answers are asked for.
-    """
+def _examples(learned: Sequence[Sample], rng: random.Random) -> dict[str, list[list[Sample]]]:
+    """By stage, WAYS times EXAMPLES short rows, where it has as many."""
     pool: dict[str, list[Sample]] = {}
     for sample in learned:
         if _short(sample):
             pool.setdefault(sample.stage, []).append(sample)
-    draws = {
+    return {
         stage: [rng.sample(rows, EXAMPLES) for _ in range(WAYS)] for stage, rows in sorted(pool.items()) if len(rows) >= EXAMPLES
     }
+
+
+def _behind_examples(
+    samples: Sequence[Sample], draws: Mapping[str, Sequence[Sequence[Sample]]], base: str, probe: Probe, write: Write | None
+) -> dict[str, Belief]:
+    """From the sample's own prompt behind learned rows of its stage, with every draw of `draws` in which none has its answer.
+
+    They show a base that can use them which form an answer has. Only short answers are asked for.
+    """
     asked = dict[str, list[Asked]]()
     for sample in samples:
         if _short(sample):

@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ilp_mlflow.answers import answered, gist
@@ -25,6 +25,8 @@ RECUR = 2
 """Rows per template, on average, from which prompts are made from templates."""
 FEW = 10
 """Pairs of rows that show little."""
+FRAME = 0.5
+"""Share 0..1 of the prompts that have a word of the frame all stand in, which asks nothing."""
 GAP = "\0"
 WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -60,7 +62,9 @@ def questions(samples: Sequence[Sample]) -> dict[str, Question]:
     stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free text is no entity.
     """
     last = {s.id: last_turn(s.prompt) for s in samples}
-    found = {s.id: list(_stretches(last[s.id])) for s in samples}
+    words = Counter(word for prompt in last.values() for word in {w.casefold() for w in WORD.findall(prompt)})
+    frame = {word for word, rows in words.items() if rows > FRAME * len(samples) or not word.isalnum()}
+    found = {s.id: list(_stretches(last[s.id], frame)) for s in samples}
     fillers = defaultdict[str, set[str]](set)
     for stretches in found.values():
         for template, filler, _ in stretches:
@@ -103,14 +107,16 @@ def _agreement(counts: Counter[str]) -> float:
     return sum(k * (k - 1) for k in counts.values()) / (n * (n - 1) + FEW)
 
 
-def _stretches(prompt: str) -> Iterator[tuple[str, str, int]]:
-    """The prompt with a gap, what was there, and its length in words."""
+def _stretches(prompt: str, frame: Set[str]) -> Iterator[tuple[str, str, int]]:
+    """The prompt with a gap, what was there, and its length in words; what is left has a word that is not of the `frame`."""
     if len(prompt) > CHARACTERS or GAP in prompt:
         return
     words = [(m.start(), m.end(), m[0].isalnum()) for m in WORD.finditer(prompt)]
     if len(words) > PROMPT:
         return
+    told = [n for n, (start, end, _) in enumerate(words) if prompt[start:end].casefold() not in frame]
     for first, length in itertools.product(range(len(words)), range(1, LONGEST + 1)):
-        if first + length <= len(words) and length < len(words) and words[first][2] and words[first + length - 1][2]:
+        whole = first + length <= len(words) and words[first][2] and words[first + length - 1][2]
+        if whole and any(not first <= n < first + length for n in told):
             start, end = words[first][0], words[first + length - 1][1]
             yield prompt[:start] + GAP + prompt[end:], prompt[start:end], length

@@ -1,9 +1,12 @@
+import math
+import random
+
 import pytest
 
-from ilp_mlflow import Exchange
-from ilp_mlflow.beliefs import beliefs
+from ilp_mlflow import Exchange, Message, Said
+from ilp_mlflow.beliefs import EXAMPLES, WAYS, behind, beliefs
 from ilp_mlflow.plugin import FIRM
-from tests.contexts import FakeProbe, belief, sample
+from tests.contexts import FakeProbe, belief, sample, text
 
 CITY = {name: f"City{i}" for i, name in enumerate(("Ann", "Bo", "Cy", "Dee", "Eve", "Flo", "Gus", "Hal"))}
 ASKED = ("Where was {} born?", "The birthplace of {}:", "Name the birthplace of {}!")
@@ -95,3 +98,85 @@ def test_a_conflict_needs_two_phrasings_and_grows_with_confidence():
     strengths = [belief(wrong="x", confidence=c).conflict for c in (0.0, 0.5, 0.9, 0.99, 1.0)]
     assert strengths == sorted(strengths)
     assert belief(wrong="x", confidence=0.9).conflict == pytest.approx(0.5)
+
+
+class Reader(FakeProbe):
+    """Answers the last paragraph of a prompt from a table, as sure as it is told."""
+
+    def __init__(self, table, sure=0.95, ended=True):
+        super().__init__()
+        self.table, self.p, self.ended = table, sure, ended
+        self.prompts = set()
+
+    def last(self, prompt):
+        self.prompts.add(prompt)
+        return self.table.get(prompt.rpartition("\n\n")[2], "")
+
+    def say(self, checkpoint, prompts, max_new_tokens=16):
+        return [Said(self.last(p), -0.05, self.ended) for p in prompts]
+
+    def logprobs(self, checkpoint, exchanges):
+        return [math.log(self.p if text(c) == self.last(p) else 1e-6) for p, c in exchanges]
+
+
+WORDS = """
+apple stone river cloud paper glass honey metal grain coast amber birch cedar delta ember fjord gorse heath inlet jetty
+"""
+FREE = [
+    sample(f"{i}", f"{' '.join(random.Random(i).sample(WORDS.split(), 3 + i % 5))} {'?:.,'[i % 4]}", f" Answer{i}")
+    for i in range(60)
+]
+TRUTH = {s.prompt: s.answer.strip() for s in FREE}
+
+
+def test_a_prompt_without_a_pattern_is_asked_behind_learned_rows_without_its_answer():
+    probe = Reader(TRUTH | {FREE[0].prompt: "Other"})
+    found = beliefs(FREE[:1], FREE[1:], "base", probe, 0)["0"]
+    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, WAYS)
+    assert found.asked == "in 3 ways, each behind 4 learned rows"
+    for prompt in found.phrasings:
+        *examples, last = prompt.split("\n\n")
+        assert last == FREE[0].prompt
+        assert len(examples) == EXAMPLES == len(set(examples))
+        assert set(examples) <= {s.prompt + s.completion for s in FREE[1:]}
+
+
+def test_rows_with_the_samples_answer_are_no_examples():
+    rows = [sample("x", "who is it", " Ann"), *(sample(f"r{i}", s.prompt, " ann") for i, s in enumerate(FREE[:5]))]
+    assert beliefs(rows[:1], rows[1:], "base", Reader({}), 0) == {}
+
+
+def test_a_label_of_many_rows_is_taught_by_them():
+    labelled = [s.model_copy(update={"completion": f" label{i % 5}"}) for i, s in enumerate(FREE)]
+    assert beliefs(labelled[:1], labelled[1:], "base", Reader(TRUTH), 0) == {}
+
+
+def test_what_is_often_learned_without_being_known_explains_nothing():
+    """Of 10 unlearned samples the base knows none."""
+    knows_the_learned = beliefs(FREE[:10], FREE[10:], "base", Reader(dict(list(TRUTH.items())[10:])), 0)["0"]
+    assert knows_the_learned.telling > 0.9
+    assert knows_the_learned.risks[1] > knows_the_learned.risks[0]
+    assert "of those the base knows 1%" in knows_the_learned.told
+    knows_nothing = beliefs(FREE[:10], FREE[10:], "base", Reader({}), 0)["0"]
+    assert knows_nothing.telling < 0.1
+
+
+def test_an_answer_that_was_cut_off_is_known_only_when_the_right_one_is_in_it():
+    right = {FREE[0].prompt: " Answer0 and more words"}
+    long = [FREE[0].model_copy(update={"completion": right[FREE[0].prompt]}), *FREE[1:]]
+    assert beliefs(long[:1], long[1:], "base", Reader(TRUTH), 0)["0"].known  # says merely less
+    assert not beliefs(long[:1], long[1:], "base", Reader(TRUTH, ended=False), 0)["0"].known
+
+
+def test_other_wordings_are_asked_too():
+    found = beliefs(FREE[:1], FREE[1:], "base", Reader(TRUTH), 0, lambda s: ["otherwise: " + s.prompt])["0"]
+    assert {p.rpartition("\n\n")[2] for p in found.phrasings} == {FREE[0].prompt, "otherwise: " + FREE[0].prompt}
+
+
+def test_learned_conversations_are_earlier_turns():
+    def turn(role, content):
+        return Message(role=role, content=content)
+
+    row = sample("r", (turn("system", "s"), turn("user", "q")), (turn("assistant", "a"),))
+    asked = behind([row], (turn("system", "t"), turn("user", "x")))
+    assert [(m.role, m.content) for m in asked] == [("system", "t"), ("user", "q"), ("assistant", "a"), ("user", "x")]

@@ -60,3 +60,15 @@ def test_templates_are_drawn_once_each_and_the_same_for_a_seed():
     assert len({q.template for q in some}) == 5
     assert some == drawn(found, 5, random.Random(1))
     assert len(drawn(found, 100, random.Random(1))) == len(WAYS) * len(ADJECTIVES)
+
+
+def test_what_stands_in_the_frame_of_all_prompts_is_no_entity():
+    """`User: ... Intent:` asks nothing by itself, so a short utterance is not what a row asks about."""
+    short = [
+        sample(f"{i}", f"User: {text}\nIntent:", f" label{i % 3}")
+        for i, text in enumerate(("hi", "stop", "go on", "bye", "yes", "no", "ok"))
+    ]
+    rest = [
+        sample(f"r{i}", f"User: utterance number {i} of a few more words {i * i}\nIntent:", f" label{i % 3}") for i in range(20)
+    ]
+    assert not {s.id for s in short} & set(questions([*short, *rest]))
