@@ -24,6 +24,7 @@ from ilp_mlflow.types import (
     Verdict,
     to_rows,
 )
+from ilp_mlflow.votes import Near, Votes
 
 __all__ = [
     "Batch",
@@ -42,6 +43,7 @@ __all__ = [
     "Message",
     "Mitigation",
     "ModelError",
+    "Near",
     "Outcome",
     "Plan",
     "PluginError",
@@ -57,6 +59,7 @@ __all__ = [
     "TrackingError",
     "Value",
     "Verdict",
+    "Votes",
     "agree",
     "answered",
     "gist",

@@ -20,6 +20,8 @@ from ilp_mlflow.types import Checkpoint, Sample, Score, Stage, Text, schema
 
 # what evaluates is imported when it does: MLflow imports this module for every evaluation, whoever does it
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     import pyarrow as pa
 
@@ -52,6 +54,12 @@ class Unasked:
     def say(self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16) -> Sequence[Said]:
         """An empty answer to each of `prompts`."""
         return [Said("", float("nan"))] * len(prompts)
+
+    def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
+        """One nan for each of `prompts`."""
+        import numpy as np
+
+        return np.full((len(prompts), 1), np.nan, np.float32)
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int) -> Sequence[Sequence[str]]:
         """No continuation of any of `prompts`."""

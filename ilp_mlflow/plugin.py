@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Plan, Sample, Stage, Status, Text, Verdict
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 Batch = Sequence[str]
@@ -57,6 +59,10 @@ class Probe(Protocol):
 
     def say(self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16) -> Sequence[Said]:
         """What it answers to each prompt, greedily."""
+        ...
+
+    def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
+        """What it makes of each prompt: its last hidden states, token mean, (prompts, width); nan where one does not fit."""
         ...
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int) -> Sequence[Sequence[str]]:

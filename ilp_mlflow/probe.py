@@ -6,6 +6,8 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
@@ -27,6 +29,7 @@ class ModelProbe:
         self._held: tuple[str, Loaded] | None = None
         self._logprobs: dict[tuple[str, Text, Text], float] = {}
         self._answers: dict[tuple[str, int, Text], Said] = {}
+        self._states: dict[tuple[str, Text], npt.NDArray[np.float32]] = {}
 
     def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
         """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
@@ -45,6 +48,15 @@ class ModelProbe:
             found = self._greedy(self._model(checkpoint), [prompt for *_, prompt in fresh], max_new_tokens)
             self._answers.update(zip(fresh, found, strict=True))
         return [self._answers[key] for key in keys]
+
+    def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
+        """What it makes of each prompt: its last hidden states, token mean, (prompts, width); nan where one does not fit."""
+        keys = [(checkpoint, prompt) for prompt in prompts]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._states]
+        if fresh:
+            found = self._mean_states(self._model(checkpoint), [prompt for _, prompt in fresh])
+            self._states.update(zip(fresh, found, strict=True))
+        return np.stack([self._states[key] for key in keys])
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int, max_new_tokens: int = 64) -> list[list[str]]:
         """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1; none if they do not fit."""
@@ -80,6 +92,29 @@ class ModelProbe:
                     found[i] = logprob
         return found
 
+    def _mean_states(self, loaded: Loaded, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
+        begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
+        usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids)}
+        head = loaded.model.get_output_embeddings()
+        found = np.full((len(prompts), head.weight.shape[1]), np.nan, np.float32)
+        read = list[torch.Tensor]()
+
+        def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            read.append(args[0])
+            return (args[0][:, :1],)  # no logits are wanted
+
+        hook = head.register_forward_pre_hook(keep)
+        try:
+            for batch in self._batches(usable):
+                ids, mask = _padded([usable[i] for i in batch], loaded, "right")
+                with torch.inference_mode():
+                    loaded.model.eval()(input_ids=ids, attention_mask=mask)
+                states = (read.pop().float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+                found[batch] = states.cpu().numpy()
+        finally:
+            hook.remove()
+        return found
+
     def _greedy(self, loaded: Loaded, prompts: Sequence[Text], max_new_tokens: int) -> list[Said]:
         found = [Said("", float("nan"))] * len(prompts)
         begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
@@ -87,7 +122,7 @@ class ModelProbe:
         wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         with _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
             for batch in self._batches(usable):
-                ids, mask = _padded([usable[i] for i in batch], loaded)
+                ids, mask = _padded([usable[i] for i in batch], loaded, "left")
                 stop = StoppingCriteriaList([_Sentence(loaded, ids.shape[1])])
                 out = loaded.model.eval().generate(
                     input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=stop
@@ -133,11 +168,11 @@ def _fits(loaded: Loaded, ids: Sequence[int], more: int = 0) -> bool:
     return len(ids) > 0 and (loaded.max_length is None or len(ids) + more <= loaded.max_length)
 
 
-def _padded(rows: Sequence[list[int]], loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of `rows`, padded on the left."""
+def _padded(rows: Sequence[list[int]], loaded: Loaded, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of `rows`, padded on one side."""
     parts = [torch.tensor(row) for row in rows]
-    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=min(loaded.ends), padding_side="left")
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side="left")
+    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=min(loaded.ends), padding_side=side)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side=side)
     return ids.to(loaded.model.device), mask.to(loaded.model.device)
 
 

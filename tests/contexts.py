@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from ilp_mlflow import Belief, Checkpoint, Context, Exposure, Said, Sample, Score, Signal, Stage, Verdict
 from ilp_mlflow.types import to_table
 
@@ -21,6 +23,9 @@ class FakeProbe:
     def say(self, checkpoint, prompts, max_new_tokens=16):
         self.asked += len(prompts)
         return [Said(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
+
+    def embed(self, checkpoint, prompts):
+        return np.full((len(prompts), 1), np.nan)
 
     def generate(self, checkpoint, prompts, n):
         raise NotImplementedError

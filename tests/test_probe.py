@@ -108,3 +108,14 @@ def test_a_conversation_is_continued_behind_its_template(loaded):
 def test_a_row_is_done_when_something_stands_behind_its_first_sentence(loaded, text, done):
     ids = torch.tensor([loaded.tokenizer("Q" + text)["input_ids"]])
     assert bool(_Sentence(loaded, len(loaded.tokenizer("Q")["input_ids"]))(ids, None)) is done
+
+
+def test_what_a_model_makes_of_a_prompt_does_not_depend_on_what_is_asked_beside(loaded):
+    prompts = ["The capital of France is", "Two", "x" * 10_000]
+    found = ModelProbe(lambda name: loaded).embed("base", prompts)
+    for prompt, state in zip(prompts[:2], found, strict=False):
+        with torch.inference_mode():
+            ids = torch.tensor([loaded.tokenizer(prompt)["input_ids"]])
+            last = loaded.model(ids, output_hidden_states=True).hidden_states[-1]
+        assert state == pytest.approx(last[0].mean(0).numpy(), abs=1e-4)
+    assert all(math.isnan(x) for x in found[2])

@@ -6,19 +6,21 @@ import itertools
 import math
 import random
 import re
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import Field
 
 from ilp_mlflow import (
     Context,
     Evidence,
+    Near,
     PluginError,
     Sample,
     Value,
+    Votes,
     agree,
     answered,
     gist,
@@ -29,8 +31,6 @@ from ilp_mlflow import (
     text_of,
 )
 
-Near = Sequence[tuple[Sample, float]]
-"""Rows with their prompts' cosine to a sample's, the nearest first."""
 THIS, OTHERS = "this row", "the others"
 """Which side is wrong."""
 JUDGED = 0.5
@@ -83,19 +83,21 @@ class DataContradiction(Value):
         Where the prompt tells what a sample asks about, only rows about the same are looked at. The strength is the product of two
         probabilities: that it is the same question, and that the last checkpoint, having to choose, answers like the others. The
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
-        as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`.
+        as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`: near by
+        the mean of two cosines, of their words and of what the last checkpoint makes of them (deep nearest neighbours, Bahri et al.
+        2020); the second probability is then of any answer that they speak for.
         """
         rivals = list(self._rivals([s for s in unlearned if s.id in context.asked], context))
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
         theirs = context.probe.logprobs(last, [(r.sample.prompt, answered(r.sample.completion, r.rows[0].answer)) for r in rivals])
         ours = context.probe.logprobs(last, [(r.sample.prompt, r.sample.completion) for r in rivals])
-        # where it is nan, the model cannot be asked which it follows
-        pulls = {id(r): 1 / (1 + math.exp(min(own - other, 700.0))) for r, own, other in zip(rivals, ours, theirs, strict=True)}
         by_sample: dict[str, list[Rival]] = {}
-        for rival in rivals:
-            if not math.isnan(pulls[id(rival)]):
+        odds: dict[int, float] = {}
+        for rival, other, own in zip(rivals, theirs, ours, strict=True):
+            if not math.isnan(other - own):  # else the model cannot be asked which it follows
+                odds[id(rival)] = math.exp(min(other - own, 50.0))
                 by_sample.setdefault(rival.sample.id, []).append(rival)
-        drawn = [r for own in by_sample.values() for r in sorted(own, key=lambda r: -pulls[id(r)])[: self.asked] if not r.equal]
+        drawn = [r for some in by_sample.values() for r in sorted(some, key=lambda r: -odds[id(r)])[: self.asked] if not r.equal]
         said = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in drawn])
         anyway = self._anyway({r.sample.answer.strip() for r in drawn}, context)
         same = {id(r): 1.0 if r.equal else r.vote for r in rivals}
@@ -104,8 +106,11 @@ class DataContradiction(Value):
                 above = _above(math.exp(min(agreed, 0.0)), anyway[rival.sample.answer.strip()])
                 same[id(rival)] = max(same[id(rival)], above)
         found: dict[str, Evidence] = {}
-        for id_, own in by_sample.items():
-            rival = max(own, key=lambda r: same[id(r)] * pulls[id(r)])
+        for id_, some in by_sample.items():
+            heard = sum(odds[id(r)] for r in some if r.vote)
+            against = {id(r): heard if r.vote else heard + odds[id(r)] for r in some}
+            pulls = {key: odd / (1 + odd) for key, odd in against.items()}
+            rival = max(some, key=lambda r: (same[id(r)] * pulls[id(r)], odds[id(r)]))
             found[id_] = self._ruled(self._evidence(rival, same[id(rival)], pulls[id(rival)]), rival, context)
         return found
 
@@ -116,7 +121,7 @@ class DataContradiction(Value):
             cause="data_contradiction",
             strength=same * pull,
             reason=f"'{shown(sample.prompt)}' is to be '{shown(sample.answer)}', but {others} '{shown(row.answer)}', "
-            f"such as '{row.id}': '{shown(row.prompt)}'; the model chooses theirs with probability {pull:.2f}",
+            f"such as '{row.id}': '{shown(row.prompt)}'; the model goes with such rows with probability {pull:.2f}",
             details={"rows": [r.id for r in rival.rows], "same_question": same, "pull": pull},
         )
 
@@ -157,19 +162,21 @@ class DataContradiction(Value):
 
     def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
         pool, believed = list(context.samples.values()), context.beliefs()
-        votes = Votes(Counter(gist(row.answer) for row in pool), self.trust)
         about = {s.id: believed[s.id].entity if s.id in believed else "" for s in unlearned}
-        if not all(about.values()):
-            some = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
-            votes.compare(self._near(some, pool, {}), self.nearest, self.unlike)
-        for sample, rows in self._near(unlearned, pool, about):
-            asked, speak = same_prompt(sample.prompt), {} if about[sample.id] else votes.of(sample, rows[: self.nearest])
-            by_answer: dict[str, list[Sample]] = {}
-            agreeing = []
-            for row, cosine in rows:
+        some = random.Random(len(pool)).sample(pool, min(self.compared, len(pool))) if not all(about.values()) else []
+        near, usual = list(self._near(unlearned, pool, about)), list(self._near(some, pool, {}))
+        alike = self._seen(usual + [(sample, rows) for sample, rows in near if not about[sample.id]], context)
+        votes = Votes(Counter(gist(row.answer) for row in pool), self.trust)
+        votes.compare(alike[: len(usual)], self.unlike)
+        voters = {sample.id: rows for sample, rows in alike[len(usual) :]}
+        for sample, rows in near:
+            asked, by_answer, agreeing = same_prompt(sample.prompt), dict[str, list[Sample]](), list[Sample]()
+            speak = votes.of(sample, voters.get(sample.id, ()))
+            heard = {row.id for row, _ in voters.get(sample.id, ()) if speak.get(gist(row.answer))}
+            for row in [row for row, cosine in rows if cosine >= self.similar or row.id in heard]:
                 if agree(row.answer, sample.answer):
                     agreeing.append(row)
-                elif cosine >= self.similar or speak.get(gist(row.answer)):
+                else:
                     by_answer.setdefault(gist(row.answer), []).append(row)
             frequent = sorted(by_answer.items(), key=lambda item: (-speak.get(item[0], 0.0), -len(item[1])))
             for answer, found in itertools.islice(frequent, self.answers):
@@ -177,66 +184,31 @@ class DataContradiction(Value):
                 yield Rival(sample, tuple(found), tuple(agreeing), speak.get(answer, 0.0), equal)
 
     def _near(self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]) -> Iterator[tuple[Sample, Near]]:
-        """Each sample with the rows that may vote or ask the same; where it is known what it asks `about`, by id, only such."""
+        """Each sample with the rows that share words with it; where it is known what it asks `about`, by id, only such."""
         for sample, near in zip(samples, similar(samples, pool, self.neighbours, 0.0), strict=True):
             rows = [(pool[i], cosine) for i, cosine in near if pool[i].id != sample.id]
             if entity := about.get(sample.id):
                 named, asked = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)", re.IGNORECASE), same_prompt(sample.prompt)
                 rows = [(r, c) for r, c in rows if named.search(text_of(r.prompt)) or same_prompt(r.prompt) == asked]
-            yield sample, [(r, c) for n, (r, c) in enumerate(rows) if c >= self.similar or (n < self.nearest and not entity)]
+            yield sample, rows
 
-
-class Votes:
-    """The rows nearest to a sample vote on its answer, and are heard as far as near rows agree with each other anyway.
-
-    Of every answer it is counted which part of its rows are near, by their cosines and with one more that is as near as rows are on
-    average: so a rare answer is not outvoted for being rare. How far they speak for another answer than the sample's is that
-    one's share of the two parts, times the share of all rows against which their nearest do not speak as clearly (a conformal
-    p-value, Vovk et al. 2005): where similar prompts are answered in a hundred ways, that one more differs says nothing. Nor do
-    rows that are farther than all but a share `unlike` of rows are from the nearest with their own answer: they are about
-    something else.
-    """
-
-    def __init__(self, counts: Mapping[str, int], trust: Mapping[str, float]) -> None:
-        """`counts` of rows by the gist of their answer; `trust` in a row by its source, 1 unless given."""
-        self._counts, self._rows, self._trust = counts, sum(counts.values()), trust
-        self._usual, self._least = list[float](), 0.0
-
-    def compare(self, rows: Iterable[tuple[Sample, Near]], nearest: int, unlike: float) -> None:
-        """Take `rows`, each with those near it, for what is usual."""
-        own = list[float]()
-        for sample, near in rows:
-            self._usual.append(max(self._shares(sample, near[:nearest]).values(), default=0.0))
-            if self._counts[gist(sample.answer)] > 1:
-                own.append(next((cosine for row, cosine in near if agree(row.answer, sample.answer)), 0.0))
-        self._usual.sort()
-        self._least = sorted(own)[int(unlike * len(own))] if own else 0.0
-
-    def of(self, sample: Sample, near: Near) -> dict[str, float]:
-        """How far rows near `sample` speak for other answers, 0..1, by gist."""
-        alike = {gist(row.answer) for row, cosine in near if cosine >= self._least}
-        shares = self._shares(sample, near).items()
-        return {answer: share * self._unusual(share) for answer, share in shares if answer in alike}
-
-    def _shares(self, sample: Sample, near: Near) -> dict[str, float]:
-        weights, own = defaultdict[str, float](float), 0.0
-        for row, cosine in near:
-            weight = cosine * self._trust.get(row.source or "", 1.0)
-            if agree(row.answer, sample.answer):
-                own += weight
-            else:
-                weights[gist(row.answer)] += weight
-        middle = (own + sum(weights.values())) / self._rows
-
-        def near_share(weight: float, rows: int) -> float:
-            return (weight + middle) / (rows + 1)
-
-        ours = near_share(own, max(0, self._counts[gist(sample.answer)] - 1))
-        theirs = {answer: near_share(weight, self._counts[answer]) for answer, weight in weights.items() if weight}
-        return {answer: share / (share + ours) for answer, share in theirs.items()}
-
-    def _unusual(self, share: float) -> float:
-        return bisect_left(self._usual, share) / max(1, len(self._usual))
+    def _seen(self, near: Sequence[tuple[Sample, Near]], context: Context) -> list[tuple[Sample, Near]]:
+        """Each sample with the `nearest` of its rows, in words and to the last checkpoint; in words alone if it cannot be asked."""
+        prompts = list(dict.fromkeys(row.prompt for sample, rows in near for row in (sample, *(r for r, _ in rows))))
+        if not prompts:
+            return []
+        states = np.asarray(context.probe.embed(context.checkpoints[-1].name, prompts))
+        read = ~np.isnan(states[:, 0])
+        states = states - (states[read].mean(axis=0) if read.any() else 0)  # what all prompts have in common tells nothing
+        states /= np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
+        place = {prompt: i for i, prompt in enumerate(prompts)}
+        found: list[tuple[Sample, Near]] = []
+        for sample, rows in near:
+            cosines = states[[place[row.prompt] for row, _ in rows]] @ states[place[sample.prompt]]
+            both = zip(rows, cosines.tolist(), strict=True)
+            alike = [(row, words if math.isnan(c) else max(0.0, (words + c) / 2)) for (row, words), c in both]
+            found.append((sample, sorted(alike, key=lambda pair: -pair[1])[: self.nearest]))
+        return found
 
 
 def _above(probability: float, usual: float) -> float:
