@@ -148,7 +148,7 @@ def refused(data, settings=None, **more):
     ("settings", "expected"),
     [
         ({"presett": "paper"}, r"presett: unknown key; did you mean 'preset'\?"),
-        ({"ilp": {"parent": "m"}}, "parent: unknown key; known are: asked, batch_tokens, checkpoints, device, diagnostics, "),
+        ({"ilp": {"foundation": "m"}}, "foundation: unknown key; known are: asked, batch_tokens, checkpoints, device, "),
         ({"options": -1}, r"options: .*got -1"),
         ({"checkpoints": ["base", "thre", "two"]}, "'thre' is not in the data; known are: base, one, two"),
     ],

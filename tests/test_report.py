@@ -1,7 +1,7 @@
 import re
 
-from ilp_mlflow.report import html, leak, markdown, sentence, summary
-from ilp_mlflow.types import Checkpoint, Outcome, Report, Sample, Verdict
+from ilp_mlflow.report import html, leak, markdown, sentence, summary, unavailable
+from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Report, Sample, Verdict
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)></td>\u202e\x00"
 
@@ -74,3 +74,9 @@ def test_every_text_from_data_is_escaped():
     assert page.count("&lt;script&gt;") == 4
     assert "base- one+ one@5+ two-" in page
     assert "http" not in re.sub(r"<!doctype.*?>", "", page)
+
+
+def test_it_says_when_models_were_asked_about_some_samples_only():
+    found = tuple(Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), evidence={}) for i in "abc")
+    assert "asked about 2 of the 3 unlearned samples" in " ".join(unavailable(report(diagnoses=found, asked=2)))
+    assert unavailable(report(diagnoses=found, asked=3)) == []

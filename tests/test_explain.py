@@ -1,0 +1,49 @@
+import pyarrow as pa
+
+from ilp_mlflow import Checkpoint, Message, PluginError, Score, Stage, explain
+from ilp_mlflow.config import ScoringConfig
+from ilp_mlflow.types import to_table
+from tests.contexts import sample
+
+
+def known(n, **scoring):
+    samples = [sample(f"{i:02}") for i in range(n)]
+    scores = [
+        Score(sample_id=s.id, checkpoint=c, logprob=-9.0, tokens=2, greedy=False, token_accuracy=0.0, gap=-5.0, dtype="float32")
+        for c in ("base", "first")
+        for s in samples
+    ]
+    checkpoints = [Checkpoint(name=name, model_uri=name) for name in ("base", "first")]
+    stages = [Stage(name="first", samples=tuple(samples))]
+    table: pa.Table = to_table(scores, Score)
+    return explain.known(samples, stages, checkpoints, table, ScoringConfig(**scoring), 0)
+
+
+def test_models_are_asked_about_so_many_unlearned_samples_the_same_with_the_same_seed():
+    assert known(20).asked == {f"{i:02}" for i in range(20)}
+    few = known(20, asked=5).asked
+    assert len(few) == 5
+    assert few == known(20, asked=5).asked
+
+
+def test_prompts_are_worded_otherwise_in_their_last_turn(monkeypatch):
+    monkeypatch.setattr("ilp_mlflow.judge.wordings", lambda model, question: [f"{question}?"])
+    write = explain._writer("openai:/m")
+    assert write(sample("x", "ask")) == ["ask?"]
+    turns = (Message(role="system", content="s"), Message(role="user", content="ask"))
+    talk = sample("x", turns, (Message(role="assistant", content="a"),))
+    assert [[m.content for m in prompt] for prompt in write(talk)] == [["s", "ask?"]]
+
+
+def test_a_judge_that_fails_is_told_once_and_not_asked_again(monkeypatch, capsys):
+    asked = []
+
+    def fail(model, question):
+        asked.append(question)
+        raise PluginError("judge 'openai:/m' cannot be asked: no route")
+
+    monkeypatch.setattr("ilp_mlflow.judge.wordings", fail)
+    write = explain._writer("openai:/m")
+    assert [write(sample("x", "a")), write(sample("y", "b"))] == [[], []]
+    assert asked == ["a"]
+    assert "no route" in capsys.readouterr().err
