@@ -58,7 +58,7 @@ def knowledge(context: Context) -> dict[str, Knowledge]:
     base = context.scores.filter(pc.equal(context.scores["checkpoint"], context.checkpoints[0].name))
     best = passrate.best_of(base["option_logprobs"])
     rows = zip(base["sample_id"].to_pylist(), base["p_correct"].to_pylist(), best, strict=True)
-    return {id_: Knowledge(p > EXISTS, p < BLIND and b < BEST) for id_, p, b in rows if p is not None}
+    return {id_: Knowledge(p > EXISTS, bool(p < BLIND and b < BEST)) for id_, p, b in rows if p is not None}
 
 
 def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str, Evidence]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ilp_mlflow import Context, Evidence, Sample, Value, shown
+from ilp_mlflow import Context, Evidence, Sample, Value, knowledge, shown
 
 ONCE = 0.4
 """Strength at most where the base could be asked in one way only: a firm belief would look the same."""
@@ -17,21 +17,23 @@ class MissingKnowledge(Value):
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
         The strength is what is left by the two (how improbable the right answer is, or how little of a conflict the other, if
-        that is less) times `Belief.telling`.
+        that is less) times `Belief.telling`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
         """
-        found = context.beliefs()
+        found, by_options = context.beliefs(), knowledge(context)
         evidence = {}
         for id_, belief in ((s.id, found[s.id]) for s in unlearned if s.id in found):
             if belief.known:
                 continue
             says = f"says '{belief.wrong}' with {belief.confidence:.3f}" if belief.wrong else "has no answer of its own"
             once = len(belief.phrasings) < 2
+            study = by_options[id_]._asdict() if id_ in by_options else {}
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
                 strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1) * belief.telling,
                 reason=f"asked {belief.asked}, the base gives the right answer probability {belief.right:.2f} and {says}; "
                 f"{belief.firm:.3f} counts as firm; {belief.told}",
                 details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm, "telling": belief.telling}
+                | study
                 | {"asked": [shown(prompt) for prompt in belief.phrasings]},
             )
         return evidence

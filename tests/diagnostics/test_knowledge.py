@@ -1,7 +1,10 @@
 """The two causes that are read from what the base believes: for a sample that is not learned they exclude each other."""
 
+from dataclasses import replace
+
 import pytest
 
+from ilp_mlflow import Score
 from ilp_mlflow.diagnosis import WEAK
 from ilp_mlflow.diagnostics.knowledge_conflict import KnowledgeConflict
 from ilp_mlflow.diagnostics.missing_knowledge import MissingKnowledge
@@ -46,3 +49,18 @@ def test_the_other_answer_and_how_it_was_asked_are_shown():
     found = KnowledgeConflict().examine([X], context([X], beliefs={"x": belief(wrong="Oslo", confidence=0.95)}))["x"]
     assert "asked in 3 ways, the base says 'Oslo' with probability 0.950" in found.reason
     assert found.details["asked"] == ["a", "b", "c"]
+
+
+def test_what_the_study_would_say_stands_beside():
+    """The base picks the right of four options in no run."""
+    options = {"option_logprobs": (-9.0, -0.1, -5.0, -5.0), "p_correct": 0.0001, "p_wrong": 0.99, "wrong": "y"}
+    scored = Score(sample_id="x", checkpoint="base", logprob=-9, tokens=1, greedy=False, token_accuracy=0, gap=-9, **options)
+    found = MissingKnowledge().examine([X], context([X], scores=[scored], beliefs={"x": belief()}))["x"]
+    assert (found.details["exists"], found.details["blind"]) == (False, True)
+    assert found.model_dump(mode="json")
+    assert "exists" not in MissingKnowledge().examine([X], context([X], beliefs={"x": belief()}))["x"].details
+
+
+def test_what_the_base_does_not_know_of_what_is_learned_explains_nothing():
+    conflict, missing = strengths(replace(belief(wrong="y", confidence=0.99), risks=(0.2, 0.2)))
+    assert (conflict, missing) == (0, 0)
