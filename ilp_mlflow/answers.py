@@ -16,7 +16,7 @@ MARKS = (  # sentence punctuation and quotes of many scripts; operators and brac
     r"\"'`\u00b4\u2018-\u201f\u00ab\u00bb\u300c-\u300f"
 )
 PUNCTUATION = re.compile(rf"(?<=\d)([.,:])(?=\d)|[{MARKS}]")
-ENDS = re.compile(rf"^[{MARKS}]+|(?<!\d)[{MARKS}]+$")  # 5! is not 5
+ENDS = re.compile(rf"^[{MARKS}]+|(?<!\d)(?<!\d!)[{MARKS}]+$|(?<=\d)[{MARKS.replace('!', '')}]+$")  # 5! is not 5
 HYPHEN = re.compile(r"(?<=[^\W\d])[-\u2010\u2011](?=[^\W\d])")
 GLUE = re.compile(r"(?<!\d) | (?!\d)")
 CURRENCY = re.compile(r"[$\u20ac\u00a3\u00a5](?=[\d.])")

@@ -6,12 +6,12 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from ilp_mlflow.answers import agree, answered, gist, says, text_of
+from ilp_mlflow.answers import agree, answered, gist, same_prompt, says, text_of
 from ilp_mlflow.phrasings import Question, drawn, questions
 from ilp_mlflow.plugin import FIRM, KNOWN, Belief, Probe
 from ilp_mlflow.types import Exchange, Sample, Text
@@ -55,6 +55,8 @@ class Usual(NamedTuple):
     """Its mean probability 0..1 over the prompts."""
     ended: bool
     """It was not cut off."""
+    most: bool
+    """It was given to more than half of them."""
 
 
 Write = Callable[[Sample], Sequence[Text]]
@@ -64,35 +66,39 @@ Asked = tuple[Text, Text]
 
 
 def beliefs(
-    unlearned: Sequence[Sample], learned: Sequence[Sample], base: str, probe: Probe, seed: int, write: Write | None = None
+    unlearned: Sequence[Sample],
+    learned: Sequence[Sample],
+    base: str,
+    probe: Probe,
+    seed: int,
+    write: Write | None = None,
+    asked: Container[str] | None = None,
 ) -> dict[str, Belief]:
-    """What the base model says about each unlearned sample of which that can be asked, by id.
+    """What the base model says about each unlearned sample of which that can be asked, by id; of those `asked` only, if given.
 
     Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and,
     with `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of
     what it knows, and whether it matters for being learned. What does not fit into the model is not asked.
     """
     rng = random.Random(seed)
-    rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(unlearned)), len(learned)))
+    few = [s for s in unlearned if asked is None or s.id in asked]
+    rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(few)), len(learned)))
     draws = _examples(rest, rng)
     shown = {row.id for stage in draws.values() for draw in stage for row in draw}
-    compared = _compared([s for s in rest if s.id not in shown], {s.stage for s in unlearned})
-    asked, mined = [*unlearned, *compared], questions([*unlearned, *rest])
-    found = _given([s for s in asked if s.probes], base, probe)
-    found |= _mined([s for s in asked if not s.probes and s.id in mined], mined, base, probe, seed)
-    lacking = [s for s in asked if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
+    compared = _compared([s for s in rest if s.id not in shown], {s.stage for s in few})
+    read, mined = [*few, *compared], questions([*few, *rest])
+    found = _given([s for s in read if s.probes], base, probe)
+    found |= _mined([s for s in read if not s.probes and s.id in mined], mined, base, probe, seed)
+    lacking = [s for s in read if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
     often = Counter(gist(s.answer) for s in (*unlearned, *learned))
     lacking = [s for s in lacking if s.id in mined or often[gist(s.answer)] < SHARED]
     found |= _behind_examples(lacking, draws, base, probe, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
     firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
-    risks = _risks(unlearned, learned, compared, found)
+    risks = _risks([few, compared], [unlearned, learned], found)
+    entity = {id_: question.entity for id_, question in mined.items()}
     return {
-        s.id: replace(
-            found[s.id], firm=firm, risks=risks[s.stage], entity=mined[s.id].entity if s.id in mined else found[s.id].entity
-        )
-        for s in unlearned
-        if s.id in found
+        s.id: replace(found[s.id], firm=firm, risks=risks.get(s.stage), entity=entity.get(s.id, "")) for s in few if s.id in found
     }
 
 
@@ -106,29 +112,28 @@ def _compared(learned: Sequence[Sample], stages: set[str]) -> list[Sample]:
 
 
 def _risks(
-    unlearned: Sequence[Sample], learned: Sequence[Sample], compared: Sequence[Sample], found: Mapping[str, Belief]
+    read: Sequence[Sequence[Sample]], whole: Sequence[Sequence[Sample]], found: Mapping[str, Belief]
 ) -> dict[str, tuple[float, float]]:
     """By stage, the share 0..1 that is not learned of what the base knows, and of what it does not.
 
-    Reckoned from the shares that it knows of the unlearned and of the `compared` learned samples, each with one more that is as
-    often known as all. A stage of which fewer than LEAST learned samples could be asked is compared with all.
+    Reckoned from the shares that it knows of the unlearned and of the learned samples it was asked about (`read`, unlearned first),
+    each with one more that is as often known as all, and the number of the `whole`. A stage of which fewer than LEAST learned
+    samples could be asked is compared with all; left out are stages that cannot be compared with anything.
     """
 
-    def read(stage: str | None) -> tuple[tuple[float, float], int]:
-        mine = ([s for s in some if stage in (None, s.stage) and s.id in found] for some in (unlearned, compared))
-        lost, kept = ([found[s.id].known for s in some] for some in mine)
-        if not lost or not kept:
-            return (0.0, 1.0), 0
+    def risk(stage: str | None) -> tuple[float, float] | None:
+        lost, kept = ([found[s.id].known for s in some if stage in (None, s.stage) and s.id in found] for some in read)
+        if not lost or len(kept) < LEAST:
+            return None
         usual = (sum(lost) + sum(kept) + 1) / (len(lost) + len(kept) + 2)
         known = [(sum(some) + usual) / (len(some) + 1) for some in (lost, kept)]
-        totals = [sum(stage in (None, s.stage) for s in some) for some in (unlearned, learned)]
+        totals = [sum(stage in (None, s.stage) for s in some) for some in whole]
         fail, keep = ([total * share for share in (p, 1 - p)] for total, p in zip(totals, known, strict=True))
         by_known, by_unknown = (a / (a + b) for a, b in zip(fail, keep, strict=True))
-        return (by_known, by_unknown), len(kept)
+        return by_known, by_unknown
 
-    whole = read(None)[0]
-    own = {stage: read(stage) for stage in {s.stage for s in unlearned}}
-    return {stage: risks if kept >= LEAST else whole for stage, (risks, kept) in own.items()}
+    stages = {s.stage: risk(s.stage) or risk(None) for s in read[0]}
+    return {stage: risks for stage, risks in stages.items() if risks}
 
 
 def _examples(learned: Sequence[Sample], rng: random.Random) -> dict[str, list[list[Sample]]]:
@@ -152,23 +157,29 @@ def _behind_examples(
     asked = dict[str, list[Asked]]()
     for sample in samples:
         if _short(sample):
-            fit = [draw for draw in draws.get(sample.stage, ()) if not any(agree(row.answer, sample.answer) for row in draw)]
-            wordings = [sample.prompt, *(write(sample) if write and len(fit) > 1 else ())]
+            fit = [draw for draw in draws.get(sample.stage, ()) if not any(_gives_away(row, sample) for row in draw)]
             if len(fit) > 1:
+                wordings = [sample.prompt, *(write(sample) if write else ())]
                 asked[sample.id] = [
-                    (behind(draw, wordings[i % len(wordings)]), sample.completion)
-                    for i, draw in enumerate(fit * max(1, len(wordings) // len(fit)))
+                    (behind(fit[i % len(fit)], wordings[i % len(wordings)]), sample.completion)
+                    for i in range(max(len(fit), len(wordings)))
                 ]
     answers = {s.id: s.answer for s in samples}
     sure = iter(probe.logprobs(base, [exchange for own in asked.values() for exchange in own]))
     right = {id_: _probabilities(itertools.islice(sure, len(own))) for id_, own in asked.items()}
     said = _said(asked, base, probe)
     words = f"in {{}} ways, each behind {EXAMPLES} learned rows"
-    return {
-        id_: replace(_belief(fmean(right[id_]), said[id_], answers[id_], [p for p, _ in own]), ways=words)
+    beliefs_ = {
+        id_: _belief(fmean(right[id_]), said[id_], answers[id_], [p for p, _ in own])
         for id_, own in asked.items()
         if id_ in said and right[id_]
     }
+    return {id_: replace(belief, ways=words) for id_, belief in beliefs_.items() if belief}
+
+
+def _gives_away(row: Sample, sample: Sample) -> bool:
+    """The row has the sample's answer, or answers its very prompt."""
+    return agree(row.answer, sample.answer) or same_prompt(row.prompt) == same_prompt(sample.prompt)
 
 
 def behind(examples: Sequence[Sample], prompt: Text) -> Text:
@@ -196,7 +207,8 @@ def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Beli
     found: dict[str, Belief] = {}
     for key, probes in asked.items():
         if key in said and (key[0] not in found or right[key] < found[key[0]].right):
-            found[key[0]] = _belief(right[key], said[key], probes[0].completion, [p.prompt for p in probes])
+            belief = _belief(right[key], said[key], probes[0].completion, [p.prompt for p in probes])
+            found |= {key[0]: belief} if belief else {}
     return found
 
 
@@ -211,19 +223,22 @@ def _mined(samples: Sequence[Sample], found: Mapping[str, Question], base: str, 
         s.id: [(q.about(found[s.id].entity), q.completion) for q in (found[s.id], *like[found[s.id].template])] for s in samples
     }
     said = _said(asked, base, probe)
-    return {
-        s.id: _belief(
-            max((fmean(found) for found in reach[s.id] if found), default=0.0), said[s.id], s.answer, [p for p, _ in asked[s.id]]
-        )
-        for s in samples
-        if s.id in said
-    }
+    most = {id_: max((fmean(own) for own in ways if own), default=0.0) for id_, ways in reach.items()}
+    beliefs_ = {s.id: _belief(most[s.id], said[s.id], s.answer, [p for p, _ in asked[s.id]]) for s in samples if s.id in said}
+    return {id_: belief for id_, belief in beliefs_.items() if belief}
 
 
-def _belief(reach: float, said: Usual, right: str, phrasings: Sequence[Text]) -> Belief:
-    answer, confidence, ended = said
-    agrees = bool(answer) and (agree(answer, right) if ended else says(answer, right))
-    return Belief(max(reach, confidence) if agrees else reach, "" if agrees else answer, confidence, tuple(phrasings), agrees)
+def _belief(reach: float, said: Usual, right: str, phrasings: Sequence[Text]) -> Belief | None:
+    """What is believed, or None where the answer was cut off before it differed from the right one."""
+    answer, confidence = said.text, said.confidence
+    agrees = bool(answer) and said.most and (agree(answer, right) if said.ended else says(answer, right))
+    if answer and not agrees:
+        if not said.ended and gist(right).startswith(gist(answer)):
+            return None
+        if answer.casefold().startswith(right.strip().casefold()):
+            reach = max(0.0, reach - confidence)  # to say 10 is to have said 1
+    wrong = "" if agrees or agree(answer, right) else answer
+    return Belief(max(reach, confidence) if agrees else reach, wrong, confidence, tuple(phrasings), agrees)
 
 
 def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K, Usual]:
@@ -236,11 +251,17 @@ def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K
     for key, prompts in asked.items():
         given = [answer for answer in itertools.islice(answers, len(prompts)) if not math.isnan(answer.logprob)]
         if given:
-            usual[key] = Counter((answer.text, answer.ended) for answer in given).most_common(1)[0][0]
-    exchanges = {key: [(prompt, answered(form, said)) for prompt, form in asked[key]] for key, (said, _) in usual.items() if said}
+            (frequent, times), *_ = Counter(gist(answer.text) for answer in given).most_common(1)
+            same = sorted((a for a in given if gist(a.text) == frequent), key=lambda a: not a.ended)
+            usual[key] = same[0], 2 * times > len(given)
+    exchanges = {
+        key: [(prompt, answered(form, said.text)) for prompt, form in asked[key]] for key, (said, _) in usual.items() if said.text
+    }
     sure = iter(probe.logprobs(base, [exchange for own in exchanges.values() for exchange in own]))
     found = {key: _probabilities(itertools.islice(sure, len(own))) for key, own in exchanges.items()}
-    return {key: Usual(said, fmean(found[key]) if found.get(key) else 0.0, ended) for key, (said, ended) in usual.items()}
+    return {
+        key: Usual(said.text, fmean(found[key]) if found.get(key) else 0.0, said.ended, most) for key, (said, most) in usual.items()
+    }
 
 
 def _sorted(

@@ -102,11 +102,13 @@ def known(
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
 
     unlearned, learned = ([s for s in samples if verdicts[s.id].status == status] for status in ("unlearned", "learned"))
-    asked = random.Random(seed).sample(unlearned, scoring.asked) if len(unlearned) > scoring.asked else unlearned
+    drawn = random.Random(seed).sample(unlearned, scoring.asked) if len(unlearned) > scoring.asked else unlearned
+    asked = frozenset(s.id for s in drawn)
 
     @functools.cache
     def believed() -> dict[str, Belief]:
-        return beliefs.beliefs(asked, learned, names[0], probe, seed, _writer(scoring.writer) if scoring.writer else None)
+        write = _writer(scoring.writer) if scoring.writer else None
+        return beliefs.beliefs(unlearned, learned, names[0], probe, seed, write, asked)
 
     return Context(
         stages=stages,
@@ -116,7 +118,7 @@ def known(
         verdicts=verdicts,
         histories=verdict.histories(scores, *rule),
         probe=probe,
-        asked=frozenset(s.id for s in asked),
+        asked=asked,
         beliefs=believed,
     )
 

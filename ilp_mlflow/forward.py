@@ -128,6 +128,11 @@ def _reads(tree: Tree, columns: npt.NDArray[np.int32], row: int, place: int) -> 
     return np.stack(there, 1).astype(np.int64)
 
 
+def without_router(model: Any) -> dict[str, Any]:
+    """Options of a forward pass that leave a mixture of experts without the loss of its router, which training leaves on."""
+    return {"output_router_logits": False} if hasattr(model.config.get_text_config(), "output_router_logits") else {}
+
+
 @torch.inference_mode()
 def _run(rows: _Rows, loaded: Loaded) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Log-probability of every scored token and, nan but for first sequences, its gap to the best other, nats."""
@@ -140,9 +145,9 @@ def _run(rows: _Rows, loaded: Loaded) -> tuple[npt.NDArray[np.float32], npt.NDAr
     def keep_read(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0][row, column][None],)  # (rows, width, hidden) -> (1, outputs, hidden)
 
-    options: dict[str, Any] = {} if rows.positions is None else {"position_ids": rows.positions.to(device)}
-    if hasattr(model.config.get_text_config(), "output_router_logits"):
-        options["output_router_logits"] = False  # training a mixture of experts leaves it on; its loss is not wanted here
+    options: dict[str, Any] = without_router(model) | (
+        {} if rows.positions is None else {"position_ids": rows.positions.to(device)}
+    )
     # the head sees the outputs that are read only, and whatever the model does with its logits stays the model's own
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_read)
     try:

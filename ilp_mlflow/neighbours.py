@@ -114,15 +114,19 @@ def similar(samples: Sequence[Sample], pool: Sequence[Sample], k: int, least: fl
     order of the pool.
     """
     import numpy as np
+    from scipy.sparse import diags_array
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sparse_dot_topn import sp_matmul_topn
 
     if not pool:
         return
     vectorizer = TfidfVectorizer(analyzer=_words, dtype=np.float32)
-    prompts = _heaviest(vectorizer.fit_transform([text_of(s.prompt) for s in pool])).T.tocsr()
+    rows = vectorizer.fit_transform([text_of(s.prompt) for s in pool])
+    told = diags_array((np.arange(rows.shape[1]) != vectorizer.vocabulary_[""]).astype(np.float32))  # no word is nothing in common
+    prompts = _heaviest((rows @ told).tocsr()).T.tocsr()
     for first in range(0, len(samples), CHUNK):
-        chunk = _heaviest(vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]]))
+        texts = vectorizer.transform([text_of(s.prompt) for s in samples[first : first + CHUNK]])
+        chunk = _heaviest((texts @ told).tocsr())
         found = sp_matmul_topn(chunk, prompts, top_n=k, threshold=least, n_threads=os.cpu_count())
         for start, end in itertools.pairwise(found.indptr):
             near = zip(found.indices[start:end].tolist(), found.data[start:end].tolist(), strict=True)

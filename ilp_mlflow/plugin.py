@@ -72,6 +72,8 @@ class Probe(Protocol):
 
 FIRM = 0.85
 """How sure of an answer a base model is that counts as firm, where too little is known that it could be compared with."""
+UNCOMPARED = 0.7
+"""How far not to be known is taken to explain not to be learned where that cannot be read."""
 KNOWN = 0.5
 """Probability 0..1 of a right answer from which it is known: no other can be more probable."""
 
@@ -96,8 +98,9 @@ class Belief:
     """What the sample asks about, where its prompt tells."""
     ways: str = "in {} ways"
     """How it was asked, in words, with {} for the number of phrasings."""
-    risks: tuple[float, float] = (0.0, 1.0)
-    """Share 0..1 that is not learned of the samples whose answer the base knows, and of those whose answer it does not."""
+    risks: tuple[float, float] | None = None
+    """Share 0..1 that is not learned of the samples whose answer the base knows, and of those whose answer it does not; None where
+    too few learned samples could be asked."""
 
     @property
     def asked(self) -> str:
@@ -111,12 +114,16 @@ class Belief:
         The share of samples that are neither known nor learned that would be learned had they been known: the probability of
         necessity (Tian and Pearl 2000), if nothing else tells the known from the others.
         """
+        if self.risks is None:
+            return UNCOMPARED
         by_known, by_unknown = self.risks
         return max(0.0, 1 - by_known / by_unknown) if by_unknown else 0.0
 
     @property
     def told(self) -> str:
         """The same in a few words."""
+        if self.risks is None:
+            return "whether that matters is not known: too few learned samples could be asked"
         return f"of such samples {self.risks[1]:.0%} are not learned, of those the base knows {self.risks[0]:.0%}"
 
     @property

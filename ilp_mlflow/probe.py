@@ -13,12 +13,13 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from ilp_mlflow import batches, encoding, scoring
 from ilp_mlflow.encoding import Encoded
+from ilp_mlflow.forward import without_router
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import Said
 from ilp_mlflow.types import Text
 
-MARKS = ".!?\u3002\uff01\uff1f"
-SENTENCE_END = re.compile(rf"\s*([{MARKS}](?=\s|$)|\n)")
+# an initial (John F.) or a short title (St., Mr.) ends none
+SENTENCE_END = re.compile(r"\s*((?<!\b[A-Z])(?<!\b[A-Z][a-z])\.(?=\s|$)|[!?](?=\s|$)|[\u3002\uff01\uff1f]|\n)")
 
 
 class ModelProbe:
@@ -56,7 +57,7 @@ class ModelProbe:
         if fresh:
             found = self._mean_states(self._model(checkpoint), [prompt for _, prompt in fresh])
             self._states.update(zip(fresh, found, strict=True))
-        return np.stack([self._states[key] for key in keys])
+        return np.stack([self._states[key] for key in keys]) if keys else np.empty((0, 0), np.float32)
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int, max_new_tokens: int = 64) -> list[list[str]]:
         """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1; none if they do not fit."""
@@ -71,7 +72,8 @@ class ModelProbe:
                     answers.append([])
                     continue
                 row = torch.tensor([ids], device=loaded.model.device)
-                out = loaded.model.generate(input_ids=row, attention_mask=torch.ones_like(row), generation_config=settings)
+                options = {"generation_config": settings, **without_router(loaded.model)}
+                out = loaded.model.generate(input_ids=row, attention_mask=torch.ones_like(row), **options)
                 answers.append(loaded.tokenizer.batch_decode(out[:, len(ids) :], skip_special_tokens=True))
         return answers
 
@@ -108,7 +110,7 @@ class ModelProbe:
             for batch in self._batches(usable):
                 ids, mask = _padded([usable[i] for i in batch], loaded, "right")
                 with torch.inference_mode():
-                    loaded.model.eval()(input_ids=ids, attention_mask=mask)
+                    loaded.model.eval()(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
                 states = (read.pop().float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
                 found[batch] = states.cpu().numpy()
         finally:
@@ -125,7 +127,11 @@ class ModelProbe:
                 ids, mask = _padded([usable[i] for i in batch], loaded, "left")
                 stop = StoppingCriteriaList([_Sentence(loaded, ids.shape[1])])
                 out = loaded.model.eval().generate(
-                    input_ids=ids, attention_mask=mask, generation_config=settings, stopping_criteria=stop
+                    input_ids=ids,
+                    attention_mask=mask,
+                    generation_config=settings,
+                    stopping_criteria=stop,
+                    **without_router(loaded.model),
                 )
                 chosen = out.sequences[:, ids.shape[1] :]
                 logprobs = torch.stack(out.logits, 1).float().log_softmax(-1).gather(2, chosen[:, :, None])[:, :, 0]
@@ -184,7 +190,7 @@ class _Sentence(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
-        return torch.tensor([_end(text) < len(text.rstrip(MARKS)) for text in texts], device=input_ids.device)
+        return torch.tensor([_end(text) < len(text.rstrip(".!?")) for text in texts], device=input_ids.device)
 
 
 def _end(text: str) -> int:

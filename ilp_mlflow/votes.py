@@ -20,8 +20,8 @@ class Votes:
     on average: so a rare answer is not outvoted for being rare. How far they speak for another answer than the sample's is that
     one's share of the two parts, times the share of all rows against which their nearest do not speak as clearly (a conformal
     p-value, Vovk et al. 2005): where similar prompts are answered in a hundred ways, that one more differs says nothing. Nor do
-    rows that are farther than all but a share `unlike` of rows are from the nearest with their own answer: they are about
-    something else.
+    rows that share fewer words with the sample than all but a share `unlike` of rows share with the nearest of their own answer:
+    they are about something else, whatever a model that fails on the sample makes of it.
     """
 
     def __init__(self, counts: Mapping[str, int], trust: Mapping[str, float]) -> None:
@@ -29,20 +29,20 @@ class Votes:
         self._counts, self._rows, self._trust = counts, sum(counts.values()), trust
         self._usual, self._least = list[float](), 0.0
 
-    def compare(self, rows: Iterable[tuple[Sample, Near]], unlike: float) -> None:
-        """Take `rows`, each with those near it, for what is usual."""
+    def compare(self, rows: Iterable[tuple[Sample, Near, Near]], unlike: float) -> None:
+        """Take `rows` for what is usual, each with those that would vote on it and those that share words with it."""
         own = list[float]()
-        for sample, near in rows:
-            self._usual.append(max(self._shares(sample, near).values(), default=0.0))
+        for sample, voters, words in rows:
+            self._usual.append(max(self._shares(sample, voters).values(), default=0.0))
             if self._counts[gist(sample.answer)] > 1:
-                own.append(next((similar for row, similar in near if agree(row.answer, sample.answer)), 0.0))
+                own.append(next((similar for row, similar in words if agree(row.answer, sample.answer)), 0.0))
         self._usual.sort()
-        self._least = sorted(own)[int(unlike * len(own))] if own else 0.0
+        self._least = sorted(own)[min(int(unlike * len(own)), len(own) - 1)] if own else 0.0
 
-    def of(self, sample: Sample, near: Near) -> dict[str, float]:
-        """How far rows near `sample` speak for other answers, 0..1, by gist."""
-        alike = {gist(row.answer) for row, similar in near if similar >= self._least}
-        shares = self._shares(sample, near).items()
+    def of(self, sample: Sample, voters: Near, words: Near) -> dict[str, float]:
+        """How far `voters` speak for other answers than the sample's, 0..1, by gist; `words` are those that share words with it."""
+        alike = {gist(row.answer) for row, similar in words if similar >= self._least}
+        shares = self._shares(sample, voters).items()
         return {answer: share * self._unusual(share) for answer, share in shares if answer in alike}
 
     def _shares(self, sample: Sample, near: Near) -> dict[str, float]:

@@ -11,10 +11,11 @@ CHECKPOINTS = ("base", "first", "second")
 
 
 class FakeProbe:
-    """Says and believes what it is told: `sure` by (checkpoint, prompt, completion), `says` by (checkpoint, prompt)."""
+    """Says and believes what it is told: `sure` by (checkpoint, prompt, completion), `says` by (checkpoint, prompt), `states` by
+    prompt."""
 
-    def __init__(self, sure=None, says=None):
-        self.sure, self.says, self.asked = sure or {}, says or {}, 0
+    def __init__(self, sure=None, says=None, states=None):
+        self.sure, self.says, self.states, self.asked = sure or {}, says or {}, states or {}, 0
 
     def logprobs(self, checkpoint, exchanges):
         self.asked += len(exchanges)
@@ -25,7 +26,8 @@ class FakeProbe:
         return [Said(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
 
     def embed(self, checkpoint, prompts):
-        return np.full((len(prompts), 1), np.nan)
+        width = len(next(iter(self.states.values()), (0.0,)))
+        return np.array([self.states.get(prompt, [np.nan] * width) for prompt in prompts], float).reshape(len(prompts), width)
 
     def generate(self, checkpoint, prompts, n):
         raise NotImplementedError
@@ -40,7 +42,7 @@ def sample(id_, prompt="p", completion=" c", stage="first", **more):
 
 
 def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=0.9):
-    return Belief(right, wrong, confidence, phrasings, firm=firm)
+    return Belief(right, wrong, confidence, phrasings, firm=firm, risks=(0.0, 1.0))
 
 
 def context(

@@ -161,11 +161,47 @@ def test_what_is_often_learned_without_being_known_explains_nothing():
     assert knows_nothing.telling < 0.1
 
 
-def test_an_answer_that_was_cut_off_is_known_only_when_the_right_one_is_in_it():
+def test_nothing_is_claimed_of_an_answer_that_was_cut_off_before_it_differed_from_the_right_one():
     right = {FREE[0].prompt: " Answer0 and more words"}
     long = [FREE[0].model_copy(update={"completion": right[FREE[0].prompt]}), *FREE[1:]]
     assert beliefs(long[:1], long[1:], "base", Reader(TRUTH), 0)["0"].known  # says merely less
-    assert not beliefs(long[:1], long[1:], "base", Reader(TRUTH, ended=False), 0)["0"].known
+    assert "0" not in beliefs(long[:1], long[1:], "base", Reader(TRUTH, ended=False), 0)
+    assert beliefs(long[:1], long[1:], "base", Reader(TRUTH | {FREE[0].prompt: "Oslo"}, ended=False), 0)["0"].wrong == "Oslo"
+
+
+def test_an_answer_that_goes_on_where_the_right_one_ends_is_another():
+    """To say 10 is to have said 1, so the probability of 1 is what is left of it."""
+
+    class Counts(Reader):
+        def logprobs(self, checkpoint, exchanges):
+            return [math.log({"1": 0.9, "10": 0.88}.get(text(c), 1e-6)) for _, c in exchanges]
+
+    rows = [FREE[0].model_copy(update={"completion": " 1"}), *FREE[1:]]
+    found = beliefs(rows[:1], rows[1:], "base", Counts({FREE[0].prompt: "10"}), 0)["0"]
+    assert (found.known, found.wrong) == (False, "10")
+    assert found.right == pytest.approx(0.02)
+
+
+def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
+    class Fickle(Reader):
+        def say(self, checkpoint, prompts, max_new_tokens=16):
+            return [Said(("Answer0", "Rome", "Lima")[i % 3], -0.05) for i, _ in enumerate(prompts)]
+
+    assert not beliefs(FREE[:1], FREE[1:], "base", Fickle({}), 0)["0"].agrees
+
+
+def test_how_many_are_asked_does_not_change_what_they_are_told():
+    knows = dict(list(TRUTH.items())[10:])
+    whole = beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0)
+    few = beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0, asked={"0", "1", "2"})
+    assert set(few) == {"0", "1", "2"}
+    assert few["0"].risks == pytest.approx(whole["0"].risks, abs=0.05)
+
+
+def test_too_few_learned_rows_show_nothing():
+    found = beliefs(FREE[:10], FREE[10:28], "base", Reader(TRUTH | {FREE[0].prompt: "Other"}), 0)["0"]
+    assert found.risks is None
+    assert "not known" in found.told
 
 
 def test_other_wordings_are_asked_too():

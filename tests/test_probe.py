@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 from ilp_mlflow import models
 from ilp_mlflow.encoding import encode
-from ilp_mlflow.probe import ModelProbe, _first_sentence, _Sentence
+from ilp_mlflow.probe import ModelProbe, _end, _first_sentence, _Sentence
 from ilp_mlflow.types import Message
 
 
@@ -119,3 +119,21 @@ def test_what_a_model_makes_of_a_prompt_does_not_depend_on_what_is_asked_beside(
             last = loaded.model(ids, output_hidden_states=True).hidden_states[-1]
         assert state == pytest.approx(last[0].mean(0).numpy(), abs=1e-4)
     assert all(math.isnan(x) for x in found[2])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("John F. Kennedy. He", "John F. Kennedy"),
+        ("St. Louis\n", "St. Louis"),
+        ("D.C. and", "D.C. and"),
+        ("\u6771\u4eac\u3002\u5927", "\u6771\u4eac"),
+    ],
+)
+def test_initials_and_titles_end_no_sentence(text, said):
+    assert text[: _end(text)].strip() == said
+
+
+def test_nothing_is_asked_of_nobody(loaded):
+    probe = ModelProbe(lambda name: loaded)
+    assert (probe.say("base", []), probe.logprobs("base", []), len(probe.embed("base", []))) == ([], [], 0)

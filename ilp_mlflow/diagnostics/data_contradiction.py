@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -72,7 +73,7 @@ class DataContradiction(Value):
     """Rows of all that show how much near rows disagree anyway."""
     unlike: float = Field(default=0.1, ge=0, le=1)
     """Share 0..1 of those that are farther from the nearest row with their own answer than a row with another may be."""
-    trust: dict[str, float] = Field(default_factory=dict)
+    trust: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """What a row counts in votes, by its `source`; 1 unless given."""
     judge: str | None = None
     """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, to rule which side is wrong instead; one call per contradiction."""
@@ -85,7 +86,7 @@ class DataContradiction(Value):
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
         as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`: near by
         the mean of two cosines, of their words and of what the last checkpoint makes of them (deep nearest neighbours, Bahri et al.
-        2020); the second probability is then of any answer that they speak for.
+        2020). The second is of all answers, each as far as its rows ask the same.
         """
         rivals = list(self._rivals([s for s in unlearned if s.id in context.asked], context))
         base, last = context.checkpoints[0].name, context.checkpoints[-1].name
@@ -95,7 +96,7 @@ class DataContradiction(Value):
         odds: dict[int, float] = {}
         for rival, other, own in zip(rivals, theirs, ours, strict=True):
             if not math.isnan(other - own):  # else the model cannot be asked which it follows
-                odds[id(rival)] = math.exp(min(other - own, 50.0))
+                odds[id(rival)] = _odds(other, own, rival.rows[0].answer.strip(), rival.sample.answer.strip())
                 by_sample.setdefault(rival.sample.id, []).append(rival)
         drawn = [r for some in by_sample.values() for r in sorted(some, key=lambda r: -odds[id(r)])[: self.asked] if not r.equal]
         said = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in drawn])
@@ -105,13 +106,14 @@ class DataContradiction(Value):
             if not math.isnan(agreed):
                 above = _above(math.exp(min(agreed, 0.0)), anyway[rival.sample.answer.strip()])
                 same[id(rival)] = max(same[id(rival)], above)
+        judge = _Judge(self.judge) if self.judge else None
         found: dict[str, Evidence] = {}
         for id_, some in by_sample.items():
-            heard = sum(odds[id(r)] for r in some if r.vote)
-            against = {id(r): heard if r.vote else heard + odds[id(r)] for r in some}
-            pulls = {key: odd / (1 + odd) for key, odd in against.items()}
-            rival = max(some, key=lambda r: (same[id(r)] * pulls[id(r)], odds[id(r)]))
-            found[id_] = self._ruled(self._evidence(rival, same[id(rival)], pulls[id(rival)]), rival, context)
+            # how much more readily it answers like rows that ask the same than like the sample
+            drawn_to = sum(same[id(r)] * odds[id(r)] for r in some)
+            rival = max(some, key=lambda r: (same[id(r)] * odds[id(r)], same[id(r)]))
+            evidence = self._evidence(rival, same[id(rival)], drawn_to / (1 + drawn_to))
+            found[id_] = evidence if evidence.strength < JUDGED else self._ruled(evidence, rival, judge)
         return found
 
     def _evidence(self, rival: Rival, same: float, pull: float) -> Evidence:
@@ -125,24 +127,20 @@ class DataContradiction(Value):
             details={"rows": [r.id for r in rival.rows], "same_question": same, "pull": pull},
         )
 
-    def _ruled(self, evidence: Evidence, rival: Rival, context: Context) -> Evidence:
-        """The evidence with the side that is wrong, and by whom: of rows, only those that ask the same are counted."""
-        if evidence.strength < JUDGED:
-            return evidence
-        by, side, sample, row = "the number of rows", "undecided", rival.sample, rival.rows[0]
-        if self.judge:
-            try:
-                said = ruling(self.judge, (text_of(sample.prompt), text_of(row.prompt)), (sample.answer, row.answer))
-                by, side = "the judge", {"first": THIS, "second": OTHERS}.get(said, said)
-            except PluginError as error:
-                by = f"nobody: {error}"
+    def _ruled(self, evidence: Evidence, rival: Rival, judge: _Judge | None) -> Evidence:
+        """The evidence with the side that is wrong, and by whom; none is left where a judge finds neither wrong."""
+        by, side = "the number of rows", "undecided"
+        if judge:
+            by, side = judge.rule(rival)
         elif rival.vote >= JUDGED and not rival.equal:
             by, side = "the nearest rows", THIS
         else:
-            more = self._weight(rival.rows) - self._weight((sample, *rival.agreeing))
+            more = self._weight(rival.rows) - self._weight((rival.sample, *rival.agreeing))
             side = THIS if more > 0 else OTHERS if more < 0 else side
         details = evidence.details | {"wrong": side, "by": by}
-        return evidence.model_copy(update={"reason": f"{evidence.reason}; wrong, by {by}: {side}", "details": details})
+        strength = 0.0 if side == "neither" else evidence.strength
+        reason = f"{evidence.reason}; wrong, by {by}: {side}"
+        return evidence.model_copy(update={"strength": strength, "reason": reason, "details": details})
 
     def _weight(self, rows: Sequence[Sample]) -> float:
         return sum(self.trust.get(row.source or "", 1.0) for row in rows)
@@ -165,23 +163,32 @@ class DataContradiction(Value):
         about = {s.id: believed[s.id].entity if s.id in believed else "" for s in unlearned}
         some = random.Random(len(pool)).sample(pool, min(self.compared, len(pool))) if not all(about.values()) else []
         near, usual = list(self._near(unlearned, pool, about)), list(self._near(some, pool, {}))
-        alike = self._seen(usual + [(sample, rows) for sample, rows in near if not about[sample.id]], context)
+        voters = self._voters(usual + [(sample, rows) for sample, rows in near if not about[sample.id]], context)
         votes = Votes(Counter(gist(row.answer) for row in pool), self.trust)
-        votes.compare(alike[: len(usual)], self.unlike)
-        voters = {sample.id: rows for sample, rows in alike[len(usual) :]}
+        votes.compare(((sample, voters[sample.id], rows) for sample, rows in usual), self.unlike)
+        by_prompt: dict[str, list[Sample]] = {}
+        for row in pool:
+            by_prompt.setdefault(same_prompt(row.prompt), []).append(row)
+        by_prompt.pop("", None)
         for sample, rows in near:
             asked, by_answer, agreeing = same_prompt(sample.prompt), dict[str, list[Sample]](), list[Sample]()
-            speak = votes.of(sample, voters.get(sample.id, ()))
-            heard = {row.id for row, _ in voters.get(sample.id, ()) if speak.get(gist(row.answer))}
-            for row in [row for row, cosine in rows if cosine >= self.similar or row.id in heard]:
+            own = voters[sample.id] if not about[sample.id] else ()
+            speak = votes.of(sample, own, rows)
+            heard = {row.id for row, _ in own if speak.get(gist(row.answer))}
+            equal = [row for row in by_prompt.get(asked, ()) if row.id != sample.id]
+            same = {row.id for row in equal}
+            for row in (*equal, *(r for r, cosine in rows if r.id not in same and (cosine >= self.similar or r.id in heard))):
                 if agree(row.answer, sample.answer):
                     agreeing.append(row)
                 else:
                     by_answer.setdefault(gist(row.answer), []).append(row)
-            frequent = sorted(by_answer.items(), key=lambda item: (-speak.get(item[0], 0.0), -len(item[1])))
-            for answer, found in itertools.islice(frequent, self.answers):
-                equal = bool(asked) and any(same_prompt(row.prompt) == asked for row in found)
-                yield Rival(sample, tuple(found), tuple(agreeing), speak.get(answer, 0.0), equal)
+            ranked = sorted(
+                by_answer.items(), key=lambda item: (item[1][0].id not in same, -speak.get(item[0], 0.0), -len(item[1]))
+            )
+            for answer, found in itertools.islice(ranked, self.answers):
+                alike = found[0].id in same  # then only rows that ask the same are counted
+                kept = [[row for row in some if not alike or row.id in same] for some in (found, agreeing)]
+                yield Rival(sample, tuple(kept[0]), tuple(kept[1]), speak.get(answer, 0.0), alike)
 
     def _near(self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]) -> Iterator[tuple[Sample, Near]]:
         """Each sample with the rows that share words with it; where it is known what it asks `about`, by id, only such."""
@@ -192,23 +199,49 @@ class DataContradiction(Value):
                 rows = [(r, c) for r, c in rows if named.search(text_of(r.prompt)) or same_prompt(r.prompt) == asked]
             yield sample, rows
 
-    def _seen(self, near: Sequence[tuple[Sample, Near]], context: Context) -> list[tuple[Sample, Near]]:
-        """Each sample with the `nearest` of its rows, in words and to the last checkpoint; in words alone if it cannot be asked."""
+    def _voters(self, near: Sequence[tuple[Sample, Near]], context: Context) -> dict[str, Near]:
+        """By sample, the `nearest` of its rows, in words and to the last checkpoint; in words alone if it cannot be asked."""
         prompts = list(dict.fromkeys(row.prompt for sample, rows in near for row in (sample, *(r for r, _ in rows))))
         if not prompts:
-            return []
+            return {}
         states = np.asarray(context.probe.embed(context.checkpoints[-1].name, prompts))
         read = ~np.isnan(states[:, 0])
         states = states - (states[read].mean(axis=0) if read.any() else 0)  # what all prompts have in common tells nothing
         states /= np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
         place = {prompt: i for i, prompt in enumerate(prompts)}
-        found: list[tuple[Sample, Near]] = []
+        found: dict[str, Near] = {}
         for sample, rows in near:
             cosines = states[[place[row.prompt] for row, _ in rows]] @ states[place[sample.prompt]]
             both = zip(rows, cosines.tolist(), strict=True)
             alike = [(row, words if math.isnan(c) else max(0.0, (words + c) / 2)) for (row, words), c in both]
-            found.append((sample, sorted(alike, key=lambda pair: -pair[1])[: self.nearest]))
+            found[sample.id] = sorted(alike, key=lambda pair: -pair[1])[: self.nearest]
         return found
+
+
+class _Judge:
+    """An MLflow judge; one that cannot be asked is not asked again."""
+
+    def __init__(self, model: str) -> None:
+        self._model, self._failed = model, ""
+
+    def rule(self, rival: Rival) -> tuple[str, str]:
+        """Who ruled, and which side is wrong."""
+        sample, row = rival.sample, rival.rows[0]
+        if not self._failed:
+            try:
+                said = ruling(self._model, (text_of(sample.prompt), text_of(row.prompt)), (sample.answer, row.answer))
+                return "the judge", {"first": THIS, "second": OTHERS}.get(said, said)
+            except PluginError as error:
+                self._failed = str(error)
+        return f"nobody ({self._failed})", "undecided"
+
+
+def _odds(other: float, own: float, theirs: str, ours: str) -> float:
+    """Odds of their answer over ours by log-probabilities, nats; where one begins with the other, to say 10 is not to say 1."""
+    odds = math.exp(max(-50.0, min(other - own, 50.0)))
+    if theirs.startswith(ours):
+        return odds / (1 - odds) if odds < 1 else math.exp(50.0)
+    return max(0.0, odds - 1) if ours.startswith(theirs) else odds
 
 
 def _above(probability: float, usual: float) -> float:

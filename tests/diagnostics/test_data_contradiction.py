@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
-from ilp_mlflow import Message, same_prompt
+from ilp_mlflow import Message, PluginError, same_prompt
 from ilp_mlflow.diagnostics.data_contradiction import DataContradiction
 from tests.contexts import FakeProbe, belief, context, sample
 
@@ -98,10 +99,84 @@ def test_an_answer_the_base_gives_to_anything_does_not_tell_that_two_prompts_ask
     assert DataContradiction().examine([X], context(samples, probe=FakeProbe(sure=sure), beliefs=told))["x"].strength < 0.5
 
 
+def test_near_is_what_the_last_checkpoint_takes_for_the_same_among_what_shares_words():
+    """Of rows that share as many words with the sample, those speak that the model sees near it."""
+    ours = [sample(f"a{i}", f"how many moons circle {word}", " three") for i, word in enumerate(("x", "y", "z"))]
+    others = [sample(f"b{i}", f"how many moons see {word}", " nine") for i, word in enumerate(("u", "v", "w"))]
+    samples = [X, *ours, *others, *FAR]
+    states = {s.prompt: (0.0, 0.0, 1.0) for s in FAR} | {s.prompt: (1.0, 0.0, 0.0) for s in (X, *ours)}
+    states |= {s.prompt: (0.0, 1.0, 0.0) for s in others}
+    sure = {("second", QUESTION, answer): 0.4 for answer in ("three", "nine")} | {("second", QUESTION, "two"): 0.001}
+    found = DataContradiction(nearest=3).examine([X], context(samples, probe=FakeProbe(sure=sure, states=states)))["x"]
+    assert found.details["rows"] == ["a0", "a1", "a2"]
+    swapped = states | {s.prompt: (1.0, 0.0, 0.0) for s in others} | {s.prompt: (0.0, 1.0, 0.0) for s in ours}
+    found = DataContradiction(nearest=3).examine([X], context(samples, probe=FakeProbe(sure=sure, states=swapped)))["x"]
+    assert found.details["rows"] == ["b0", "b1", "b2"]
+
+
+def test_what_the_model_says_instead_is_credited_to_rows_that_say_it():
+    """Near rows say three; the model says something else, which hardly any of them does."""
+    elsewhere = FakeProbe(sure={("second", QUESTION, "nine"): 0.9, ("second", QUESTION, "two"): 0.001})
+    samples = [X, *NEAR, sample("n", f"{QUESTION} at all", " nine"), *FAR]
+    found = DataContradiction(nearest=5).examine([X], context(samples, probe=elsewhere))["x"]
+    assert "'three'" not in found.reason or found.strength < 0.1
+
+
+def test_all_rows_with_the_very_prompt_are_counted_and_no_others():
+    """More than are looked at as neighbours, whatever the order; rows about something else are on nobody's side."""
+    same = [*(sample(f"t{i}", QUESTION, " two") for i in range(70)), *(sample(f"y{i}", QUESTION, " three") for i in range(200))]
+    other = [sample(f"o{i}", f"how many moons has the planet Venus {i}", " two") for i in range(300)]
+    for rows in ([*same, *other], [*other, *same[::-1]]):
+        found = DataContradiction().examine([X], context([X, *rows], probe=PULLED))["x"]
+        assert len(found.details["rows"]) == 200
+        assert found.details["wrong"] == "this row"
+
+
+def test_an_equal_prompt_is_looked_at_before_frequent_answers():
+    about = {"x": replace(belief(), entity="Mars")}
+    rows = [sample(f"{n}{i}", f"how many {n} has the planet Mars", f" {n}") for n in "abcdefghijkl" for i in range(2)]
+    found = DataContradiction().examine([X], context([X, sample("y", QUESTION, " three"), *rows], probe=PULLED, beliefs=about))["x"]
+    assert found.details["rows"] == ["y"]
+
+
+def test_to_say_ten_is_not_to_say_one():
+    """The probability of `1` holds that of `10`."""
+    ten = FakeProbe(sure={("second", QUESTION, "1"): 0.9, ("second", QUESTION, "10"): 0.89})
+    one = sample("x", QUESTION, " 10")
+    assert DataContradiction().examine([one], context([one, sample("y", QUESTION, " 1")], probe=ten))["x"].strength < 0.1
+
+
+@pytest.mark.parametrize("trust", [-1.0, float("nan"), float("inf")])
+def test_trust_is_a_weight(trust):
+    with pytest.raises(ValidationError):
+        DataContradiction(trust={"web": trust})
+
+
+def test_a_judge_that_finds_neither_wrong_leaves_no_contradiction(monkeypatch):
+    monkeypatch.setattr("ilp_mlflow.diagnostics.data_contradiction.ruling", lambda *args: "neither")
+    found = DataContradiction(judge="openai:/m").examine([X], context([X, sample("y", QUESTION, " three")], probe=PULLED))["x"]
+    assert found.strength == 0
+
+
+def test_a_judge_that_cannot_be_asked_is_asked_once(monkeypatch):
+    asked = []
+
+    def fail(*args):
+        asked.append(args)
+        raise PluginError("judge 'openai:/m' cannot be asked: no route")
+
+    monkeypatch.setattr("ilp_mlflow.diagnostics.data_contradiction.ruling", fail)
+    other = sample("x2", QUESTION, " two")
+    rows = [X, other, sample("y", QUESTION, " three")]
+    found = DataContradiction(judge="openai:/m").examine([X, other], context(rows, probe=PULLED))
+    assert len(asked) == 1
+    assert all(e.details["wrong"] == "undecided" and "no route" in e.reason for e in found.values())
+
+
 def test_empty_prompts_do_not_ask_the_same():
     samples = [sample("x", "", " two"), sample("y", "", " three")]
     pulled = FakeProbe(sure={("second", "", "three"): 0.9})
-    assert DataContradiction().examine(samples[:1], context(samples, probe=pulled))["x"].strength == 0
+    assert DataContradiction().examine(samples[:1], context(samples, probe=pulled)) == {}
 
 
 def test_a_row_about_something_else_contradicts_nothing():
