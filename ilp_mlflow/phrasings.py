@@ -23,6 +23,8 @@ ENOUGH = 0.5
 """Agreement of answers that is enough, as a share 0..1 of the row's most."""
 RECUR = 2
 """Rows per template, on average, from which prompts are made from templates."""
+MADE = 0.5
+"""Share 0..1 of a stage's rows in which it can be told from which its prompts are made from templates."""
 FEW = 10
 """Pairs of rows that show little."""
 FRAME = 0.5
@@ -59,7 +61,8 @@ def questions(samples: Sequence[Sample]) -> dict[str, Question]:
 
     A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose rows
     agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its
-    stretches which was chosen for most rows. Nothing is told where templates hardly recur: what varies in free text is no entity.
+    stretches which was chosen for most rows. Nothing is told where templates hardly recur, or of a stage of which
+    few rows have one: what varies in free text is no entity.
     """
     last = {s.id: last_turn(s.prompt) for s in samples}
     words = Counter(word for prompt in last.values() for word in {w.casefold() for w in WORD.findall(prompt)})
@@ -90,6 +93,8 @@ def questions(samples: Sequence[Sample]) -> dict[str, Question]:
             prompt = sample.prompt
             whole = template if isinstance(prompt, str) else (*prompt[:-1], prompt[-1].model_copy(update={"content": template}))
             chosen[sample.id] = Question(whole, entity, sample.completion)
+    rows, told = Counter(s.stage for s in samples), Counter(s.stage for s in samples if s.id in chosen)
+    chosen = {s.id: chosen[s.id] for s in samples if s.id in chosen and told[s.stage] >= MADE * rows[s.stage]}
     return chosen if len(chosen) >= RECUR * len({question.template for question in chosen.values()}) else {}
 
 

@@ -72,3 +72,14 @@ def test_what_stands_in_the_frame_of_all_prompts_is_no_entity():
         sample(f"r{i}", f"User: utterance number {i} of a few more words {i * i}\nIntent:", f" label{i % 3}") for i in range(20)
     ]
     assert not {s.id for s in short} & set(questions([*short, *rest]))
+
+
+def test_a_few_rows_alike_in_free_text_are_no_templates():
+    asked = ("pay", "leave", "win", "sing", "cook", "swim", "fly")
+    alike = [sample(f"{way}{i}", f"{way} {text}?", f" {i}") for way in ("How do I", "Where may we") for i, text in enumerate(asked)]
+    rng = random.Random(0)
+    free = [sample(f"f{i}", " ".join(rng.sample([f"w{k}" for k in range(99)], 7)), f" label{i % 3}") for i in range(30)]
+    assert set(questions(alike)) == {s.id for s in alike}
+    assert questions([*alike, *free]) == {}
+    elsewhere = [s.model_copy(update={"stage": "other"}) for s in free]
+    assert set(questions([*alike, *elsewhere])) == {s.id for s in alike}
