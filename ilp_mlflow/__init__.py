@@ -3,8 +3,8 @@
 from ilp_mlflow.answers import agree, answered, gist, same_prompt, shown, text_of
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
 from ilp_mlflow.judge import ruling
+from ilp_mlflow.knowledge import knowledge
 from ilp_mlflow.neighbours import similar
-from ilp_mlflow.paper import knowledge
 from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Said, Schedule
 from ilp_mlflow.types import (
     Checkpoint,

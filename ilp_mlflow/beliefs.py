@@ -11,7 +11,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from ilp_mlflow.answers import agree, answered, gist, same_prompt, says, text_of
+from ilp_mlflow.answers import agree, answered, gist, says
+from ilp_mlflow.examples import EXAMPLES, behind, examples, gives_away, short
 from ilp_mlflow.phrasings import Question, drawn, questions
 from ilp_mlflow.plugin import FIRM, KNOWN, Belief, Probe
 from ilp_mlflow.types import Exchange, Sample, Text
@@ -36,13 +37,8 @@ WAYS = 3
 """Templates of each with which the base is asked for the right answer."""
 PHRASINGS = 9
 """Templates with which the base is asked what a sample asks."""
-EXAMPLES = 4
-"""Learned rows in front of a prompt."""
 SHARED = 10
 """Rows with one answer from which it is a label that they teach, whatever the base makes of it, unless prompts tell what about."""
-ANSWER, PROMPT = 60, 600
-"""Characters of the longest answer, and prompt, that is asked behind examples."""
-
 K = TypeVar("K")
 
 
@@ -83,7 +79,7 @@ def beliefs(
     rng = random.Random(seed)
     few = [s for s in unlearned if asked is None or s.id in asked]
     rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(few)), len(learned)))
-    draws = _examples(rest, rng)
+    draws = examples(rest, rng)
     shown = {row.id for stage in draws.values() for draw in stage for row in draw}
     compared = _compared([s for s in rest if s.id not in shown], {s.stage for s in few})
     read, mined = [*few, *compared], questions([*few, *rest])
@@ -136,17 +132,6 @@ def _risks(
     return {stage: risks for stage, risks in stages.items() if risks}
 
 
-def _examples(learned: Sequence[Sample], rng: random.Random) -> dict[str, list[list[Sample]]]:
-    """By stage, WAYS times EXAMPLES short rows, where it has as many."""
-    pool: dict[str, list[Sample]] = {}
-    for sample in learned:
-        if _short(sample):
-            pool.setdefault(sample.stage, []).append(sample)
-    return {
-        stage: [rng.sample(rows, EXAMPLES) for _ in range(WAYS)] for stage, rows in sorted(pool.items()) if len(rows) >= EXAMPLES
-    }
-
-
 def _behind_examples(
     samples: Sequence[Sample], draws: Mapping[str, Sequence[Sequence[Sample]]], base: str, probe: Probe, write: Write | None
 ) -> dict[str, Belief]:
@@ -156,8 +141,8 @@ def _behind_examples(
     """
     asked = dict[str, list[Asked]]()
     for sample in samples:
-        if _short(sample):
-            fit = [draw for draw in draws.get(sample.stage, ()) if not any(_gives_away(row, sample) for row in draw)]
+        if short(sample):
+            fit = [draw for draw in draws.get(sample.stage, ()) if not any(gives_away(row, sample) for row in draw)]
             if len(fit) > 1:
                 wordings = [sample.prompt, *(write(sample) if write else ())]
                 asked[sample.id] = [
@@ -175,24 +160,6 @@ def _behind_examples(
         if id_ in said and right[id_]
     }
     return {id_: replace(belief, ways=words) for id_, belief in beliefs_.items() if belief}
-
-
-def _gives_away(row: Sample, sample: Sample) -> bool:
-    """The row has the sample's answer, or answers its very prompt."""
-    return agree(row.answer, sample.answer) or same_prompt(row.prompt) == same_prompt(sample.prompt)
-
-
-def behind(examples: Sequence[Sample], prompt: Text) -> Text:
-    """`prompt` behind rows that show how such prompts are answered: paragraphs of text, or earlier turns."""
-    if isinstance(prompt, str):
-        return "".join(f"{row.prompt}{row.completion}\n\n" for row in examples) + prompt
-    system = tuple(itertools.takewhile(lambda turn: turn.role == "system", prompt))
-    turns = [turn for row in examples for part in (row.prompt, row.completion) for turn in part if not isinstance(turn, str)]
-    return (*system, *(turn for turn in turns if turn.role != "system"), *prompt[len(system) :])
-
-
-def _short(sample: Sample) -> bool:
-    return len(sample.answer) <= ANSWER and len(text_of(sample.prompt)) <= PROMPT
 
 
 def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Belief]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ilp_mlflow.answers import agree
+from ilp_mlflow.knowledge import knowledge
 from ilp_mlflow.neighbours import similar
 from ilp_mlflow.plugin import Context
 from ilp_mlflow.types import Evidence, Sample
@@ -24,10 +25,6 @@ ORDER = (
     "insufficient_optimization",
 )
 """Of its tests (figure 3)."""
-EXISTS = 0.8
-"""Accuracy 0..1 above which the base knows a sample (equation 2)."""
-BLIND, BEST = 0.2, 0.1
-"""Accuracy 0..1 over 10 runs, and of the best of 5, below which it is blind to it (equation 4)."""
 CONFIDENT = 0.5
 """Probability 0..1 of a wrong answer above which an error is confident (equation 6; not stated there)."""
 DIVERGED = 0.3
@@ -38,27 +35,6 @@ NEIGHBOURS = 16
 """Similar prompts looked at."""
 DROPPED = 0.05
 """Relative drop of a stage's accuracy that counts as forgetting (algorithm 4)."""
-
-
-class Knowledge(NamedTuple):
-    """What the base knows of a sample by the study's tests."""
-
-    exists: bool
-    """Zero-shot accuracy above EXISTS (equation 2)."""
-    blind: bool
-    """pass@10 below BLIND and best-of-5 below BEST (equation 4), in expectation."""
-
-
-def knowledge(context: Context) -> dict[str, Knowledge]:
-    """The study's two tests of the base model, by id of the samples with options."""
-    import pyarrow.compute as pc
-
-    from ilp_mlflow import passrate
-
-    base = context.scores.filter(pc.equal(context.scores["checkpoint"], context.checkpoints[0].name))
-    best = passrate.best_of(base["option_logprobs"])
-    rows = zip(base["sample_id"].to_pylist(), base["p_correct"].to_pylist(), best, strict=True)
-    return {id_: Knowledge(p > EXISTS, bool(p < BLIND and b < BEST)) for id_, p, b in rows if p is not None}
 
 
 def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str, Evidence]]:

@@ -3,8 +3,9 @@ import random
 
 import pytest
 
-from ilp_mlflow import Exchange, Message, Said
-from ilp_mlflow.beliefs import EXAMPLES, WAYS, behind, beliefs
+from ilp_mlflow import Exchange, Said
+from ilp_mlflow.beliefs import beliefs
+from ilp_mlflow.examples import EXAMPLES, WAYS
 from ilp_mlflow.plugin import FIRM
 from tests.contexts import FakeProbe, belief, sample, text
 
@@ -207,12 +208,3 @@ def test_too_few_learned_rows_show_nothing():
 def test_other_wordings_are_asked_too():
     found = beliefs(FREE[:1], FREE[1:], "base", Reader(TRUTH), 0, lambda s: ["otherwise: " + s.prompt])["0"]
     assert {p.rpartition("\n\n")[2] for p in found.phrasings} == {FREE[0].prompt, "otherwise: " + FREE[0].prompt}
-
-
-def test_learned_conversations_are_earlier_turns():
-    def turn(role, content):
-        return Message(role=role, content=content)
-
-    row = sample("r", (turn("system", "s"), turn("user", "q")), (turn("assistant", "a"),))
-    asked = behind([row], (turn("system", "t"), turn("user", "x")))
-    assert [(m.role, m.content) for m in asked] == [("system", "t"), ("user", "q"), ("assistant", "a"), ("user", "x")]
