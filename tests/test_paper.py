@@ -5,7 +5,7 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.diagnosis import attribute
-from ilp_mlflow.paper import ORDER, divergence, examine, knowledge
+from ilp_mlflow.paper import ORDER, divergence, examine
 from tests.contexts import CHECKPOINTS, context, sample
 
 
@@ -61,16 +61,6 @@ def test_what_no_test_claims_is_insufficient_optimization():
 def test_a_sample_without_options_is_left_unexplained():
     found = context([sample("a")], scores=[Score(sample_id="a", checkpoint=name) for name in CHECKPOINTS])
     assert not any(examine([found.samples["a"]], found).values())
-
-
-def test_the_base_knows_or_is_blind():
-    samples = [sample(id_, f"prompt {id_}") for id_ in ("knows", "blind", "between")]
-    table = {"knows": (RIGHT,) * 3, "blind": (UNSURE,) * 3, "between": (WRONG,) * 3}
-    assert knowledge(context(samples, scores=scores(table))) == {
-        "knows": (True, False),
-        "blind": (False, True),
-        "between": (False, False),
-    }
 
 
 def test_divergence_is_nought_for_equals_and_ln_2_for_strangers():
