@@ -98,7 +98,7 @@ def summary(report: Report) -> str:
         for one in found[:EXAMPLES]:
             sure = "" if one.strength is None else f" ({one.strength:.2f})"
             text = f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}"
-            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", max_lines=4, placeholder=" ...")
+            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", max_lines=6, placeholder=" ...")
     if leak(report):
         lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
