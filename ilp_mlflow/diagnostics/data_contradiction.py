@@ -34,6 +34,8 @@ from ilp_mlflow import (
 
 THIS, OTHERS = "this row", "the others"
 """Which side is wrong."""
+SHORT = 60
+"""Characters of the longest answer the base is asked for: longer ones it gives to nothing, word for word."""
 JUDGED = 0.5
 """Strength from which a judge is asked: below it no cause is named."""
 
@@ -98,7 +100,8 @@ class DataContradiction(Value):
             if not math.isnan(other - own):  # else the model cannot be asked which it follows
                 odds[id(rival)] = _odds(other, own, rival.rows[0].answer.strip(), rival.sample.answer.strip())
                 by_sample.setdefault(rival.sample.id, []).append(rival)
-        drawn = [r for some in by_sample.values() for r in sorted(some, key=lambda r: -odds[id(r)])[: self.asked] if not r.equal]
+        first = [r for some in by_sample.values() for r in sorted(some, key=lambda r: -odds[id(r)])[: self.asked]]
+        drawn = [r for r in first if not r.equal and len(r.sample.answer) <= SHORT]
         said = context.probe.logprobs(base, [(r.rows[0].prompt, answered(r.rows[0].completion, r.sample.answer)) for r in drawn])
         anyway = self._anyway({r.sample.answer.strip() for r in drawn}, context)
         same = {id(r): 1.0 if r.equal else r.vote for r in rivals}
