@@ -16,8 +16,8 @@ class MissingKnowledge(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
-        The strength is what is left by the two (how improbable the right answer is, or how little of a conflict the other, if
-        that is less) times `Belief.telling`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
+        The strength is the least of what is left by the two (how improbable the right answer is, how little of a conflict the
+        other) and `Belief.telling`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
         """
         found, by_options = context.beliefs(), knowledge(context)
         evidence = {}
@@ -29,7 +29,7 @@ class MissingKnowledge(Value):
             study = by_options[id_]._asdict() if id_ in by_options else {}
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
-                strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1) * belief.telling,
+                strength=min(1 - belief.right, 1 - belief.conflict, ONCE if once else 1, belief.telling),
                 reason=f"asked {belief.asked}, the base gives the right answer probability {belief.right:.2f} and {says}; "
                 f"{belief.firm:.3f} counts as firm; {belief.told}",
                 details={"right": belief.right, "confidence": belief.confidence, "firm": belief.firm, "telling": belief.telling}
