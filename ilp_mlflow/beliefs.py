@@ -37,6 +37,8 @@ WAYS = 3
 """Templates of each with which the base is asked for the right answer."""
 PHRASINGS = 9
 """Templates with which the base is asked what a sample asks."""
+ALIKE = 10
+"""Known samples that are added to those seen, failing as often as all."""
 SHARED = 10
 """Rows with one answer from which it is a label that they teach, whatever the base makes of it, unless prompts tell what about."""
 K = TypeVar("K")
@@ -113,8 +115,9 @@ def _risks(
     """By stage, the share 0..1 that is not learned of what the base knows, and of what it does not.
 
     Reckoned from the shares that it knows of the unlearned and of the learned samples it was asked about (`read`, unlearned first),
-    each with one more that is as often known as all, and the number of the `whole`. A stage of which fewer than LEAST learned
-    samples could be asked is compared with all; left out are stages that cannot be compared with anything.
+    each with one more that is as often known as all, and the number of the `whole`; with ALIKE more known ones that fail as often
+    as all, so that nothing is read off a base that knows hardly anything. A stage of which fewer than LEAST learned samples could
+    be asked is compared with all; left out are stages that cannot be compared with anything.
     """
 
     def risk(stage: str | None) -> tuple[float, float] | None:
@@ -126,7 +129,8 @@ def _risks(
         totals = [sum(stage in (None, s.stage) for s in some) for some in whole]
         fail, keep = ([total * share for share in (p, 1 - p)] for total, p in zip(totals, known, strict=True))
         by_known, by_unknown = (a / (a + b) for a, b in zip(fail, keep, strict=True))
-        return by_known, by_unknown
+        m = sum(lost) + sum(kept)
+        return (m * by_known + ALIKE * totals[0] / sum(totals)) / (m + ALIKE), by_unknown
 
     stages = {s.stage: risk(s.stage) or risk(None) for s in read[0]}
     return {stage: risks for stage, risks in stages.items() if risks}

@@ -12,7 +12,7 @@ import yaml
 from mlflow.models.evaluation import EvaluationDataset
 
 from ilp_mlflow import config, pipeline, tracking
-from ilp_mlflow.diagnosis import UNTRACED
+from ilp_mlflow.diagnosis import UNTRACED, attribute, without_ledger
 from ilp_mlflow.errors import ConfigError, DatasetError, PluginError
 from ilp_mlflow.evaluator import IlpEvaluator, Unasked
 from ilp_mlflow.types import Score, to_table
@@ -56,7 +56,13 @@ def causes(diagnoses):
 
 
 def diagnosed(experiment, run_id):
-    return causes(d.model_dump() for d in pipeline.diagnose(experiment, run_id))
+    """The causes of a run, with its evidence as sure as it is without a ledger."""
+    found = pipeline.diagnose(experiment, run_id)
+    evidence = {}
+    for d in found:
+        for name, own in d.evidence.items():
+            evidence.setdefault(name, {})[d.verdict.sample_id] = own
+    return causes(d.model_dump() for d in attribute([d.verdict for d in found], without_ledger(evidence)))
 
 
 def test_the_same_causes_as_those_of_an_experiment_from_its_scores_and_from_its_models(experiment_file, evaluate, tmp_path):
