@@ -103,7 +103,7 @@ class ModelProbe:
 
         def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             read.append(args[0])
-            return (args[0][:, :1],)  # no logits are wanted
+            return (args[0][:1, :1],)  # no logits are wanted
 
         hook = head.register_forward_pre_hook(keep)
         try:
