@@ -40,7 +40,7 @@ PHRASINGS = 9
 ALIKE = 10
 """Known samples that are added to those seen, failing as often as all."""
 SHARED = 10
-"""Rows with one answer from which it is a label that they teach, whatever the base makes of it, unless prompts tell what about."""
+"""Rows with one answer from which it is a label. Where most answers of a stage are, its rows teach them, whatever the base knows."""
 K = TypeVar("K")
 
 
@@ -89,7 +89,9 @@ def beliefs(
     found |= _mined([s for s in read if not s.probes and s.id in mined], mined, base, probe, seed)
     lacking = [s for s in read if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)]
     often = Counter(gist(s.answer) for s in (*unlearned, *learned))
-    lacking = [s for s in lacking if s.id in mined or often[gist(s.answer)] < SHARED]
+    labels = Counter(s.stage for s in (*unlearned, *learned) if often[gist(s.answer)] >= SHARED)
+    rows = Counter(s.stage for s in (*unlearned, *learned))
+    lacking = [s for s in lacking if s.id in mined or 2 * labels[s.stage] < rows[s.stage]]
     found |= _behind_examples(lacking, draws, base, probe, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
     firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
