@@ -40,7 +40,7 @@ PHRASINGS = 9
 ALIKE = 10
 """Known samples that are added to those seen, failing as often as all."""
 SHARED = 10
-"""Rows with one answer from which it is a label. Where most answers of a stage are, its rows teach them, whatever the base knows."""
+"""Rows with one answer from which it is a label; where most of a stage are, its rows teach them, whatever the base knows."""
 K = TypeVar("K")
 
 
