@@ -74,7 +74,7 @@ class DataContradiction(Value):
     compared: int = Field(default=1000, ge=1)
     """Rows of all that show how much near rows disagree anyway."""
     unlike: float = Field(default=0.1, ge=0, le=1)
-    """Share 0..1 of those that are farther from the nearest row with their own answer than a row with another may be."""
+    """Share 0..1 of rows that may share fewer words with the nearest of their own answer than a row that is heard shares."""
     trust: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """What a row counts in votes, by its `source`; 1 unless given."""
     judge: str | None = None
