@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from ilp_mlflow import (
+    Belief,
     Context,
     Evidence,
     Near,
@@ -116,7 +117,8 @@ class DataContradiction(Value):
             drawn_to = sum(same[id(r)] * odds[id(r)] for r in some)
             rival = max(some, key=lambda r: (same[id(r)] * odds[id(r)], same[id(r)]))
             evidence = self._evidence(rival, same[id(rival)], drawn_to / (1 + drawn_to))
-            found[id_] = evidence if evidence.strength < JUDGED else self._ruled(evidence, rival, judge)
+            believed = context.beliefs().get(id_)
+            found[id_] = evidence if evidence.strength < JUDGED else self._ruled(evidence, rival, judge, believed)
         return found
 
     def _evidence(self, rival: Rival, same: float, pull: float) -> Evidence:
@@ -130,11 +132,18 @@ class DataContradiction(Value):
             details={"rows": [r.id for r in rival.rows], "same_question": same, "pull": pull},
         )
 
-    def _ruled(self, evidence: Evidence, rival: Rival, judge: _Judge | None) -> Evidence:
-        """The evidence with the side that is wrong, and by whom; none is left where a judge finds neither wrong."""
+    def _ruled(self, evidence: Evidence, rival: Rival, judge: _Judge | None, belief: Belief | None) -> Evidence:
+        """The evidence with the side that is wrong, and by whom; none is left where a judge finds neither wrong.
+
+        A judge rules, else what the base knows (it read about it elsewhere), else the rows themselves.
+        """
         by, side = "the number of rows", "undecided"
         if judge:
             by, side = judge.rule(rival)
+        elif belief and belief.known:
+            by, side = "what the base knows", OTHERS
+        elif belief and belief.conflict >= JUDGED and agree(belief.wrong, rival.rows[0].answer):
+            by, side = "what the base knows", THIS
         elif rival.vote >= JUDGED and not rival.equal:
             by, side = "the nearest rows", THIS
         else:

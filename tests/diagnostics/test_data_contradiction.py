@@ -193,9 +193,9 @@ def test_a_model_that_cannot_be_asked_gives_no_evidence():
     assert examined([sample("y", QUESTION, " three")], silent) == {}
 
 
-def side(other, **options):
+def side(other, beliefs=None, **options):
     pulled = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.1})
-    found = DataContradiction(**options).examine([X], context([X, *other], probe=pulled))["x"]
+    found = DataContradiction(**options).examine([X], context([X, *other], probe=pulled, beliefs=beliefs))["x"]
     return found.details["wrong"], found.details["by"]
 
 
@@ -205,6 +205,19 @@ def test_the_side_with_fewer_rows_is_wrong_as_far_as_sources_are_trusted():
     assert side(three[:1]) == ("undecided", "the number of rows")
     assert side([*three, *(sample(f"z{i}", QUESTION, " two") for i in range(2))]) == ("the others", "the number of rows")
     assert side(three, trust={"scraped": 0.1}) == ("the others", "the number of rows")
+
+
+@pytest.mark.parametrize(
+    ("believed", "wrong"),
+    [
+        (belief(right=0.9), ("the others", "what the base knows")),
+        (belief(wrong="three", confidence=0.95), ("this row", "what the base knows")),
+        (belief(wrong="three", confidence=0.5), ("this row", "the number of rows")),
+        (belief(wrong="four", confidence=0.95), ("this row", "the number of rows")),
+    ],
+)
+def test_what_the_base_knows_outweighs_the_number_of_rows(believed, wrong):
+    assert side([sample(f"y{i}", QUESTION, " three") for i in range(9)], {"x": believed}) == wrong
 
 
 def test_a_judge_rules_instead(monkeypatch):
