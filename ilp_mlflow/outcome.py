@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ilp_mlflow.types import Status
+from ilp_mlflow.types import Outcome, Status, Tally
 
 
 @dataclass(frozen=True)
@@ -15,20 +15,62 @@ class Change:
     """What happened to the samples between two sets of verdicts."""
 
     recovered: tuple[str, ...]
-    """Targets that are learned after."""
+    """Unlearned before and learned after."""
     still: tuple[str, ...]
-    """Targets that are not."""
+    """Unlearned before and not learned after."""
     regressed: tuple[str, ...]
-    """Learned before and unlearned after, any sample."""
+    """Learned before and unlearned after."""
 
 
-def compare(before: Mapping[str, Status], after: Mapping[str, Status], targets: Sequence[str]) -> Change:
-    """Recovered and still failing targets, and regressed samples, by the statuses `before` and `after`."""
+def compare(before: Mapping[str, Status], after: Mapping[str, Status]) -> Change:
+    """What happened to all samples, by their statuses `before` and `after`."""
+    unlearned = [i for i, s in before.items() if s == "unlearned"]
     return Change(
-        recovered=tuple(i for i in targets if after[i] == "learned"),
-        still=tuple(i for i in targets if after[i] != "learned"),
+        recovered=tuple(i for i in unlearned if after[i] == "learned"),
+        still=tuple(i for i in unlearned if after[i] != "learned"),
         regressed=tuple(i for i, s in before.items() if s == "learned" and after[i] == "unlearned"),
     )
+
+
+def tallies(causes: Mapping[str, str], recovered: Collection[str], control: Collection[str]) -> dict[str, Tally]:
+    """Recovered samples by cause (`causes` by id of every unlearned sample): under a mitigation, and under its control."""
+    found: dict[str, list[str]] = {}
+    for id_, cause in causes.items():
+        found.setdefault(cause, []).append(id_)
+    ours, theirs = frozenset(recovered), frozenset(control)
+    return {
+        cause: Tally(unlearned=len(ids), recovered=len(ours & set(ids)), by_control=len(theirs & set(ids)))
+        for cause, ids in sorted(found.items())
+    }
+
+
+def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
+    """The one mitigation to take and why, in one sentence, or that none beat its control.
+
+    Those count whose net recovery is above 0 at `level` by the exact test, corrected for their number (Holm 1979), and that
+    recover more samples than they make regress beyond the control; of these the one with the most such samples to the good.
+    """
+    tried = sorted((o for o in outcomes if o.p_value is not None and o.targets), key=lambda o: o.p_value or 0.0)
+    good = []
+    for place, one in enumerate(tried):
+        if (one.p_value or 0.0) * (len(tried) - place) >= level:
+            break
+        good.append(one)
+    gains = {o.mitigation: _gain(o) for o in good if (o.net_recovery or 0.0) > 0 and _gain(o) > 0}
+    if not gains:
+        return "Nothing beat the control." if tried else ""
+    name = max(gains, key=lambda n: (gains[n], n))
+    (best,) = (o for o in good if o.mitigation == name)
+    return (
+        f"Take {name}: it recovers {best.net_recovery:.0%} of its {len(best.targets)} targets net of its control "
+        f"(p = {best.p_value:.2g}), {gains[name]} samples to the good after what it makes regress."
+    )
+
+
+def _gain(one: Outcome) -> int:
+    """Samples recovered beyond the control, less those regressed beyond it."""
+    beyond = sum(t.recovered - t.by_control for t in one.causes.values())
+    return beyond - (len(one.regressed) - (one.regressed_by_control or 0))
 
 
 def net_recovery(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,26 +15,25 @@ from ilp_mlflow import (
     dataset,
     explain,
     measure,
+    mitigation,
     models,
-    outcome,
     registry,
     report,
     tracking,
     verdict,
 )
 from ilp_mlflow.config import Experiment
-from ilp_mlflow.errors import PluginError, StepFailed, TrackingError, suggest
-from ilp_mlflow.plugin import Context, Mitigation
+from ilp_mlflow.errors import StepFailed, TrackingError
 from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
-from ilp_mlflow.stage import fit, train_and_register
+from ilp_mlflow.stage import train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
     Outcome,
-    Plan,
     Report,
+    Request,
     Sample,
     Stage,
     Verdict,
@@ -122,6 +120,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "experiment.yaml", config.dump(experiment))  # with the rules of this diagnosis
         tracking.write(run_id, "scores.parquet", scores)
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
+        tracking.write(run_id, "requests.json", "{}")
         context = explain.context(experiment, samples, checkpoints, scores, run_id)
         found, _ = explain.conclude(run_id, plugins, context, experiment.scoring.preset, experiment.seed)
     return found
@@ -139,21 +138,22 @@ def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
     samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     context = explain.context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
-    outcomes, failed = list[Outcome](), []
-    learned: dict[str, frozenset[str]] = {}
-    for name, plugin in sorted(plugins.items(), key=lambda item: item[0] != "control"):
+    outcomes, requests, failed = list[Outcome](), dict[str, Request](), []
+    for name, plugin in plugins.items():
         try:
             with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
-                plan = _plan(name, plugin, diagnoses, context)
-                if plan is not None:
-                    found, learned[name] = _try(experiment, name, plan, context, run_id, child, learned.get("control"))
-                    outcomes.append(found)
+                found = mitigation.attempt(experiment, name, plugin, diagnoses, context, run_id, child)
+            if isinstance(found, Outcome):
+                outcomes.append(found)
+            elif found is not None:
+                requests[name] = found
         except Exception as error:  # a plugin may fail in any way, alone
             failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)")
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         tracking.write(run_id, "outcomes.json", as_json(outcomes))
+        tracking.write(run_id, "requests.json", json.dumps({name: r.model_dump() for name, r in requests.items()}, indent=1))
         for done in outcomes:
-            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in _rates(done, context).items()})
+            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in mitigation.rates(done, context).items()})
     if failed:
         raise StepFailed("; ".join(failed))
     return outcomes
@@ -176,6 +176,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
         outcomes=tuple(outcomes),
+        requests=json.loads(tracking.read(run_id, "requests.json").read_text("utf-8")),
         asked=experiment.scoring.asked,
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
     )
@@ -190,80 +191,6 @@ def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experimen
     """The experiment as the run has it, with the sections `now` as `experiment` has them. Raises TrackingError."""
     path = tracking.read(run_id, "experiment.yaml")
     return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
-
-
-def _try(
-    experiment: Experiment, name: str, plan: Plan, context: Context, parent: str, run_id: str, control: frozenset[str] | None
-) -> tuple[Outcome, frozenset[str]]:
-    """Train a plan in the run `run_id` below the run `parent`, score every sample again, and compare with the verdicts before.
-
-    `control` are the ids learned under the control, if it was tried; returned with the outcome are those learned here.
-    """
-    uri = {c.name: c.model_uri for c in context.checkpoints}[plan.start_from]
-    tokens, seconds = 0, 0.0
-    for stage in plan.stages:
-        checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
-        uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
-    tracking.write(run_id, "checkpoints.json", as_json([Checkpoint(name=name, model_uri=uri, run_id=run_id)]))
-    samples = list(context.samples.values())
-    base = context.checkpoints[0].model_uri
-    # the options of the diagnosis, so that what changes is the model
-    wrong = {row["sample_id"]: row["wrong"] for row in tracking.read_table(parent, "options.parquet").to_pylist()}
-    where = {"base": base, name: uri}
-    scores = measure.score(samples, wrong, where, experiment.scoring, experiment.seed, experiment.tokenizer)
-    tracking.write(run_id, "scores.parquet", scores)
-    after = {
-        v.sample_id: v
-        for v in to_rows(verdict.verdicts(scores, ["base", name], experiment.scoring.preset, experiment.seed), Verdict)
-    }
-    statuses = ({i: v.status for i, v in context.verdicts.items()}, {i: v.status for i, v in after.items()})
-    change = outcome.compare(*statuses, plan.targets)
-    learned = frozenset(i for i, v in after.items() if v.status == "learned")
-    net: dict[str, Any] = {}
-    if control is not None and plan.targets:
-        by_control = [i for i in plan.targets if i in control]
-        share, interval, p_value = outcome.net_recovery(change.recovered, by_control, plan.targets, experiment.seed)
-        net = {"net_recovery": share, "net_interval": interval, "p_value": p_value}
-    found = Outcome(
-        mitigation=name,
-        run_id=run_id,
-        targets=plan.targets,
-        recovered=change.recovered,
-        still=change.still,
-        regressed=change.regressed,
-        tokens=tokens,
-        seconds=seconds,
-        **net,
-    )
-    unlearned = sum(v.status == "unlearned" for v in after.values()) / len(after)
-    tracking.log(run_id, metrics={"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds, **_rates(found, context)})
-    tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
-    return found, learned
-
-
-def _rates(found: Outcome, context: Context) -> dict[str, float]:
-    """Recovered share of the targets, regressed share of the samples learned before, and net recovery where there is one."""
-    learned = sum(v.status == "learned" for v in context.verdicts.values())
-    rates = {
-        "recovered": len(found.recovered) / max(1, len(found.targets)),
-        "regressed": len(found.regressed) / max(1, learned),
-    }
-    return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
-
-
-def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-    plan = plugin.plan(diagnoses, context)
-    if plan is None:
-        return None
-    if not isinstance(plan, Plan):
-        raise PluginError(f"'{name}' must return a Plan or None, got {type(plan).__name__}")
-    known = [c.name for c in context.checkpoints]
-    if plan.start_from not in known:
-        raise PluginError(f"'{name}' starts from checkpoint '{plan.start_from}'; {suggest(plan.start_from, known)}")
-    strangers = set(plan.targets) - set(context.samples)
-    if strangers:
-        raise PluginError(f"'{name}' targets '{min(strangers)}', which is no sample of the experiment")
-    return plan
 
 
 def _log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:

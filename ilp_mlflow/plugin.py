@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Plan, Sample, Stage, Status, Text, Verdict
+from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Plan, Request, Sample, Stage, Status, Text, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,6 +183,6 @@ class Diagnostic(Protocol):
 class Mitigation(Protocol):
     """Plans a remedy; a frozen pydantic model (`Value`) whose fields are its options."""
 
-    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-        """What to train, or None when there is nothing to do."""
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+        """What to train, what it lacks for that, or None when there is nothing to do."""
         ...

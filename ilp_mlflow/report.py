@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED, history
 from ilp_mlflow.encoding import last_turn
 from ilp_mlflow.types import Diagnosis, Report, Sample
@@ -88,6 +89,12 @@ def unavailable(report: Report) -> list[str]:
     return missing
 
 
+def advice(report: Report) -> list[str]:
+    """The recommended mitigation and its reason, and what others lack: a sentence each."""
+    lacking = [f"{name} lacks data: {request.reason}" for name, request in report.requests.items()]
+    return [text for text in (outcome.recommend(report.outcomes), *lacking) if text]
+
+
 def summary(report: Report) -> str:
     """Verdict table, retention matrix, causes with examples, leak and outcomes as text that fits 80 columns."""
     lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *aligned(_matrix(report))]
@@ -103,6 +110,8 @@ def summary(report: Report) -> str:
         lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
         lines += ["", *aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
+    for text in advice(report):
+        lines += ["", *textwrap.wrap(text, 80)]
     return "\n".join(lines)
 
 
@@ -149,6 +158,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
         listed=listed,
         total=len(unlearned),
         outcomes=_outcome_rows(report),
+        advice=advice(report),
     )
 
 

@@ -140,6 +140,14 @@ def write_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -
     log(run_id, tags={"mlflow.loggedArtifacts": json.dumps(shown if own in shown else [*shown, own])})
 
 
+def finished(parent: str, tags: Mapping[str, str]) -> str | None:
+    """Id of the newest finished child of the run `parent` that has these tags, or None."""
+    experiment = MlflowClient().get_run(parent).info.experiment_id
+    wanted = {"mlflow.parentRunId": parent, **tags}
+    query = " and ".join([f"tags.`{k}` = '{v}'" for k, v in wanted.items()] + ["attributes.status = 'FINISHED'"])
+    return next((r.info.run_id for r in MlflowClient().search_runs([experiment], query, max_results=1)), None)
+
+
 def metrics(run_id: str) -> dict[str, float]:
     """The latest value of every metric of a run."""
     return dict(MlflowClient().get_run(run_id).data.metrics)

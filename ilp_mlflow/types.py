@@ -224,10 +224,39 @@ class Plan(Value):
 
     targets: tuple[str, ...]
     """Ids of the samples it should recover."""
-    start_from: str
-    """Name of the checkpoint to start from."""
     stages: tuple[Stage, ...]
-    """What to train, in order."""
+    """The whole recipe from the base on, in order; the stages it begins with as they were are not trained again."""
+    control: tuple[Stage, ...] | None = None
+    """What to train for comparison: as many steps on as much data, without the remedy; left out, the experiment's own stages."""
+
+
+class Request(Value):
+    """What a mitigation needs and cannot make: it has no source of data."""
+
+    targets: tuple[str, ...]
+    """Ids of the samples it would be for."""
+    wanted: dict[str, int]
+    """How many more samples or documents, by what they should be about."""
+    reason: str
+    """One sentence a user understands: what to provide, and where."""
+
+
+class Tally(Value):
+    """What became of the unlearned samples of one cause."""
+
+    unlearned: int
+    """Unlearned before."""
+    recovered: int
+    """Of these, learned under the mitigation."""
+    by_control: int
+    """Of these, learned under its control."""
+    held: int | None = None
+    """Of those recovered, the ones that most of their paraphrases reproduce too; None where there are no paraphrases."""
+
+    @property
+    def net(self) -> float:
+        """Share 0..1 of the unlearned recovered, minus the same share under the control."""
+        return (self.recovered - self.by_control) / self.unlearned
 
 
 class Outcome(Value):
@@ -240,17 +269,23 @@ class Outcome(Value):
     targets: tuple[str, ...]
     """Ids it was meant for."""
     recovered: tuple[str, ...]
-    """Targets that are learned now."""
+    """Unlearned before, learned now (any sample)."""
     still: tuple[str, ...]
-    """Targets that are not."""
+    """Unlearned before, and not learned now (any sample)."""
     regressed: tuple[str, ...]
     """Learned before, unlearned now (any sample)."""
+    control_run_id: str | None = None
+    """The MLflow child run of its control; None for the control itself."""
+    causes: dict[str, Tally] = Field(default_factory=dict)
+    """What became of the unlearned samples, by diagnosed cause (`unexplained` for none)."""
     net_recovery: float | None = None
     """Share 0..1 of targets recovered, minus the same share under the control."""
     net_interval: tuple[float, float] | None = None
     """95 % bootstrap interval of `net_recovery`."""
     p_value: float | None = None
     """Exact paired test (McNemar) of mitigation against control over the targets."""
+    regressed_by_control: int | None = None
+    """Learned before, unlearned under the control (any sample)."""
     tokens: int = 0
     """Tokens trained on."""
     seconds: float = 0.0
@@ -280,6 +315,8 @@ class Report(Value):
     """One per unlearned sample."""
     outcomes: tuple[Outcome, ...]
     """One per mitigation."""
+    requests: dict[str, Request] = Field(default_factory=dict)
+    """What mitigations lack, by plugin name."""
     asked: int
     """Unlearned samples that the models were asked about, at most."""
     unavailable: tuple[Literal["exposures", "signals"], ...] = ()

@@ -100,8 +100,8 @@ BAD = [
     (case("unknown_mitigation", edit=lambda f, t, m: edit_yaml(f, mitigations=["contrl"])), "did you mean 'control'?"),
     (case("unknown_diagnostic", edit=lambda f, t, m: edit_yaml(f, diagnostics=["guess"])), "diagnostic 'guess' is not installed"),
     (
-        case("unknown_plugin_option", edit=lambda f, t, m: edit_yaml(f, mitigations={"control": {"offst": 1}})),
-        "has no option 'offst'; did you mean 'offset'?",
+        case("unknown_plugin_option", edit=lambda f, t, m: edit_yaml(f, mitigations={"replay": {"shar": 0.1}})),
+        "has no option 'shar'; did you mean 'share'?",
     ),
     (case("tracking_unreachable", edit=lambda f, t, m: edit_yaml(f, tracking={"uri": "http://127.0.0.1:9"})), "http://127.0.0.1:9"),
     (case("unknown_stage", "stage", "FILE", "--stage", "frist"), "did you mean 'first'?"),
@@ -161,7 +161,7 @@ def test_the_verbs_one_by_one_print_one_json_document_each(experiment_file, stor
     plugins = document("plugins")
     assert plugins["failed"] == []
     assert {p["name"] for p in plugins["plugins"] if p["kind"] == "diagnostic"} == set(ORDER)
-    control = {"name": "control", "kind": "mitigation", "distribution": "ilp-mitigations", "options": {"offset": 1}}
+    control = {"name": "control", "kind": "mitigation", "distribution": "ilp-mitigations", "options": {}}
     assert control in plugins["plugins"]
     assert "answers" in document("doctor")["tracking"]
     again = document("stage", experiment_file, "--stage", "second", "--seed", "3")
@@ -180,9 +180,9 @@ def test_score_needs_no_experiment(tiny_model, tmp_path, store):
 
 
 def test_a_step_that_fails_alone_still_leaves_a_report(experiment_file, store, monkeypatch):
-    from ilp_mlflow import pipeline
+    from ilp_mlflow import mitigation
 
-    monkeypatch.setattr(pipeline, "_plan", lambda *a: {}["boom"])
+    monkeypatch.setattr(mitigation, "_plan", lambda *a: {}["boom"])
     code, out, err = ilp("run", edit_yaml(experiment_file, mitigations=["control"]), "--json")
     assert code == 3
     assert json.loads(out)["outcomes"] == []

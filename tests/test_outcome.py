@@ -1,12 +1,13 @@
 import pytest
 
-from ilp_mlflow.outcome import compare, net_recovery
+from ilp_mlflow.outcome import compare, net_recovery, recommend, tallies
+from ilp_mlflow.types import Outcome, Tally
 
 
 def test_every_sample_is_accounted_for():
     before = {"a": "unlearned", "b": "unlearned", "c": "learned", "d": "learned", "e": "learned"}
     after = {"a": "learned", "b": "uncertain", "c": "unlearned", "d": "learned", "e": "uncertain"}
-    change = compare(before, after, ["a", "b"])
+    change = compare(before, after)
     assert (change.recovered, change.still, change.regressed) == (("a",), ("b",), ("c",))
 
 
@@ -21,3 +22,37 @@ def test_net_recovery_is_the_difference_with_its_interval_and_exact_p_value():
 def test_a_mitigation_like_its_control_has_no_net_recovery():
     share, interval, p_value = net_recovery(["a"], ["a"], ["a", "b"])
     assert (share, interval, p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_what_is_recovered_is_counted_by_cause():
+    causes = {"a": "x", "b": "x", "c": "y"}
+    assert tallies(causes, ["a", "c"], ["c"]) == {
+        "x": Tally(unlearned=2, recovered=1, by_control=0),
+        "y": Tally(unlearned=1, recovered=1, by_control=1),
+    }
+    assert tallies(causes, ["a", "c"], ["c"])["x"].net == 0.5
+
+
+def tried(name, net, p_value, recovered=10, regressed=0):
+    return Outcome(
+        mitigation=name,
+        run_id="r",
+        targets=("a",) * 10,
+        recovered=(),
+        still=(),
+        regressed=("z",) * regressed,
+        causes={"x": Tally(unlearned=10, recovered=recovered, by_control=0)},
+        net_recovery=net,
+        p_value=p_value,
+        regressed_by_control=0,
+    )
+
+
+def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends():
+    good, better, harmful = tried("good", 0.5, 0.001, 5), tried("better", 0.9, 0.001, 9), tried("harmful", 1.0, 0.001, 10, 11)
+    assert recommend([good, better, harmful]).startswith("Take better: it recovers 90% of its 10 targets")
+    assert recommend([harmful]) == "Nothing beat the control."
+    assert recommend([tried("lucky", 0.3, 0.04), tried("other", 0.3, 0.04)]) == "Nothing beat the control."  # two tries
+    assert recommend([tried("lucky", 0.3, 0.04)]).startswith("Take lucky")
+    assert recommend([tried("worse", -0.5, 0.001)]) == "Nothing beat the control."
+    assert recommend([]) == ""

@@ -26,6 +26,7 @@ ARTIFACTS = {
     "signals.parquet",
     "options.parquet",
     "outcomes.json",
+    "requests.json",
     "report.html",
     "report.json",
 }
@@ -219,10 +220,10 @@ class Explode(Value):
 
 
 class Lost(Value):
-    """A mitigation that starts from a checkpoint nobody knows."""
+    """A mitigation for a sample nobody knows."""
 
     def plan(self, diagnoses, context):
-        return Plan(targets=(), start_from="secnd", stages=())
+        return Plan(targets=("nobody",), stages=tuple(context.stages))
 
 
 def plug(monkeypatch, **classes):
@@ -258,14 +259,14 @@ class Longer(Value):
     def plan(self, diagnoses, context):
         changes = [{"peft": None, "training": {**s.training, "num_train_epochs": self.epochs}} for s in context.stages]
         stages = tuple(s.model_copy(update=c) for s, c in zip(context.stages, changes, strict=True))
-        return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), start_from="base", stages=stages)
+        return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), stages=stages)
 
 
 def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeypatch):
     plug(monkeypatch, longer=Longer)
-    report = run(edit_yaml(experiment_file, mitigations=["longer", "control"]))
-    control, longer = report.outcomes  # the control comes first, whatever the order in the file
-    assert (control.mitigation, control.net_recovery) == ("control", None)
+    report = run(edit_yaml(experiment_file, mitigations=["control", "longer"]))
+    control, longer = report.outcomes
+    assert (control.mitigation, control.net_recovery, control.control_run_id) == ("control", None, None)
     n = len(longer.targets)
     assert longer.targets == control.targets
     assert len(longer.recovered) > len(control.recovered)
@@ -275,11 +276,13 @@ def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeyp
     child = MlflowClient().get_run(longer.run_id).data.metrics
     assert child["net_recovery"] == pytest.approx(longer.net_recovery)
     assert longer.tokens > 5 * control.tokens
+    assert {t.by_control for t in longer.causes.values()} == {t.recovered for t in control.causes.values()}  # the same seed
+    assert sorted(longer.recovered + longer.still) == sorted(d.verdict.sample_id for d in report.diagnoses)
 
 
 def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatch):
     plug(monkeypatch, explode=Explode, lost=Lost)
-    with pytest.raises(StepFailed, match=r"explode.*boom.*did you mean 'second'\?"):
+    with pytest.raises(StepFailed, match=r"explode.*boom.*'nobody', which is no sample"):
         run(edit_yaml(experiment_file, mitigations=["explode", "lost", "control"]))
     client = MlflowClient()
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -6,7 +6,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,29 +215,54 @@ def all_mitigations() -> dict[str, dict[str, Any]]:
 
 
 def _mitigation(name: str, report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
-    """What a mitigation did to every cause: share of its unlearned targets recovered, less that of the control, and held."""
-    outcomes = {o.mitigation: o for o in report.outcomes}
-    planted = {row.id: row for row in made.planted.samples}
-    learned = {v.sample_id for v in report.verdicts if v.status == "learned"}
-    result: dict[str, Any] = {"name": name, "matches": None, "net_recovery": {}, "held": {}, "control_regressed": None}
-    if name not in outcomes:
+    """What a mitigation did to every planted group, shares 0..1 net of its control.
+
+    `net_recovery`: of the group's unlearned samples, those that the model says now; `held`: those of which it says most
+    paraphrases; `rule`: what it says of the rules' people that are in no row; `control_regressed`: of the group `control`.
+    """
+    result: dict[str, Any] = {"name": name, "net_recovery": {}, "held": {}, "rule": None, "control_regressed": None}
+    done = next((o for o in report.outcomes if o.mitigation == name), None)
+    if done is None:
         return result
-    done, control = outcomes[name], outcomes.get("control")
-    checkpoint = tracking.read_checkpoints(done.run_id)[-1]
-    back = [planted[i] for i in done.recovered if i in planted]
-    asked = [p for r in back for p in paraphrases(r)]
-    where = {"base": report.checkpoints[0].model_uri, checkpoint.name: checkpoint.model_uri}
-    again = reproduced(asked, where, experiment) if asked else {}
-    for cause in CAUSES:
-        targets = [i for i in done.targets if i in planted and planted[i].group == cause]
-        if targets:
-            shares = [len(set(targets) & set(o.recovered)) / len(targets) for o in (done, control) if o is not None]
-            result["net_recovery"][cause] = shares[0] - sum(shares[1:])
-            mine = [r for r in back if r.group == cause]
-            result["held"][cause] = sum(all(again[p.id] for p in paraphrases(r)) for r in mine) / len(targets)
-    ours = [i for i in learned if i in planted and planted[i].group == "control"]
-    result["control_regressed"] = len(set(ours) & set(done.regressed)) / max(1, len(ours))
-    return result
+    unlearned = {v.sample_id for v in report.verdicts if v.status == "unlearned"}
+    learned = {v.sample_id for v in report.verdicts if v.status == "learned"}
+    groups = by_group(made.planted.samples)
+    rows = [
+        *made.planted.samples,
+        *(p for r in made.planted.samples if r.id in unlearned for p in paraphrases(r)),
+        *made.planted.unseen,
+    ]
+    shares = [_shares(run_id, rows, unlearned, groups, report, made, experiment) for run_id in (done.run_id, done.control_run_id)]
+    for grade in ("net_recovery", "held"):
+        result[grade] = {group: share - shares[1][grade].get(group, 0.0) for group, share in shares[0][grade].items()}
+    result["rule"] = shares[0]["rule"] - shares[1]["rule"]
+    ours = {r.id for r in groups["control"]} & learned
+    result["control_regressed"] = len(ours & set(done.regressed)) / max(1, len(ours))
+    return result | {"seconds": done.seconds, "tokens": done.tokens}
+
+
+def _shares(
+    run_id: str | None,
+    rows: Sequence[Row],
+    unlearned: Collection[str],
+    groups: Mapping[str, Sequence[Row]],
+    report: Report,
+    made: Made,
+    experiment: Experiment,
+) -> dict[str, Any]:
+    """Shares 0..1 of each group's unlearned samples that the model of a run reproduces, and holds; all 0 without a run."""
+    if run_id is None:
+        return {"net_recovery": {}, "held": {}, "rule": 0.0}
+    where = {"base": report.checkpoints[0].model_uri, "after": tracking.read_checkpoints(run_id)[-1].model_uri}
+    said = reproduced(rows, where, experiment)
+    found: dict[str, Any] = {"net_recovery": {}, "held": {}, "rule": _share(said, made.planted.unseen)}
+    for group, members in groups.items():
+        mine = [r for r in members if r.id in unlearned]
+        if mine:
+            found["net_recovery"][group] = _share(said, mine)
+            held = [2 * sum(said[p.id] for p in paraphrases(r)) > len(paraphrases(r)) for r in mine]
+            found["held"][group] = sum(held) / len(mine)
+    return found
 
 
 def _share(learned: Mapping[str, bool], rows: Sequence[Row]) -> float:
