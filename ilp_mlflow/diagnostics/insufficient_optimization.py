@@ -77,6 +77,7 @@ class InsufficientOptimization(Value):
             else:
                 continue
             details = {
+                "rarest_word": rarest,
                 "rarest_word_rows": words[rarest],
                 "answer_rows": rows,
                 "loss_fell": fell.get(sample.id),

@@ -1,0 +1,39 @@
+"""Data that contradicts itself: the side judged wrong is dropped (Algorithm 3 of the study, arXiv 2604.10079)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from ilp_mitigations import recipe
+from ilp_mlflow import Context, Diagnosis, Plan, Value
+
+
+class ConflictRemoval(Value):
+    """Train without the rows that the diagnosis holds for wrong, from the first stage that has any on."""
+
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
+        """For the samples on the right side; the control drops as many other rows of the same stages."""
+        targets, wrong = list[str](), set[str]()
+        for diagnosis in diagnoses:
+            if diagnosis.cause != "data_contradiction":
+                continue
+            details = diagnosis.evidence["data_contradiction"].details
+            if details.get("wrong") == "the others":
+                targets.append(diagnosis.verdict.sample_id)
+                wrong |= set(details["rows"])
+            elif details.get("wrong") == "this row":
+                wrong.add(diagnosis.verdict.sample_id)
+        wrong -= set(targets)
+        if not targets or not wrong:
+            return None
+        barred, others = wrong | {d.verdict.sample_id for d in diagnoses}, set[str]()
+        for stage in context.stages:
+            free = [s.id for s in stage.samples if s.id not in barred]
+            n = sum(s.id in wrong for s in stage.samples)
+            others |= set(random.Random(f"dropped {stage.training.get('seed')}").sample(free, min(n, len(free))))
+        return Plan(
+            targets=tuple(targets),
+            stages=recipe.dropped(context.stages, wrong),
+            control=recipe.dropped(context.stages, others),
+        )

@@ -1,0 +1,36 @@
+"""Earlier stages overwritten by later ones: a share of their rows trained along with every later stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from ilp_mitigations import recipe
+from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
+
+
+class Replay(Value):
+    """Keep the order of the stages, and mix rows of all earlier ones into each; for those who cannot train from the start."""
+
+    share: float = Field(default=0.1, gt=0, lt=1)
+    """Rows of earlier stages among those of a later one, share 0..1 of its own rows."""
+
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
+        """For the samples that later stages overwrote, from the stage after the first of them; the control repeats rows instead."""
+        targets = recipe.targets(diagnoses, "left_side_forgetting")
+        first = {context.samples[i].stage for i in targets}
+        earlier, more, instead = list[Sample](), dict[str, list[Sample]](), dict[str, list[Sample]]()
+        begun = False
+        for stage in context.stages:
+            usable = [s for s in earlier if type(s.prompt) is recipe.form(stage)]
+            if begun and usable:
+                n = max(1, round(self.share * len(stage.samples)))
+                pool = stage.model_copy(update={"samples": tuple(usable)})
+                more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in recipe.drawn(pool, n, ())]
+                instead[stage.name] = recipe.drawn(stage, n, {d.verdict.sample_id for d in diagnoses})
+            begun = begun or stage.name in first
+            earlier += stage.samples
+        if not more:
+            return None
+        return Plan(targets=targets, stages=recipe.added(context.stages, more), control=recipe.added(context.stages, instead))

@@ -1,0 +1,125 @@
+"""Plans of the built-in mitigations, on hand-made contexts of which it is known what they should do."""
+
+import dataclasses
+from collections import Counter
+
+import pytest
+from ilp_mitigations.conflict_removal import ConflictRemoval
+from ilp_mitigations.control import Control
+from ilp_mitigations.global_shuffle import GlobalShuffle
+from ilp_mitigations.repair import Repair
+from ilp_mitigations.replay import Replay
+from ilp_mitigations.upweight_rare import UpweightRare
+
+from ilp_mlflow import Diagnosis, Evidence, Message, Plan, Request, Verdict
+from ilp_mlflow.mitigation import trials
+from tests.contexts import context, sample
+
+ROWS = [sample(f"{stage}{n}", prompt=f"p {stage} {n}", stage=stage) for stage in ("first", "second") for n in range(10)]
+WHOLE = context(ROWS)
+
+
+def diagnosed(id_, cause, **details):
+    verdict = Verdict(sample_id=id_, status="unlearned")
+    evidence = {cause: Evidence(cause=cause, strength=1, reason="r", details=details)}
+    return Diagnosis(verdict=verdict, cause=cause, strength=1, evidence=evidence)
+
+
+def trained(plan, stage):
+    return Counter(s.id.split("~")[0].split("@")[0].split("+")[0] for s in plan if s.name == stage for s in s.samples)
+
+
+def with_training(**training):
+    stages = [s.model_copy(update={"training": training}) for s in WHOLE.stages]
+    return dataclasses.replace(WHOLE, stages=stages)
+
+
+CAUSES = {
+    ConflictRemoval: ("data_contradiction", {"wrong": "the others", "rows": ["second1", "second2"]}),
+    GlobalShuffle: ("left_side_forgetting", {}),
+    Replay: ("left_side_forgetting", {}),
+    UpweightRare: ("insufficient_optimization", {}),
+}
+
+
+@pytest.mark.parametrize("kind", CAUSES)
+def test_each_is_for_its_own_cause_only_and_its_control_trains_as_many_rows(kind):
+    cause, details = CAUSES[kind]
+    plan = kind().plan([diagnosed("first0", cause, **details), diagnosed("first1", "other")], WHOLE)
+    assert plan.targets == ("first0",)
+    assert kind().plan([diagnosed("first1", "other")], WHOLE) is None
+    remedy, control = trials("x", plan, WHOLE)
+    assert remedy.start == control.start
+    assert remedy.digest != control.digest
+    rows, others = (sum(len(s.samples) for s in trial.stages) for trial in (remedy, control))
+    assert rows == others or kind is GlobalShuffle
+    for stages in (plan.stages, plan.control or ()):
+        ids = [s.id for stage in stages for s in stage.samples]
+        assert len(ids) == len(set(ids))
+
+
+def test_the_wrong_side_is_dropped_and_nothing_else():
+    found = [
+        diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"]),
+        diagnosed("first1", "data_contradiction", wrong="this row", rows=["second2"]),
+        diagnosed("first2", "data_contradiction", wrong="undecided", rows=["second3"]),
+        diagnosed("first3", "data_contradiction", wrong="the others", rows=["first0"]),
+    ]
+    plan = ConflictRemoval().plan(found, WHOLE)
+    left = {s.id for stage in plan.stages for s in stage.samples}
+    assert {s.id for s in ROWS} - left == {"second1", "first1"}  # a target is not dropped for another
+    assert plan.targets == ("first0", "first3")
+
+
+def test_a_shuffle_sees_every_row_as_often_as_before():
+    stages = [s.model_copy(update={"training": {"num_train_epochs": n}}) for s, n in zip(WHOLE.stages, (3, 2), strict=True)]
+    plan = GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages))
+    (mixed,) = plan.stages
+    assert mixed.training["num_train_epochs"] == 1
+    assert set(trained(plan.stages, mixed.name).items()) == {(s.id, 3 if s.stage == "first" else 2) for s in ROWS}
+
+
+def test_text_and_messages_are_never_mixed():
+    chats = [r.model_copy(update={"prompt": (Message(role="user", content="p"),)}) if r.stage == "second" else r for r in ROWS]
+    whole = context(chats)
+    assert GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], whole) is None
+    assert Replay().plan([diagnosed("first0", "left_side_forgetting")], whole) is None
+
+
+def test_replay_starts_after_the_stage_that_was_overwritten():
+    plan = Replay(share=0.2).plan([diagnosed("first0", "left_side_forgetting")], WHOLE)
+    remedy, _ = trials("replay", plan, WHOLE)
+    assert remedy.start.name == "first"
+    assert len(plan.stages[1].samples) == 12
+
+
+def test_rare_rows_are_seen_as_often_as_wanted():
+    plan = UpweightRare(times=4).plan([diagnosed("second3", "insufficient_optimization")], WHOLE)
+    assert trained(plan.stages, "second")["second3"] == 4
+    assert trained(plan.control, "second")["second3"] == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "training", "changed"),
+    [
+        ({"exposures": 0}, {"dataloader_drop_last": True}, {"dataloader_drop_last": False}),
+        ({"exposures": 1, "truncated_tokens": 2}, {"max_length": 9}, {"max_length": None}),
+        ({"exposures": 1, "truncated_tokens": 0}, {"assistant_only_loss": True}, {"assistant_only_loss": False}),
+    ],
+)
+def test_what_kept_a_row_from_the_model_is_repaired(details, training, changed):
+    whole = with_training(**training)
+    plan = Repair().plan([diagnosed("second0", "not_trained", **details)], whole)
+    assert isinstance(plan, Plan)
+    assert plan.stages[1].training == changed
+    assert plan.stages[0] == whole.stages[0]
+    request = Repair().plan([diagnosed("second0", "not_trained", **details)], with_training())
+    assert isinstance(request, Request) or "truncated_tokens" in details
+
+
+def test_the_control_trains_everything_again():
+    plan = Control().plan([diagnosed("first0", "x")], WHOLE)
+    remedy, control = trials("control", plan, WHOLE)
+    assert remedy == control
+    assert remedy.start.name == "base"
+    assert [s.training["seed"] for s in remedy.stages] == [1, 1]
