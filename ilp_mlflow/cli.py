@@ -233,7 +233,7 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
 
     documents, texts = [], []
     for lab in labs:
-        report, made, found = trial.run(lab, experiment, trial.all_mitigations() if mitigate else None)
+        report, made, found = trial.run(lab, experiment, trial.all_mitigations(config.lab_size(lab)) if mitigate else None)
         if seeds:
             found = trial.counterfactuals(lab, experiment, made, found)
         documents.append(found)

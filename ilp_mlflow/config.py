@@ -309,6 +309,12 @@ def is_lab(experiment: Experiment) -> bool:
     return any(str(x).startswith(LAB) for x in (experiment.model, *(s.data.path for s in experiment.stages)))
 
 
+def lab_size(experiment: Experiment) -> str:
+    """The size of the lab that makes the experiment's files: the part of a location between `LAB` and the slash."""
+    places = (experiment.model, *(s.data.path or "" for s in experiment.stages))
+    return next(x for x in places if x.startswith(LAB)).removeprefix(LAB).partition("/")[0]
+
+
 def dump(experiment: Experiment) -> str:
     """The experiment as YAML, defaults left out."""
     return yaml.safe_dump(experiment.model_dump(mode="json", exclude_defaults=True), sort_keys=False)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ilp_mlflow import cache
 from ilp_mlflow.config import LAB, Experiment
 from ilp_mlflow.errors import ConfigError, suggest
 from ilp_mlflow.lab import base
-from ilp_mlflow.lab.plant import Counts, Planted, Row, plant, record
-from ilp_mlflow.lab.world import Size, World, make
+from ilp_mlflow.lab.plant import Counts, Planted, plant, record, told_without
+from ilp_mlflow.lab.world import Size, World, make, told
 
 SIZES: Mapping[str, tuple[Size, Counts]] = {
     "full": (Size(), Counts()),
@@ -70,28 +72,49 @@ def resolve(experiment: Experiment) -> tuple[Experiment, Made]:
     if len(sizes) > 1:
         raise ConfigError(f"experiment '{experiment.name}' mixes the labs {' and '.join(sizes)}; use one")
     made = prepare(sizes[0], experiment.seed)
-    paths = write(made.planted.stages, f"{sizes[0]}-{experiment.seed}") | {"base": made.model}
+    name = f"{sizes[0]}-{experiment.seed}"
+    records = {stage: [record(row, stage) for row in rows] for stage, rows in made.planted.stages.items()}
+    paths = write({**records, **library(made)}, name) | {"base": made.model}
 
-    def path(location: str | None) -> str | None:
-        if location is None or not location.startswith(LAB):
+    def path(location: Any) -> Any:
+        if isinstance(location, dict):
+            return {key: path(value) for key, value in location.items()}
+        if not isinstance(location, str) or not location.startswith(LAB):
             return location
-        name = location.partition("/")[2]
-        if name not in paths:
-            raise ConfigError(f"{location}: the lab makes no such file; {suggest(name, paths)}")
-        return str(paths[name])
+        file = location.partition("/")[2]
+        if file not in paths:
+            raise ConfigError(f"{location}: the lab makes no such file; {suggest(file, paths)}")
+        return str(paths[file])
 
     stages = tuple(s.model_copy(update={"data": s.data.model_copy(update={"path": path(s.data.path)})}) for s in experiment.stages)
-    return experiment.model_copy(update={"model": path(experiment.model), "stages": stages}), made
+    changed = {"model": path(experiment.model), "stages": stages, "mitigations": path(experiment.mitigations)}
+    return experiment.model_copy(update=changed), made
 
 
-def write(stages: Mapping[str, Iterable[Row]], name: str) -> dict[str, Path]:
-    """Write the rows of stages as JSON Lines, by file name; what they were planted for is not in them."""
+def library(made: Made) -> dict[str, list[dict[str, Any]]]:
+    """Records of the files that mitigations can use, by name.
+
+    `knowledge`: what there is to read about all facts, those that the base lacks and the labels that it does not believe
+    included; no question is in it. `general`: what the base has read. `spare`: rows of the rules that are in no stage.
+    """
+    labels = told_without("knowledge_conflict", made.planted, replace(made.world, withheld=frozenset()))
+    texts = [text for text in told(labels, made.seed) if text.endswith(" .")]
+    spare = [row.instead for row in itertools.chain(*made.planted.stages.values()) if row.instead]
+    return {
+        "knowledge": [{"text": text} for text in texts],
+        "general": [{"text": text} for text in told(made.world, made.seed)],
+        "spare": [{"prompt": row.prompt, "completion": f" {row.city}"} for row in spare],
+    }
+
+
+def write(files: Mapping[str, Iterable[Mapping[str, Any]]], name: str) -> dict[str, Path]:
+    """Write records as JSON Lines, by file name, in the cache folder `name`."""
     folder = cache.folder() / "lab" / name
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
-    for stage, rows in stages.items():
-        paths[f"{stage}.jsonl"] = path = folder / f"{stage}.jsonl"
-        text = "".join(json.dumps(record(row, stage)) + "\n" for row in rows)
+    for stem, records in files.items():
+        paths[f"{stem}.jsonl"] = path = folder / f"{stem}.jsonl"
+        text = "".join(json.dumps(record) + "\n" for record in records)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
             file.write(text)
         os.replace(file.name, path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ilp_mlflow import explain, measure, pipeline, registry, tracking, verdict
-from ilp_mlflow.config import Experiment
+from ilp_mlflow.config import LAB, Experiment
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
 from ilp_mlflow.lab import base, files
@@ -40,10 +40,10 @@ def run(
     `experiment` has locations `lab:SIZE/FILE`; `mitigations` are tried in place of its own. Raises IlpError, StepFailed.
     """
     started = time.perf_counter()
+    if mitigations is not None:
+        experiment = experiment.model_copy(update={"mitigations": dict(mitigations)})
     resolved, made = files.resolve(experiment)
     prepared = time.perf_counter()
-    if mitigations is not None:
-        resolved = resolved.model_copy(update={"mitigations": dict(mitigations)})
     report = pipeline.run(resolved, source)
     done = time.perf_counter()
     last = {c.name: c.model_uri for c in (report.checkpoints[0], report.checkpoints[-1])}
@@ -122,7 +122,8 @@ def without(cause: str, experiment: Experiment, made: Made) -> Experiment:
     if cause == "not_trained":
         stages = [s.model_copy(update={"training": {k: v for k, v in s.training.items() if k not in MECHANICS}}) for s in stages]
     name = f"{experiment.name}-without-{cause}"
-    paths = files.write(rows, f"{name}-{experiment.seed}")
+    records = {stage: [record(row, stage) for row in found] for stage, found in rows.items()}
+    paths = files.write(records, f"{name}-{experiment.seed}")
     model = base.folder(told_without(cause, made.planted, made.world), made.seed)
     data = [s.model_copy(update={"data": s.data.model_copy(update={"path": str(paths[f"{s.name}.jsonl"])})}) for s in stages]
     return experiment.model_copy(update={"name": name, "model": str(model), "stages": tuple(data), "mitigations": {}})
@@ -209,9 +210,15 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
     }
 
 
-def all_mitigations() -> dict[str, dict[str, Any]]:
-    """Every mitigation that is installed, with its default options."""
-    return {p.name: {} for p in registry.installed("mitigation") if p.error is None}
+def all_mitigations(size: str) -> dict[str, dict[str, Any]]:
+    """Every mitigation that is installed, with its default options, and sources in the world of a lab of this size."""
+    known = {"source": {"path": f"{LAB}{size}/knowledge.jsonl"}, "general": {"path": f"{LAB}{size}/general.jsonl"}}
+    given = {
+        "knowledge_augmentation": known,
+        "belief_correction": known,
+        "augment_rare": {"source": {"path": f"{LAB}{size}/spare.jsonl"}},
+    }
+    return {p.name: given.get(p.name, {}) for p in registry.installed("mitigation") if p.error is None}
 
 
 def _mitigation(name: str, report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:

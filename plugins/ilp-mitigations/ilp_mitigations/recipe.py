@@ -43,3 +43,8 @@ def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
 def form(stage: Stage) -> type:
     """Whether its prompts are text or messages: one training set holds one of them only."""
     return type(stage.samples[0].prompt)
+
+
+def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
+    """At most `n` of the samples, in the order of a draw; the same for the same seed."""
+    return random.Random(seed).sample(samples, min(n, len(samples)))

@@ -1,0 +1,16 @@
+"""What the base believes wrongly: it is read about first (Algorithm 2 of the study, arXiv 2604.10079)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ilp_mitigations.continued import Continued
+from ilp_mlflow import Context, Diagnosis, Plan, Request
+
+
+class BeliefCorrection(Continued):
+    """Continued pre-training for `knowledge_conflict`."""
+
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+        """Texts about what these samples ask, among general ones, then all stages as they were."""
+        return self.reading("knowledge_conflict", diagnoses, context)

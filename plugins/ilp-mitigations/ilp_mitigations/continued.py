@@ -1,0 +1,60 @@
+"""Continued pre-training on texts about what the base does not know, before the same fine-tuning (eq. 5, arXiv 2604.10079)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from ilp_mitigations import recipe
+from ilp_mitigations.sources.corpus import Corpus
+from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value
+
+NAME = "knowledge"
+"""Name of the stage that reads the texts."""
+
+
+class Continued(Value):
+    """Read texts before all stages: some about the targets, most of them general, so that little else is lost."""
+
+    source: Corpus | None = None
+    """Where texts about the targets come from; left out, the request for them is all there is."""
+    general: Corpus | None = None
+    """Where the general texts come from; left out, the texts about the targets are read alone."""
+    retrieved: float = Field(default=0.2, gt=0, le=1)
+    """Texts about the targets among all, share 0..1."""
+    documents: int = Field(default=20, ge=1)
+    """Texts for each target, at most."""
+    epochs: float = Field(default=4, gt=0)
+    """Passes over the texts."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Options of `trl.SFTConfig` for reading, over those of the first stage."""
+
+    def reading(self, cause: str, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+        """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages."""
+        targets = recipe.targets(diagnoses, cause)
+        if not targets:
+            return None
+        samples = [context.samples[i] for i in targets]
+        found = self.source.documents(samples, self.documents) if self.source else []
+        texts = list(dict.fromkeys(text for texts in found for text in texts))
+        if not texts:
+            where = f"none in {self.source.path}" if self.source else f"set 'source' of the mitigation for {cause} to a corpus"
+            reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
+            return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
+        first = context.stages[0]
+        rng = random.Random(f"general {first.training.get('seed')}")
+        general = [t for t in self.general.texts if t not in set(texts)] if self.general else []
+        n = round(len(texts) * (1 / self.retrieved - 1))
+        mixed = rng.choices(general, k=n) if general else []
+        stages = (self._read([*texts, *mixed], first), *context.stages)
+        control = (self._read(rng.choices(general, k=len(texts) + len(mixed)), first), *context.stages) if general else None
+        return Plan(targets=targets, stages=stages, control=control)
+
+    def _read(self, texts: Sequence[str], first: Stage) -> Stage:
+        """A stage that trains every token of the texts."""
+        samples = tuple(Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts))
+        training = {**first.training, "num_train_epochs": self.epochs, **self.training}
+        return first.model_copy(update={"name": NAME, "samples": samples, "training": training, "schedule": "shuffled"})

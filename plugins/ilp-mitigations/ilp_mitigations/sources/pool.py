@@ -1,0 +1,36 @@
+"""More samples of a pattern, from rows the user has to spare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ilp_mitigations.sources.rows import records
+from ilp_mlflow import PluginError, Sample, Value, text_of
+
+
+class Pool(Value):
+    """Rows with `prompt` and `completion` that are in no stage."""
+
+    path: str
+    """File (JSONL, Parquet, CSV), folder of a saved data set, or `owner/name` on the Hub."""
+
+    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str) -> dict[str, list[Sample]]:
+        """By word, all rows whose prompt has it and that ask nothing that a `given` sample asks, as samples of `stage`.
+
+        Raises PluginError when the pool cannot be read or a row lacks prompt or completion.
+        """
+        asked = {text_of(s.prompt).casefold() for s in given.values()}
+        found: dict[str, list[Sample]] = {word: [] for word in words}
+        for number, record in enumerate(records(self.path), 1):
+            try:
+                row = Sample(id=f"pool/{number}", stage=stage, prompt=record["prompt"], completion=record["completion"])
+            except (KeyError, ValueError):
+                raise PluginError(
+                    f"{self.path} row {number}: needs 'prompt' and 'completion'; it has: {', '.join(record)}"
+                ) from None
+            prompt = text_of(row.prompt).casefold()
+            if prompt in asked:
+                continue
+            for word in set(prompt.split()) & set(found):
+                found[word].append(row)
+        return found
