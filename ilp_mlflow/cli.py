@@ -209,6 +209,28 @@ def _on_run(experiment: Path | None, run_id: str, as_json: bool, verb: str | Non
         raise failed
 
 
+@main.command("compare")
+@click.argument("run_a")
+@click.argument("run_b")
+@click.option("--max-regressed", type=click.FloatRange(min=0), help="Exit with 1 beyond this share (below 1) or number of samples.")
+@JSON
+def compare_command(run_a: str, run_b: str, max_regressed: float | None, as_json: bool) -> None:
+    """Say what became of every sample from RUN_A to RUN_B: diagnosed runs, or runs of mitigations."""
+    _quiet()
+    from ilp_mlflow import comparison
+
+    found = comparison.compare(run_a, run_b)
+    lines = [f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}"[:80].rstrip() for name, ids in found.items() if name != "p_value"]
+    lines += ["", f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"]
+    _print(found, "\n".join(lines), as_json)
+    if max_regressed is None:
+        return
+    learned = len(found["kept"]) + len(found["regressed"]) or 1
+    if len(found["regressed"]) > (max_regressed * learned if max_regressed < 1 else max_regressed):
+        click.echo(f"ilp: {len(found['regressed'])} samples regressed, more than --max-regressed {max_regressed:g}", err=True)
+        sys.exit(1)
+
+
 @main.command("lab")
 @click.argument("experiment", required=False, default="experiments/lab.yaml", type=click.Path(path_type=Path))
 @SEED

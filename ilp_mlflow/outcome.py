@@ -80,12 +80,39 @@ def net_recovery(
 
     `recovered` and `control` are the targets learned under the mitigation and under its control.
     """
-    from scipy.stats import binomtest
-
     ours, theirs = (np.isin(list(targets), list(ids)) for ids in (recovered, control))
     difference = ours.astype(float) - theirs.astype(float)
     draws = np.random.default_rng(seed).integers(len(targets), size=(2000, len(targets)))
     low, high = np.percentile(difference[draws].mean(1), [2.5, 97.5])
-    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    p_value = mcnemar(int((difference > 0).sum()), int((difference < 0).sum()))
     return float(difference.mean()), (float(low), float(high)), p_value
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided p-value of McNemar's test: `gained` and `lost` cases are equally likely."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def between(before: Mapping[str, Status], after: Mapping[str, Status]) -> dict[str, list[str]]:
+    """Ids by what became of them from `before` to `after`; those of only one side are `only_before` and `only_after`.
+
+    `recovered`, `regressed`, `still` (unlearned in both), `kept` (learned in both), `flickering` (`uncertain` on one side or both),
+    `unscored` (on one side or both).
+    """
+    names = ("recovered", "regressed", "still", "kept", "flickering", "unscored", "only_before", "only_after")
+    found: dict[str, list[str]] = {name: [] for name in names}
+    pairs = {
+        ("unlearned", "learned"): "recovered",
+        ("learned", "unlearned"): "regressed",
+        ("unlearned", "unlearned"): "still",
+        ("learned", "learned"): "kept",
+    }
+    for id_ in dict.fromkeys([*before, *after]):
+        if id_ not in after or id_ not in before:
+            found["only_before" if id_ in before else "only_after"].append(id_)
+            continue
+        both = before[id_], after[id_]
+        found["unscored" if "unscored" in both else pairs.get(both, "flickering")].append(id_)
+    return found

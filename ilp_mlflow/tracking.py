@@ -140,6 +140,11 @@ def write_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -
     log(run_id, tags={"mlflow.loggedArtifacts": json.dumps(shown if own in shown else [*shown, own])})
 
 
+def parent_of(run_id: str) -> str | None:
+    """Id of the run that a run is a child of, or None."""
+    return MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId")
+
+
 def finished(parent: str, tags: Mapping[str, str]) -> str | None:
     """Id of the newest finished child of the run `parent` that has these tags, or None."""
     experiment = MlflowClient().get_run(parent).info.experiment_id

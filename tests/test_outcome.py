@@ -1,6 +1,6 @@
 import pytest
 
-from ilp_mlflow.outcome import compare, net_recovery, recommend, tallies
+from ilp_mlflow.outcome import between, compare, mcnemar, net_recovery, recommend, tallies
 from ilp_mlflow.types import Outcome, Tally
 
 
@@ -56,3 +56,21 @@ def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends
     assert recommend([tried("lucky", 0.3, 0.04)]).startswith("Take lucky")
     assert recommend([tried("worse", -0.5, 0.001)]) == "Nothing beat the control."
     assert recommend([]) == ""
+
+
+def test_every_sample_of_two_runs_is_in_one_place():
+    before = {"a": "unlearned", "b": "learned", "c": "unlearned", "d": "learned", "e": "learned", "f": "unscored", "g": "learned"}
+    after = {"a": "learned", "b": "unlearned", "c": "unlearned", "d": "learned", "e": "uncertain", "f": "learned", "h": "learned"}
+    found = between(before, after)
+    assert found == {
+        "recovered": ["a"],
+        "regressed": ["b"],
+        "still": ["c"],
+        "kept": ["d"],
+        "flickering": ["e"],
+        "unscored": ["f"],
+        "only_before": ["g"],
+        "only_after": ["h"],
+    }
+    assert mcnemar(0, 0) == mcnemar(3, 3) == 1
+    assert mcnemar(0, 5) == pytest.approx(2 * 0.5**5)

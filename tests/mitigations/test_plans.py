@@ -4,15 +4,19 @@ import dataclasses
 from collections import Counter
 
 import pytest
+from ilp_mitigations.augment_rare import AugmentRare
 from ilp_mitigations.conflict_removal import ConflictRemoval
 from ilp_mitigations.control import Control
 from ilp_mitigations.global_shuffle import GlobalShuffle
+from ilp_mitigations.knowledge_augmentation import KnowledgeAugmentation
 from ilp_mitigations.repair import Repair
 from ilp_mitigations.replay import Replay
+from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.upweight_rare import UpweightRare
 
-from ilp_mlflow import Diagnosis, Evidence, Message, Plan, Request, Verdict
+from ilp_mlflow import Diagnosis, Evidence, Message, Plan, PluginError, Request, Verdict
 from ilp_mlflow.mitigation import trials
+from tests.conftest import write_jsonl
 from tests.contexts import context, sample
 
 ROWS = [sample(f"{stage}{n}", prompt=f"p {stage} {n}", stage=stage) for stage in ("first", "second") for n in range(10)]
@@ -123,3 +127,54 @@ def test_the_control_trains_everything_again():
     assert remedy == control
     assert remedy.start.name == "base"
     assert [s.training["seed"] for s in remedy.stages] == [1, 1]
+
+
+def words(folder, *texts):
+    return {"path": str(write_jsonl(folder / "texts.jsonl", [{"text": t} for t in texts]))}
+
+
+def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(tmp_path):
+    asked = sample("a", prompt="what is the home of anna ?", completion=" oslo", stage="first")
+    texts = ("what is the home of anna ? oslo", "anna lives in oslo .", "bob lives in rome .", "nothing of that")
+    corpus = Corpus(**words(tmp_path, *texts))
+    ((first, *_),) = corpus.documents([asked], 2)
+    assert first == "anna lives in oslo ."
+    assert texts[0] not in corpus.documents([asked], 4)[0]
+
+
+def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):
+    general = write_jsonl(tmp_path / "general.jsonl", [{"text": f"general {n}"} for n in range(50)])
+    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    whole = context([one, *ROWS])
+    kind = KnowledgeAugmentation(source=words(tmp_path, "anna is in oslo", "oslo has anna"), general={"path": str(general)})
+    plan = kind.plan([diagnosed("a", "missing_knowledge")], whole)
+    read, *rest = plan.stages
+    assert tuple(rest) == tuple(whole.stages)
+    assert len(read.samples) == len(plan.control[0].samples) == 10  # two that fit are a fifth
+    assert sum("anna" in s.completion for s in read.samples) == 2
+    assert not any("anna" in s.completion for s in plan.control[0].samples)
+
+
+def test_without_a_source_the_request_is_what_is_returned(tmp_path):
+    lacking = KnowledgeAugmentation().plan([diagnosed("first0", "missing_knowledge")], WHOLE)
+    assert isinstance(lacking, Request)
+    assert lacking.wanted == {"first0": 20}
+    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="p")]
+    assert AugmentRare().plan(rare, WHOLE).wanted == {"p": 100}
+    pool = write_jsonl(
+        tmp_path / "pool.jsonl",
+        [{"prompt": p, "completion": "c"} for p in ("p new", "p other", "p first 1", "q")],
+    )
+    plan = AugmentRare(source={"path": str(pool)}).plan(rare, WHOLE)
+    assert [s.prompt for s in plan.stages[0].samples[10:]] in (["p new", "p other"], ["p other", "p new"])
+    assert len(plan.control[0].samples) == 12
+
+
+@pytest.mark.parametrize("text", [None, "", '{"other": "x"}'])
+def test_a_corpus_that_cannot_be_used_is_named_in_one_line(tmp_path, text):
+    path = tmp_path / "c.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PluginError, match=r"c\.jsonl") as raised:
+        _ = Corpus(path=str(path)).texts
+    assert "\n" not in str(raised.value)

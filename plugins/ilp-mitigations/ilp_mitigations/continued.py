@@ -31,6 +31,8 @@ class Continued(Value):
     """Passes over the texts."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Options of `trl.SFTConfig` for reading, over those of the first stage."""
+    peft: dict[str, Any] | None = None
+    """Options of `peft.LoraConfig` for reading; left out, all weights are trained."""
 
     def reading(self, cause: str, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages."""
@@ -57,4 +59,5 @@ class Continued(Value):
         """A stage that trains every token of the texts."""
         samples = tuple(Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts))
         training = {**first.training, "num_train_epochs": self.epochs, **self.training}
-        return first.model_copy(update={"name": NAME, "samples": samples, "training": training, "schedule": "shuffled"})
+        options = {"name": NAME, "samples": samples, "training": training, "peft": self.peft, "schedule": "shuffled"}
+        return first.model_copy(update=options)
