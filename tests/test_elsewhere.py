@@ -64,7 +64,15 @@ def test_an_output_folder_of_trl_is_diagnosed_without_an_experiment(trl, tiny_mo
     assert {"unlearned_rate", "learned/sft", "forgetting/sft"} <= set(run.data.metrics)
     logged = {f.path.removeprefix("ilp/") for f in client.list_artifacts(found["run_id"], "ilp")}
     tables = {f"{name}.parquet" for name in ("samples", "scores", "options", "diagnosis")}
-    texts = {"experiment.yaml", "checkpoints.json", "diagnosis.json", "diagnoses.json", "outcomes.json", "report.json"}
+    texts = {
+        "experiment.yaml",
+        "checkpoints.json",
+        "diagnosis.json",
+        "diagnoses.json",
+        "outcomes.json",
+        "requests.json",
+        "report.json",
+    }
     assert logged == {*tables, *texts, "report.html"}
     scores = tracking.read_table(found["run_id"], "scores.parquet")
     assert scores.num_rows == 8 * 4
