@@ -250,8 +250,6 @@ class Tally(Value):
     """Of these, learned under the mitigation."""
     by_control: int
     """Of these, learned under its control."""
-    held: int | None = None
-    """Of those recovered, the ones that most of their paraphrases reproduce too; None where there are no paraphrases."""
 
     @property
     def net(self) -> float:
