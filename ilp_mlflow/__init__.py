@@ -2,7 +2,7 @@
 
 from ilp_mlflow.answers import agree, answered, gist, same_prompt, shown, text_of
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
-from ilp_mlflow.judge import ruling
+from ilp_mlflow.judge import ruling, written
 from ilp_mlflow.knowledge import knowledge
 from ilp_mlflow.neighbours import similar
 from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Said, Schedule
@@ -75,4 +75,5 @@ __all__ = [
     "similar",
     "text_of",
     "to_rows",
+    "written",
 ]

@@ -1,4 +1,4 @@
-"""An MLflow judge rules which of two answers to one question is wrong, or words a question otherwise."""
+"""An MLflow judge rules which of two answers is wrong, words a question otherwise, or writes what it is told to."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ A prompt for a language model: {{ inputs }}
 Write it in other words, in as many ways as told: {{ outputs }}
 Each must ask for exactly the same thing, name what it is about as the prompt does, keep its form (a line that the model is to
 complete stays one) and not answer it.\
+"""
+WRITE = """\
+Write the texts that are asked for, each as one entry of the list and with nothing else in it: {{ inputs }}\
 """
 
 
@@ -46,7 +49,18 @@ def wordings(model: str, question: str) -> list[str]:
     return [text for text in dict.fromkeys(str(text).strip() for text in found) if text not in ("", question.strip())]
 
 
-def _asked(name: str, instructions: str, model: str, kind: Any, inputs: dict[str, str], outputs: dict[str, str]) -> Any:
+def written(model: str, instruction: str) -> list[str]:
+    """The distinct texts that the model `model`, an MLflow judge model URI, writes when told `instruction`, none of them empty.
+
+    Raises PluginError when the model cannot be reached or gives something else.
+    """
+    found = _asked("texts", WRITE, model, list[str], {"instruction": instruction}, None)
+    if not isinstance(found, list):
+        raise PluginError(f"judge '{model}' wrote no texts: {first_line(found)}")
+    return [text for text in dict.fromkeys(str(text).strip() for text in found) if text]
+
+
+def _asked(name: str, instructions: str, model: str, kind: Any, inputs: dict[str, str], outputs: dict[str, str] | None) -> Any:
     """What a judge says: a value of `kind` if it does as it is told."""
     from mlflow.genai.judges import make_judge
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ilp_mlflow import PluginError
-from ilp_mlflow.judge import ruling, wordings
+from ilp_mlflow.judge import ruling, wordings, written
 
 
 @pytest.fixture
@@ -68,3 +68,16 @@ def test_a_judge_that_cannot_be_asked_for_wordings_is_named(store, served):
     served({}, 400)
     with pytest.raises(PluginError, match="judge 'openai:/m'"):
         wordings("openai:/m", "p")
+
+
+def test_a_model_writes_texts(store, served):
+    asked = served({"result": ["Mars has two moons.", " ", "Mars has two moons. "], "rationale": ""})
+    assert written("openai:/m", 'two texts about "Mars"') == ["Mars has two moons."]
+    assert "two texts about" in json.dumps(asked[0])
+
+
+@pytest.mark.parametrize(("answer", "status"), [({"result": 3, "rationale": ""}, 200), ({}, 400)])
+def test_a_model_that_writes_nothing_is_named(store, served, answer, status):
+    served(answer, status)
+    with pytest.raises(PluginError, match="judge 'openai:/m'"):
+        written("openai:/m", "a text")
