@@ -5,7 +5,7 @@ from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, P
 from ilp_mlflow.judge import ruling, written
 from ilp_mlflow.knowledge import knowledge
 from ilp_mlflow.neighbours import similar
-from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Said, Schedule
+from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Result, Round, Said, Schedule
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -53,6 +53,8 @@ __all__ = [
     "Probe",
     "Report",
     "Request",
+    "Result",
+    "Round",
     "Said",
     "Sample",
     "Schedule",

@@ -17,25 +17,62 @@ Batch = Sequence[str]
 """Ids of the samples of one batch."""
 
 
+class Result(NamedTuple):
+    """How a model does on one sample of its stage."""
+
+    loss: float
+    """Mean negative log-probability of its supervised tokens, nats per token."""
+    token_accuracy: float
+    """Share 0..1 of them that are the model's first choice."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was trained between two decisions of a schedule."""
+
+    batches: Sequence[Batch]
+    """As they were trained."""
+    results: Mapping[str, Result]
+    """By sample id: when it was last in a batch of this round, before the step that the batch is part of."""
+    measured: Mapping[str, Result]
+    """By sample id: what the schedule measured when it planned this round."""
+
+
 @dataclass(frozen=True)
 class History:
-    """What a schedule may know when it plans the next round."""
+    """All that a schedule may know when it plans the next round; the same history must give the same round."""
 
     sample_ids: Sequence[str]
     """The stage's samples that can be trained, in file order."""
+    subsets: Mapping[str, str]
+    """Name of the stage each sample first belonged to, by id, those of the validation set included."""
     batch_size: int
-    """Samples per batch."""
+    """Samples per batch, at most."""
     seed: int
     """The stage's seed."""
-    rounds: int
+    rounds: Sequence[Round] = ()
     """Rounds already trained."""
+    steps_left: int = 1
+    """Optimizer steps until the stage's `num_train_epochs` or `max_steps` are used up; training ends there at the latest."""
+    accumulation: int = 1
+    """Batches per optimizer step; a round must be of whole steps."""
+    validation: Sequence[str] = ()
+    """Ids of the stage's validation samples, which are never trained."""
+    measure: Callable[[Sequence[str]], Mapping[str, Result]] = lambda ids: {}
+    """How the model, as it is now, does on samples (ids); one that cannot be trained is left out."""
 
 
 class Schedule(Protocol):
-    """Decides in which order a stage sees its samples."""
+    """Decides in which batches a stage sees its samples, and when it ends.
+
+    A stage's `schedule` is the name of one of the core's, or a frozen pydantic model (`Value`) whose fields are its options.
+    """
 
     def next_round(self, history: History) -> Sequence[Batch] | None:
-        """The batches of the next round, or None to stop training."""
+        """The batches of the next round, or None to stop before the steps are used up.
+
+        It may only stop under a constant learning rate: one that falls to 0 makes a plateau of its own.
+        """
         ...
 
 
@@ -170,6 +207,8 @@ class Context:
     """Columns of `Exposure`; None for a model that was trained elsewhere."""
     signals: pa.Table | None = None
     """Columns of `Signal`; None for a model that was trained elsewhere."""
+    held_out: Sequence[Sample] = ()
+    """Rows that no stage trains; mitigations may measure them."""
 
 
 class Diagnostic(Protocol):

@@ -22,7 +22,7 @@ class Shuffled:
     def next_round(self, history: History) -> Sequence[Batch]:
         """All samples once, in random order."""
         ids = sorted(history.sample_ids)
-        random.Random(f"{history.seed}/{history.rounds}").shuffle(ids)
+        random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
         return _batches(ids, history.batch_size)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from ilp_mlflow import catalog, dataset, models, tracking, training
+import filelock
+
+from ilp_mlflow import cache, catalog, dataset, models, tracking, training
 from ilp_mlflow.config import Experiment, TokenizerConfig
-from ilp_mlflow.errors import ConfigError, suggest
+from ilp_mlflow.errors import ConfigError, IlpError, suggest
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.preflight import preflight
 from ilp_mlflow.progress import task
@@ -51,7 +57,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
         "data_digest": dataset.digest(stage.samples),
         "run_id": run_id,
     }
-    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples"}).items()})
+    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()})
 
     def keep(name: str, folder: str) -> str:
         registered = f"{experiment.name}.{name}"
@@ -70,6 +76,8 @@ def fit(
 ) -> tuple[list[Checkpoint], Trained]:
     """Train `stage` from the model at `parent`; `keep` is given name and folder of the result and returns its URI.
 
+    The same training, if it was interrupted before, goes on behind its last round that was kept.
+
     Returns the checkpoints, the final one last. Metrics go to the run `run_id` under `prefix`. Raises IlpError.
     """
     parts = catalog.locate(parent)
@@ -79,7 +87,7 @@ def fit(
     # a template of its own, set here or by a stage below, travels with the stage
     retokenised = experiment.tokenizer != TokenizerConfig() or any(models.has_tokenizer(part) for part in parts[1:])
     kept: list[Checkpoint] = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _standing(experiment, stage, parts) as standing:
 
         def save(now: Loaded, name: str) -> str:
             folder = Path(scratch) / name
@@ -94,7 +102,7 @@ def fit(
         def log(metrics: dict[str, float], step: int) -> None:
             tracking.log(run_id, metrics={f"{prefix}{k}": v for k, v in metrics.items()}, step=step)
 
-        done = training.train(stage, loaded, Path(scratch) / "trainer", log, inside)
+        done = training.train(stage, loaded, standing or Path(scratch) / "trainer", log, inside)
         with task(f"store {stage.name}"):
             uri = keep(stage.name, save(done.loaded, stage.name))
     return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done
@@ -104,6 +112,31 @@ def copy_after(experiment: Experiment, stage: Stage, parent: str) -> Loaded:
     """A copy of the model at `parent` trained on `stage`; nothing is stored or logged. Raises IlpError."""
     with tempfile.TemporaryDirectory() as scratch:
         return training.train(stage, _start(experiment, stage, catalog.locate(parent)), Path(scratch)).loaded
+
+
+@contextlib.contextmanager
+def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Iterator[Path | None]:
+    """Folder in which a training of this very stage from this very model keeps where it stands, until it is done.
+
+    None while another process trains the same, and for a stage that keeps checkpoints inside, which an earlier run has.
+    """
+    what = [*map(models.digest, parts), stage.model_dump_json(), experiment.tokenizer.model_dump_json(), version("trl")]
+    folder = cache.folder() / "training" / hashlib.sha256("\n".join(what).encode()).hexdigest()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{folder}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        yield None
+        return
+    try:
+        yield None if stage.score_every else folder
+        shutil.rmtree(folder, ignore_errors=True)
+    except IlpError:  # it would fail again
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
 
 
 def _start(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Loaded:

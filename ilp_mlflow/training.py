@@ -8,7 +8,7 @@ import math
 import time
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from peft import LoraConfig, PeftModel
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from ilp_mlflow.encoding import encode
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line, suggest
 from ilp_mlflow.models import Loaded, Text
-from ilp_mlflow.plugin import History, Schedule
 from ilp_mlflow.progress import task
-from ilp_mlflow.schedules import SCHEDULES
+from ilp_mlflow.rounds import Keep, Rounds, RoundTrainer
 from ilp_mlflow.types import Exposure, Sample, Signal, Stage, schema
 
 OURS = {
@@ -111,7 +110,8 @@ def train(
     log: Callable[[dict[str, float], int], None] = lambda metrics, step: None,
     keep: Callable[[Loaded, int], None] = lambda loaded, step: None,
 ) -> Trained:
-    """Train `stage` from `parent`, which is changed in place; `folder` is scratch space.
+    """Train `stage` from `parent`, which is changed in place; `folder` keeps where it stands, and a training that was interrupted
+    there goes on behind its last round that was kept, to the same end.
 
     `log` receives loss, learning rate, gradient norm and tokens per second with the optimizer step; `keep` the model
     every `stage.score_every` steps. Raises ConfigError for bad options, DatasetError when too many rows have no token
@@ -119,14 +119,17 @@ def train(
     """
     options = {**_defaults(), **stage.training}
     options.pop("model_init_kwargs", None)
-    args = SFTConfig(**{**options, "output_dir": str(folder), "report_to": "none", "save_strategy": "no", "disable_tqdm": True})
+    ours = {"report_to": "none", "save_strategy": "no", "save_total_limit": 1, "ignore_data_skip": True, "disable_tqdm": True}
+    args = SFTConfig(**{**options, **ours, "output_dir": str(folder)})
     fresh = stage.peft is not None and not isinstance(parent.model, PeftModel)
     datasets.disable_progress_bars()
+    ids = [sample.id for sample in stage.samples]
     try:
-        trainer = _LedgerTrainer(
+        trainer = RoundTrainer(
             model=parent.model,
             args=args,
-            train_dataset=datasets.Dataset.from_list(_rows(stage)),
+            train_dataset=_rows(stage.samples, 0),
+            eval_dataset=_rows(stage.validation, len(ids)) if stage.validation else None,
             processing_class=parent.tokenizer,
             peft_config=LoraConfig(**{"task_type": "CAUSAL_LM", **(stage.peft or {})}) if fresh else None,
         )
@@ -134,8 +137,7 @@ def train(
         raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {first_line(error)}") from None
     if args.dataloader_drop_last and len(trainer.train_dataset) < args.train_batch_size:
         raise ConfigError(f"stage '{stage.name}': fewer rows than a batch, and training.dataloader_drop_last drops them all")
-    ids = [sample.id for sample in stage.samples]
-    trainer.follow(SCHEDULES[stage.schedule], ids)
+    rounds = trainer.follow(stage)
     supervised, kept = _supervised(trainer.train_dataset, len(ids))
     lengths = [len(encode(parent.tokenizer, s.prompt, s.completion, parent.ends).ids) for s in stage.samples]
     _refuse_unsupervised(stage, stage.samples, supervised, max(lengths), args.max_length)
@@ -143,13 +145,14 @@ def train(
     trainer.remove_callback(PrinterCallback)
     with contextlib.ExitStack() as stack:
         trainer.add_callback(_Watch(stage, stack, log, lambda step: keep(now, step)))
+        trainer.add_callback(Keep(rounds))
         started = time.perf_counter()
-        trainer.train()
+        trainer.train(resume_from_checkpoint=rounds.resume())
         seconds = time.perf_counter() - started
     for name, weights in trainer.model.named_parameters():
         if weights.requires_grad and not torch.isfinite(weights).all():
             raise ModelError(f"stage '{stage.name}' diverged: {name} is not finite; lower training.learning_rate")
-    signals = _signals(trainer, stage)
+    signals = _signals(rounds, stage)
     seen = Counter(signals["sample_id"].to_pylist())
     exposures = [
         Exposure(
@@ -161,67 +164,7 @@ def train(
         )
         for i, id_ in enumerate(ids)
     ]
-    return Trained(now, exposures, signals, int(trainer.passed_tokens), seconds)
-
-
-class _LedgerTrainer(SFTTrainer):
-    """SFTTrainer whose batches come from a schedule, and whose own forward pass is read off by sample."""
-
-    data_collator: Any
-
-    def follow(self, schedule: Schedule, ids: list[str]) -> None:
-        """Take the order of batches from `schedule`; row i of the data set is sample `ids[i]`."""
-        self.schedule, self.ids = schedule, ids
-        self.signals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self.passed_tokens = 0
-        self.outputs: Any = None
-        self.model.register_forward_hook(self._keep_outputs)
-        self.data_collator = _carry_row(self.data_collator)
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        rows = inputs.pop("row")
-        total = super().compute_loss(model, inputs, *args, **kwargs)
-        if model.training:
-            # what TRL's fused head returned for the loss: (batch, length - 1), zero where there is no label
-            count = self.outputs.label_mask.sum(1)
-            loss = -self.outputs.log_probs.detach().sum(1) / count
-            self.signals.append((self.state.global_step + 1, rows, loss, self.outputs.is_top1.sum(1) / count))
-            self.passed_tokens += inputs["attention_mask"].sum()
-        self.outputs = None
-        return total
-
-    def _keep_outputs(self, module: Any, args: Any, outputs: Any) -> None:
-        self.outputs = outputs
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if "row" not in self._signature_columns:
-            self._signature_columns.append("row")
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        rows = (train_dataset or self.train_dataset)["row"]
-        return _Rounds(self.schedule, [self.ids[r] for r in rows], self.args.train_batch_size, self.args.seed)
-
-
-class _Rounds(torch.utils.data.Sampler[int]):
-    """Each pass over the data is one round of the schedule."""
-
-    def __init__(self, schedule: Schedule, ids: list[str], batch_size: int, seed: int) -> None:
-        self.schedule, self.ids, self.batch_size, self.seed = schedule, ids, batch_size, seed
-        self.place = {id_: i for i, id_ in enumerate(ids)}
-        self.rounds = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Told by the trainer before each pass."""
-        self.rounds = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        history = History(self.ids, self.batch_size, self.seed, self.rounds)
-        for batch in self.schedule.next_round(history) or ():
-            yield from (self.place[id_] for id_ in batch)
+    return Trained(now, exposures, signals, rounds.passed_tokens, seconds)
 
 
 class _Watch(TrainerCallback):
@@ -234,6 +177,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance = self.stack.enter_context(task(f"train {self.stage.name}", state.max_steps))
+        self.advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
@@ -251,24 +195,17 @@ class _Watch(TrainerCallback):
             self.log(metrics, state.global_step)
 
 
-def _carry_row(collate: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    def collated(examples: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**collate(examples), "row": torch.tensor([example["row"] for example in examples])}
-
-    return collated
-
-
 def _defaults() -> dict[str, Any]:
     """Log from the first step on; and without an accelerator no bf16, which TRL asks for and then refuses."""
     return {"logging_first_step": True, **({} if torch.cuda.is_available() else {"bf16": False})}
 
 
-def _signals(trainer: _LedgerTrainer, stage: Stage) -> pa.Table:
-    steps, rows, losses, accuracies = zip(*trainer.signals, strict=True)
+def _signals(rounds: Rounds, stage: Stage) -> pa.Table:
+    steps, rows, losses, accuracies = zip(*rounds.signals, strict=True)
     place = torch.cat(rows).cpu().numpy()
     return pa.table(
         {
-            "sample_id": np.array(trainer.ids, dtype=object)[place],
+            "sample_id": np.array(rounds.ids, dtype=object)[place],
             "stage": [stage.name] * len(place),
             "step": np.repeat(steps, [len(r) for r in rows]),
             "loss": torch.cat(losses).double().cpu().numpy(),
@@ -278,15 +215,17 @@ def _signals(trainer: _LedgerTrainer, stage: Stage) -> pa.Table:
     )
 
 
-def _rows(stage: Stage) -> list[dict[str, Any]]:
-    return [
+def _rows(samples: Sequence[Sample], first: int) -> datasets.Dataset:
+    """Samples as TRL reads them, numbered from `first`."""
+    records = [
         {
             name: v if isinstance(v, str) else [m.model_dump() for m in v]
             for name, v in (("prompt", s.prompt), ("completion", s.completion))
         }
         | {"row": row}
-        for row, s in enumerate(stage.samples)
+        for row, s in enumerate(samples, first)
     ]
+    return datasets.Dataset.from_list(records)
 
 
 def _supervised(prepared: Any, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,6 +60,8 @@ class Sample(Value):
     """Answers to choose from, given with the data, or None; the right one may be among them."""
     probes: tuple[Exchange, ...] = ()
     """What a model must know to be able to learn this sample."""
+    paraphrases: tuple[str, ...] = ()
+    """Other ways to ask the same (in a conversation: its last turn), never trained: who learned more than the row knows them."""
     source: str | None = None
     """Where the row comes from."""
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -84,10 +86,17 @@ class Stage(Value):
     """Passed through to `peft.LoraConfig`; None trains all weights."""
     adapter: Literal["continue", "new"] = "continue"
     """With `peft`: go on with the parent's adapter, or merge it and start a new one."""
-    schedule: Literal["shuffled", "sequential"] = "shuffled"
-    """Order of the samples within the stage."""
+    schedule: Literal["shuffled", "sequential"] | Value = "shuffled"
+    """Order of the samples within the stage: a name, or a `plugin.Schedule` of one's own."""
     score_every: int | None = None
     """Also keep and score a checkpoint every so many optimizer steps."""
+    validation: tuple[Sample, ...] = ()
+    """Samples that are never trained, for a schedule to measure."""
+
+    @field_serializer("schedule")
+    def _schedule(self, value: Any) -> Any:
+        kind = type(value)
+        return value if isinstance(value, str) else {"schedule": f"{kind.__module__}:{kind.__qualname__}", **value.model_dump()}
 
 
 class Checkpoint(Value):
@@ -250,11 +259,33 @@ class Tally(Value):
     """Of these, learned under the mitigation."""
     by_control: int
     """Of these, learned under its control."""
+    paraphrased: int = 0
+    """Of the unlearned, those that could be asked in other words."""
+    held: int = 0
+    """Of these, reproduced in most other words under the mitigation."""
+    held_by_control: int = 0
+    """Of these, reproduced in most other words under its control."""
 
     @property
     def net(self) -> float:
         """Share 0..1 of the unlearned recovered, minus the same share under the control."""
         return (self.recovered - self.by_control) / self.unlearned
+
+    @property
+    def net_held(self) -> float | None:
+        """Share 0..1 of the paraphrased held, minus the same share under the control; None where none could be asked."""
+        return (self.held - self.held_by_control) / self.paraphrased if self.paraphrased else None
+
+
+class Guard(Value):
+    """What became of what was right and is not to be trained: facts the base knows (from `probes`), and held-out rows."""
+
+    right: int
+    """Right before the mitigation."""
+    lost: int
+    """Of these, wrong after it."""
+    lost_by_control: int
+    """Of these, wrong after its control."""
 
 
 class Outcome(Value):
@@ -284,10 +315,20 @@ class Outcome(Value):
     """Exact paired test (McNemar) of mitigation against control over the targets."""
     regressed_by_control: int | None = None
     """Learned before, unlearned under the control (any sample)."""
+    guard: Guard | None = None
+    """What it broke beyond the samples; None where there is nothing to ask."""
+    combines: tuple[str, ...] = ()
+    """The mitigations it is composed of, where it is not one alone."""
+    model_uri: str = ""
+    """The model it leads to."""
+    unlearned_rate: float = 0.0
+    """Share 0..1 of all samples that are unlearned under it."""
     tokens: int = 0
     """Tokens trained on."""
     seconds: float = 0.0
     """Training time."""
+    accelerator_hours: float | None = None
+    """Training time on an accelerator, hours; None on a CPU."""
 
 
 class Report(Value):
@@ -319,6 +360,11 @@ class Report(Value):
     """Unlearned samples that the models were asked about, at most."""
     unavailable: tuple[Literal["exposures", "signals"], ...] = ()
     """What training did not leave behind for the diagnosis."""
+
+    @property
+    def unlearned_rate(self) -> float:
+        """Share 0..1 of all samples that are unlearned after the last stage."""
+        return sum(v.status == "unlearned" for v in self.verdicts) / len(self.verdicts)
 
 
 def schema(row: type[BaseModel]) -> pa.Schema:
