@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from ilp_mlflow import Diagnosis, Sample, Stage
+from ilp_mlflow import Diagnosis, Plan, Sample, Stage
 
 
 def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
@@ -48,3 +50,27 @@ def form(stage: Stage) -> type:
 def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
     """At most `n` of the samples, in the order of a draw; the same for the same seed."""
     return random.Random(seed).sample(samples, min(n, len(samples)))
+
+
+def epochs(stage: Stage) -> int:
+    """How often the stage sees each of its rows, as whole passes."""
+    return max(1, round(float(stage.training.get("num_train_epochs", 3))))
+
+
+def steps(stage: Stage, rows: float) -> int:
+    """Optimizer steps in which the stage sees so many rows."""
+    size = stage.training.get("per_device_train_batch_size", 8) * stage.training.get("gradient_accumulation_steps", 1)
+    return max(1, math.ceil(rows / float(size)))
+
+
+def busiest(stages: Sequence[Stage]) -> Stage:
+    """The stage that sees the most rows: as it trains, a mix of them is trained."""
+    return max(stages, key=lambda s: len(s.samples) * epochs(s))
+
+
+def mixed(targets: tuple[str, ...], stages: Sequence[Stage], mix: Callable[[Sequence[Stage]], Stage]) -> Plan | None:
+    """A plan in which each run of stages of one form becomes the one that `mix` makes of it; None where nothing can be mixed."""
+    runs = [list(run) for _, run in itertools.groupby(stages, form)]
+    if not targets or len(runs) == len(stages):
+        return None
+    return Plan(targets=targets, stages=tuple(run[0] if len(run) == 1 else mix(run) for run in runs))

@@ -1,0 +1,69 @@
+"""Too little signal: one more pass at a time, until it harms (Algorithm 5 and eq. 7 of the study, arXiv 2604.10079)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from ilp_mitigations import recipe
+from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Request, Result, Value
+
+
+class UntilRise(Value):
+    """Passes in random order until the loss of the validation samples has risen."""
+
+    least: int
+    """Passes before that is looked at."""
+    delta: float
+    """Rise above the lowest loss so far that ends it, nats per token."""
+
+    def next_round(self, history: History) -> Sequence[Batch] | None:
+        """One more pass, or None."""
+        now = _loss(history.measure(history.validation), history.validation)
+        before = [_loss(r.measured, history.validation) for r in history.rounds]
+        if len(before) >= self.least and now > min(before) + self.delta:
+            return None
+        ids = sorted(history.sample_ids)
+        random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
+        batches = [ids[k : k + history.batch_size] for k in range(0, len(ids), history.batch_size)]
+        return batches + batches[: -len(batches) % history.accumulation]
+
+
+def _loss(results: Mapping[str, Result], ids: Sequence[str]) -> float:
+    """Mean loss of samples, nats per token."""
+    return sum(results[i].loss for i in ids) / len(ids)
+
+
+class ProgressiveEpochs(Value):
+    """Train the stages that hold the targets for one more epoch at a time, at a constant learning rate.
+
+    A rate that falls to 0 would make a plateau of its own. It mostly teaches by rote; see `augment_rare`.
+    """
+
+    more: int = Field(default=8, ge=1)
+    """Epochs beyond those of the stage, at most."""
+    delta: float = Field(default=0.01, ge=0)
+    """Rise of the validation loss above its lowest that ends it, nats per token."""
+    looked_at: int = Field(default=200, ge=1)
+    """Held-out rows whose loss is looked at, at most."""
+
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+        """For the samples that got too little signal; the control are the stages as they were."""
+        targets = recipe.targets(diagnoses, "insufficient_optimization")
+        if not targets:
+            return None
+        if not context.held_out:
+            reason = "held-out rows wanted, to see when more epochs begin to harm; set 'held_out' of the experiment"
+            return Request(targets=targets, wanted={"held-out rows": self.looked_at}, reason=reason)
+        held = tuple(recipe.sampled(context.held_out, self.looked_at, "validation"))
+        ids, stages = set(targets), []
+        for stage in context.stages:
+            if any(row.id in ids for row in stage.samples):
+                least = recipe.epochs(stage)
+                training = {**stage.training, "num_train_epochs": least + self.more, "lr_scheduler_type": "constant_with_warmup"}
+                changes = {"training": training, "schedule": UntilRise(least=least, delta=self.delta), "validation": held}
+                stage = stage.model_copy(update=changes)
+            stages.append(stage)
+        return Plan(targets=targets, stages=tuple(stages))
