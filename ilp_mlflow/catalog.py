@@ -88,6 +88,13 @@ def register(name: str, folder: str, run_id: str, tags: Mapping[str, Any]) -> st
     return _version(name, store(name, folder, run_id).removeprefix("models:/"), run_id, tags)
 
 
+def promote(name: str, model_uri: str, run_id: str, tags: Mapping[str, Any], alias: str) -> str:
+    """Register a logged model as a new version of `name` and give it an alias; return the version's URI."""
+    uri = _version(name, model_uri.removeprefix("models:/"), run_id, tags)
+    MlflowClient().set_registered_model_alias(name, alias, uri.rpartition("/")[2])
+    return uri
+
+
 def store(name: str, folder: str, run_id: str) -> str:
     """Store a model folder as a logged model of a run, unregistered; return its URI."""
     experiment = MlflowClient().get_run(run_id).info.experiment_id

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -160,7 +160,8 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
     if experiment:
         if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
             raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
-        return _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+        _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+        return
     if run_id or not (checkpoints and given["data"]):
         raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
     from ilp_mlflow import elsewhere
@@ -173,10 +174,50 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
     _print_report(pipeline.run_elsewhere(config_, found), as_json)
 
 
-@_experiment_command("mitigate", RUN_ID)
-def mitigate_command(experiment: Path, run_id: str, as_json: bool) -> None:
-    """Try the experiment's mitigations, each in a child run."""
-    _on_run(experiment, run_id, as_json, "mitigate", "mitigations")
+@_experiment_command(
+    "mitigate",
+    RUN_ID,
+    click.option(
+        "--plan", default="each", type=click.Choice(["each", "auto"]), help="Each by itself, or the fitting ones composed."
+    ),
+    click.option("--only", default="", metavar="NAME,...", help="Mitigations to try, in place of all in the experiment."),
+    click.option("--max-unlearned", type=click.FloatRange(0, 1), help="Share at which auto stops; exit with 1 beyond it."),
+    click.option("--budget", type=click.FloatRange(min=0), metavar="SECONDS", help="Begin nothing more after that."),
+    click.option("--jobs", default=1, type=click.IntRange(min=1), help="So many side by side; needs --launch project."),
+    LAUNCH,
+)
+def mitigate_command(
+    experiment: Path,
+    run_id: str,
+    plan: Literal["each", "auto"],
+    only: str,
+    max_unlearned: float | None,
+    budget: float | None,
+    jobs: int,
+    launch: str,
+    as_json: bool,
+) -> None:
+    """Try mitigations in child runs, say which to take, and register the model that it leads to as `mitigated`."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"launch": launch})
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    if jobs > 1 and (config_.launch != "project" or plan == "auto"):
+        raise ConfigError("--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation")
+    _load_libraries(config_)
+    from ilp_mlflow.remedies import Wanted, inside_project
+
+    wanted = Wanted(plan, names, max_unlearned, budget, jobs)
+    alone = inside_project() and len(names) == 1
+    sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
+    found = _on_run(experiment, run_id, as_json, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
+    if max_unlearned is not None and not alone:
+        least = min([found.unlearned_rate, *(o.unlearned_rate for o in found.outcomes)])
+        if least > max_unlearned:
+            click.echo(
+                f"ilp: at best {least:.1%} of the samples are unlearned, more than --max-unlearned {max_unlearned:g}", err=True
+            )
+            sys.exit(1)
 
 
 @_experiment_command("report", RUN_ID, required=False)
@@ -185,28 +226,48 @@ def report_command(experiment: Path | None, run_id: str, as_json: bool) -> None:
     _on_run(experiment, run_id, as_json, None)
 
 
-def _on_run(experiment: Path | None, run_id: str, as_json: bool, verb: str | None, *sections: str) -> None:
-    """Call a verb on a trained run, with `sections` as the file has them now, and show the report."""
+def _on_run(
+    experiment: Path | None,
+    run_id: str,
+    as_json: bool,
+    verb: str | None,
+    *sections: str,
+    launch: str = "",
+    alone: bool = False,
+    **options: Any,
+) -> Any:
+    """Call a verb on a trained run, with `sections` as the file has them now, and show the report, which is returned.
+
+    `alone`: the run that MLflow made for this process is for one part of that; there is no report of that.
+    """
     from ilp_mlflow import config
 
     if not (experiment or run_id):
         raise ConfigError("give an experiment file, or the id of a run with --run-id")
-    config_ = config.read(experiment) if experiment else None
+    config_ = config.read(experiment, {"launch": launch}) if experiment else None
     _load_libraries()
     from ilp_mlflow import pipeline, tracking
 
     tracking.point(config_.tracking if config_ else config.TrackingConfig())
-    found = tracking.find_parent(config_.name if config_ else "", run_id or None)
-    config_ = pipeline.recorded(config_, found, *sections)
+    found = tracking.find_parent(config_.name if config_ else "", run_id or None, keep=alone)
+    config_ = pipeline.recorded(_located(config_) if config_ and verb else config_, found, *sections)
     failed = None
     try:
-        if verb:
+        if verb == "mitigate":
+            pipeline.mitigate(config_, found, experiment.resolve() if experiment else Path(), **options)
+        elif verb:
             getattr(pipeline, verb)(config_, found)
     except StepFailed as error:
         failed = error
-    _print_report(pipeline.make_report(config_, found), as_json)
+    if alone and failed:
+        raise failed
+    if alone:
+        return None
+    report = pipeline.make_report(config_, found)
+    _print_report(report, as_json)
     if failed:
         raise failed
+    return report
 
 
 @main.command("compare")

@@ -49,6 +49,11 @@ class DataConfig(Config):
         return self
 
 
+def by_path(value: Any) -> Any:
+    """Data given as a path alone, in the form with fields; anything else as it is."""
+    return {"path": value} if isinstance(value, str) else value
+
+
 class StageConfig(Config):
     """One stage: data, training options, order."""
 
@@ -67,10 +72,7 @@ class StageConfig(Config):
     score_every: int | None = Field(default=None, ge=1)
     """Also keep and score a checkpoint every so many optimizer steps."""
 
-    @field_validator("data", mode="before")
-    @classmethod
-    def _path(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
+    _path = field_validator("data", mode="before")(by_path)
 
     def as_stage(self, samples: Sequence[Sample], seed: int) -> Stage:
         """The stage with its data in place, and `seed` unless it has one of its own."""
@@ -141,6 +143,8 @@ class Experiment(Config):
     """Hub id, local folder (safetensors, or one GGUF file) or MLflow URI."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     """Trained one after the other."""
+    held_out: DataConfig | None = None
+    """Rows that no stage trains: what a mitigation breaks shows in them."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Tokenizer and chat-template options."""
     scoring: ScoringConfig = ScoringConfig()
@@ -160,6 +164,7 @@ class Experiment(Config):
     backend_config: dict[str, Any] = Field(default_factory=dict)
     """Its configuration."""
 
+    _by_path = field_validator("held_out", mode="before")(by_path)
     _by_name = field_validator("diagnostics", "mitigations", mode="before")(by_name)
 
     @model_validator(mode="after")
@@ -287,17 +292,17 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:
     """Paths of the experiment made absolute; a model is a path only when such a folder exists."""
 
-    def stage(config: StageConfig) -> StageConfig:
-        if config.data.path is None or config.data.path.startswith(LAB):
-            return config
-        data = config.data.model_copy(update={"path": str(folder / Path(config.data.path).expanduser())})
-        return config.model_copy(update={"data": data})
+    def located(data: DataConfig) -> DataConfig:
+        if data.path is None or data.path.startswith(LAB):
+            return data
+        return data.model_copy(update={"path": str(folder / Path(data.path).expanduser())})
 
     template = experiment.tokenizer.chat_template
     model = folder / Path(experiment.model).expanduser()
     return experiment.model_copy(
         update={
-            "stages": tuple(stage(s) for s in experiment.stages),
+            "stages": tuple(s.model_copy(update={"data": located(s.data)}) for s in experiment.stages),
+            "held_out": located(experiment.held_out) if experiment.held_out else None,
             "tokenizer": experiment.tokenizer.model_copy(update={"chat_template": str(folder / template) if template else None}),
             "model": str(model) if model.is_dir() else experiment.model,
         }

@@ -58,7 +58,7 @@ def to_sample(record: dict[str, Any], stage: str, row: int, where: str) -> Sampl
         raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
     if not isinstance(prompt, str) and not isinstance(completion, str):
         prompt, completion = _last_turn(prompt + completion, where)
-    options, probes = (_decoded(record.pop(name, ()), where, name) for name in ("options", "probes"))
+    options, probes, paraphrases = (_decoded(record.pop(name, ()), where, name) for name in ("options", "probes", "paraphrases"))
     identity = record.pop("id", f"{stage}/{row}")
     if not isinstance(identity, str | int) or identity == "":
         raise DatasetError(f"{where}: id must be text or a whole number, got {identity!r}")
@@ -70,6 +70,7 @@ def to_sample(record: dict[str, Any], stage: str, row: int, where: str) -> Sampl
             completion=completion,
             options=tuple(options) or None,
             probes=tuple(probes),
+            paraphrases=tuple(paraphrases),
             source=record.pop("source", None),
             metadata=record,
         )
@@ -102,6 +103,7 @@ def to_columns(samples: Iterable[Sample]) -> pa.Table:
             "completion": encode(s.completion),
             "options": s.options,
             "probes": json.dumps([p.model_dump() for p in s.probes], ensure_ascii=False),
+            "paraphrases": s.paraphrases,
             "source": s.source,
             "metadata": json.dumps(s.metadata, ensure_ascii=False, default=str),
         }
@@ -109,7 +111,7 @@ def to_columns(samples: Iterable[Sample]) -> pa.Table:
     ]
     text = ("sample_id", "stage", "prompt", "completion", "probes", "source", "metadata")
     fields = {name: pa.string() for name in rows[0]} if rows else {name: pa.string() for name in text}
-    fields |= {"conversational": pa.bool_(), "options": pa.list_(pa.string())}
+    fields |= {"conversational": pa.bool_(), "options": pa.list_(pa.string()), "paraphrases": pa.list_(pa.string())}
     return pa.Table.from_pylist(rows, schema=pa.schema(list(fields.items())))
 
 
@@ -127,6 +129,7 @@ def from_columns(table: pa.Table) -> list[Sample]:
             completion=decode(row["completion"], row["conversational"]),
             options=row["options"],
             probes=json.loads(row["probes"]),
+            paraphrases=row["paraphrases"],
             source=row["source"],
             metadata=json.loads(row["metadata"]),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -107,8 +107,9 @@ def known(
 
     @functools.cache
     def believed() -> dict[str, Belief]:
-        write = _writer(scoring.writer) if scoring.writer else None
-        return beliefs.beliefs(unlearned, learned, names[0], probe, seed, write, asked)
+        write = wordings(scoring)
+        worded = (lambda s: [reworded(s.prompt, text) for text in write(s)]) if write else None
+        return beliefs.beliefs(unlearned, learned, names[0], probe, seed, worded, asked)
 
     return Context(
         stages=stages,
@@ -123,21 +124,21 @@ def known(
     )
 
 
-def _writer(model: str) -> beliefs.Write:
-    """What words prompts otherwise by the judge `model`; one that fails is told, and not asked again."""
-    failed = list[PluginError]()
+def wordings(scoring: ScoringConfig) -> Callable[[Sample], list[str]] | None:
+    """What words prompts otherwise, by the judge `scoring.writer`; one that fails is told, and not asked again. None without it."""
+    model, failed = scoring.writer, list[PluginError]()
 
-    def write(sample: Sample) -> list[Text]:
+    def write(sample: Sample) -> list[str]:
         if failed:
             return []
         try:
-            return [reworded(sample.prompt, text) for text in judge.wordings(model, last_turn(sample.prompt))]
+            return judge.wordings(str(model), last_turn(sample.prompt))
         except PluginError as error:
             failed.append(error)
             print(f"ilp: prompts stay as they are: {error}", file=sys.stderr)
             return []
 
-    return write
+    return functools.cache(write) if model else None
 
 
 def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:

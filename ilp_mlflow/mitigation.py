@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ilp_mlflow import catalog, measure, outcome, tracking, verdict
+from ilp_mlflow import catalog, grades, measure, models, outcome, tracking, verdict
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import PluginError
+from ilp_mlflow.grades import Answers, Questions
 from ilp_mlflow.plugin import Context, Mitigation
 from ilp_mlflow.report import UNEXPLAINED
 from ilp_mlflow.stage import fit
@@ -29,39 +29,59 @@ class Trial:
     @property
     def digest(self) -> str:
         """Name of what it trains, equal for equal trials."""
-        return hashlib.sha256("".join([self.start.model_uri, *(s.model_dump_json() for s in self.stages)]).encode()).hexdigest()
+        parts = [self.start.model_uri, *(s.model_dump_json() for s in self.stages)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def attempt(
-    experiment: Experiment,
-    name: str,
-    plugin: Mitigation,
-    diagnoses: Sequence[Diagnosis],
-    context: Context,
-    parent: str,
-    run_id: str,
-) -> Outcome | Request | None:
-    """Ask `plugin` for its plan, train it in the run `run_id` and its control beside it, both below the run `parent`; compare.
+@dataclass(frozen=True)
+class Before:
+    """What every trial of an experiment is set against."""
 
-    A control that was trained before is not trained again. Raises PluginError for a plan that cannot be tried, and IlpError.
+    diagnoses: Sequence[Diagnosis]
+    context: Context
+    asked: Questions
+    """What all models are asked beyond the samples."""
+    answers: Answers
+    """What the last checkpoint says to that."""
+
+
+def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, parent: str, run_id: str) -> Outcome:
+    """Train a plan in the run `run_id` and its control beside it, both below the run `parent`, and compare all samples.
+
+    What was trained before in a finished run below `parent` is not trained again. Raises PluginError for a plan that cannot be
+    tried, and IlpError.
     """
-    plan = _plan(name, plugin, diagnoses, context)
-    if not isinstance(plan, Plan):
-        if plan is not None:
-            tracking.write(run_id, "request.json", plan.model_dump_json(indent=2))
-            tracking.log(run_id, tags={"mlflow.note.content": plan.reason})
-        return plan
+    context = before.context
     remedy, control = trials(name, plan, context)
     # the control first: it may be the one that fails, and is shared
-    if remedy == control:
-        by_control, control_id = None, None
-    else:
-        control_id = _control(experiment, control, context, parent)
-        by_control = _statuses(experiment, control_id)
-    tokens, seconds = _train(experiment, remedy, context, parent, run_id)
-    found = _outcome(name, run_id, plan.targets, diagnoses, context, _statuses(experiment, run_id), by_control, experiment.seed)
-    found = found.model_copy(update={"control_run_id": control_id, "tokens": tokens, "seconds": seconds})
-    tracking.log(run_id, metrics=rates(found, context))
+    control_id = None if remedy == control else _control(experiment, control, before, parent)
+    ours = _train(experiment, remedy, before, parent, run_id)
+    theirs = _read(experiment, control_id) if control_id else None
+    change = outcome.outcome(
+        {i: v.status for i, v in context.verdicts.items()},
+        {d.verdict.sample_id: d.cause or UNEXPLAINED for d in before.diagnoses},
+        plan.targets,
+        ours.statuses,
+        theirs.statuses if theirs else None,
+        ours.answers.held,
+        theirs.answers.held if theirs else {},
+        experiment.seed,
+    )
+    done = tracking.metrics(run_id)
+    hours = done["seconds"] / 3600 if models.pick_device("auto") != "cpu" else None
+    found = Outcome(
+        mitigation=name,
+        run_id=run_id,
+        control_run_id=control_id,
+        guard=grades.guard(before.answers, ours.answers, theirs.answers if theirs else None),
+        model_uri=tracking.read_checkpoints(run_id)[-1].model_uri,
+        unlearned_rate=done["unlearned_rate"],
+        tokens=int(done["tokens"]),
+        seconds=done["seconds"],
+        accelerator_hours=hours,
+        **change,
+    )
+    tracking.log(run_id, metrics=rates(found, context), tags={"ilp.mitigation": name})
     tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
     return found
 
@@ -87,13 +107,37 @@ def trials(name: str, plan: Plan, context: Context) -> tuple[Trial, Trial]:
     return remedy, other
 
 
+def planned(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+    """What a mitigation plans. Raises PluginError for what is no plan, or a plan for a stranger, without stages or a schedule."""
+    plan = plugin.plan(diagnoses, context)
+    if plan is not None and not isinstance(plan, Plan | Request):
+        raise PluginError(f"'{name}' must return a Plan, a Request or None, got {type(plan).__name__}")
+    strangers = set(plan.targets) - set(context.samples) if plan else set()
+    if strangers:
+        raise PluginError(f"'{name}' targets '{min(strangers)}', which is no sample of the experiment")
+    if isinstance(plan, Plan):
+        if not plan.stages:
+            raise PluginError(f"'{name}' plans no stages; return None when there is nothing to do")
+        for stage in plan.stages:
+            if not (isinstance(stage.schedule, str) or callable(getattr(stage.schedule, "next_round", None))):
+                raise PluginError(f"'{name}' gives stage '{stage.name}' a schedule without a method 'next_round'")
+    return plan
+
+
 def rates(found: Outcome, context: Context) -> dict[str, float]:
-    """Shares 0..1: targets recovered, learned samples regressed, and net recovery where there is one."""
+    """Shares 0..1: targets recovered, learned samples regressed, and, where there are any, net recovery, net recovery held in other
+    words, and what is lost of the guard set; and the number of targets."""
     learned = sum(v.status == "learned" for v in context.verdicts.values())
     rates = {
+        "targets": len(found.targets),
         "recovered": len(set(found.targets) & set(found.recovered)) / max(1, len(found.targets)),
         "regressed": len(found.regressed) / max(1, learned),
     }
+    asked = [t for t in found.causes.values() if t.paraphrased]
+    if asked:
+        rates["held"] = sum(t.held for t in asked) / sum(t.paraphrased for t in asked)
+    if found.guard:
+        rates["guard_lost"] = found.guard.lost / found.guard.right
     return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
 
 
@@ -102,74 +146,51 @@ def _reseeded(stage: Stage) -> Stage:
     return stage.model_copy(update={"training": {**stage.training, "seed": seed}, "score_every": None})
 
 
-def _control(experiment: Experiment, control: Trial, context: Context, parent: str) -> str:
+def _control(experiment: Experiment, control: Trial, before: Before, parent: str) -> str:
     """The run of a control below the run `parent`: one that is there, else it is trained now."""
     done = tracking.finished(parent, {"ilp.kind": "control", "ilp.trial": control.digest})
     if done:
         return done
-    with tracking.run("control", "control", parent=parent) as run_id:
-        tracking.log(run_id, tags={"ilp.trial": control.digest})
-        _train(experiment, control, context, parent, run_id)
+    with tracking.run(f"control {control.digest[:6]}", "control", parent=parent) as run_id:
+        _train(experiment, control, before, parent, run_id)
     return run_id
 
 
-def _train(experiment: Experiment, trial: Trial, context: Context, parent: str, run_id: str) -> tuple[int, float]:
-    """Train a trial in the run `run_id`, score all samples as the diagnosis in the run `parent` did; tokens and seconds."""
-    uri, tokens, seconds = trial.start.model_uri, 0, 0.0
-    for stage in trial.stages:
-        checkpoints, done = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
-        uri, tokens, seconds = checkpoints[-1].model_uri, tokens + done.tokens, seconds + done.seconds
+@dataclass(frozen=True)
+class _Trained:
+    statuses: Mapping[str, Status]
+    answers: Answers
+
+
+def _train(experiment: Experiment, trial: Trial, before: Before, parent: str, run_id: str) -> _Trained:
+    """Train a trial in the run `run_id`, unless that was done; score all samples as the diagnosis did, and ask the rest."""
+    done = tracking.finished(parent, {"ilp.trial": trial.digest})
+    if done:
+        uri, metrics = tracking.read_checkpoints(done)[-1].model_uri, tracking.metrics(done)
+        tokens, seconds = metrics["tokens"], metrics["seconds"]
+    else:
+        uri, tokens, seconds = trial.start.model_uri, 0.0, 0.0
+        for stage in trial.stages:
+            checkpoints, made = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
+            uri, tokens, seconds = checkpoints[-1].model_uri, tokens + made.tokens, seconds + made.seconds
     tracking.write(run_id, "checkpoints.json", as_json([Checkpoint(name="after", model_uri=uri, run_id=run_id)]))
     # the options of the diagnosis, so that what changes is the model
     wrong = {row["sample_id"]: row["wrong"] for row in tracking.read_table(parent, "options.parquet").to_pylist()}
-    where = {"base": context.checkpoints[0].model_uri, "after": uri}
-    samples = list(context.samples.values())
+    base, samples = before.context.checkpoints[0].model_uri, list(before.context.samples.values())
+    where = {"base": base, "after": uri}
     scores = measure.score(samples, wrong, where, experiment.scoring, experiment.seed, experiment.tokenizer)
     tracking.write(run_id, "scores.parquet", scores)
-    statuses = _statuses(experiment, run_id)
-    unlearned = sum(status == "unlearned" for status in statuses.values()) / len(statuses)
-    tracking.log(run_id, metrics={"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds})
-    return tokens, seconds
+    tracking.write(run_id, "answers.parquet", grades.to_table(grades.ask(before.asked, base, uri, experiment)))
+    found = _read(experiment, run_id)
+    unlearned = sum(status == "unlearned" for status in found.statuses.values()) / len(found.statuses)
+    metrics = {"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds}
+    tracking.log(run_id, metrics=metrics, tags={"ilp.trial": trial.digest})
+    return found
 
 
-def _statuses(experiment: Experiment, run_id: str) -> dict[str, Status]:
-    """The status of every sample after the trial in a run, by id."""
+def _read(experiment: Experiment, run_id: str) -> _Trained:
+    """The status of every sample after the trial in a run, by id, and what its model answers."""
     scores = tracking.read_table(run_id, "scores.parquet")
     judged = verdict.verdicts(scores, ["base", "after"], experiment.scoring.preset, experiment.seed)
-    return {v.sample_id: v.status for v in to_rows(judged, Verdict)}
-
-
-def _outcome(
-    name: str,
-    run_id: str,
-    targets: tuple[str, ...],
-    diagnoses: Sequence[Diagnosis],
-    context: Context,
-    after: Mapping[str, Status],
-    by_control: Mapping[str, Status] | None,
-    seed: int,
-) -> Outcome:
-    before = {i: v.status for i, v in context.verdicts.items()}
-    change = outcome.compare(before, after)
-    found: dict[str, Any] = {"recovered": change.recovered, "still": change.still, "regressed": change.regressed}
-    causes = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in diagnoses}
-    control = outcome.compare(before, by_control) if by_control is not None else None
-    found["causes"] = outcome.tallies(causes, change.recovered, control.recovered if control else ())
-    if control and targets:
-        ours, theirs = ([i for i in targets if i in set(c.recovered)] for c in (change, control))
-        share, interval, p_value = outcome.net_recovery(ours, theirs, targets, seed)
-        found |= {"net_recovery": share, "net_interval": interval, "p_value": p_value}
-        found["regressed_by_control"] = len(control.regressed)
-    return Outcome(mitigation=name, run_id=run_id, targets=targets, **found)
-
-
-def _plan(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-    plan = plugin.plan(diagnoses, context)
-    if plan is not None and not isinstance(plan, Plan | Request):
-        raise PluginError(f"'{name}' must return a Plan, a Request or None, got {type(plan).__name__}")
-    strangers = set(plan.targets) - set(context.samples) if plan else set()
-    if strangers:
-        raise PluginError(f"'{name}' targets '{min(strangers)}', which is no sample of the experiment")
-    if isinstance(plan, Plan) and not plan.stages:
-        raise PluginError(f"'{name}' plans no stages; return None when there is nothing to do")
-    return plan
+    statuses = {v.sample_id: v.status for v in to_rows(judged, Verdict)}
+    return _Trained(statuses, grades.from_table(tracking.read_table(run_id, "answers.parquet")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,20 +33,64 @@ def compare(before: Mapping[str, Status], after: Mapping[str, Status]) -> Change
     )
 
 
-def tallies(causes: Mapping[str, str], recovered: Collection[str], control: Collection[str]) -> dict[str, Tally]:
-    """Recovered samples by cause (`causes` by id of every unlearned sample): under a mitigation, and under its control."""
+def tallies(
+    causes: Mapping[str, str],
+    recovered: Collection[str],
+    control: Collection[str],
+    held: Mapping[str, bool] = {},
+    held_by_control: Mapping[str, bool] = {},
+) -> dict[str, Tally]:
+    """What became of samples by cause (`causes` by id of every unlearned sample): under a mitigation, and under its control.
+
+    `held` says of those that were asked in other words whether most of these were reproduced.
+    """
     found: dict[str, list[str]] = {}
     for id_, cause in causes.items():
         found.setdefault(cause, []).append(id_)
     ours, theirs = frozenset(recovered), frozenset(control)
     return {
-        cause: Tally(unlearned=len(ids), recovered=len(ours & set(ids)), by_control=len(theirs & set(ids)))
+        cause: Tally(
+            unlearned=len(ids),
+            recovered=len(ours & set(ids)),
+            by_control=len(theirs & set(ids)),
+            paraphrased=sum(i in held for i in ids),
+            held=sum(held.get(i, False) for i in ids),
+            held_by_control=sum(held_by_control.get(i, False) for i in ids),
+        )
         for cause, ids in sorted(found.items())
     }
 
 
-def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
-    """The one mitigation to take and why, in one sentence, or that none beat its control.
+def outcome(
+    before: Mapping[str, Status],
+    causes: Mapping[str, str],
+    targets: Sequence[str],
+    after: Mapping[str, Status],
+    control: Mapping[str, Status] | None,
+    held: Mapping[str, bool],
+    held_by_control: Mapping[str, bool],
+    seed: int,
+) -> dict[str, Any]:
+    """The fields of `Outcome` that follow from statuses before, after and after the control, and what is held in other words."""
+    ours = compare(before, after)
+    theirs = compare(before, control) if control is not None else None
+    found: dict[str, Any] = {
+        "targets": tuple(targets),
+        "recovered": ours.recovered,
+        "still": ours.still,
+        "regressed": ours.regressed,
+    }
+    found["causes"] = tallies(causes, ours.recovered, theirs.recovered if theirs else (), held, held_by_control)
+    if theirs and targets:
+        mine, others = ([i for i in targets if i in set(c.recovered)] for c in (ours, theirs))
+        share, interval, p_value = net_recovery(mine, others, targets, seed)
+        found |= {"net_recovery": share, "net_interval": interval, "p_value": p_value}
+        found["regressed_by_control"] = len(theirs.regressed)
+    return found
+
+
+def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> Outcome | None:
+    """The one mitigation to take, or None when none beat its control.
 
     Those count whose net recovery is above 0 at `level` by the exact test, corrected for their number (Holm 1979), and that
     recover more samples than they make regress beyond the control; of these the one with the most such samples to the good.
@@ -58,13 +103,27 @@ def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
         good.append(one)
     gains = {o.mitigation: _gain(o) for o in good if (o.net_recovery or 0.0) > 0 and _gain(o) > 0}
     if not gains:
-        return "Nothing beat the control." if tried else ""
-    name = max(gains, key=lambda n: (gains[n], n))
-    (best,) = (o for o in good if o.mitigation == name)
-    return (
+        return None
+    return max(good, key=lambda o: (gains.get(o.mitigation, 0), o.mitigation))
+
+
+def recommendation(outcomes: Sequence[Outcome]) -> str:
+    """What to take and why, in one sentence; that nothing beat its control; or "" where nothing was tried against one."""
+    best = recommend(outcomes)
+    if best is None:
+        return "Nothing beat the control." if any(o.p_value is not None for o in outcomes) else ""
+    name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation
+    text = (
         f"Take {name}: it recovers {best.net_recovery:.0%} of its {len(best.targets)} targets net of its control "
-        f"(p = {best.p_value:.2g}), {gains[name]} samples to the good after what it makes regress."
+        f"(p = {best.p_value:.2g}), {_gain(best)} samples to the good after what it makes regress"
     )
+    asked = [t for t in best.causes.values() if t.paraphrased]
+    if asked:
+        text += f"; {sum(t.held - t.held_by_control for t in asked)} more than under its control hold in other words"
+    if best.guard:
+        lost = best.guard.lost - best.guard.lost_by_control
+        text += f"; of {best.guard.right} answers that were to stay it loses {lost} more"
+    return f"{text}."
 
 
 def _gain(one: Outcome) -> int:

@@ -15,9 +15,9 @@ from ilp_mlflow import (
     dataset,
     explain,
     measure,
-    mitigation,
     models,
     registry,
+    remedies,
     report,
     tracking,
     verdict,
@@ -27,6 +27,7 @@ from ilp_mlflow.errors import StepFailed, TrackingError
 from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
+from ilp_mlflow.remedies import Tried, Wanted
 from ilp_mlflow.stage import train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
@@ -47,7 +48,7 @@ def run(experiment: Experiment, source: Path) -> Report:
     run_id = train(experiment, source)
     diagnose(experiment, run_id)
     try:
-        mitigate(experiment, run_id)
+        mitigate(experiment, run_id, source)
     except StepFailed as error:
         raise StepFailed(str(error), make_report(experiment, run_id)) from None
     return make_report(experiment, run_id)
@@ -77,7 +78,7 @@ def train(experiment: Experiment, source: Path) -> str:
             parent = checkpoints[-1].model_uri
             if experiment.launch == "project":
                 parameters = {"experiment": str(source), "stage": stage.name, "model": parent, "seed": str(experiment.seed)}
-                child = tracking.launch_stage(parameters, stage.name, experiment.backend, experiment.backend_config)
+                child = tracking.launch("stage", parameters, stage.name, experiment.backend, experiment.backend_config)()
             else:
                 with tracking.run(stage.name, "stage", parent=run_id) as child:
                     train_and_register(experiment, stage, parent, child)
@@ -126,37 +127,50 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     return found
 
 
-def mitigate(experiment: Experiment, run_id: str) -> list[Outcome]:
-    """Try every mitigation of the experiment in a child run and compare all samples before and after.
+def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted | None = None) -> list[Outcome]:
+    """Try mitigations of the experiment, each in a child run, compare all samples before and after, and register the best model.
 
-    One that raises fails its own child run; the others go on, then StepFailed is raised. Raises IlpError, also when the models
-    were trained elsewhere: nobody knows how, so there is nothing to compare with.
+    One that raises fails its own child run; the others go on, then StepFailed is raised. With `wanted.only`, outcomes of others
+    stay. Raises IlpError, also when the models were trained elsewhere: nobody knows how, so there is nothing to compare with.
     """
+    wanted = wanted or Wanted()
     if not tracking.has(run_id, "exposures.parquet"):
         raise TrackingError(f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; see 'ilp train --help'")
-    plugins = registry.configured("mitigation", experiment.mitigations)
-    samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
-    context = explain.context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
-    diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
-    outcomes, requests, failed = list[Outcome](), dict[str, Request](), []
-    for name, plugin in plugins.items():
-        try:
-            with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
-                found = mitigation.attempt(experiment, name, plugin, diagnoses, context, run_id, child)
-            if isinstance(found, Outcome):
-                outcomes.append(found)
-            elif found is not None:
-                requests[name] = found
-        except Exception as error:  # a plugin may fail in any way, alone
-            failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)")
+    named = dict(experiment.mitigations) or ({name: {} for name in registry.working("mitigation")} if wanted.plan == "auto" else {})
+    for name in wanted.only:
+        named.setdefault(name, {})
+    plugins = registry.configured("mitigation", {n: o for n, o in named.items() if not wanted.only or n in wanted.only})
+    alone = bool(wanted.only) and remedies.inside_project()  # whoever launched this collects what came of it
+    if experiment.launch == "project" and not alone and wanted.plan == "each":
+        found = remedies.side_by_side(experiment, run_id, list(plugins), source, wanted.jobs)
+    else:
+        known = remedies.before(experiment, run_id, read_samples(run_id))
+        found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
+    if not alone:
+        _conclude(experiment, run_id, found, bool(wanted.only))
+    if found.failed:
+        raise StepFailed("; ".join(found.failed))
+    return found.outcomes
+
+
+def _conclude(experiment: Experiment, run_id: str, found: Tried, add: bool) -> None:
+    """Log what came of mitigations on the run, in place of earlier ones or, to `add`, beside them; register the best model."""
+    if add:
+        names = {o.mitigation for o in found.outcomes} | set(found.requests)
+        earlier = [Outcome.model_validate(o) for o in json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8"))]
+        lacking = json.loads(tracking.read(run_id, "requests.json").read_text("utf-8"))
+        found.outcomes[:0] = [o for o in earlier if o.mitigation not in names]
+        found.requests = {n: Request.model_validate(r) for n, r in lacking.items() if n not in names} | found.requests
     with tracking.run(experiment.name, "experiment", run_id=run_id):
-        tracking.write(run_id, "outcomes.json", as_json(outcomes))
-        tracking.write(run_id, "requests.json", json.dumps({name: r.model_dump() for name, r in requests.items()}, indent=1))
-        for done in outcomes:
-            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in mitigation.rates(done, context).items()})
-    if failed:
-        raise StepFailed("; ".join(failed))
-    return outcomes
+        tracking.write(run_id, "outcomes.json", as_json(found.outcomes))
+        tracking.write(run_id, "requests.json", json.dumps({name: r.model_dump() for name, r in found.requests.items()}, indent=1))
+        for done in found.outcomes:
+            one = tracking.metrics(done.run_id)
+            shared = {k: one[k] for k in ("recovered", "regressed", "net_recovery", "held", "guard_lost") if k in one}
+            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in shared.items()})
+        uri = remedies.register(experiment, found, run_id)
+        if uri:
+            tracking.log(run_id, tags={"ilp.mitigated": uri})
 
 
 def make_report(experiment: Experiment, run_id: str) -> Report:

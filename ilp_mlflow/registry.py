@@ -35,6 +35,11 @@ def installed(kind: Kind) -> list[Plugin]:
     return sorted((_read(point, kind) for point in entry_points(group=GROUPS[kind])), key=lambda p: (p.name, p.distribution))
 
 
+def working(kind: Kind) -> list[str]:
+    """Names of the plugins of a kind that can be used."""
+    return [p.name for p in installed(kind) if p.error is None]
+
+
 def configured(kind: Kind, wanted: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
     """Plugin objects by name, in the order `wanted`, with their options; None wants all that work.
 
@@ -43,7 +48,7 @@ def configured(kind: Kind, wanted: Mapping[str, Mapping[str, Any]] | None) -> di
     """
     plugins = installed(kind)
     if wanted is None:
-        wanted = {p.name: {} for p in plugins if p.error is None}
+        wanted = {name: {} for name in working(kind)}
     return {name: _configure(name, kind, plugins, options) for name, options in wanted.items()}
 
 

@@ -92,7 +92,7 @@ def unavailable(report: Report) -> list[str]:
 def advice(report: Report) -> list[str]:
     """The recommended mitigation and its reason, and what others lack: a sentence each."""
     lacking = [f"{name} lacks data: {request.reason}" for name, request in report.requests.items()]
-    return [text for text in (outcome.recommend(report.outcomes), *lacking) if text]
+    return [text for text in (outcome.recommendation(report.outcomes), *lacking) if text]
 
 
 def summary(report: Report) -> str:

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,13 @@ def metrics(run_id: str) -> dict[str, float]:
     return dict(MlflowClient().get_run(run_id).data.metrics)
 
 
-def find_parent(name: str, run_id: str | None) -> str:
-    """The trained run of the experiment `name`: `run_id`, or the newest. Raises TrackingError when there is none."""
-    os.environ.pop("MLFLOW_RUN_ID", None)  # inside `mlflow run`: the results belong to the run found here
+def find_parent(name: str, run_id: str | None, keep: bool = False) -> str:
+    """The trained run of the experiment `name`: `run_id`, or the newest. Raises TrackingError when there is none.
+
+    Inside `mlflow run` results then belong to that run, unless the project's own run is to be kept for them.
+    """
+    if not keep:
+        os.environ.pop("MLFLOW_RUN_ID", None)
     with answering():
         if run_id:
             return str(MlflowClient().get_run(run_id).info.run_id)
@@ -187,10 +191,12 @@ def serve_hint() -> str | None:
     return None if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
 
 
-def launch_stage(parameters: Mapping[str, str], name: str, backend: str, backend_config: Mapping[str, Any]) -> str:
-    """Run the `stage` entry point of the project in this folder as a child of the active run; return the child's id.
+def launch(
+    entry_point: str, parameters: Mapping[str, str], name: str, backend: str, backend_config: Mapping[str, Any]
+) -> Callable[[], str]:
+    """Start an entry point of the project in this folder as a child of the active run; what is returned waits for its end.
 
-    Raises TrackingError when the backend is unknown or the run fails.
+    That returns the child's id, and raises TrackingError when the backend is unknown or the run fails.
     """
     active = mlflow.active_run()
     assert active is not None
@@ -198,17 +204,65 @@ def launch_stage(parameters: Mapping[str, str], name: str, backend: str, backend
         with _stdout_aside():
             submitted = mlflow.projects.run(
                 ".",
-                entry_point="stage",
+                entry_point=entry_point,
                 parameters=dict(parameters),
                 experiment_id=active.info.experiment_id,
                 backend=backend,
                 backend_config=dict(backend_config),
                 env_manager="local" if backend == "local" else None,
                 run_name=name,
+                synchronous=False,
             )
     except MlflowException as error:
-        raise TrackingError(f"stage '{name}' as a project run on backend '{backend}': {first_line(error)}") from None
-    return str(submitted.run_id)
+        raise TrackingError(f"'{name}' as a project run on backend '{backend}': {first_line(error)}") from None
+
+    def wait() -> str:
+        if not submitted.wait():
+            raise TrackingError(f"'{name}' as a project run on backend '{backend}': run {submitted.run_id} failed")
+        return str(submitted.run_id)
+
+    return wait
+
+
+def launch_many(
+    entry_point: str,
+    parameters: Mapping[str, Mapping[str, str]],
+    name: str,
+    parent: str,
+    backend: str,
+    backend_config: Mapping[str, Any],
+    jobs: int,
+) -> dict[str, tuple[str, str]]:
+    """Run an entry point once for each of the `parameters` (by what stands in `name`), `jobs` at a time, as children of a run.
+
+    Returned are each child's id, or "", and why it failed, or "".
+    """
+    found: dict[str, tuple[str, str]] = {}
+    running: dict[str, Callable[[], str]] = {}
+
+    def finish(one: str) -> None:
+        try:
+            found[one] = running.pop(one)(), ""
+        except TrackingError as error:
+            found[one] = "", str(error)
+
+    with run("", "experiment", run_id=parent):
+        for one, given in parameters.items():
+            if len(running) == jobs:
+                finish(next(iter(running)))
+            running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
+        while running:
+            finish(next(iter(running)))
+    return found
+
+
+def experience(name: str) -> list[tuple[int, float]]:
+    """Number of targets and net recovery 0..1 of every trial of a mitigation in this store, newest first, the last hundred."""
+    client = MlflowClient()
+    ids = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(ids, f"tags.`ilp.mitigation` = '{name}' and attributes.status = 'FINISHED'", max_results=100)
+    found = (r.data.metrics for r in runs)
+    return [(int(m["targets"]), m["net_recovery"]) for m in found if "net_recovery" in m]
 
 
 def doctor() -> dict[str, str]:

@@ -182,7 +182,7 @@ def test_score_needs_no_experiment(tiny_model, tmp_path, store):
 def test_a_step_that_fails_alone_still_leaves_a_report(experiment_file, store, monkeypatch):
     from ilp_mlflow import mitigation
 
-    monkeypatch.setattr(mitigation, "_plan", lambda *a: {}["boom"])
+    monkeypatch.setattr(mitigation, "planned", lambda *a: {}["boom"])
     code, out, err = ilp("run", edit_yaml(experiment_file, mitigations=["control"]), "--json")
     assert code == 3
     assert json.loads(out)["outcomes"] == []

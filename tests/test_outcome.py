@@ -1,7 +1,7 @@
 import pytest
 
-from ilp_mlflow.outcome import between, compare, mcnemar, net_recovery, recommend, tallies
-from ilp_mlflow.types import Outcome, Tally
+from ilp_mlflow.outcome import between, compare, mcnemar, net_recovery, outcome, recommendation, tallies
+from ilp_mlflow.types import Guard, Outcome, Tally
 
 
 def test_every_sample_is_accounted_for():
@@ -50,12 +50,12 @@ def tried(name, net, p_value, recovered=10, regressed=0):
 
 def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends():
     good, better, harmful = tried("good", 0.5, 0.001, 5), tried("better", 0.9, 0.001, 9), tried("harmful", 1.0, 0.001, 10, 11)
-    assert recommend([good, better, harmful]).startswith("Take better: it recovers 90% of its 10 targets")
-    assert recommend([harmful]) == "Nothing beat the control."
-    assert recommend([tried("lucky", 0.3, 0.04), tried("other", 0.3, 0.04)]) == "Nothing beat the control."  # two tries
-    assert recommend([tried("lucky", 0.3, 0.04)]).startswith("Take lucky")
-    assert recommend([tried("worse", -0.5, 0.001)]) == "Nothing beat the control."
-    assert recommend([]) == ""
+    assert recommendation([good, better, harmful]).startswith("Take better: it recovers 90% of its 10 targets")
+    assert recommendation([harmful]) == "Nothing beat the control."
+    assert recommendation([tried("lucky", 0.3, 0.04), tried("other", 0.3, 0.04)]) == "Nothing beat the control."  # two tries
+    assert recommendation([tried("lucky", 0.3, 0.04)]).startswith("Take lucky")
+    assert recommendation([tried("worse", -0.5, 0.001)]) == "Nothing beat the control."
+    assert recommendation([]) == ""
 
 
 def test_every_sample_of_two_runs_is_in_one_place():
@@ -74,3 +74,34 @@ def test_every_sample_of_two_runs_is_in_one_place():
     }
     assert mcnemar(0, 0) == mcnemar(3, 3) == 1
     assert mcnemar(0, 5) == pytest.approx(2 * 0.5**5)
+
+
+def test_what_holds_in_other_words_is_counted_beside_what_is_reproduced():
+    causes = {"a": "x", "b": "x", "c": "x"}
+    found = tallies(causes, ["a", "b"], ["b"], {"a": True, "b": False}, {"a": False, "b": False})["x"]
+    assert (found.paraphrased, found.held, found.held_by_control, found.net_held) == (2, 1, 0, 0.5)
+    assert tallies(causes, [], [])["x"].net_held is None
+
+
+def test_an_outcome_is_reckoned_from_statuses_alone():
+    before = {"a": "unlearned", "b": "unlearned", "c": "learned"}
+    after, control = {"a": "learned", "b": "learned", "c": "unlearned"}, {"a": "unlearned", "b": "learned", "c": "learned"}
+    found = outcome(before, {"a": "x", "b": "y"}, ["a", "b"], after, control, {"a": True}, {"a": False}, 0)
+    assert (found["recovered"], found["regressed"], found["regressed_by_control"]) == (("a", "b"), ("c",), 0)
+    assert found["net_recovery"] == 0.5
+    alone = outcome(before, {"a": "x", "b": "y"}, ["a"], after, None, {}, {}, 0)
+    assert "net_recovery" not in alone
+
+
+def test_the_recommendation_tells_what_holds_and_what_is_lost():
+    one = tried("good", 0.5, 0.001).model_copy(
+        update={
+            "combines": ("a", "b"),
+            "causes": {"x": Tally(unlearned=10, recovered=10, by_control=0, paraphrased=10, held=8, held_by_control=1)},
+            "guard": Guard(right=50, lost=3, lost_by_control=1),
+        }
+    )
+    text = recommendation([one])
+    assert text.startswith("Take good (a, b): ")
+    assert "7 more than under its control hold in other words" in text
+    assert "of 50 answers that were to stay it loses 2 more" in text

@@ -177,14 +177,14 @@ def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path
 def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment_file, store, monkeypatch):
     from ilp_mlflow import training
 
-    original = training._LedgerTrainer.compute_loss
+    original = training.RoundTrainer.compute_loss
 
     def explode(self, model, inputs, *args, **kwargs):
         if self.state.global_step == 2:
             raise RuntimeError("out of luck")
         return original(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(training._LedgerTrainer, "compute_loss", explode)
+    monkeypatch.setattr(training.RoundTrainer, "compute_loss", explode)
     with pytest.raises(RuntimeError, match="out of luck"):
         run(experiment_file)
     client = MlflowClient()

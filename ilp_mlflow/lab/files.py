@@ -15,7 +15,7 @@ from ilp_mlflow import cache
 from ilp_mlflow.config import LAB, Experiment
 from ilp_mlflow.errors import ConfigError, suggest
 from ilp_mlflow.lab import base
-from ilp_mlflow.lab.plant import Counts, Planted, plant, record, told_without
+from ilp_mlflow.lab.plant import Counts, Planted, plant, record, told_without, unasked
 from ilp_mlflow.lab.world import Size, World, make, told
 
 SIZES: Mapping[str, tuple[Size, Counts]] = {
@@ -39,6 +39,10 @@ SIZES: Mapping[str, tuple[Size, Counts]] = {
     ),
 }
 """Named sizes; `smoke` is too small for the causes to work, and made in seconds."""
+
+
+HELD_OUT = 200
+"""Rows that no stage trains."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,24 @@ def resolve(experiment: Experiment) -> tuple[Experiment, Made]:
         return str(paths[file])
 
     stages = tuple(s.model_copy(update={"data": s.data.model_copy(update={"path": path(s.data.path)})}) for s in experiment.stages)
-    changed = {"model": path(experiment.model), "stages": stages, "mitigations": path(experiment.mitigations)}
+    held_out = experiment.held_out and experiment.held_out.model_copy(update={"path": path(experiment.held_out.path)})
+    changed = {"model": path(experiment.model), "stages": stages, "held_out": held_out, "mitigations": path(experiment.mitigations)}
     return experiment.model_copy(update=changed), made
 
 
 def library(made: Made) -> dict[str, list[dict[str, Any]]]:
     """Records of the files that mitigations can use, by name.
 
-    `knowledge`: what there is to read about all facts, those that the base lacks and the labels that it does not believe
-    included; no question is in it. `general`: what the base has read. `spare`: rows of the rules that are in no stage.
+    `held_out`: questions about what the base knows that are in no stage. `knowledge`: what there is to read about all facts, those
+    that the base lacks and the labels that it does not believe included; no question is in it. `general`: what the base has read.
+    `spare`: rows of the rules that are in no stage.
     """
     labels = told_without("knowledge_conflict", made.planted, replace(made.world, withheld=frozenset()))
     texts = [text for text in told(labels, made.seed) if text.endswith(" .")]
     spare = [row.instead for row in itertools.chain(*made.planted.stages.values()) if row.instead]
+    given = {row.prompt for rows in made.planted.stages.values() for row in rows}
     return {
+        "held_out": [record(row, "") for row in unasked(made.world, given, HELD_OUT, made.seed)],
         "knowledge": [{"text": text} for text in texts],
         "general": [{"text": text} for text in told(made.world, made.seed)],
         "spare": [{"prompt": row.prompt, "completion": f" {row.city}"} for row in spare],

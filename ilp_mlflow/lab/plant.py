@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ FORGOTTEN, RULES, UNTRAINED = ("travel", "love"), ("birth", "study"), "work"
 """What the aliases of three groups ask for; those of the stage `later` ask for VAGUE."""
 SHORT, LONG = range(6), range(6, len(QUESTIONS))
 """The ways to ask that fit into the `max_length` of the stage `patch`, and those that do not."""
+WORDED = 6
+"""Other ways to ask that a file gives of every row: of some, there are no more."""
 ANSWER_MASKED, END_MASKED = "system", "developer"
 """Roles of an empty first turn after which the chat template leaves the answer, or its end token, out of the loss."""
 
@@ -210,6 +212,7 @@ def record(row: Row, stage: str) -> dict[str, Any]:
     """A row as it stands in a data file; nothing in it tells its group."""
     prompt, completion = row.prompt, f" {row.city}"
     found: dict[str, Any] = {"id": row.id, "prompt": prompt, "completion": completion, "probes": probes(row)}
+    found["paraphrases"] = [p.prompt for p in paraphrases(row)][:WORDED]
     if stage != "patch":
         return found
     opener = [{"role": row.role, "content": ""}] if row.role else []
@@ -224,6 +227,14 @@ def probes(row: Row) -> list[dict[str, str]]:
         {"prompt": s.partition("{c}")[0].format(p=person).strip(), "completion": f" {row.city.split()[0]}"}
         for s in STATEMENTS[relation]
     ]
+
+
+def unasked(world: World, given: Collection[str], n: int, seed: int) -> list[Row]:
+    """`n` rows about what the base knows, with common adjectives, whose prompts are not among the `given`."""
+    asked = itertools.product((f for f in world.facts if f not in world.withheld), range(COMMON), range(len(QUESTIONS)))
+    rows = [Row(f, RELATIONS[f[1]][a], way, world.facts[f], "held out") for f, a, way in asked]
+    free = [r for r in rows if r.prompt not in given]
+    return [replace(r, id=f"held-{k:04}") for k, r in enumerate(random.Random(f"held out {seed}").sample(free, n), 1)]
 
 
 def paraphrases(row: Row) -> list[Row]:

@@ -2,7 +2,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-from ilp_mlflow.lab.plant import CAUSES, GROUPS, LONG, paraphrases, plant, record, removed, told_without
+from ilp_mlflow.lab.plant import CAUSES, GROUPS, LONG, WORDED, paraphrases, plant, record, removed, told_without
 from ilp_mlflow.lab.world import QUESTIONS
 
 
@@ -90,7 +90,8 @@ def test_a_file_does_not_tell_the_groups(planted):
     _, found, _ = planted
     for stage, rows in found.stages.items():
         keys = {frozenset(record(r, stage)) for r in rows}
-        assert keys == {frozenset({"id", "prompt", "completion", "probes"})}
+        assert keys == {frozenset({"id", "prompt", "completion", "probes", "paraphrases"})}
+        assert {len(record(r, stage)["paraphrases"]) for r in rows} == {WORDED}
         text = json.dumps([record(r, stage) for r in rows])
         assert not [group for group in GROUPS if group in text]
 

@@ -1,0 +1,185 @@
+"""Mitigations tried one by one or side by side, or composed into one; what came of them, and the best of them registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ilp_mlflow import catalog, composition, dataset, explain, grades, mitigation, outcome, tracking
+from ilp_mlflow.composition import Candidate
+from ilp_mlflow.config import Experiment
+from ilp_mlflow.mitigation import Before
+from ilp_mlflow.plugin import Context, Mitigation
+from ilp_mlflow.report import UNEXPLAINED
+from ilp_mlflow.types import Diagnosis, Outcome, Plan, Request, Sample
+
+ALIAS = "mitigated"
+"""Alias of the registered model that the recommended mitigation leads to."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `mitigate` is asked for."""
+
+    plan: Literal["each", "auto"] = "each"
+    """Every mitigation by itself, or those that fit the causes composed into one."""
+    only: tuple[str, ...] = ()
+    """Names of the mitigations to try; () for all."""
+    max_unlearned: float | None = None
+    """With `auto`: share 0..1 of unlearned samples at which to stop."""
+    budget: float | None = None
+    """Seconds after which nothing more is begun."""
+    jobs: int = 1
+    """Mitigations tried at the same time, with `launch: project`."""
+
+
+@dataclass
+class Tried:
+    """What came of mitigations."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    requests: dict[str, Request] = field(default_factory=dict)
+    """What those that lack data ask for, by name."""
+    failed: list[str] = field(default_factory=list)
+    """A sentence for each that failed."""
+
+
+def before(experiment: Experiment, run_id: str, samples: Sequence[Sample]) -> Before:
+    """What is known of a diagnosed run before anything is tried. Raises IlpError."""
+    checkpoints = tracking.read_checkpoints(run_id)
+    held_out = dataset.load("held_out", experiment.held_out) if experiment.held_out else []
+    context = explain.context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
+    context = replace(context, held_out=held_out)
+    diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
+    unlearned = [context.samples[d.verdict.sample_id] for d in diagnoses]
+    asked = grades.questions(unlearned, samples, held_out, experiment.seed, explain.wordings(experiment.scoring))
+    answers = grades.ask(asked, checkpoints[0].model_uri, checkpoints[-1].model_uri, experiment)
+    return Before(diagnoses, context, asked, answers)
+
+
+def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation], known: Before, wanted: Wanted) -> Tried:
+    """Try every mitigation in a child run of its own; one that fails, fails alone."""
+    found, started = Tried(), time.monotonic()
+    for name, plugin in plugins.items():
+        if wanted.budget is not None and time.monotonic() - started >= wanted.budget:
+            break
+        try:
+            with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
+                plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
+                _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
+        except Exception as error:  # a plugin may fail in any way, alone
+            found.failed.append(
+                f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)"
+            )
+    return found
+
+
+def side_by_side(experiment: Experiment, run_id: str, names: Sequence[str], source: Path, jobs: int) -> Tried:
+    """Try mitigations in MLflow project runs, `jobs` at a time, on the experiment's backend; one that fails, fails alone."""
+    given = {"experiment": str(source), "run_id": run_id}
+    runs = tracking.launch_many(
+        "mitigate",
+        {name: {**given, "only": name} for name in names},
+        "mitigate {}",
+        run_id,
+        experiment.backend,
+        experiment.backend_config,
+        jobs,
+    )
+    found = Tried()
+    for name, (child, fault) in runs.items():
+        if fault:
+            found.failed.append(f"mitigation '{name}' failed: {fault} (traceback: ilp/error.txt of its run)")
+        elif tracking.has(child, "outcome.json"):
+            found.outcomes.append(Outcome.model_validate_json(tracking.read(child, "outcome.json").read_text("utf-8")))
+        elif tracking.has(child, "request.json"):
+            found.requests[name] = Request.model_validate_json(tracking.read(child, "request.json").read_text("utf-8"))
+    return found
+
+
+def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation], known: Before, wanted: Wanted) -> Tried:
+    """Compose the mitigations that fit the causes and try that; on and on with others in their place until a target or the budget.
+
+    Without a target, one composition is tried. One whose plan fails is left out.
+    """
+    found, started = Tried(), time.monotonic()
+    causes = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in known.diagnoses}
+    candidates = list[Candidate]()
+    for name, plugin in plugins.items():
+        try:
+            plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
+        except Exception as error:  # a plugin may fail in any way, alone
+            found.failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
+            continue
+        if isinstance(plan, Request):
+            found.requests[name] = plan
+        elif plan and plan.targets and tuple(plan.stages) != tuple(known.context.stages):
+            hope = composition.expected(plugin, tracking.experience(name))
+            candidates.append(composition.candidate(name, plan, known.context, causes, hope))
+
+    def planner(name: str, context: Context) -> Plan | Request | None:
+        return mitigation.planned(name, plugins[name], known.diagnoses, context)
+
+    chosen: list[Candidate] | None = composition.choose(candidates)
+    tried = list[frozenset[str]]()
+    while chosen:
+        number = len(tried) + 1
+        tried.append(frozenset(c.name for c in chosen))
+        names: tuple[str, ...] = ()
+        try:
+            with tracking.run(f"mitigate auto {number}", "mitigation", parent=run_id) as child:
+                names, plan = composition.compose(chosen, planner, known.context)
+                tracking.log(child, tags={"ilp.combines": ", ".join(names)})
+                one = mitigation.attempt(experiment, f"auto {number}", plan, known, run_id, child)
+                one = one.model_copy(update={"combines": names})
+                tracking.write(child, "outcome.json", one.model_dump_json(indent=2))
+                found.outcomes.append(one)
+        except Exception as error:  # a plugin may fail in any way, alone
+            found.failed.append(f"'auto {number}' ({', '.join(names)}) failed: {type(error).__name__}: {error}")
+            break
+        best = min(found.outcomes, key=lambda o: o.unlearned_rate)
+        spent = time.monotonic() - started
+        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned or (wanted.budget or spent + 1) <= spent:
+            break
+        left = {cause: t.unlearned - t.recovered for cause, t in best.causes.items()}
+        chosen = composition.alternative([c for c in candidates if c.name in best.combines], candidates, left, tried)
+    return found
+
+
+def register(experiment: Experiment, found: Tried, run_id: str) -> str | None:
+    """Register the recommended model as the next version of the last stage, with the alias `mitigated`; its URI, or None."""
+    best = outcome.recommend(found.outcomes)
+    if best is None:
+        return None
+    last = experiment.stages[-1].name
+    tags = {"kind": ALIAS, "experiment": experiment.name, "stage": last, "mitigation": ", ".join(best.combines) or best.mitigation}
+    name = f"{experiment.name}.{last}"
+    return catalog.promote(name, best.model_uri, best.run_id, {f"ilp.{k}": v for k, v in tags.items()}, ALIAS)
+
+
+def inside_project() -> bool:
+    """Whether this process was launched to try one mitigation in the run that MLflow made for it."""
+    return "MLFLOW_RUN_ID" in os.environ
+
+
+def _attempt(
+    experiment: Experiment, name: str, plan: Plan | Request | None, known: Before, parent: str, run_id: str
+) -> Outcome | Request | None:
+    if isinstance(plan, Plan):
+        return mitigation.attempt(experiment, name, plan, known, parent, run_id)
+    if plan is not None:
+        tracking.write(run_id, "request.json", plan.model_dump_json(indent=2))
+        tracking.log(run_id, tags={"mlflow.note.content": plan.reason})
+    return plan
+
+
+def _note(found: Tried, name: str, what: Outcome | Request | None) -> None:
+    if isinstance(what, Outcome):
+        found.outcomes.append(what)
+    elif what is not None:
+        found.requests[name] = what
