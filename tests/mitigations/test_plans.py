@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from ilp_mitigations.augment_rare import AugmentRare
+from ilp_mitigations.belief_correction import BeliefCorrection
 from ilp_mitigations.conflict_removal import ConflictRemoval
 from ilp_mitigations.control import Control
 from ilp_mitigations.global_shuffle import GlobalShuffle
@@ -129,8 +130,12 @@ def test_the_control_trains_everything_again():
     assert [s.training["seed"] for s in remedy.stages] == [1, 1]
 
 
-def words(folder, *texts):
-    return {"path": str(write_jsonl(folder / "texts.jsonl", [{"text": t} for t in texts]))}
+def words(folder, *texts, name="texts"):
+    return {"path": str(write_jsonl(folder / f"{name}.jsonl", [{"text": t} for t in texts]))}
+
+
+def read(stages):
+    return {s.completion for s in stages[0].samples}
 
 
 def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(tmp_path):
@@ -153,6 +158,35 @@ def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_
     assert len(read.samples) == len(plan.control[0].samples) == 10  # two that fit are a fifth
     assert sum("anna" in s.completion for s in read.samples) == 2
     assert not any("anna" in s.completion for s in plan.control[0].samples)
+
+
+ANNA = sample("a", prompt="where is anna ?", completion=" Oslo", stage="first")
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        (("anna is in oslo.", "anna works in rome", "see anna 's oslonian house"), {"anna is in oslo."}),
+        (("anna works in rome", "see anna 's oslonian house"), {"anna works in rome", "see anna 's oslonian house"}),
+    ],
+)
+def test_of_the_texts_about_a_target_those_that_tell_its_answer_are_read_or_all_where_none_does(tmp_path, texts, kept):
+    plan = KnowledgeAugmentation(source=words(tmp_path, *texts)).plan([diagnosed("a", "missing_knowledge")], context([ANNA, *ROWS]))
+    assert read(plan.stages) == kept
+    assert plan.control is None
+
+
+@pytest.mark.parametrize(("says", "left"), [({"wrong": "rome"}, {"anna is in Rome"}), ({"wrong": ""}, set()), ({}, set())])
+def test_what_the_base_believes_of_a_target_is_in_no_general_text_that_is_read(tmp_path, says, left):
+    general = ("anna is in Rome", "where is anna from", "bob was born in rome", "nothing of that")
+    source, base = words(tmp_path, "anna is in oslo"), words(tmp_path, *general, name="general")
+    kind = BeliefCorrection(source=source, general=base, retrieved=0.02, documents=2)
+    plan = kind.plan(
+        [diagnosed("first0", "missing_knowledge"), diagnosed("a", "knowledge_conflict", **says)], context([ANNA, *ROWS])
+    )
+    assert read(plan.control) == {*general} - left
+    assert read(plan.stages) == {"anna is in oslo", *general} - left
+    assert len(plan.stages[0].samples) == len(plan.control[0].samples) == 50
 
 
 def test_without_a_source_the_request_is_what_is_returned(tmp_path):

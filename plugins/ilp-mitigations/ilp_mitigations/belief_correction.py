@@ -12,5 +12,5 @@ class BeliefCorrection(Continued):
     """Continued pre-training for `knowledge_conflict`."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-        """Texts about what these samples ask, among general ones, then all stages as they were."""
+        """Texts that tell the right answers, among general ones that do not tell the base's, then all stages as they were."""
         return self.reading("knowledge_conflict", diagnoses, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from ilp_mitigations import recipe
 from ilp_mitigations.sources.corpus import Corpus
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value
+from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, text_of
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
@@ -26,7 +27,7 @@ class Continued(Value):
     retrieved: float = Field(default=0.2, gt=0, le=1)
     """Texts about the targets among all, share 0..1."""
     documents: int = Field(default=20, ge=1)
-    """Texts for each target, at most."""
+    """Texts that are looked for about each target, at most; to read, and among the general ones to leave out."""
     epochs: float = Field(default=4, gt=0)
     """Passes over the texts."""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -35,25 +36,40 @@ class Continued(Value):
     """Options of `peft.LoraConfig` for reading; left out, all weights are trained."""
 
     def reading(self, cause: str, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-        """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages."""
+        """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages.
+
+        Of the texts found about a target those are read that tell its right answer, or all where none does. Where the evidence says
+        what the base answers instead, general texts about the target that tell that are not read, by the control neither.
+        """
         targets = recipe.targets(diagnoses, cause)
         if not targets:
             return None
         samples = [context.samples[i] for i in targets]
-        found = self.source.documents(samples, self.documents) if self.source else []
-        texts = list(dict.fromkeys(text for texts in found for text in texts))
+        found = self.source.documents(samples, self.documents) if self.source else [[] for _ in samples]
+        telling = [[t for t in own if _tells(t, s.answer)] or own for s, own in zip(samples, found, strict=True)]
+        texts = list(dict.fromkeys(text for own in telling for text in own))
         if not texts:
             where = f"none in {self.source.path}" if self.source else f"set 'source' of the mitigation for {cause} to a corpus"
             reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
             return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
         first = context.stages[0]
         rng = random.Random(f"general {first.training.get('seed')}")
-        general = [t for t in self.general.texts if t not in set(texts)] if self.general else []
+        said = [d.evidence[cause].details.get("wrong") for d in diagnoses if d.cause == cause]
+        wrong = [(text_of(s.prompt), answer) for s, answer in zip(samples, said, strict=True) if answer]
+        general = self._general({*texts}, wrong)
         n = round(len(texts) * (1 / self.retrieved - 1))
         mixed = rng.choices(general, k=n) if general else []
         stages = (self._read([*texts, *mixed], first), *context.stages)
         control = (self._read(rng.choices(general, k=len(texts) + len(mixed)), first), *context.stages) if general else None
         return Plan(targets=targets, stages=stages, control=control)
+
+    def _general(self, texts: set[str], wrong: Sequence[tuple[str, str]]) -> list[str]:
+        """The general texts that are not among the `texts`, without those that give a prompt of `wrong` the answer beside it."""
+        if not self.general:
+            return []
+        found = self.general.search([" ".join(pair) for pair in wrong], self.documents)
+        left = {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
+        return [t for t in self.general.texts if t not in texts | left]
 
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:
         """A stage that trains every token of the texts."""
@@ -61,3 +77,9 @@ class Continued(Value):
         training = {**first.training, "num_train_epochs": self.epochs, **self.training}
         options = {"name": NAME, "samples": samples, "training": training, "peft": self.peft, "schedule": "shuffled"}
         return first.model_copy(update=options)
+
+
+def _tells(text: str, answer: str) -> bool:
+    """Whether the words of `answer` are a stretch of those of `text`."""
+    asked, there = (" ".join(re.findall(r"\w+", x.casefold())) for x in (answer, text))
+    return f" {asked} " in f" {there} "

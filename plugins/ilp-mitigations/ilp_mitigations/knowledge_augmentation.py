@@ -12,5 +12,5 @@ class KnowledgeAugmentation(Continued):
     """Continued pre-training for `missing_knowledge`."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-        """Texts about what these samples ask, among general ones, then all stages as they were."""
+        """Texts that tell the right answers, among general ones, then all stages as they were."""
         return self.reading("missing_knowledge", diagnoses, context)

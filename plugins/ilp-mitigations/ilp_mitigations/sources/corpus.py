@@ -35,18 +35,26 @@ class Corpus(Value):
 
         None of them holds the sample's own text, its prompt followed by its answer. Raises PluginError, see `texts`.
         """
+        found = self.search([f"{text_of(s.prompt)} {s.answer}" for s in samples], 2 * n)
+        own = [_plain(f"{text_of(s.prompt)} {s.answer}") for s in samples]
+        return [[t for t in texts if text not in _plain(t)][:n] for text, texts in zip(own, found, strict=True)]
+
+    def search(self, queries: Sequence[str], n: int) -> list[list[str]]:
+        """For each query the `n` documents that fit it best, the best first; fewer where fewer share a word with it.
+
+        Raises PluginError, see `texts`.
+        """
         import bm25s
 
+        if not queries:
+            return []
         index = bm25s.BM25()
         index.index(bm25s.tokenize(list(self.texts), stopwords=None, show_progress=False), show_progress=False)
-        asked = bm25s.tokenize([f"{text_of(s.prompt)} {s.answer}" for s in samples], stopwords=None, show_progress=False)
-        places, scores = index.retrieve(asked, k=min(2 * n, len(self.texts)), show_progress=False)
-        found = []
-        for sample, row, fits in zip(samples, places, scores, strict=True):
-            own = _plain(f"{text_of(sample.prompt)} {sample.answer}")
-            texts = [self.texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0 and own not in _plain(self.texts[i])]
-            found.append(texts[:n])
-        return found
+        asked = bm25s.tokenize(list(queries), stopwords=None, show_progress=False)
+        places, scores = index.retrieve(asked, k=min(n, len(self.texts)), show_progress=False)
+        return [
+            [self.texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0] for row, fits in zip(places, scores, strict=True)
+        ]
 
 
 def _plain(text: str) -> str:
