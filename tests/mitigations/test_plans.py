@@ -212,3 +212,28 @@ def test_a_corpus_that_cannot_be_used_is_named_in_one_line(tmp_path, text):
     with pytest.raises(PluginError, match=r"c\.jsonl") as raised:
         _ = Corpus(path=str(path)).texts
     assert "\n" not in str(raised.value)
+
+
+def test_samples_that_are_themselves_wrong_are_named():
+    request = ConflictRemoval().plan([diagnosed("first1", "data_contradiction", wrong="this row", rows=["second2"])], WHOLE)
+    assert isinstance(request, Request)
+    assert request.targets == ("first1",)
+    assert "correct or remove" in request.reason
+
+
+def test_two_mitigations_that_read_share_one_stage_of_texts(tmp_path):
+    general = [f"general {n}" for n in range(40)] + ["anna is in rome"]
+    path = write_jsonl(tmp_path / "general.jsonl", [{"text": t} for t in general])
+    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    two = sample("b", prompt="where is bob ?", completion=" kiev", stage="first")
+    whole = context([one, two, *ROWS])
+    found = [diagnosed("b", "missing_knowledge"), diagnosed("a", "knowledge_conflict", wrong="rome")]
+    options = {"source": words(tmp_path, "anna is in oslo", "bob is in kiev"), "general": {"path": str(path)}}
+    first = KnowledgeAugmentation(**options).plan(found, whole)
+    both = BeliefCorrection(**options).plan(found, dataclasses.replace(whole, stages=first.stages))
+    read, *rest = both.stages
+    assert tuple(rest) == tuple(whole.stages)
+    told = [s.completion for s in read.samples]
+    assert {"anna is in oslo", "bob is in kiev"} <= set(told)
+    assert "anna is in rome" not in told
+    assert len({s.id for s in read.samples}) == len(told)

@@ -119,7 +119,7 @@ def test_rivals_are_never_in_one_step_and_no_sample_is_lost(seed, every, accumul
 def test_even_where_all_are_rivals_no_step_holds_two():
     ids = list(SUBSETS)[:6]
     rivals = {one: tuple(i for i in ids if i != one) for one in ids}
-    subsets = {i: "a" for i in ids}
+    subsets = dict.fromkeys(ids, "a")
     rounds = play(Bucketed(rivals=rivals), lambda n: wrong(), 6, subsets=subsets)
     assert apart(rivals, rounds, 4, 1)
     assert set(visits(rounds)) == set(ids)

@@ -6,14 +6,14 @@ import random
 from collections.abc import Sequence
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Value
+from ilp_mlflow import Context, Diagnosis, Plan, Request, Value
 
 
 class ConflictRemoval(Value):
     """Train without the rows that the diagnosis holds for wrong, from the first stage that has any on."""
 
-    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-        """For the samples on the right side; the control drops as many other rows of the same stages."""
+    def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+        """For the samples on the right side; the control drops as many other rows of the same stages. A request where there is none."""
         targets, wrong = list[str](), set[str]()
         for diagnosis in diagnoses:
             if diagnosis.cause != "data_contradiction":
@@ -25,8 +25,14 @@ class ConflictRemoval(Value):
             elif details.get("wrong") == "this row":
                 wrong.add(diagnosis.verdict.sample_id)
         wrong -= set(targets)
-        if not targets or not wrong:
+        if not wrong:
             return None
+        if not targets:
+            first = min(wrong)
+            reason = (
+                f"{len(wrong)} samples that are not learned are themselves wrong, the first is '{first}': correct or remove them"
+            )
+            return Request(targets=tuple(sorted(wrong)), wanted={}, reason=reason)
         barred, others = wrong | {d.verdict.sample_id for d in diagnoses}, set[str]()
         for stage in context.stages:
             free = [s.id for s in stage.samples if s.id not in barred]

@@ -52,24 +52,27 @@ class Continued(Value):
             where = f"none in {self.source.path}" if self.source else f"set 'source' of the mitigation for {cause} to a corpus"
             reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
             return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
-        first = context.stages[0]
+        read, stages = _begun(context.stages)
+        first = stages[0]
         rng = random.Random(f"general {first.training.get('seed')}")
         said = [d.evidence[cause].details.get("wrong") for d in diagnoses if d.cause == cause]
         wrong = [(text_of(s.prompt), answer) for s, answer in zip(samples, said, strict=True) if answer]
-        general = self._general({*texts}, wrong)
+        left = self._misleading(wrong)
+        general = [t for t in self.general.texts if t not in {*texts, *left}] if self.general else []
         n = round(len(texts) * (1 / self.retrieved - 1))
         mixed = rng.choices(general, k=n) if general else []
-        stages = (self._read([*texts, *mixed], first), *context.stages)
-        control = (self._read(rng.choices(general, k=len(texts) + len(mixed)), first), *context.stages) if general else None
-        return Plan(targets=targets, stages=stages, control=control)
+        read = [t for t in read if t not in left]
+        reading = self._read([*read, *texts, *mixed], first)
+        instead = [*read, *rng.choices(general, k=len(texts) + len(mixed))] if general else read
+        control = (self._read(instead, first), *stages) if instead else None
+        return Plan(targets=targets, stages=(reading, *stages), control=control)
 
-    def _general(self, texts: set[str], wrong: Sequence[tuple[str, str]]) -> list[str]:
-        """The general texts that are not among the `texts`, without those that give a prompt of `wrong` the answer beside it."""
+    def _misleading(self, wrong: Sequence[tuple[str, str]]) -> set[str]:
+        """The general texts that give a prompt of `wrong` the answer beside it."""
         if not self.general:
-            return []
+            return set()
         found = self.general.search([" ".join(pair) for pair in wrong], self.documents)
-        left = {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
-        return [t for t in self.general.texts if t not in texts | left]
+        return {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
 
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:
         """A stage that trains every token of the texts."""
@@ -77,6 +80,13 @@ class Continued(Value):
         training = {**first.training, "num_train_epochs": self.epochs, **self.training}
         options = {"name": NAME, "samples": samples, "training": training, "peft": self.peft, "schedule": "shuffled"}
         return first.model_copy(update=options)
+
+
+def _begun(stages: Sequence[Stage]) -> tuple[list[str], Sequence[Stage]]:
+    """What is read already, where another mitigation has put a stage of texts first, and the stages behind that."""
+    if stages[0].name != NAME:
+        return [], stages
+    return [s.answer for s in stages[0].samples], stages[1:]
 
 
 def _tells(text: str, answer: str) -> bool:
