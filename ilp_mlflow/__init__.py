@@ -1,6 +1,7 @@
 """Which fine-tuning samples did the model not learn, since when, why, and what fixes it."""
 
 from ilp_mlflow.answers import agree, answered, gist, same_prompt, shown, text_of
+from ilp_mlflow.cache import kept
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
 from ilp_mlflow.judge import ruling, written
 from ilp_mlflow.knowledge import knowledge
@@ -70,6 +71,7 @@ __all__ = [
     "agree",
     "answered",
     "gist",
+    "kept",
     "knowledge",
     "ruling",
     "same_prompt",

@@ -1,4 +1,4 @@
-"""Score tables kept on disk by what they were computed from, so that nothing is computed twice and nothing is stale."""
+"""What was computed or fetched, kept on disk by what it was made from, so that nothing is made twice and nothing is stale."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 
 def folder() -> Path:
@@ -23,7 +25,7 @@ def read(key: Sequence[str]) -> pa.Table | None:
     """The table stored under `key`, or None."""
     import pyarrow.parquet as pq
 
-    path = _path(key)
+    path = _path("scores", key, "parquet")
     return pq.read_table(path) if path.exists() else None
 
 
@@ -31,12 +33,24 @@ def write(key: Sequence[str], table: pa.Table) -> None:
     """Store `table` under `key`; a crash leaves no half-written file."""
     import pyarrow.parquet as pq
 
-    path = _path(key)
+    path = _path("scores", key, "parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         pq.write_table(table, f"{scratch}/table.parquet")
         os.replace(f"{scratch}/table.parquet", path)
 
 
-def _path(key: Sequence[str]) -> Path:
-    return folder() / "scores" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.parquet"
+def kept(key: Sequence[str], make: Callable[[], T]) -> T:
+    """What `make` gave when `key` was first asked for, as JSON holds it; when `make` raises, so does this, and nothing is kept."""
+    path = _path("made", key, "json")
+    if not path.exists():
+        made = json.dumps(make())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            Path(scratch, "made.json").write_text(made, encoding="utf-8")
+            os.replace(f"{scratch}/made.json", path)
+    return cast(T, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _path(kind: str, key: Sequence[str], suffix: str) -> Path:
+    return folder() / kind / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.{suffix}"
