@@ -277,16 +277,20 @@ def describe(error: ValidationError, model: type[BaseModel], where: str, overrid
 
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields of the model found by following `location` down from `model`."""
+    """Names of the fields of the model found by following `location` down from `model`; of several, where it names none of them."""
+    found = [model]
     for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            pending = [model.model_fields[part].annotation]
-            while pending:
-                annotation = pending.pop()
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                    model = annotation
-                pending.extend(typing.get_args(annotation))
-    return list(model.model_fields)
+        named = [m for m in found if m.__name__ == part]
+        below = [m for f in (m.model_fields.get(str(part)) for m in found) if f for m in _models(f.annotation)]
+        found = named or below or found
+    return list(dict.fromkeys(name for m in found for name in m.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value of this type can be made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
 
 
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:
