@@ -1,47 +1,11 @@
 """A judge behind a server that speaks as OpenAI's does."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from ilp_mlflow import PluginError
 from ilp_mlflow.judge import ruling, wordings, written
-
-
-@pytest.fixture
-def served(monkeypatch):
-    """Starts a judge that always answers the same; returns what it was asked."""
-    servers, asked = [], []
-
-    def serve(answer, status=200):
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                message = {"role": "assistant", "content": json.dumps(answer)}
-                body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "usage": {}}
-                body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
-                text = json.dumps(body if status == 200 else {"error": {"message": "no such model"}}).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *args):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("OPENAI_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", "none")
-        return asked
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_judge_is_shown_both_questions_and_answers(store, served):
