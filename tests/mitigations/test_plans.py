@@ -12,6 +12,7 @@ from ilp_mitigations.global_shuffle import GlobalShuffle
 from ilp_mitigations.knowledge_augmentation import KnowledgeAugmentation
 from ilp_mitigations.repair import Repair
 from ilp_mitigations.replay import Replay
+from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.upweight_rare import UpweightRare
 
@@ -142,9 +143,9 @@ def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(t
     asked = sample("a", prompt="what is the home of anna ?", completion=" oslo", stage="first")
     texts = ("what is the home of anna ? oslo", "anna lives in oslo .", "bob lives in rome .", "nothing of that")
     corpus = Corpus(**words(tmp_path, *texts))
-    ((first, *_),) = corpus.documents([asked], 2)
+    ((first, *_),) = kinds.texts(corpus, [asked], 2)
     assert first == "anna lives in oslo ."
-    assert texts[0] not in corpus.documents([asked], 4)[0]
+    assert texts[0] not in kinds.texts(corpus, [asked], 4)[0]
 
 
 def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):
@@ -193,6 +194,7 @@ def test_without_a_source_the_request_is_what_is_returned(tmp_path):
     lacking = KnowledgeAugmentation().plan([diagnosed("first0", "missing_knowledge")], WHOLE)
     assert isinstance(lacking, Request)
     assert lacking.wanted == {"first0": 20}
+    assert all(kind in lacking.reason for kind in ("{path:", "{wikipedia:", "{model:"))
     rare = [diagnosed("first0", "insufficient_optimization", rarest_word="p")]
     assert AugmentRare().plan(rare, WHOLE).wanted == {"p": 100}
     pool = write_jsonl(

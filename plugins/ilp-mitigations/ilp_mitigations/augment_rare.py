@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mitigations.sources.pool import Pool
+from ilp_mitigations.sources import kinds
 from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Value
 
 
 class AugmentRare(Value):
     """Train other samples with the same rare word along with those that got too little signal."""
 
-    source: Pool | None = None
-    """Where they come from; left out, the request for them is all there is."""
+    source: kinds.Samples | None = None
+    """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""
     more: int = Field(default=100, ge=1)
     """Distinct samples per rare word."""
 
@@ -31,13 +31,13 @@ class AugmentRare(Value):
             return None
         targets = tuple(i for ids in words.values() for i in ids)
         stage = {s.name: s for s in context.stages}[context.samples[targets[0]].stage]
-        found = self.source.samples(words, context.samples, stage.name) if self.source else {}
+        found = kinds.more(self.source, words, context.samples, stage.name, self.more) if self.source else {}
         rows = dict[str, Sample]()
         for word in words:
             fit = [s for s in found.get(word, ()) if type(s.prompt) is recipe.form(stage)]
             rows |= {s.id: s for s in recipe.sampled(fit, self.more, word)}
         if not rows:
-            where = f"none in {self.source.path}" if self.source else "set 'source' of augment_rare to a pool of spare rows"
+            where = f"none from {self.source!r}" if self.source else f"set 'source' of augment_rare to {kinds.SAMPLES}"
             reason = (
                 f"{self.more} more distinct samples wanted of each of {len(words)} patterns ({', '.join(sorted(words))}); {where}"
             )

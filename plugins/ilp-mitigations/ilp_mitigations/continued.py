@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import Field
 
 from ilp_mitigations import recipe
+from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
+from ilp_mitigations.sources.ranking import ranked
 from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, text_of
 
 NAME = "knowledge"
@@ -20,8 +22,8 @@ NAME = "knowledge"
 class Continued(Value):
     """Read texts before all stages: some about the targets, most of them general, so that little else is lost."""
 
-    source: Corpus | None = None
-    """Where texts about the targets come from; left out, the request for them is all there is."""
+    source: kinds.Knowledge | None = None
+    """Corpus, Wikipedia, or a model that writes, to get texts about the targets; left out, the request for them is all there is."""
     general: Corpus | None = None
     """Where the general texts come from; left out, the texts about the targets are read alone."""
     retrieved: float = Field(default=0.2, gt=0, le=1)
@@ -45,11 +47,12 @@ class Continued(Value):
         if not targets:
             return None
         samples = [context.samples[i] for i in targets]
-        found = self.source.documents(samples, self.documents) if self.source else [[] for _ in samples]
+        found = kinds.texts(self.source, samples, self.documents) if self.source else [[] for _ in samples]
         telling = [[t for t in own if _tells(t, s.answer)] or own for s, own in zip(samples, found, strict=True)]
         texts = list(dict.fromkeys(text for own in telling for text in own))
         if not texts:
-            where = f"none in {self.source.path}" if self.source else f"set 'source' of the mitigation for {cause} to a corpus"
+            needed = f"set 'source' of the mitigation for {cause} to {kinds.KNOWLEDGE}"
+            where = f"none from {self.source!r}" if self.source else needed
             reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
             return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
         read, stages = _begun(context.stages)
@@ -71,7 +74,7 @@ class Continued(Value):
         """The general texts that give a prompt of `wrong` the answer beside it."""
         if not self.general:
             return set()
-        found = self.general.search([" ".join(pair) for pair in wrong], self.documents)
+        found = ranked(self.general.texts, [" ".join(pair) for pair in wrong], self.documents)
         return {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
 
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:

@@ -1,12 +1,13 @@
-"""Texts about something, found in a corpus by BM25 (Robertson and Zaragoza 2009; the library bm25s, Lù 2024)."""
+"""Texts about something, found in a corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
 
+from ilp_mitigations.sources.ranking import query, ranked
 from ilp_mitigations.sources.rows import records
-from ilp_mlflow import PluginError, Sample, Value, text_of
+from ilp_mlflow import PluginError, Sample, Value
 
 
 class Corpus(Value):
@@ -31,31 +32,5 @@ class Corpus(Value):
         return tuple(found)
 
     def documents(self, samples: Sequence[Sample], n: int) -> list[list[str]]:
-        """For each sample the `n` documents that fit its prompt and right answer best; fewer where fewer share a word with it.
-
-        None of them holds the sample's own text, its prompt followed by its answer. Raises PluginError, see `texts`.
-        """
-        found = self.search([f"{text_of(s.prompt)} {s.answer}" for s in samples], 2 * n)
-        own = [_plain(f"{text_of(s.prompt)} {s.answer}") for s in samples]
-        return [[t for t in texts if text not in _plain(t)][:n] for text, texts in zip(own, found, strict=True)]
-
-    def search(self, queries: Sequence[str], n: int) -> list[list[str]]:
-        """For each query the `n` documents that fit it best, the best first; fewer where fewer share a word with it.
-
-        Raises PluginError, see `texts`.
-        """
-        import bm25s
-
-        if not queries:
-            return []
-        index = bm25s.BM25()
-        index.index(bm25s.tokenize(list(self.texts), stopwords=None, show_progress=False), show_progress=False)
-        asked = bm25s.tokenize(list(queries), stopwords=None, show_progress=False)
-        places, scores = index.retrieve(asked, k=min(n, len(self.texts)), show_progress=False)
-        return [
-            [self.texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0] for row, fits in zip(places, scores, strict=True)
-        ]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+        """For each sample the `2 * n` documents that fit it best: some may be its own text. Raises PluginError, see `texts`."""
+        return ranked(self.texts, map(query, samples), 2 * n)

@@ -14,12 +14,11 @@ class Pool(Value):
     path: str
     """File (JSONL, Parquet, CSV), folder of a saved data set, or `owner/name` on the Hub."""
 
-    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str) -> dict[str, list[Sample]]:
-        """By word, all rows whose prompt has it and that ask nothing that a `given` sample asks, as samples of `stage`.
+    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int) -> dict[str, list[Sample]]:
+        """By word, all rows whose prompt has it, however many, as samples of `stage`.
 
         Raises PluginError when the pool cannot be read or a row lacks prompt or completion.
         """
-        asked = {text_of(s.prompt).casefold() for s in given.values()}
         found: dict[str, list[Sample]] = {word: [] for word in words}
         for number, record in enumerate(records(self.path), 1):
             try:
@@ -28,9 +27,6 @@ class Pool(Value):
                 raise PluginError(
                     f"{self.path} row {number}: needs 'prompt' and 'completion'; it has: {', '.join(record)}"
                 ) from None
-            prompt = text_of(row.prompt).casefold()
-            if prompt in asked:
-                continue
-            for word in set(prompt.split()) & set(found):
+            for word in set(text_of(row.prompt).casefold().split()) & set(found):
                 found[word].append(row)
         return found
