@@ -13,7 +13,7 @@ from tests.contexts import sample
 
 ANNA = sample("a", prompt="Where does Anna -Berg live?", completion=" Oslo")
 TERMS = {"label": ["Anna Berg"], "alias": ["A. Berg"], "description": ["painter"]}
-EXTRACT = "Anna Berg is a painter.\n\n\n== Life ==\nShe lives in Oslo.\nBirds sing."
+EXTRACT = "Anna Berg is a painter.\n\n\n== Where Anna lives ==\nShe lives in Oslo.\nBirds sing."
 HITS = {"query": {"search": [{"title": "Anna Berg", "pageid": 7}]}}
 PAGE = {"query": {"pages": [{"pageid": 7, "title": "Anna Berg", "extract": EXTRACT, "terms": TERMS}]}}
 

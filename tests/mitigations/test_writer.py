@@ -46,16 +46,22 @@ def test_many_texts_are_asked_for_in_parts_that_know_of_those_before(store, serv
 
 
 def test_more_rows_follow_those_that_have_the_word(store, served):
-    lines = ["Is bob vrazo ? <answer> no", "nothing", "<answer> yes", "is anna vrazo ? <answer> yes", "is eve grim ? <answer> no"]
+    lines = [
+        "Is bob vrazo ? <answer> no",
+        "is dan vrazo ?",
+        "vrazo <answer> ",
+        "is anna vrazo ? <answer> yes",
+        "is eve grim ? <answer> no",
+    ]
     asked = served({"result": lines, "rationale": ""})
     rows = [
+        sample("c", prompt="say vrazo", completion=" vrazo"),
         sample("a", prompt="is anna vrazo ?\n", completion=" yes", stage="second"),
         sample("b", prompt="is carl plain ?\n", completion=" no", stage="second"),
-        sample("c", prompt="say vrazo", completion=" vrazo"),
     ]
     rare = [diagnosed("a", "insufficient_optimization", rarest_word="vrazo")]
     plan = AugmentRare(source=WRITER, more=4).plan(rare, context(rows))
-    (new,) = plan.stages[0].samples[2:]
+    (new,) = plan.stages[1].samples[2:]
     assert (new.prompt, new.completion, new.source) == ("Is bob vrazo ?\n", " no", "openai:/m")
     told = instruction(asked[0])
     assert told.index("is anna vrazo") < told.index("say vrazo")  # those of the stage first
