@@ -13,7 +13,7 @@ class ConflictRemoval(Value):
     """Train without the rows that the diagnosis holds for wrong, from the first stage that has any on."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-        """For the samples on the right side (a request where there is none); the control drops as many other rows of their stages."""
+        """For the samples on the right side (a request where there is none); its control drops others of their stages."""
         targets, wrong = list[str](), set[str]()
         for diagnosis in diagnoses:
             if diagnosis.cause != "data_contradiction":
