@@ -296,7 +296,7 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None, as_json
 @click.argument("experiment", required=False, default="experiments/lab.yaml", type=click.Path(path_type=Path))
 @SEED
 @click.option("--seeds", default="", metavar="A,B,...", help="Run each of these, and again with every cause removed in turn.")
-@click.option("--mitigate", default="", metavar="all", help="'all': try every installed mitigation.")
+@click.option("--mitigate", default="", help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.")
 @JSON
 def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json: bool) -> None:
     """Run the lab, in which it is known why each sample will not be learned; EXPERIMENT is experiments/lab.yaml unless given."""
@@ -304,8 +304,8 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
 
     if seed and seeds:
         raise ConfigError("--seed and --seeds: give one of them; --seeds also runs every lab with each cause removed")
-    if mitigate not in ("", "all"):
-        raise ConfigError(f"--mitigate {mitigate}: must be 'all'; for some of them set 'mitigations' in the experiment file")
+    if mitigate not in ("", "all", "auto"):
+        raise ConfigError(f"--mitigate {mitigate}: must be 'all' or 'auto'; for some of them set 'mitigations' in the file")
     if "" in (seeds or "0").split(","):
         raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
     labs = [config.read(experiment, {"seed": s.strip()}) for s in (seeds or seed).split(",")]
@@ -316,7 +316,8 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
 
     documents, texts = [], []
     for lab in labs:
-        report, made, found = trial.run(lab, experiment, trial.all_mitigations(config.lab_size(lab)) if mitigate else None)
+        tried = trial.all_mitigations(config.lab_size(lab)) if mitigate else None
+        report, made, found = trial.run(lab, experiment, tried, composed=mitigate == "auto")
         if seeds:
             found = trial.counterfactuals(lab, experiment, made, found)
         documents.append(found)

@@ -15,7 +15,7 @@ from ilp_mlflow import explain, measure, pipeline, registry, tracking, verdict
 from ilp_mlflow.config import LAB, Experiment
 from ilp_mlflow.dataset import to_sample
 from ilp_mlflow.errors import ConfigError
-from ilp_mlflow.lab import base, files
+from ilp_mlflow.lab import base, files, oracle
 from ilp_mlflow.lab.files import Made
 from ilp_mlflow.lab.plant import CAUSES, GROUPS, SHORT, STAGES, Row, paraphrases, record, removed, told_without
 from ilp_mlflow.lab.surface import surface
@@ -24,6 +24,8 @@ from ilp_mlflow.verdict import Preset
 
 MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
+LOOK = 25
+"""Optimizer steps from one look of an adaptive schedule to the next: a lab's stages are some hundred steps long."""
 RULE = "insufficient_optimization"
 PRESETS: tuple[Preset, ...] = ("default", "paper")
 REPEATED = ("filler", "extra", "contradicting", "left_side_forgetting")
@@ -33,18 +35,19 @@ MOVED = 0.15
 
 
 def run(
-    experiment: Experiment, source: Path, mitigations: Mapping[str, dict[str, Any]] | None = None
+    experiment: Experiment, source: Path, mitigations: Mapping[str, dict[str, Any]] | None = None, composed: bool = False
 ) -> tuple[Report, Made, dict[str, Any]]:
     """Run the experiment as planted; return its report, its world and what became of every group.
 
-    `experiment` has locations `lab:SIZE/FILE`; `mitigations` are tried in place of its own. Raises IlpError, StepFailed.
+    `experiment` has locations `lab:SIZE/FILE`; `mitigations` are tried in place of its own, one by one, or `composed`, also as an
+    oracle would that knows the plant. Raises IlpError, StepFailed.
     """
     started = time.perf_counter()
     if mitigations is not None:
         experiment = experiment.model_copy(update={"mitigations": dict(mitigations)})
     resolved, made = files.resolve(experiment)
     prepared = time.perf_counter()
-    report = pipeline.run(resolved, source)
+    report = pipeline.run(resolved.model_copy(update={"mitigations": {}}) if composed else resolved, source)
     done = time.perf_counter()
     last = {c.name: c.model_uri for c in (report.checkpoints[0], report.checkpoints[-1])}
     learned = reproduced(made.planted.samples, last, resolved)
@@ -64,7 +67,11 @@ def run(
         "surface": surface(made.planted.samples, list(itertools.chain(*made.planted.stages.values())), experiment.seed),
         "detection": {preset: detection(report, resolved, made, again, preset) for preset in PRESETS},
         "attribution": attribution(report, resolved, made),
-        "mitigations": [_mitigation(name, report, made, resolved) for name in resolved.mitigations],
+        **(
+            {"auto": oracle.composed(report, made, resolved)}
+            if composed
+            else {"mitigations": [_mitigation(name, report, made, resolved) for name in resolved.mitigations]}
+        ),
         "seconds": {"base": prepared - started, "experiment": done - prepared, "groups": time.perf_counter() - done},
     }
     return report, made, found
@@ -213,12 +220,14 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
 def all_mitigations(size: str) -> dict[str, dict[str, Any]]:
     """Every mitigation that is installed, with its default options, and sources in the world of a lab of this size."""
     known = {"source": {"path": f"{LAB}{size}/knowledge.jsonl"}, "general": {"path": f"{LAB}{size}/general.jsonl"}}
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "knowledge_augmentation": known,
         "belief_correction": known,
         "augment_rare": {"source": {"path": f"{LAB}{size}/spare.jsonl"}},
+        "conflict_bucketing": {"which": "all", "every": LOOK},
+        "dynamic_resampling": {"every": LOOK},
     }
-    return {p.name: given.get(p.name, {}) for p in registry.installed("mitigation") if p.error is None}
+    return {name: given.get(name, {}) for name in registry.working("mitigation")}
 
 
 def _mitigation(name: str, report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
@@ -243,6 +252,7 @@ def _mitigation(name: str, report: Report, made: Made, experiment: Experiment) -
     for grade in ("net_recovery", "held"):
         result[grade] = {group: share - shares[1][grade].get(group, 0.0) for group, share in shares[0][grade].items()}
     result["rule"] = shares[0]["rule"] - shares[1]["rule"]
+    result["guard"] = done.guard.model_dump() if done.guard else None
     ours = {r.id for r in groups["control"]} & learned
     result["control_regressed"] = len(ours & set(done.regressed)) / max(1, len(ours))
     return result | {"seconds": done.seconds, "tokens": done.tokens}

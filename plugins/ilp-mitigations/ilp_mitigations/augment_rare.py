@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -13,6 +14,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Value
 
 class AugmentRare(Value):
     """Train other samples with the same rare word along with those that got too little signal."""
+
+    prior: ClassVar[float] = 0.8
 
     source: kinds.Samples | None = None
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""

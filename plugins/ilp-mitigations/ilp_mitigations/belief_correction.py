@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from ilp_mitigations.continued import Continued
 from ilp_mlflow import Context, Diagnosis, Plan, Request
@@ -10,6 +11,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request
 
 class BeliefCorrection(Continued):
     """Continued pre-training for `knowledge_conflict`."""
+
+    prior: ClassVar[float] = 0.8
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones that do not tell the base's, then all stages as they were."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -64,6 +64,8 @@ def _split(step: Sequence[str], accumulation: int) -> list[Batch]:
 
 class ConflictBucketing(Value):
     """Keep both sides of a contradiction and never train them in the same step."""
+
+    prior: ClassVar[float] = 0.1
 
     which: Literal["undecided", "all"] = "undecided"
     """Contradictions of which it is not known which side is wrong, or all of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import ClassVar
 
 from ilp_mitigations import recipe
 from ilp_mlflow import Context, Diagnosis, Plan, Request, Value
@@ -11,6 +12,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Value
 
 class ConflictRemoval(Value):
     """Train without the rows that the diagnosis holds for wrong, from the first stage that has any on."""
+
+    prior: ClassVar[float] = 0.9
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples on the right side (a request where there is none); its control drops others of their stages."""

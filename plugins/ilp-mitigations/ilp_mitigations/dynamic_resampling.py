@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -72,6 +73,8 @@ class Resampled(Value):
 
 class DynamicResampling(Value):
     """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten."""
+
+    prior: ClassVar[float] = 0.9
 
     every: int = Field(default=500, ge=1)
     """Optimizer steps from one look at the stages' samples to the next (the study's K)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -15,6 +16,8 @@ class GlobalShuffle(Value):
 
     Stages whose prompts are text and stages whose prompts are messages cannot be mixed: each run of like stages becomes one.
     """
+
+    prior: ClassVar[float] = 0.9
 
     steps: float = Field(default=1, gt=0, le=1)
     """Optimizer steps, as share 0..1 of those of the stages it takes the place of."""

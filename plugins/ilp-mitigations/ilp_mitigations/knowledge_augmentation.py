@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from ilp_mitigations.continued import Continued
 from ilp_mlflow import Context, Diagnosis, Plan, Request
@@ -10,6 +11,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request
 
 class KnowledgeAugmentation(Continued):
     """Continued pre-training for `missing_knowledge`."""
+
+    prior: ClassVar[float] = 0.9
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones, then all stages as they were."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -41,6 +42,8 @@ class ProgressiveEpochs(Value):
 
     A rate that falls to 0 would make a plateau of its own. It mostly teaches by rote; see `augment_rare`.
     """
+
+    prior: ClassVar[float] = 0.5
 
     more: int = Field(default=8, ge=1)
     """Epochs beyond those of the stage, at most."""

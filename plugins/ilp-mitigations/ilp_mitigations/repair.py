@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ilp_mlflow import Context, Diagnosis, Plan, Request, Stage, Value
 
 
 class Repair(Value):
     """Train the stages again without what the ledger names: the cut, the template's mask, the dropped last batch."""
+
+    prior: ClassVar[float] = 0.95
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples that training left out, from their first stage on; a request where no option is to blame."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
 
 class Replay(Value):
     """Keep the order of the stages, and mix rows of all earlier ones into each; for those who cannot train from the start."""
+
+    prior: ClassVar[float] = 0.8
 
     share: float = Field(default=0.1, gt=0, lt=1)
     """Rows of earlier stages among those of a later one, share 0..1 of its own rows."""

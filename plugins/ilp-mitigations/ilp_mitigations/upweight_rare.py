@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
 
 class UpweightRare(Value):
     """Train the rows that got too little signal several times as often."""
+
+    prior: ClassVar[float] = 0.5
 
     times: int = Field(default=10, ge=2)
     """How often each is in an epoch."""
