@@ -393,7 +393,7 @@ def stages_command(experiment: str, as_json: bool) -> None:
 @main.command("plugins")
 @JSON
 def plugins_command(as_json: bool) -> None:
-    """List installed diagnostics and mitigations, and those that fail to import."""
+    """List installed diagnostics and mitigations with their options, and those that cannot be used and why."""
     from ilp_mlflow import registry
 
     found = registry.installed("diagnostic") + registry.installed("mitigation")
@@ -403,9 +403,7 @@ def plugins_command(as_json: bool) -> None:
         if p.error is None
     ]
     bad = [{"name": p.name, "distribution": p.distribution, "error": p.error} for p in found if p.error is not None]
-    lines = [f"{p['name']:<28} {p['kind']:<11} {p['distribution']:<18} {json.dumps(p['options'], default=str)}" for p in good]
-    lines += [f"{p['name']:<28} FAILED      {p['distribution']:<18} {p['error']}" for p in bad]
-    _print({"plugins": good, "failed": bad}, "\n".join(lines) or "no plugins installed", as_json)
+    _print({"plugins": good, "failed": bad}, registry.listing(found), as_json)
 
 
 @main.command("doctor")

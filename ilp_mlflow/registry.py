@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
@@ -15,6 +18,8 @@ from ilp_mlflow.errors import PluginError, suggest
 Kind = Literal["diagnostic", "mitigation"]
 GROUPS: dict[Kind, str] = {"diagnostic": "ilp_mlflow.diagnostics", "mitigation": "ilp_mlflow.mitigations"}
 METHODS: dict[Kind, str] = {"diagnostic": "examine", "mitigation": "plan"}
+MODULES = re.compile(r"(?<![\w'./-])(\w+\.)+(?=\w)")
+"""In a type as Python writes it, where its names come from."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,41 @@ def configured(kind: Kind, wanted: Mapping[str, Mapping[str, Any]] | None) -> di
     return {name: _configure(name, kind, plugins, options) for name, options in wanted.items()}
 
 
+def listing(plugins: Sequence[Plugin]) -> str:
+    """Plugins by kind with what they do and their options, then those that cannot be used and why: text that fits 80 columns."""
+    lines = list[str]()
+    for kind in GROUPS:
+        good = [(p, p.cls) for p in plugins if p.kind == kind and p.cls is not None]
+        lines += ["", f"{kind}s"] if good else []
+        for plugin, cls in good:
+            does = (cls.__doc__ or "").split("\n\n")[0]
+            lines += ["", *_wrapped(f"{plugin.name} ({plugin.distribution}): {does}", 2)]
+            lines += [line for text in _options(cls) for line in _wrapped(text, 6)]
+    bad = [p for p in plugins if p.cls is None]
+    lines += ["", "failed", ""] if bad else []
+    for plugin in bad:
+        lines += _wrapped(f"{plugin.name} ({plugin.distribution}): {plugin.error}", 2)
+    return "\n".join(lines[1:]) or "no plugins installed"
+
+
+def _options(cls: type[Any], prefix: str = "") -> Iterator[str]:
+    """Name, type, default and meaning of every option; those of a value that is an option follow it."""
+    if not issubclass(cls, BaseModel):
+        return
+    types = typing.get_type_hints(cls)  # without their bounds
+    for name, option in cls.model_fields.items():
+        kind = types[name].__name__ if isinstance(types[name], type) else MODULES.sub("", str(types[name]))
+        default = "" if option.is_required() else f" = {option.get_default(call_default_factory=True)!r}"
+        yield f"{prefix}{name}: {kind}{default}" + (f" - {option.description}" if option.description else "")
+        for part in (types[name], *typing.get_args(types[name])):
+            if not prefix and isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _options(part, f"{prefix}{name}.")
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 80, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+
+
 def _configure(name: str, kind: Kind, plugins: list[Plugin], options: Mapping[str, Any]) -> Any:
     found = [p for p in plugins if p.name == name]
     if not found:
@@ -78,8 +118,8 @@ def _read(point: EntryPoint, kind: Kind) -> Plugin:
         cls = point.load()
     except Exception as error:  # a plugin may fail to import in any way; it is named, not swallowed
         return Plugin(point.name, kind, distribution, error=f"{type(error).__name__}: {error}")
-    if not callable(getattr(cls, METHODS[kind], None)):
-        return Plugin(point.name, kind, distribution, error=f"{point.value} has no method '{METHODS[kind]}'")
+    if not (isinstance(cls, type) and callable(getattr(cls, METHODS[kind], None))):
+        return Plugin(point.name, kind, distribution, error=f"{point.value} is no class with a method '{METHODS[kind]}'")
     fields = cls.model_fields if issubclass(cls, BaseModel) else {}
     defaults = {name: None if f.is_required() else f.get_default(call_default_factory=True) for name, f in fields.items()}
     return Plugin(point.name, kind, distribution, cls, defaults)

@@ -20,7 +20,7 @@ Status = Literal["learned", "unlearned", "uncertain", "unscored"]
 class Value(BaseModel):
     """Base of all values: immutable, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Message(Value):

@@ -1,6 +1,7 @@
 """What a user types: documents, messages, exit codes. Every message about bad input is one line that names the place."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from ilp_mlflow import registry
 from ilp_mlflow.cli import main
 from ilp_mlflow.diagnosis import ORDER
 from tests.conftest import edit_yaml, rows, write_jsonl
@@ -160,12 +162,22 @@ def test_the_verbs_one_by_one_print_one_json_document_each(experiment_file, stor
     assert document("stages", "tiny") == document("stages")
     plugins = document("plugins")
     assert plugins["failed"] == []
-    assert {p["name"] for p in plugins["plugins"] if p["kind"] == "diagnostic"} == set(ORDER)
+    assert {p["name"] for p in plugins["plugins"] if p["distribution"] == "ilp-mlflow"} == set(ORDER)
     control = {"name": "control", "kind": "mitigation", "distribution": "ilp-mitigations", "options": {}}
     assert control in plugins["plugins"]
     assert "answers" in document("doctor")["tracking"]
     again = document("stage", experiment_file, "--stage", "second", "--seed", "3")
     assert again["model_uri"] == "models:/tiny.second/2"
+
+
+def test_every_option_of_every_plugin_is_explained_within_80_columns():
+    code, out, _ = ilp("plugins")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    options = [line for line in out.splitlines() if re.match(r" {6}[\w.]+: ", line)]
+    assert len(options) > 30
+    fields = [f for kind in registry.GROUPS for p in registry.installed(kind) for f in p.cls.model_fields.values()]
+    assert all(field.description for field in fields)
 
 
 def test_score_needs_no_experiment(tiny_model, tmp_path, store):

@@ -7,10 +7,23 @@ from ilp_mlflow.errors import PluginError
 from ilp_mlflow.types import Value
 
 
+class Part(Value):
+    """A value that is an option."""
+
+    path: str
+    """Where it is, in words that are too many for one line of a terminal, so that they go on in the next one."""
+
+
 class Good(Value):
-    """A mitigation."""
+    """A mitigation.
+
+    More about it.
+    """
 
     share: float = 0.5
+    """How much."""
+    parts: dict[str, float] | None = None
+    source: Part | None = None
 
     def plan(self, diagnoses, context):
         return None
@@ -18,6 +31,9 @@ class Good(Value):
 
 class NoMethod(Value):
     """Not a mitigation."""
+
+
+MADE = Good()
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +44,7 @@ def plugins(monkeypatch):
         EntryPoint("twice", "tests.test_registry:Good", "g"),
         EntryPoint("broken", "no_such_module:X", "g"),
         EntryPoint("empty", "tests.test_registry:NoMethod", "g"),
+        EntryPoint("made", "tests.test_registry:MADE", "g"),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "ilp_mlflow.mitigations" else [])
 
@@ -45,7 +62,8 @@ def test_a_plugin_gets_its_options():
         ({"good": {"share": "much"}}, r"share: .*got 'much'"),
         ({"twice": {}}, "claimed by unknown and unknown"),
         ({"broken": {}}, r"cannot be used: ModuleNotFoundError: No module named 'no_such_module'"),
-        ({"empty": {}}, "has no method 'plan'"),
+        ({"empty": {}}, "is no class with a method 'plan'"),
+        ({"made": {}}, "is no class with a method 'plan'"),
     ],
 )
 def test_what_is_wrong_with_a_plugin_is_named(wanted, expected):
@@ -56,5 +74,22 @@ def test_what_is_wrong_with_a_plugin_is_named(wanted, expected):
 def test_a_broken_plugin_is_listed_and_not_swallowed():
     found = {p.name: p for p in registry.installed("mitigation")}
     assert "no_such_module" in found["broken"].error
-    assert found["good"].options == {"share": 0.5}
+    assert found["good"].options == {"share": 0.5, "parts": None, "source": None}
     assert registry.configured("diagnostic", None) == {}
+
+
+def test_the_listing_says_what_plugins_do_and_take_and_what_is_wrong_with_others():
+    lines = registry.listing(registry.installed("mitigation")).splitlines()
+    assert lines[0] == "mitigations"
+    start = lines.index("  good (unknown): A mitigation.")
+    assert lines[start + 1 : start + 6] == [
+        "      share: float = 0.5 - How much.",
+        "      parts: dict[str, float] | None = None",
+        "      source: Part | None = None",
+        "      source.path: str - Where it is, in words that are too many for one line of",
+        "          a terminal, so that they go on in the next one.",
+    ]
+    failed = lines[lines.index("failed") :]
+    assert "  broken (unknown): ModuleNotFoundError: No module named 'no_such_module'" in failed
+    assert max(map(len, lines)) <= 80
+    assert registry.listing([]) == "no plugins installed"

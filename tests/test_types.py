@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from ilp_mlflow import types
 from ilp_mlflow.types import Diagnosis, Evidence, Exposure, Sample, Score, Verdict, schema, to_rows, to_table
 
 
@@ -26,6 +27,11 @@ def test_a_nested_value_reloads_its_own_json():
     evidence = {"d": Evidence(cause="x", strength=0.5, reason="r", details={"k": [1]})}
     found = Diagnosis(verdict=Verdict(sample_id="a", status="unlearned"), cause="x", evidence=evidence)
     assert Diagnosis.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize("kind", [v for v in vars(types).values() if isinstance(v, type) and issubclass(v, types.Value)])
+def test_every_field_has_one_line_of_meaning(kind):
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []
 
 
 def test_strength_is_a_share():
