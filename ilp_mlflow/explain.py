@@ -17,6 +17,7 @@ from ilp_mlflow.errors import PluginError
 from ilp_mlflow.plugin import Belief, Context, Diagnostic
 from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.recognition import recognition
+from ilp_mlflow.report import UNEXPLAINED
 from ilp_mlflow.stage import copy_after
 from ilp_mlflow.types import Checkpoint, Diagnosis, Evidence, Sample, Stage, Text, Verdict, as_json, to_rows
 
@@ -165,7 +166,7 @@ def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run
 def _examine(plugin: Diagnostic, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
     found = plugin.examine(unlearned, context)
     for evidence in found.values():
-        if not isinstance(evidence, Evidence) or evidence.cause in diagnosis.COLUMNS:
+        if not isinstance(evidence, Evidence) or evidence.cause in (*diagnosis.COLUMNS, UNEXPLAINED):
             raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
     strangers = set(found) - {s.id for s in unlearned}
     if strangers:

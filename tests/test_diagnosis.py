@@ -20,6 +20,17 @@ def test_the_strongest_evidence_names_the_cause_and_weak_evidence_none():
     assert cause_shares(found, 4) == {"unexplained": 0.25, "y": 0.25}
 
 
+def test_a_cause_of_somebody_else_comes_behind_those_of_the_order():
+    given = {
+        "theirs": {"a": evidence("length", 1.0), "b": evidence("length", 0.6), "c": evidence("length", 0.6)},
+        "others": {"b": evidence("style", 0.9), "c": evidence("length", 0.8)},
+        "ours": {"a": evidence("missing_knowledge", 0.5)},
+    }
+    found = attribute([verdict("a"), verdict("b"), verdict("c")], given)
+    named = [(d.cause, d.strength, d.runner_up) for d in found]
+    assert named == [("missing_knowledge", 0.5, "length"), ("style", 0.9, "length"), ("length", 0.8, None)]
+
+
 def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
     samples = [Sample(id=i, stage="s", prompt="p", completion="c") for i in "ab"]
     verdicts = {"a": verdict("a", "learned"), "b": verdict("b")}

@@ -1,6 +1,7 @@
 import pyarrow as pa
+import pytest
 
-from ilp_mlflow import Checkpoint, Message, PluginError, Score, Stage, explain
+from ilp_mlflow import Checkpoint, Evidence, Message, PluginError, Score, Stage, explain
 from ilp_mlflow.config import ScoringConfig
 from ilp_mlflow.types import to_table
 from tests.contexts import sample
@@ -24,6 +25,16 @@ def test_models_are_asked_about_so_many_unlearned_samples_the_same_with_the_same
     few = known(20, asked=5).asked
     assert len(few) == 5
     assert few == known(20, asked=5).asked
+
+
+@pytest.mark.parametrize("cause", ["history", "unexplained"])
+def test_a_cause_may_not_be_named_like_what_stands_beside_it(cause):
+    class Named:
+        def examine(self, unlearned, context):
+            return {unlearned[0].id: Evidence(cause=cause, strength=1, reason="")}
+
+    with pytest.raises(PluginError, match="with a cause of its own"):
+        explain._examine(Named(), [sample("a")], known(1))
 
 
 def test_prompts_are_worded_otherwise_in_their_last_turn(monkeypatch):
