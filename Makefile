@@ -40,7 +40,7 @@ check: $(VENV)/installed-dev ## lint, format, types, import contract
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@PYTHONPATH=. $(BIN)/lint-imports
+	@PYTHONPATH=.:plugins/ilp-example $(BIN)/lint-imports
 
 format: $(VENV)/installed-dev ## put the code in its one format
 	@$(BIN)/ruff check --fix .
@@ -55,7 +55,7 @@ conda-check: ## install the pip section of conda.yaml into a clean environment a
 clean: ## remove the environment and caches; runs and models in MLflow stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info plugins/*/*.egg-info plugins/*/build
 
-$(VENV)/installed: pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+$(VENV)/installed: pyproject.toml constraints.txt plugins/ilp-mitigations/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; try make PYTHON=python3.12 ...")'
 	@echo "installing into $(VENV) (a few minutes the first time)" >&2
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)

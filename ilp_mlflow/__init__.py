@@ -27,6 +27,7 @@ from ilp_mlflow.types import (
     Value,
     Verdict,
     to_rows,
+    to_table,
 )
 from ilp_mlflow.votes import Near, Votes
 
@@ -79,5 +80,6 @@ __all__ = [
     "similar",
     "text_of",
     "to_rows",
+    "to_table",
     "written",
 ]
