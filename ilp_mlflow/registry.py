@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +18,6 @@ from ilp_mlflow.errors import PluginError, suggest
 Kind = Literal["diagnostic", "mitigation"]
 GROUPS: dict[Kind, str] = {"diagnostic": "ilp_mlflow.diagnostics", "mitigation": "ilp_mlflow.mitigations"}
 METHODS: dict[Kind, str] = {"diagnostic": "examine", "mitigation": "plan"}
-MODULES = re.compile(r"(?<![\w'./-])(\w+\.)+(?=\w)")
-"""In a type as Python writes it, where its names come from."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,25 @@ def _options(cls: type[Any], prefix: str = "") -> Iterator[str]:
     """Name, type, default and meaning of every option; those of a value that is an option follow it."""
     if not issubclass(cls, BaseModel):
         return
-    types = typing.get_type_hints(cls)  # without their bounds
     for name, option in cls.model_fields.items():
-        kind = types[name].__name__ if isinstance(types[name], type) else MODULES.sub("", str(types[name]))
         default = "" if option.is_required() else f" = {option.get_default(call_default_factory=True)!r}"
-        yield f"{prefix}{name}: {kind}{default}" + (f" - {option.description}" if option.description else "")
-        for part in (types[name], *typing.get_args(types[name])):
+        yield f"{prefix}{name}: {_written(option.annotation)}{default}" + (f" - {option.description}" if option.description else "")
+        for part in (option.annotation, *typing.get_args(option.annotation)):
             if not prefix and isinstance(part, type) and issubclass(part, BaseModel):
                 yield from _options(part, f"{prefix}{name}.")
+
+
+def _written(kind: Any) -> str:
+    """A type as one writes it, without modules and bounds."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _written(parts[0])
+    if origin is Literal:
+        return " | ".join(map(repr, parts))
+    if not parts:
+        return "None" if kind is type(None) else "..." if kind is ... else str(getattr(kind, "__name__", kind))
+    names = [_written(part) for part in parts]
+    return " | ".join(names) if origin in (typing.Union, types.UnionType) else f"{origin.__name__}[{', '.join(names)}]"
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

@@ -1,6 +1,8 @@
 from importlib.metadata import EntryPoint
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
 from ilp_mlflow import registry
 from ilp_mlflow.errors import PluginError
@@ -76,6 +78,20 @@ def test_a_broken_plugin_is_listed_and_not_swallowed():
     assert "no_such_module" in found["broken"].error
     assert found["good"].options == {"share": 0.5, "parts": None, "source": None}
     assert registry.configured("diagnostic", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (float, "float"),
+        (dict[str, Annotated[float, Field(ge=0)]] | None, "dict[str, float] | None"),
+        (tuple[Part, ...], "tuple[Part, ...]"),
+        (Literal["a.b", "c"], "'a.b' | 'c'"),
+        (Any, "Any"),
+    ],
+)
+def test_a_type_is_written_as_one_would(kind, expected):
+    assert registry._written(kind) == expected
 
 
 def test_the_listing_says_what_plugins_do_and_take_and_what_is_wrong_with_others():
