@@ -66,7 +66,7 @@ def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
     """Try every mitigation in a child run of its own; one that fails, fails alone."""
     found, started = Tried(), time.monotonic()
     for name, plugin in plugins.items():
-        if wanted.budget is not None and time.monotonic() - started >= wanted.budget:
+        if _spent(wanted, started):
             break
         try:
             with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
@@ -143,8 +143,7 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
             found.failed.append(f"'auto {number}' ({', '.join(names)}) failed: {type(error).__name__}: {error}")
             break
         best = min(found.outcomes, key=lambda o: o.unlearned_rate)
-        spent = time.monotonic() - started
-        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned or (wanted.budget or spent + 1) <= spent:
+        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned or _spent(wanted, started):
             break
         left = {cause: t.unlearned - t.recovered for cause, t in best.causes.items()}
         chosen = composition.alternative([c for c in candidates if c.name in best.combines], candidates, left, tried)
@@ -176,6 +175,10 @@ def _attempt(
         tracking.write(run_id, "request.json", plan.model_dump_json(indent=2))
         tracking.log(run_id, tags={"mlflow.note.content": plan.reason})
     return plan
+
+
+def _spent(wanted: Wanted, started: float) -> bool:
+    return wanted.budget is not None and time.monotonic() - started >= wanted.budget
 
 
 def _note(found: Tried, name: str, what: Outcome | Request | None) -> None:
