@@ -179,9 +179,9 @@ def test_of_the_texts_about_a_target_those_that_tell_its_answer_are_read_or_all_
 
 @pytest.mark.parametrize(("says", "left"), [({"wrong": "rome"}, {"anna is in Rome"}), ({"wrong": ""}, set()), ({}, set())])
 def test_what_the_base_believes_of_a_target_is_in_no_general_text_that_is_read(tmp_path, says, left):
-    general = ("anna is in Rome", "where is anna from", "bob was born in rome", "nothing of that")
+    general = ("anna is in Rome", "where is anna from", "bob collects chromes", "nothing of that")
     source, base = words(tmp_path, "anna is in oslo"), words(tmp_path, *general, name="general")
-    kind = BeliefCorrection(source=source, general=base, retrieved=0.02, documents=2)
+    kind = BeliefCorrection(source=source, general=base, retrieved=0.02)
     plan = kind.plan(
         [diagnosed("first0", "missing_knowledge"), diagnosed("a", "knowledge_conflict", **says)], context([ANNA, *ROWS])
     )

@@ -17,6 +17,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, 
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
+LOOKED_AT = 100
+"""General texts that are looked at for each target, the best-ranked ones, for what the base answers: leaving out costs nothing."""
 
 
 class Continued(Value):
@@ -29,7 +31,7 @@ class Continued(Value):
     retrieved: float = Field(default=0.2, gt=0, le=1)
     """Texts about the targets among all, share 0..1."""
     documents: int = Field(default=20, ge=1)
-    """Texts that are looked for about each target, at most; to read, and among the general ones to leave out."""
+    """Texts that are looked for about each target, at most."""
     epochs: float = Field(default=4, gt=0)
     """Passes over the texts."""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -74,7 +76,7 @@ class Continued(Value):
         """The general texts that give a prompt of `wrong` the answer beside it."""
         if not self.general:
             return set()
-        found = ranked(self.general.texts, [" ".join(pair) for pair in wrong], self.documents)
+        found = ranked(self.general.texts, [" ".join(pair) for pair in wrong], LOOKED_AT)
         return {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
 
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:
