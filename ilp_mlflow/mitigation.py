@@ -65,6 +65,7 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
         theirs.statuses if theirs else None,
         ours.answers.held,
         theirs.answers.held if theirs else {},
+        (_dropped(plan.stages, context), _dropped(plan.control or (), context)),
         experiment.seed,
     )
     done = tracking.metrics(run_id)
@@ -75,13 +76,13 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
         control_run_id=control_id,
         guard=grades.guard(before.answers, ours.answers, theirs.answers if theirs else None),
         model_uri=tracking.read_checkpoints(run_id)[-1].model_uri,
-        unlearned_rate=done["unlearned_rate"],
         tokens=int(done["tokens"]),
         seconds=done["seconds"],
         accelerator_hours=hours,
         **change,
     )
-    tracking.log(run_id, metrics=rates(found, context), tags={"ilp.mitigation": name})
+    metrics = {**rates(found, context), "unlearned_rate": found.unlearned_rate}
+    tracking.log(run_id, metrics=metrics, tags={"ilp.mitigation": name})
     tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
     return found
 
@@ -139,6 +140,12 @@ def rates(found: Outcome, context: Context) -> dict[str, float]:
     if found.guard:
         rates["guard_lost"] = found.guard.lost / found.guard.right
     return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
+
+
+def _dropped(stages: Sequence[Stage], context: Context) -> frozenset[str]:
+    """Samples of the experiment that are in none of the stages; none where there are no stages."""
+    kept = {s.id for stage in stages for s in stage.samples}
+    return frozenset(context.samples) - kept if kept else frozenset()
 
 
 def _reseeded(stage: Stage) -> Stage:

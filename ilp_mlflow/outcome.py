@@ -69,23 +69,31 @@ def outcome(
     control: Mapping[str, Status] | None,
     held: Mapping[str, bool],
     held_by_control: Mapping[str, bool],
-    seed: int,
+    dropped: tuple[Collection[str], Collection[str]] = ((), ()),
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """The fields of `Outcome` that follow from statuses before, after and after the control, and what is held in other words."""
+    """The fields of `Outcome` that follow from statuses before, after and after the control, and what is held in other words.
+
+    `dropped` are the samples that the plan, and its control, leave out on purpose: of these none regresses.
+    """
     ours = compare(before, after)
     theirs = compare(before, control) if control is not None else None
+    gone = [frozenset(ids) for ids in dropped]
+    left_out = tuple(i for i in ours.regressed if i in gone[0])
     found: dict[str, Any] = {
         "targets": tuple(targets),
         "recovered": ours.recovered,
         "still": ours.still,
-        "regressed": ours.regressed,
+        "regressed": tuple(i for i in ours.regressed if i not in gone[0]),
+        "left_out": left_out,
+        "unlearned_rate": (sum(s == "unlearned" for s in after.values()) - len(left_out)) / len(after),
     }
     found["causes"] = tallies(causes, ours.recovered, theirs.recovered if theirs else (), held, held_by_control)
     if theirs and targets:
         mine, others = ([i for i in targets if i in set(c.recovered)] for c in (ours, theirs))
         share, interval, p_value = net_recovery(mine, others, targets, seed)
         found |= {"net_recovery": share, "net_interval": interval, "p_value": p_value}
-        found["regressed_by_control"] = len(theirs.regressed)
+        found["regressed_by_control"] = sum(i not in gone[1] for i in theirs.regressed)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED, history
 from ilp_mlflow.encoding import last_turn
-from ilp_mlflow.types import Diagnosis, Report, Sample
+from ilp_mlflow.types import Diagnosis, Outcome, Report, Sample
 
 UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
@@ -25,6 +25,14 @@ UNAVAILABLE = {
     "not tried whether a few more steps bring back what was forgotten.",
 }
 """What is said of models that were trained elsewhere, by what their training did not leave behind."""
+OUTCOMES = {
+    "recovered": "unlearned before, learned now",
+    "held": "of the unlearned ones, those that most other wordings bring out",
+    "regressed": "learned before, unlearned now",
+    "lost": "of what the base knows and of held-out rows",
+    "net": "targets recovered, less those under the control (95 % interval)",
+}
+"""What is counted of a mitigation, and what it means."""
 MEASURES = {
     "sum": "as it is",
     "mean": "per token",
@@ -109,7 +117,7 @@ def summary(report: Report) -> str:
     if leak(report):
         lines += ["", *textwrap.wrap(leak(report), 80)]
     if report.outcomes:
-        lines += ["", *aligned([["mitigation", "recovered", "still", "regressed", "net"], *_outcome_rows(report)])]
+        lines += ["", *aligned([["mitigation", *OUTCOMES], *_outcome_rows(report)])]
     for text in advice(report):
         lines += ["", *textwrap.wrap(text, 80)]
     return "\n".join(lines)
@@ -158,6 +166,7 @@ def html(report: Report, samples: Mapping[str, Sample]) -> str:
         listed=listed,
         total=len(unlearned),
         outcomes=_outcome_rows(report),
+        counted=OUTCOMES,
         advice=advice(report),
     )
 
@@ -187,10 +196,14 @@ def _outcome_rows(report: Report) -> list[list[str]]:
     def net(value: float | None, interval: tuple[float, float] | None) -> str:
         return "-" if value is None or interval is None else f"{value:+.0%} ({interval[0]:+.0%} to {interval[1]:+.0%})"
 
-    return [
-        [o.mitigation, str(len(o.recovered)), str(len(o.still)), str(len(o.regressed)), net(o.net_recovery, o.net_interval)]
-        for o in report.outcomes
-    ]
+    def row(one: Outcome) -> list[str]:
+        asked = any(t.paraphrased for t in one.causes.values())
+        held = str(sum(t.held for t in one.causes.values())) if asked else "-"
+        lost = str(one.guard.lost) if one.guard else "-"
+        counts = [str(len(one.recovered)), held, str(len(one.regressed)), lost]
+        return [one.mitigation, *counts, net(one.net_recovery, one.net_interval)]
+
+    return [row(one) for one in report.outcomes]
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

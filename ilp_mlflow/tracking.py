@@ -59,10 +59,12 @@ def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None =
     with answering():
         if anchor := given or parent:  # a run and its children stay in the experiment they were started in
             mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
-        tags = {"ilp.kind": kind, **({"mlflow.parentRunId": parent} if parent else {})}
-        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=mlflow.active_run() is not None, tags=tags)
+        nested = mlflow.active_run() is not None
+        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags={"ilp.kind": kind})
         if given and not run_id:
             mlflow.set_tag("mlflow.runName", name)
+        if parent and not given:  # and not of the run that happens to be active
+            mlflow.set_tag("mlflow.parentRunId", parent)
     status = "FAILED"
     try:
         yield active.info.run_id

@@ -302,7 +302,9 @@ class Outcome(Value):
     still: tuple[str, ...]
     """Unlearned before, and not learned now (any sample)."""
     regressed: tuple[str, ...]
-    """Learned before, unlearned now (any sample)."""
+    """Learned before, unlearned now (any sample), and not left out on purpose."""
+    left_out: tuple[str, ...] = ()
+    """Learned before, unlearned now, and left out of the plan on purpose, as rows that are wrong."""
     control_run_id: str | None = None
     """The MLflow child run of its control; None for the control itself."""
     causes: dict[str, Tally] = Field(default_factory=dict)
@@ -322,7 +324,7 @@ class Outcome(Value):
     model_uri: str = ""
     """The model it leads to."""
     unlearned_rate: float = 0.0
-    """Share 0..1 of all samples that are unlearned under it."""
+    """Share 0..1 of all samples that are unlearned under it, without those in `left_out`."""
     tokens: int = 0
     """Tokens trained on."""
     seconds: float = 0.0

@@ -86,11 +86,25 @@ def test_what_holds_in_other_words_is_counted_beside_what_is_reproduced():
 def test_an_outcome_is_reckoned_from_statuses_alone():
     before = {"a": "unlearned", "b": "unlearned", "c": "learned"}
     after, control = {"a": "learned", "b": "learned", "c": "unlearned"}, {"a": "unlearned", "b": "learned", "c": "learned"}
-    found = outcome(before, {"a": "x", "b": "y"}, ["a", "b"], after, control, {"a": True}, {"a": False}, 0)
+    found = outcome(before, {"a": "x", "b": "y"}, ["a", "b"], after, control, {"a": True}, {"a": False})
     assert (found["recovered"], found["regressed"], found["regressed_by_control"]) == (("a", "b"), ("c",), 0)
     assert found["net_recovery"] == 0.5
-    alone = outcome(before, {"a": "x", "b": "y"}, ["a"], after, None, {}, {}, 0)
+    alone = outcome(before, {"a": "x", "b": "y"}, ["a"], after, None, {}, {})
     assert "net_recovery" not in alone
+    assert alone["unlearned_rate"] == pytest.approx(1 / 3)
+
+
+def test_what_is_left_out_on_purpose_does_not_regress():
+    before = {"a": "unlearned", "wrong": "learned", "c": "learned"}
+    after, control = (
+        {"a": "learned", "wrong": "unlearned", "c": "unlearned"},
+        {"a": "unlearned", "wrong": "learned", "c": "unlearned"},
+    )
+    found = outcome(before, {"a": "x"}, ["a"], after, control, {}, {}, ({"wrong", "a"}, {"c"}))
+    assert (found["regressed"], found["left_out"], found["regressed_by_control"]) == (("c",), ("wrong",), 0)
+    assert found["unlearned_rate"] == pytest.approx(1 / 3)
+    unlearned = outcome(before, {"a": "x"}, [], before, None, {}, {}, ({"a"}, ()))
+    assert (unlearned["still"], unlearned["unlearned_rate"]) == (("a",), pytest.approx(1 / 3))  # to leave it out does not cure it
 
 
 def test_the_recommendation_tells_what_holds_and_what_is_lost():

@@ -61,7 +61,8 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     file, experiment, run_id = trained
     longer, idle = pipeline.mitigate(experiment, run_id, file)
     (tally,) = longer.causes.values()
-    assert (tally.held, tally.paraphrased) == (tally.recovered, tally.unlearned)  # the paraphrases are the rows themselves
+    assert tally.paraphrased == tally.unlearned
+    assert tally.held >= tally.recovered > 0  # the paraphrases are the rows themselves; learned asks for more than saying it
     assert idle.recovered == ()
     report = pipeline.make_report(experiment, run_id)
     assert list(report.requests) == ["lacking"]

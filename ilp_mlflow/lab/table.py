@@ -18,6 +18,16 @@ def truth(found: Mapping[str, Any]) -> str:
     return "\n".join(["What was planted, and what became of it:", "", *aligned(rows)])
 
 
+def composed(found: Mapping[str, Any]) -> str:
+    """What composing mitigations did, by the diagnosis and by somebody who knows the plant."""
+    lines = [f"composed mitigations: {found['unlearned']:.2%} of the samples unlearned before"]
+    for name in ("auto", "oracle"):
+        one = found[name]
+        lines.append(f"  {name:<7} {one['unlearned']:.2%} after {', '.join(one['combines'])}")
+    reached = "" if found["reached"] is None else f"{found['reached']:.0%} of what the oracle reaches; "
+    return "\n".join([*lines, f"  {reached}control group regressed: {found['auto']['control_regressed']:.0%}"])
+
+
 def benchmark(found: Mapping[str, Any]) -> str:
     """One seed with its counterfactuals: the learned share of every group as planted and with its cause removed."""
     rows = [["group", "samples", "planted", "removed", "rule planted", "rule removed"]]
