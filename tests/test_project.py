@@ -83,3 +83,46 @@ def test_a_bad_parameter_ends_the_project_run_as_failed(experiment_file, project
     client = MlflowClient()
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert [r.info.status for r in runs] == ["FAILED"]
+
+
+def test_mitigations_side_by_side_give_the_same_outcomes_in_children_of_the_run(experiment_file, project):
+    edit_yaml(experiment_file, mitigations={"control": {}, "upweight_rare": {}, "replay": {"share": 0.4}})
+    experiment = config.read(experiment_file)
+    inline = pipeline.run(experiment, experiment_file)
+    command = [sys.executable, "-m", "ilp_mlflow", "mitigate", str(experiment_file), "--launch", "project", "--jobs", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    same = ("mitigation", "recovered", "still", "regressed", "net_recovery", "tokens")
+    assert [{k: o[k] for k in same} for o in document["outcomes"]] == [
+        {k: o[k] for k in same} for o in (o.model_dump(mode="json") for o in inline.outcomes)
+    ]
+    client = MlflowClient()
+    for outcome in document["outcomes"]:
+        run = client.get_run(outcome["run_id"])
+        assert run.data.tags["mlflow.parentRunId"] == inline.run_id
+        assert run.info.status == "FINISHED"
+    names = [c[0] for c in tree(inline.run_id)[2]]
+    assert names.count("mitigate control") == 2  # inline, and in a project run
+
+
+def test_a_mitigation_that_fails_in_its_project_run_fails_alone(experiment_file, project, tmp_path):
+    pool = tmp_path / "none.jsonl"
+    edit_yaml(experiment_file, mitigations={"knowledge_augmentation": {"source": {"path": str(pool)}}, "control": {}})
+    run_id = pipeline.train(config.read(experiment_file), experiment_file)
+    pipeline.diagnose(config.read(experiment_file), run_id)
+    force_cause(run_id, "missing_knowledge")
+    command = [sys.executable, "-m", "ilp_mlflow", "mitigate", str(experiment_file), "--launch", "project", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "mitigation 'knowledge_augmentation' failed" in done.stderr
+    assert [o["mitigation"] for o in json.loads(done.stdout)["outcomes"]] == ["control"]
+
+
+def force_cause(run_id, cause):
+    """Rewrite a run's diagnoses so that all unlearned samples have this cause."""
+    from ilp_mlflow import tracking
+
+    found = json.loads(tracking.read(run_id, "diagnoses.json").read_text())
+    evidence = {cause: {"cause": cause, "strength": 1, "reason": "r", "details": {}}}
+    tracking.write(run_id, "diagnoses.json", json.dumps([d | {"cause": cause, "strength": 1, "evidence": evidence} for d in found]))

@@ -84,8 +84,6 @@ class DynamicResampling(Value):
     """How many times as often the rows of a fallen stage are drawn."""
     looked_at: int = Field(default=200, ge=1)
     """Samples of each stage that are looked at, at most."""
-    steps: float = Field(default=1, gt=0, le=1)
-    """Optimizer steps, as share 0..1 of those of the stages it takes the place of."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
@@ -97,7 +95,7 @@ class DynamicResampling(Value):
         # a row keeps the name of the stage it first belonged to
         visits = {row.stage: float(recipe.epochs(s)) for s in stages for row in s.samples}
         samples = tuple(row for s in stages for row in s.samples)
-        rows = self.steps * sum(visits[row.stage] for row in samples)
+        rows = sum(visits[row.stage] for row in samples)
         options = {"every": self.every, "drop": self.drop, "factor": self.factor, "looked_at": self.looked_at}
         training = {**last.training, "max_steps": recipe.steps(last, rows)}
         return last.model_copy(update={"samples": samples, "training": training, "schedule": Resampled(visits=visits, **options)})

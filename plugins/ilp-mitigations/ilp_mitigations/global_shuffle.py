@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import Field
-
 from ilp_mitigations import recipe
 from ilp_mlflow import Context, Diagnosis, Plan, Stage, Value
 
@@ -19,9 +17,6 @@ class GlobalShuffle(Value):
 
     prior: ClassVar[float] = 0.9
 
-    steps: float = Field(default=1, gt=0, le=1)
-    """Optimizer steps, as share 0..1 of those of the stages it takes the place of."""
-
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
@@ -30,5 +25,5 @@ class GlobalShuffle(Value):
     def _mixed(self, stages: Sequence[Stage]) -> Stage:
         samples = [row for s in stages for row in (*s.samples, *recipe.copies(s.samples, recipe.epochs(s) - 1))]
         last = recipe.busiest(stages)
-        training = {**last.training, "max_steps": recipe.steps(last, len(samples) * self.steps)}
+        training = {**last.training, "max_steps": recipe.steps(last, len(samples))}
         return last.model_copy(update={"samples": tuple(samples), "training": training, "schedule": "shuffled"})
