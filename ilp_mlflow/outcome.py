@@ -103,21 +103,27 @@ def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> Outcome | Non
     Those count whose net recovery is above 0 at `level` by the exact test, corrected for their number (Holm 1979), and that
     recover more samples than they make regress beyond the control; of these the one with the most such samples to the good.
     """
+    worth = [o for o in _better(outcomes, level) if _gain(o) > 0]
+    return max(worth, key=lambda o: (_gain(o), o.mitigation), default=None)
+
+
+def _better(outcomes: Sequence[Outcome], level: float) -> list[Outcome]:
+    """Those that beat their control."""
     tried = sorted((o for o in outcomes if o.p_value is not None and o.targets), key=lambda o: o.p_value or 0.0)
-    good = []
+    found = []
     for place, one in enumerate(tried):
         if (one.p_value or 0.0) * (len(tried) - place) >= level:
             break
-        good.append(one)
-    gains = {o.mitigation: _gain(o) for o in good if (o.net_recovery or 0.0) > 0 and _gain(o) > 0}
-    if not gains:
-        return None
-    return max(good, key=lambda o: (gains.get(o.mitigation, 0), o.mitigation))
+        found.append(one)
+    return [o for o in found if (o.net_recovery or 0.0) > 0]
 
 
-def recommendation(outcomes: Sequence[Outcome]) -> str:
-    """What to take and why, in one sentence; that nothing beat its control; or "" where nothing was tried against one."""
-    best = recommend(outcomes)
+def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
+    """What to take and why, in one sentence; that nothing is worth taking; or "" where nothing was tried against a control."""
+    best, better = recommend(outcomes, level), _better(outcomes, level)
+    if best is None and better:
+        names = ", ".join(f"{o.mitigation} ({o.net_recovery:+.0%} of its targets)" for o in better)
+        return f"Nothing is worth taking: what beats its control makes as many samples regress as it recovers: {names}."
     if best is None:
         return "Nothing beat the control." if any(o.p_value is not None for o in outcomes) else ""
     name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation
