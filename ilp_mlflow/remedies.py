@@ -173,9 +173,8 @@ def _attempt(
         return mitigation.attempt(experiment, name, plan, known, parent, run_id)
     if plan is not None:
         tracking.write(run_id, "request.json", plan.model_dump_json(indent=2))
-    tracking.log(
-        run_id, tags={"mlflow.note.content": plan.reason if plan else "Nothing to do: no unlearned sample is of its kind."}
-    )
+    note = plan.reason if plan else "Nothing to do: no unlearned sample is of its kind."
+    tracking.log(run_id, tags={"mlflow.note.content": note})
     return plan
 
 
