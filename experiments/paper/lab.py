@@ -4,8 +4,8 @@
     python experiments/paper/lab.py            # the store of MLFLOW_TRACKING_URI
     python experiments/paper/lab.py sqlite:///one/mlflow.db sqlite:///two/mlflow.db
 
-Shares 0..1 are pooled over the seeds: of all planted samples of a group, learned or not before, so the first row is where each starts. A row
-`control of X` has as many steps without the remedy. `held`: most of a sample's other wordings are reproduced.
+Shares 0..1 are pooled over the seeds: of all planted samples of a group, learned or not before; the first row is where each starts.
+A row `control of X` has as many steps without the remedy. `held`: most of a sample's other wordings are reproduced.
 """
 
 import json
@@ -87,7 +87,7 @@ def main(*uris: str) -> None:
         f"Table 10: causes of {n} unlearned samples of {sum(len(lab['order']) for lab in labs)}",
         [list(cells), list(cells.values())],
     )
-    rows = [["learned (answers are one word: ROUGE-L is 0 or 1)", "first 10 %", "middle 10 %", "last 10 %"]]
+    rows = [["reproduced (answers are one word: ROUGE-L is 0 or 1)", "first 10 %", "middle 10 %", "last 10 %"]]
     for name in ("SFT", "control of global_shuffle", "global_shuffle", "dynamic_resampling", "replay"):
         parts = defaultdict[str, list[bool]](list)
         for lab in (x for x in labs if name in x["arms"]):
