@@ -3,12 +3,17 @@
 The texts to read are written from the rows' own fields: subject, relation and answer, in three wordings, none of which is a row's
 prompt with its answer. They tell the very answers that are trained. All rows whose relation is recognised have such texts, so
 that those about the sampled rows have to be found among others.
+
+`prepare.py removed` makes what `banking77_removed.yaml` trains from the diagnosis of `banking77.yaml`.
 """
 
 import json
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
+
+from ilp_mlflow import tracking
 
 HERE = Path(__file__).parent
 REAL, MADE = HERE.parent / "real" / "data", HERE / "data"
@@ -103,15 +108,35 @@ def intents(n, train, held):
     write("banking77_held", [{**row, "completion": row["true_completion"]} for own in chosen for row in own[train : train + held]])
 
 
+def removed():
+    """Those rows of `intents` without the ones that the newest diagnosis of `paper_banking77` holds for wrong."""
+    run_id = tracking.find_parent("paper_banking77", None)
+    wrong = set()
+    for diagnosis in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8")):
+        details = diagnosis["evidence"].get("data_contradiction", {}).get("details", {})
+        if diagnosis["cause"] == "data_contradiction":
+            wrong |= {diagnosis["verdict"]["sample_id"]} if details["wrong"] == "this row" else set()
+            wrong |= set(details["rows"]) if details["wrong"] == "the others" else set()
+    rows = [json.loads(line) for line in (MADE / "banking77.jsonl").read_text("utf-8").splitlines()]
+    print(f"dropped: {len(wrong)}, flipped ones among them: {sum(row['is_flipped'] for row in rows if row['id'] in wrong)}")
+    write("banking77_removed", [row for row in rows if row["id"] not in wrong])
+
+
 def tasks(sizes, longest):
     """Short rows of three tasks in their order: `sizes` by stage."""
     short = [row for row in read("multitask_sequence") if len(row["prompt"]) + len(row["completion"]) <= longest]
     write("multitask", [row for stage, n in sizes.items() for row in [r for r in short if r["stage"] == stage][:n]])
 
 
-if __name__ == "__main__":
+def main(*wanted):
+    if wanted == ("removed",):
+        return removed()
     facts("popqa_longtail", POPQA, 80)
     facts("counterfact_conflict", COUNTERFACT, 80, options=["true_completion"])
     general(500)
     intents(8, train=20, held=10)
-    tasks({1: 48, 2: 32, 4: 48}, longest=170)
+    return tasks({1: 48, 2: 32, 4: 48}, longest=170)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
