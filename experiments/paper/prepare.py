@@ -135,7 +135,7 @@ def main(*wanted):
     facts("counterfact_conflict", COUNTERFACT, 80, options=["true_completion"])
     general(500)
     intents(8, train=20, held=10)
-    return tasks({1: 48, 2: 32, 4: 48}, longest=170)
+    return tasks({1: 40, 2: 24, 4: 40}, longest=170)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ Nothing is trained or logged here. From the repository's root, with the data set
     python experiments/paper/tables.py         # all tables whose runs are there
     python experiments/paper/tables.py 4 11    # some
 
-A mitigation that is added to one of the files (`conflict_bucketing`, `dynamic_resampling`) gets a row of its own; so does the same one
-with other options in a file of its own, such as `banking77_dynamic.yaml`, see EXPERIMENTS. `control` is always the control of the
-mitigation in the next row: as many steps without the remedy.
+A mitigation that is added to one of the files (`conflict_bucketing`, `dynamic_resampling`) gets a row of its own; so does the same
+one with other options in a file of its own, such as `banking77_dynamic.yaml`, see EXPERIMENTS. `control` is always the control of
+the mitigation in the next row: as many steps without the remedy.
 """
 
 import json
@@ -52,8 +52,8 @@ CAUSES = {
     "unexplained": 22.0,
 }
 """Shares of the study's table 10, %; it leaves 22 % unexplained and does not look for what was never trained."""
-TOKENS = 96
-"""Of the longest answer that is generated."""
+SHORT, LONG = 16, 72
+"""Tokens of an answer that is generated, at most: a name or a label, or anything in these experiments."""
 
 
 class Arm(NamedTuple):
@@ -115,9 +115,9 @@ def asked(experiment: Experiment, uri: str) -> ModelProbe:
     return ModelProbe(lambda _: models.Loader(None, "cpu", "float32")(catalog.locate(uri, base=base)))
 
 
-def say(experiment: Experiment, uri: str, prompts: Sequence[str]) -> list[str]:
+def say(experiment: Experiment, uri: str, prompts: Sequence[str], tokens: int = SHORT) -> list[str]:
     """What a model answers greedily, up to the end of the sentence."""
-    return [said.text for said in asked(experiment, uri).say(uri, prompts, TOKENS)]
+    return [said.text for said in asked(experiment, uri).say(uri, prompts, tokens)]
 
 
 def share(hits: Iterable[bool]) -> str:
@@ -213,7 +213,7 @@ def table11(experiment: Experiment) -> None:
     rest = ["-"] * (len(parts) - 3)
     rows += [["theirs, in sequence", "0.41", "-", "-", *rest], ["theirs, shuffled", "0.53 (+29 %)", "+3.5 %", "-1.6 %", *rest]]
     for one in experiment.arms:
-        said = say(experiment, one.uri, [s.prompt for s in samples])
+        said = say(experiment, one.uri, [s.prompt for s in samples], LONG)
         found = {s.id: scorer.score(s.answer, text)["rougeL"].fmeasure for s, text in zip(samples, said, strict=True)}
         rows.append([one.name, *(f"{sum(found[s.id] for s in own) / len(own):.2f}" for own in parts.values())])
     show(f"Table 11, n = {len(samples)}", rows)
