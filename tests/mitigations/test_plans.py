@@ -239,3 +239,17 @@ def test_two_mitigations_that_read_share_one_stage_of_texts(tmp_path):
     assert {"anna is in oslo", "bob is in kiev"} <= set(told)
     assert "anna is in rome" not in told
     assert len({s.id for s in read.samples}) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("one\ntwo\n\nthree\n", ["one two", "three"]),
+        ("one\ntwo\n", ["one", "two"]),
+        ("word " * 300, [("word " * 200).strip(), ("word " * 100).strip()]),
+    ],
+)
+def test_a_text_file_is_read_by_paragraph_in_pieces(tmp_path, text, found):
+    path = tmp_path / "c.txt"
+    path.write_text(text)
+    assert list(Corpus(path=str(path)).texts) == found

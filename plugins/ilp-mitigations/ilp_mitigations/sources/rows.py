@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ilp_mlflow import PluginError
 
+PIECE = 1000
+"""Characters of a text that is read as one document, at most."""
+
 
 def records(location: str) -> Iterator[dict[str, Any]]:
     """Records of a JSONL or Parquet file, a folder that `datasets.save_to_disk` wrote or a data set on the Hub (`owner/name`).
 
-    Of a text file, or of the text files of a folder, each paragraph as `text`. Raises PluginError when there is none.
+    Of a text file, or of the text files of a folder, each paragraph as `text`, long ones in pieces of PIECE characters. A paragraph
+    ends at a blank line, or at any line end where there is no blank line. Raises PluginError when there is none.
     """
     import datasets
 
@@ -23,7 +28,9 @@ def records(location: str) -> Iterator[dict[str, Any]]:
         files = [path] if path.suffix in (".txt", ".md") and path.exists() else []
     if files:
         for file in files:
-            yield from ({"text": " ".join(p.split())} for p in file.read_text(encoding="utf-8").split("\n\n") if p.strip())
+            whole = file.read_text(encoding="utf-8").strip()
+            for paragraph in whole.split("\n\n" if "\n\n" in whole else "\n"):
+                yield from ({"text": piece} for piece in textwrap.wrap(paragraph, PIECE, break_long_words=False))
         return
     loaders = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
     try:
