@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from ilp_mitigations.augment_rare import AugmentRare
 from ilp_mitigations.belief_correction import BeliefCorrection
+from ilp_mitigations.conflict_bucketing import ConflictBucketing
 from ilp_mitigations.conflict_removal import ConflictRemoval
 from ilp_mitigations.control import Control
 from ilp_mitigations.global_shuffle import GlobalShuffle
@@ -253,3 +254,16 @@ def test_a_text_file_is_read_by_paragraph_in_pieces(tmp_path, text, found):
     path = tmp_path / "c.txt"
     path.write_text(text)
     assert list(Corpus(path=str(path)).texts) == found
+
+
+def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
+    found = [
+        diagnosed("first0", "data_contradiction", wrong="undecided", rows=["first1", "second2"]),
+        diagnosed("first3", "data_contradiction", wrong="the others", rows=["first4"]),
+    ]
+    plan = ConflictBucketing().plan(found, WHOLE)
+    assert plan.targets == ("first0",)
+    assert plan.stages[0].schedule.rivals == {"first0": ("first1", "second2")}
+    assert plan.stages[1] == WHOLE.stages[1]
+    assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
+    assert ConflictBucketing().plan(found[1:], WHOLE) is None

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Value
+from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Stage, Value
 
 
 class Bucketed(Value):
@@ -84,10 +84,12 @@ class ConflictBucketing(Value):
                     rivals[diagnosis.verdict.sample_id] = tuple(details["rows"])
         if not rivals:
             return None
-        involved = {i for one, others in rivals.items() for i in (one, *others)}
         schedule = Bucketed(rivals=rivals, every=self.every if self.dynamic else None)
-        stages = [
-            s.model_copy(update={"schedule": schedule}) if any(row.id in involved for row in s.samples) else s
-            for s in context.stages
-        ]
+        stages = [s.model_copy(update={"schedule": schedule}) if _holds_both(s, rivals) else s for s in context.stages]
         return Plan(targets=tuple(rivals), stages=tuple(stages))
+
+
+def _holds_both(stage: Stage, rivals: Mapping[str, Sequence[str]]) -> bool:
+    """Whether any two rivals are in the stage: in different stages they are apart anyway."""
+    ids = {row.id for row in stage.samples}
+    return any(one in ids and not ids.isdisjoint(others) for one, others in rivals.items())
