@@ -324,7 +324,7 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
         texts.append(
             table.benchmark(found) if seeds else "\n".join([_report_text(report), "", table.truth(found), *_links(report.run_id)])
         )
-        texts += [table.composed(found["auto"])] if "auto" in found else []
+        texts += [table.composed(found["auto"])] if "auto" in found else [table.mitigations(found)] if mitigate else []
     _print({"seeds": documents}, "\n\n".join(texts), as_json)
 
 

@@ -18,6 +18,31 @@ def truth(found: Mapping[str, Any]) -> str:
     return "\n".join(["What was planted, and what became of it:", "", *aligned(rows)])
 
 
+BRIEF = {
+    "missing_knowledge": "missing",
+    "knowledge_conflict": "conflict",
+    "data_contradiction": "contrad.",
+    "left_side_forgetting": "forgot",
+    "insufficient_optimization": "insuff.",
+    "not_trained": "untrained",
+}
+"""Causes as the heads of narrow columns."""
+
+
+def mitigations(found: Mapping[str, Any]) -> str:
+    """What every mitigation did to every planted group, and what it holds in other words: shares of the unlearned, net of control."""
+    lines = []
+    for grade, title in (("net_recovery", "reproduced"), ("held", "held in other words")):
+        rows = [[title, *BRIEF.values(), "rule"]]
+        for one in found["mitigations"]:
+            shares = [one[grade].get(cause) for cause in BRIEF] + [one["rule"]]
+            rows.append([one["name"], *(_share(s).replace("0.", ".") for s in shares)])
+        lines += [*aligned(rows), ""]
+    regressed = {m["name"]: m["control_regressed"] for m in found["mitigations"] if m["control_regressed"]}
+    lines.append("control group regressed: " + (", ".join(f"{n} {share:.0%}" for n, share in regressed.items()) or "none"))
+    return "\n".join(["shares of each planted group's unlearned samples, net of control:", "", *lines])
+
+
 def composed(found: Mapping[str, Any]) -> str:
     """What composing mitigations did, by the diagnosis and by somebody who knows the plant."""
     lines = [f"composed mitigations: {found['unlearned']:.2%} of the samples unlearned before"]

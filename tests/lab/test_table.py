@@ -1,5 +1,7 @@
+import re
+
 from ilp_mlflow.lab.plant import GROUPS
-from ilp_mlflow.lab.table import benchmark, truth
+from ilp_mlflow.lab.table import benchmark, composed, mitigations, truth
 
 
 def found(**more):
@@ -24,3 +26,21 @@ def test_a_seed_of_the_benchmark():
     assert "moved in 1 of 36 cells" in text
     assert "against paraphrases: default 0.50 and -\n" in text
     assert "seconds: base 12, experiment 40" in text
+
+
+def test_what_mitigations_did_fits_a_terminal():
+    shares = {"missing_knowledge": 0.894, "not_trained": -0.04}
+    one = {"name": "knowledge_augmentation", "net_recovery": shares, "held": {}, "rule": 0.1, "control_regressed": 0.0}
+    none = {"name": "x", "net_recovery": {}, "held": {}, "rule": None, "control_regressed": 0.03}
+    text = mitigations({"mitigations": [one, none]})
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"knowledge_augmentation +\.89 .* -\.04 +\.10\n", text)
+    assert text.endswith("control group regressed: x 3%")
+
+
+def test_what_composing_did_is_set_beside_the_oracle():
+    one = {"unlearned": 0.01, "combines": ("a", "b"), "control_regressed": 0.0}
+    text = composed({"unlearned": 0.03, "auto": one, "oracle": one | {"unlearned": 0.005}, "reached": 0.8})
+    assert "3.00% of the samples unlearned before" in text
+    assert re.search(r"auto +1\.00% after a, b", text)
+    assert "80% of what the oracle reaches" in text
