@@ -21,16 +21,16 @@ def truth(found: Mapping[str, Any]) -> str:
 BRIEF = {
     "missing_knowledge": "missing",
     "knowledge_conflict": "conflict",
-    "data_contradiction": "contrad.",
-    "left_side_forgetting": "forgot",
-    "insufficient_optimization": "insuff.",
-    "not_trained": "untrained",
+    "data_contradiction": "contra.",
+    "left_side_forgetting": "lost",
+    "insufficient_optimization": "weak",
+    "not_trained": "unseen",
 }
 """Causes as the heads of narrow columns."""
 
 
 def mitigations(found: Mapping[str, Any]) -> str:
-    """What every mitigation did to every planted group, and what it holds in other words: shares of the unlearned, net of control."""
+    """What every mitigation did to every planted group, in both grades: shares of the unlearned, net of control."""
     lines = []
     for grade, title in (("net_recovery", "reproduced"), ("held", "held in other words")):
         rows = [[title, *BRIEF.values(), "rule"]]
