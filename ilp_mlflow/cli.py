@@ -183,6 +183,7 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
     click.option("--only", default="", metavar="NAME,...", help="Mitigations to try, in place of all in the experiment."),
     click.option("--max-unlearned", type=click.FloatRange(0, 1), help="Share at which auto stops; exit with 1 beyond it."),
     click.option("--budget", type=click.FloatRange(min=0), metavar="SECONDS", help="Begin nothing more after that."),
+    click.option("--alone", is_flag=True, hidden=True),
     click.option("--jobs", default=1, type=click.IntRange(min=1), help="So many side by side; needs --launch project."),
     LAUNCH,
 )
@@ -194,6 +195,7 @@ def mitigate_command(
     max_unlearned: float | None,
     budget: float | None,
     jobs: int,
+    alone: bool,
     launch: str,
     as_json: bool,
 ) -> None:
@@ -205,10 +207,9 @@ def mitigate_command(
     if jobs > 1 and (config_.launch != "project" or plan == "auto"):
         raise ConfigError("--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation")
     _load_libraries(config_)
-    from ilp_mlflow.remedies import Wanted, inside_project
+    from ilp_mlflow.remedies import Wanted
 
-    wanted = Wanted(plan, names, max_unlearned, budget, jobs)
-    alone = inside_project() and len(names) == 1
+    wanted = Wanted(plan, names, max_unlearned, budget, jobs, alone)
     sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
     found = _on_run(experiment, run_id, as_json, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
     if max_unlearned is not None and not alone:

@@ -140,13 +140,12 @@ def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted |
     for name in wanted.only:
         named.setdefault(name, {})
     plugins = registry.configured("mitigation", {n: o for n, o in named.items() if not wanted.only or n in wanted.only})
-    alone = bool(wanted.only) and remedies.inside_project()  # whoever launched this collects what came of it
-    if experiment.launch == "project" and not alone and wanted.plan == "each":
+    if experiment.launch == "project" and not wanted.alone and wanted.plan == "each":
         found = remedies.side_by_side(experiment, run_id, list(plugins), source, wanted.jobs)
     else:
         known = remedies.before(experiment, run_id, read_samples(run_id))
         found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
-    if not alone:
+    if not wanted.alone:
         _conclude(experiment, run_id, found, bool(wanted.only))
     if found.failed:
         raise StepFailed("; ".join(found.failed))

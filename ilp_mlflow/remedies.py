@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,8 @@ class Wanted:
     """Seconds after which nothing more is begun."""
     jobs: int = 1
     """Mitigations tried at the same time, with `launch: project`."""
+    alone: bool = False
+    """In the run that MLflow made for this process: whoever launched it collects what came of it."""
 
 
 @dataclass
@@ -83,8 +84,8 @@ def side_by_side(experiment: Experiment, run_id: str, names: Sequence[str], sour
     """Try mitigations in MLflow project runs, `jobs` at a time, on the experiment's backend; one that fails, fails alone."""
     given = {"experiment": str(source), "run_id": run_id}
     runs = tracking.launch_many(
-        "mitigate",
-        {name: {**given, "only": name} for name in names},
+        "mitigation",
+        {name: {**given, "name": name} for name in names},
         "mitigate {}",
         run_id,
         experiment.backend,
@@ -159,11 +160,6 @@ def register(experiment: Experiment, found: Tried, run_id: str) -> str | None:
     tags = {"kind": ALIAS, "experiment": experiment.name, "stage": last, "mitigation": ", ".join(best.combines) or best.mitigation}
     name = f"{experiment.name}.{last}"
     return catalog.promote(name, best.model_uri, best.run_id, {f"ilp.{k}": v for k, v in tags.items()}, ALIAS)
-
-
-def inside_project() -> bool:
-    """Whether this process was launched to try one mitigation in the run that MLflow made for it."""
-    return "MLFLOW_RUN_ID" in os.environ
 
 
 def _attempt(
