@@ -89,8 +89,10 @@ def register(name: str, folder: str, run_id: str, tags: Mapping[str, Any]) -> st
 
 
 def promote(name: str, model_uri: str, run_id: str, tags: Mapping[str, Any], alias: str) -> str:
-    """Register a logged model as a new version of `name` and give it an alias; return the version's URI."""
-    uri = _version(name, model_uri.removeprefix("models:/"), run_id, tags)
+    """Register a logged model as a new version of `name`, unless it is one, and give it an alias; return the version's URI."""
+    known = MlflowClient().search_model_versions(f"name = '{name}'")
+    there = next((f"models:/{name}/{v.version}" for v in known if v.source == model_uri), None)
+    uri = there or _version(name, model_uri.removeprefix("models:/"), run_id, tags)
     MlflowClient().set_registered_model_alias(name, alias, uri.rpartition("/")[2])
     return uri
 

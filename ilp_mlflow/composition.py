@@ -32,6 +32,8 @@ class Candidate:
     """Targets to be recovered, net of a control, per million characters to be trained on."""
     merges: bool
     """Its recipe has no place any more for something that is done to one of the stages."""
+    drops: bool = False
+    """It leaves out rows: what copies or adds rows comes after it."""
 
 
 def expected(plugin: Mitigation, tried: Sequence[tuple[int, float]]) -> float:
@@ -42,12 +44,12 @@ def expected(plugin: Mitigation, tried: Sequence[tuple[int, float]]) -> float:
 
 def candidate(name: str, plan: Plan, context: Context, causes: Mapping[str, str], expected: float) -> Candidate:
     """A plan as a candidate; `causes` by sample id."""
-    counts = Counter(causes[i] for i in plan.targets)
+    counts = Counter(causes.get(i, "") for i in plan.targets)
     kept = {s.name for s in plan.stages}
     merges = any(s.name not in kept for s in context.stages) or any(not isinstance(s.schedule, str) for s in plan.stages)
     cost = sum(map(_characters, plan.stages[_unchanged(plan.stages, context.stages) :]))
     value = expected * len(plan.targets) * 1e6 / max(1, cost)
-    return Candidate(name, max(counts, key=lambda c: (counts[c], c)), frozenset(plan.targets), value, merges)
+    return Candidate(name, max(counts, key=lambda c: (counts[c], c)), frozenset(plan.targets), value, merges, bool(plan.dropped))
 
 
 def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -61,7 +63,7 @@ def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
     chosen, covered = list[Candidate](), set[str]()
     for cause in sorted(counts, key=lambda c: (-counts[c], c)):
         for one in sorted((c for c in candidates if c.cause == cause), key=lambda c: (-c.value, c.name)):
-            if one.targets <= covered or (one.merges and any(c.merges for c in chosen)):
+            if one.value <= 0 or one.targets <= covered or (one.merges and any(c.merges for c in chosen)):
                 continue
             chosen.append(one)
             covered |= one.targets
@@ -69,20 +71,24 @@ def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def compose(chosen: Sequence[Candidate], plan: Planner, context: Context) -> tuple[tuple[str, ...], Plan]:
-    """One plan of several, each made on top of the one before, those that leave no place for others last; its control likewise.
+    """One plan of several, each made on top of the one before; its control likewise.
 
-    Returned with the names of those that had a plan there.
+    Those that leave out rows come first, those that leave no place for others last. Returned with the names of those that had a
+    plan there.
     """
-    remedy, control, names, targets = context, context, list[str](), dict[str, None]()
-    for one in sorted(chosen, key=lambda c: c.merges):
+    remedy, control, names = context, context, list[str]()
+    targets, dropped = dict[str, None](), dict[str, None]()
+    for one in sorted(chosen, key=lambda c: (c.merges, not c.drops)):
         mine, theirs = plan(one.name, remedy), plan(one.name, control)
         if not (isinstance(mine, Plan) and isinstance(theirs, Plan)):
             continue
         names.append(one.name)
         targets |= dict.fromkeys(mine.targets)
+        dropped |= dict.fromkeys(mine.dropped)
         remedy = replace(remedy, stages=mine.stages)
         control = replace(control, stages=control.stages if theirs.control is None else theirs.control)
-    return tuple(names), Plan(targets=tuple(targets), stages=tuple(remedy.stages), control=tuple(control.stages))
+    stages, instead = tuple(remedy.stages), tuple(control.stages)
+    return tuple(names), Plan(targets=tuple(targets), stages=stages, control=instead, dropped=tuple(dropped))
 
 
 def alternative(
@@ -95,7 +101,7 @@ def alternative(
     for cause in sorted(left, key=lambda c: (-left[c], c)):
         kept = [c for c in chosen if c.cause != cause]
         for one in sorted((c for c in candidates if c.cause == cause), key=lambda c: (-c.value, c.name)):
-            if one.merges and any(c.merges for c in kept):
+            if one.value <= 0 or (one.merges and any(c.merges for c in kept)):
                 continue
             found = [*kept, one]
             if left[cause] and frozenset(c.name for c in found) not in tried:
@@ -104,7 +110,7 @@ def alternative(
 
 
 def _unchanged(stages: Sequence[Stage], before: Sequence[Stage]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(stages, before, strict=False)) if a != b), 0)
+    return next((n for n, (a, b) in enumerate(zip(stages, before, strict=False)) if a != b), min(len(stages), len(before)))
 
 
 def _characters(stage: Stage) -> float:

@@ -301,11 +301,21 @@ def _absolute(experiment: Experiment, folder: Path) -> Experiment:
             return data
         return data.model_copy(update={"path": str(folder / Path(data.path).expanduser())})
 
+    def options(value: Any) -> Any:
+        """Options of plugins in which a `path` that is there beside the experiment's file is meant as such."""
+        if not isinstance(value, dict):
+            return value
+        found = {key: options(one) for key, one in value.items()}
+        path = found.get("path")
+        beside = folder / Path(path).expanduser() if isinstance(path, str) and not path.startswith(LAB) else None
+        return {**found, "path": str(beside)} if beside and beside.exists() else found
+
     template = experiment.tokenizer.chat_template
     model = folder / Path(experiment.model).expanduser()
     return experiment.model_copy(
         update={
             "stages": tuple(s.model_copy(update={"data": located(s.data)}) for s in experiment.stages),
+            "mitigations": options(experiment.mitigations),
             "held_out": located(experiment.held_out) if experiment.held_out else None,
             "tokenizer": experiment.tokenizer.model_copy(update={"chat_template": str(folder / template) if template else None}),
             "model": str(model) if model.is_dir() else experiment.model,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ilp_mlflow.config import DataConfig, describe
 from ilp_mlflow.errors import DatasetError, first_line
-from ilp_mlflow.types import Message, Sample, Text
+from ilp_mlflow.types import Message, Sample, Stage, Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,6 +85,12 @@ def digest(samples: Iterable[Sample]) -> str:
     for sample in samples:
         total.update(json.dumps(sample.model_dump(), sort_keys=True, default=str).encode())
     return total.hexdigest()
+
+
+def stage_digest(stage: Stage) -> str:
+    """SHA-256 over a stage: its options and schedule, its samples and its validation samples."""
+    parts = [stage.model_dump_json(exclude={"samples", "validation"}), digest(stage.samples), digest(stage.validation)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def to_columns(samples: Iterable[Sample]) -> pa.Table:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ilp_mlflow import catalog, grades, measure, models, outcome, tracking, verdict
+from ilp_mlflow import catalog, dataset, grades, measure, models, outcome, tracking, verdict
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import PluginError
 from ilp_mlflow.grades import Answers, Questions
@@ -29,7 +30,7 @@ class Trial:
     @property
     def digest(self) -> str:
         """Name of what it trains, equal for equal trials."""
-        parts = [self.start.model_uri, *(s.model_dump_json() for s in self.stages)]
+        parts = [self.start.model_uri, *(dataset.stage_digest(s) for s in self.stages)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
@@ -65,7 +66,7 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
         theirs.statuses if theirs else None,
         ours.answers.held,
         theirs.answers.held if theirs else {},
-        (_dropped(plan.stages, context), _dropped(plan.control or (), context)),
+        (plan.dropped, _dropped(plan.control or (), context)),
         experiment.seed,
     )
     done = tracking.metrics(run_id)
@@ -119,7 +120,11 @@ def planned(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], conte
     if isinstance(plan, Plan):
         if not plan.stages:
             raise PluginError(f"'{name}' plans no stages; return None when there is nothing to do")
-        for stage in plan.stages:
+        for stage in (*plan.stages, *(plan.control or ())):
+            ids = Counter(s.id for s in (*stage.samples, *stage.validation))
+            if not stage.samples or max(ids.values()) > 1:
+                what = f"id '{max(ids, key=lambda i: ids[i])}' twice" if stage.samples else "no samples"
+                raise PluginError(f"'{name}' gives stage '{stage.name}' {what}; ids are unique, and empty stages left out")
             if not (isinstance(stage.schedule, str) or callable(getattr(stage.schedule, "next_round", None))):
                 raise PluginError(f"'{name}' gives stage '{stage.name}' a schedule without a method 'next_round'")
     return plan
@@ -157,6 +162,7 @@ def _control(experiment: Experiment, control: Trial, before: Before, parent: str
     """The run of a control below the run `parent`: one that is there, else it is trained now."""
     done = tracking.finished(parent, {"ilp.kind": "control", "ilp.trial": control.digest})
     if done:
+        _train(experiment, control, before, parent, done)  # it may have been asked other things then
         return done
     with tracking.run(f"control {control.digest[:6]}", "control", parent=parent) as run_id:
         _train(experiment, control, before, parent, run_id)

@@ -10,6 +10,9 @@ import numpy as np
 
 from ilp_mlflow.types import Outcome, Status, Tally
 
+GUARDED = 0.02
+"""Share 0..1 of the guard set that a mitigation may lose beyond its control and still be recommended."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -74,7 +77,8 @@ def outcome(
 ) -> dict[str, Any]:
     """The fields of `Outcome` that follow from statuses before, after and after the control, and what is held in other words.
 
-    `dropped` are the samples that the plan, and its control, leave out on purpose: of these none regresses.
+    `dropped` are the samples that the plan, and its control, leave out on purpose: of these none regresses, and those that were
+    learned do not count in the share of unlearned ones.
     """
     ours = compare(before, after)
     theirs = compare(before, control) if control is not None else None
@@ -86,7 +90,7 @@ def outcome(
         "still": ours.still,
         "regressed": tuple(i for i in ours.regressed if i not in gone[0]),
         "left_out": left_out,
-        "unlearned_rate": (sum(s == "unlearned" for s in after.values()) - len(left_out)) / len(after),
+        "unlearned_rate": (sum(s == "unlearned" for s in after.values()) - len(left_out)) / max(1, len(after) - len(left_out)),
     }
     found["causes"] = tallies(causes, ours.recovered, theirs.recovered if theirs else (), held, held_by_control)
     if theirs and targets:
@@ -100,10 +104,11 @@ def outcome(
 def recommend(outcomes: Sequence[Outcome], level: float = 0.05) -> Outcome | None:
     """The one mitigation to take, or None when none beat its control.
 
-    Those count whose net recovery is above 0 at `level` by the exact test, corrected for their number (Holm 1979), and that
-    recover more samples than they make regress beyond the control; of these the one with the most such samples to the good.
+    Those count whose net recovery is above 0 at `level` by the exact test, corrected for their number (Holm 1979), that recover
+    more samples than they make regress, both outright and beyond the control, and that lose no more than GUARDED of the guard set
+    beyond it; of these the one with the most samples to the good beyond the control.
     """
-    worth = [o for o in _better(outcomes, level) if _gain(o) > 0]
+    worth = [o for o in _better(outcomes, level) if _gain(o) > 0 and len(o.recovered) > len(o.regressed) and _lost(o) <= GUARDED]
     return max(worth, key=lambda o: (_gain(o), o.mitigation), default=None)
 
 
@@ -123,7 +128,7 @@ def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
     best, better = recommend(outcomes, level), _better(outcomes, level)
     if best is None and better:
         names = ", ".join(f"{o.mitigation} ({o.net_recovery:+.0%} of its targets)" for o in better)
-        return f"Nothing is worth taking: what beats its control makes as many samples regress as it recovers: {names}."
+        return f"Nothing is worth taking: what beats its control breaks as much as it mends: {names}."
     if best is None:
         return "Nothing beat the control." if any(o.p_value is not None for o in outcomes) else ""
     name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation
@@ -135,9 +140,14 @@ def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
     if asked:
         text += f"; {sum(t.held - t.held_by_control for t in asked)} more than under its control hold in other words"
     if best.guard:
-        lost = best.guard.lost - best.guard.lost_by_control
-        text += f"; of {best.guard.right} answers that were to stay it loses {lost} more"
+        one = best.guard
+        text += f"; of {one.right} answers that were to stay it loses {one.lost}, its control {one.lost_by_control}"
     return f"{text}."
+
+
+def _lost(one: Outcome) -> float:
+    """Share 0..1 of the guard set that is lost beyond the control."""
+    return (one.guard.lost - one.guard.lost_by_control) / one.guard.right if one.guard else 0.0
 
 
 def _gain(one: Outcome) -> int:

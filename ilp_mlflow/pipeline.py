@@ -146,7 +146,7 @@ def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted |
         known = remedies.before(experiment, run_id, read_samples(run_id))
         found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
     if not wanted.alone:
-        _conclude(experiment, run_id, found, bool(wanted.only))
+        _conclude(experiment, run_id, found, bool(wanted.only) or not found.outcomes)
     if found.failed:
         raise StepFailed("; ".join(found.failed))
     return found.outcomes

@@ -111,24 +111,27 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
     found, started = Tried(), time.monotonic()
     causes = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in known.diagnoses}
     candidates = list[Candidate]()
-    for name, plugin in plugins.items():
+
+    def planner(name: str, context: Context) -> Plan | Request | None:
         try:
-            plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
+            return mitigation.planned(name, plugins[name], known.diagnoses, context)
         except Exception as error:  # a plugin may fail in any way, alone
             found.failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
-            continue
+            return None
+
+    for name, plugin in plugins.items():
+        plan = planner(name, known.context)
         if isinstance(plan, Request):
             found.requests[name] = plan
         elif plan and plan.targets and tuple(plan.stages) != tuple(known.context.stages):
             hope = composition.expected(plugin, tracking.experience(name))
             candidates.append(composition.candidate(name, plan, known.context, causes, hope))
-
-    def planner(name: str, context: Context) -> Plan | Request | None:
-        return mitigation.planned(name, plugins[name], known.diagnoses, context)
-
     chosen: list[Candidate] | None = composition.choose(candidates)
+    unlearned = len(known.diagnoses) / max(1, len(known.context.samples))
+    if wanted.max_unlearned is not None and unlearned <= wanted.max_unlearned:
+        return found
     tried = list[frozenset[str]]()
-    while chosen:
+    while chosen and not _spent(wanted, started):
         number = len(tried) + 1
         tried.append(frozenset(c.name for c in chosen))
         names: tuple[str, ...] = ()
@@ -144,7 +147,7 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
             found.failed.append(f"'auto {number}' ({', '.join(names)}) failed: {type(error).__name__}: {error}")
             break
         best = min(found.outcomes, key=lambda o: o.unlearned_rate)
-        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned or _spent(wanted, started):
+        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned:
             break
         left = {cause: t.unlearned - t.recovered for cause, t in best.causes.items()}
         chosen = composition.alternative([c for c in candidates if c.name in best.combines], candidates, left, tried)
@@ -157,7 +160,9 @@ def register(experiment: Experiment, found: Tried, run_id: str) -> str | None:
     if best is None:
         return None
     last = experiment.stages[-1].name
-    tags = {"kind": ALIAS, "experiment": experiment.name, "stage": last, "mitigation": ", ".join(best.combines) or best.mitigation}
+    base = tracking.read_checkpoints(run_id)[0].model_uri
+    tags = {"kind": ALIAS, "experiment": experiment.name, "stage": last, "base": base, "run_id": best.run_id}
+    tags["mitigation"] = ", ".join(best.combines) or best.mitigation
     name = f"{experiment.name}.{last}"
     return catalog.promote(name, best.model_uri, best.run_id, {f"ilp.{k}": v for k, v in tags.items()}, ALIAS)
 

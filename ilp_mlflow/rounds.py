@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
 from ilp_mlflow.errors import PluginError
@@ -20,6 +20,7 @@ from ilp_mlflow.types import Stage
 KEPT_EVERY = 60.0
 """Seconds from one time that a training is kept, so that it can go on from there, to the next, at least."""
 KEPT = "rounds.pt"
+STATE = ("done", "signals", "passed_tokens")
 CONSTANT = ("constant", "constant_with_warmup")
 """Learning-rate plans that do not decide by themselves when there is nothing more to gain."""
 
@@ -100,6 +101,7 @@ class Rounds(Iterator[dict[str, Any]]):
         self.signals: Signals = []
         self.passed_tokens = 0
         self.done: list[Round] = []
+        self.seconds, self.started = 0.0, time.monotonic()
         self.pending: list[Batch] = []
         self._open: tuple[Sequence[Batch], dict[str, Result], int] | None = None
         self._measured: dict[str, Result] = {}
@@ -131,18 +133,20 @@ class Rounds(Iterator[dict[str, Any]]):
         return True
 
     def keep(self, folder: Path) -> None:
-        """Write down where the training stands, beside the trainer's own checkpoint."""
-        torch.save({"done": self.done, "signals": self.signals, "passed_tokens": self.passed_tokens}, folder / KEPT)
+        """Write down where the training stands, beside the trainer's own checkpoint, once that is there."""
+        state = {name: getattr(self, name) for name in STATE} | {"seconds": self.seconds + time.monotonic() - self.started}
+        torch.save(state, folder / f"{KEPT}.part")
+        os.replace(folder / f"{KEPT}.part", folder / KEPT)
 
     def resume(self) -> str | None:
         """The trainer's checkpoint to go on from, everything before it noted as done; None to begin."""
-        folder = Path(self.trainer.args.output_dir)
-        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if found is None or not (Path(found) / KEPT).exists():
+        found = Path(self.trainer.args.output_dir).glob(f"checkpoint-*/{KEPT}")
+        kept = max(found, key=lambda path: int(path.parent.name.partition("-")[2]), default=None)
+        if kept is None:
             return None
-        state = torch.load(Path(found) / KEPT, weights_only=False)
-        self.done, self.signals, self.passed_tokens = state["done"], state["signals"], state["passed_tokens"]
-        return found
+        for name, value in torch.load(kept, weights_only=False).items():
+            setattr(self, name, value)
+        return str(kept.parent)
 
     def _plan(self) -> None:
         """Ask the schedule for the next round. Raises StopIteration when it stops, PluginError for one that cannot be trained."""
@@ -170,7 +174,7 @@ class Rounds(Iterator[dict[str, Any]]):
                     f"{args.lr_scheduler_type.value}, which makes a plateau of its own; set it to constant"
                 )
             raise StopIteration
-        if args.dataloader_drop_last:
+        if args.dataloader_drop_last and self.named:
             batches = [b for b in batches if len(b) == args.train_batch_size]
         self._check(batches, args.train_batch_size, args.gradient_accumulation_steps)
         self._open = batches, self._measured, len(self.signals)

@@ -120,7 +120,7 @@ def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Ite
 
     None while another process trains the same, and for a stage that keeps checkpoints inside, which an earlier run has.
     """
-    what = [*map(models.digest, parts), stage.model_dump_json(), experiment.tokenizer.model_dump_json(), version("trl")]
+    what = [*map(models.digest, parts), dataset.stage_digest(stage), experiment.tokenizer.model_dump_json(), version("trl")]
     folder = cache.folder() / "training" / hashlib.sha256("\n".join(what).encode()).hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{folder}.lock", timeout=0)

@@ -252,7 +252,10 @@ def launch_many(
         for one, given in parameters.items():
             if len(running) == jobs:
                 finish(next(iter(running)))
-            running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
+            try:
+                running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
+            except TrackingError as error:
+                found[one] = "", str(error)
         while running:
             finish(next(iter(running)))
     return found
@@ -263,8 +266,8 @@ def experience(name: str) -> list[tuple[int, float]]:
     client = MlflowClient()
     ids = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(ids, f"tags.`ilp.mitigation` = '{name}' and attributes.status = 'FINISHED'", max_results=100)
-    found = (r.data.metrics for r in runs)
-    return [(int(m["targets"]), m["net_recovery"]) for m in found if "net_recovery" in m]
+    once = {r.data.tags.get("ilp.trial", r.info.run_id): r.data.metrics for r in runs}  # tried again, it tells nothing new
+    return [(int(m["targets"]), m["net_recovery"]) for m in once.values() if "net_recovery" in m]
 
 
 def doctor() -> dict[str, str]:

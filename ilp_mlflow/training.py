@@ -41,6 +41,7 @@ OURS = {
     "resume_from_checkpoint": "run the stage again from its parent",
     "eval_strategy": "every sample is scored after the stage; set 'score_every' for scores inside it",
     "save_strategy": "set 'score_every' to keep checkpoints inside a stage",
+    "save_only_model": "an interrupted stage goes on from all that the trainer keeps",
     "remove_unused_columns": "ilp decides which columns reach the model",
     "shuffle_dataset": "the order is the stage's 'schedule'",
     "data_seed": "the order depends on 'seed'",
@@ -148,7 +149,7 @@ def train(
         trainer.add_callback(Keep(rounds))
         started = time.perf_counter()
         trainer.train(resume_from_checkpoint=rounds.resume())
-        seconds = time.perf_counter() - started
+        seconds = rounds.seconds + time.perf_counter() - started
     for name, weights in trainer.model.named_parameters():
         if weights.requires_grad and not torch.isfinite(weights).all():
             raise ModelError(f"stage '{stage.name}' diverged: {name} is not finite; lower training.learning_rate")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import inspect
 import json
 import types as _types
 import typing
@@ -95,8 +98,13 @@ class Stage(Value):
 
     @field_serializer("schedule")
     def _schedule(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
         kind = type(value)
-        return value if isinstance(value, str) else {"schedule": f"{kind.__module__}:{kind.__qualname__}", **value.model_dump()}
+        with contextlib.suppress(OSError, TypeError):  # made on the spot
+            code = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12]
+            return {"schedule": f"{kind.__module__}:{kind.__qualname__}", "code": code, **value.model_dump()}
+        return {"schedule": f"{kind.__module__}:{kind.__qualname__}", **value.model_dump()}
 
 
 class Checkpoint(Value):
@@ -227,6 +235,10 @@ class Diagnosis(Value):
     evidence: dict[str, Evidence] = Field(default_factory=dict)
     """By name of the diagnostic."""
 
+    def details(self, cause: str) -> dict[str, Any]:
+        """The details of all evidence for a cause, whichever diagnostic has it; {} where there are none."""
+        return {key: value for e in self.evidence.values() if e.cause == cause for key, value in e.details.items()}
+
 
 class Plan(Value):
     """What a mitigation wants trained."""
@@ -237,6 +249,8 @@ class Plan(Value):
     """The whole recipe from the base on, in order; the stages it begins with as they were are not trained again."""
     control: tuple[Stage, ...] | None = None
     """What to train for comparison: as many steps on as much data, without the remedy; left out, the experiment's own stages."""
+    dropped: tuple[str, ...] = ()
+    """Ids of samples that it leaves out because they are wrong: it is no fault that they are not learned then."""
 
 
 class Request(Value):

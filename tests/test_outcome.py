@@ -38,7 +38,7 @@ def tried(name, net, p_value, recovered=10, regressed=0):
         mitigation=name,
         run_id="r",
         targets=("a",) * 10,
-        recovered=(),
+        recovered=tuple(map(str, range(recovered))),
         still=(),
         regressed=("z",) * regressed,
         causes={"x": Tally(unlearned=10, recovered=recovered, by_control=0)},
@@ -102,7 +102,7 @@ def test_what_is_left_out_on_purpose_does_not_regress():
     )
     found = outcome(before, {"a": "x"}, ["a"], after, control, {}, {}, ({"wrong", "a"}, {"c"}))
     assert (found["regressed"], found["left_out"], found["regressed_by_control"]) == (("c",), ("wrong",), 0)
-    assert found["unlearned_rate"] == pytest.approx(1 / 3)
+    assert found["unlearned_rate"] == pytest.approx(1 / 2)  # of the two that are left
     unlearned = outcome(before, {"a": "x"}, [], before, None, {}, {}, ({"a"}, ()))
     assert (unlearned["still"], unlearned["unlearned_rate"]) == (("a",), pytest.approx(1 / 3))  # to leave it out does not cure it
 
@@ -112,10 +112,17 @@ def test_the_recommendation_tells_what_holds_and_what_is_lost():
         update={
             "combines": ("a", "b"),
             "causes": {"x": Tally(unlearned=10, recovered=10, by_control=0, paraphrased=10, held=8, held_by_control=1)},
-            "guard": Guard(right=50, lost=3, lost_by_control=1),
+            "guard": Guard(right=100, lost=3, lost_by_control=1),
         }
     )
     text = recommendation([one])
     assert text.startswith("Take good (a, b): ")
     assert "7 more than under its control hold in other words" in text
-    assert "of 50 answers that were to stay it loses 2 more" in text
+    assert "of 100 answers that were to stay it loses 3, its control 1" in text
+    lossy = one.model_copy(update={"guard": Guard(right=100, lost=4, lost_by_control=1)})
+    assert recommendation([lossy]).startswith("Nothing is worth taking")
+
+
+def test_what_only_beats_a_control_that_fell_apart_is_not_taken():
+    one = tried("worse", 0.9, 0.001, recovered=9, regressed=60).model_copy(update={"regressed_by_control": 400})
+    assert recommendation([one]).startswith("Nothing is worth taking")

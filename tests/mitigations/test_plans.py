@@ -4,13 +4,16 @@ import dataclasses
 from collections import Counter
 
 import pytest
+from ilp_mitigations import recipe
 from ilp_mitigations.augment_rare import AugmentRare
 from ilp_mitigations.belief_correction import BeliefCorrection
 from ilp_mitigations.conflict_bucketing import ConflictBucketing
 from ilp_mitigations.conflict_removal import ConflictRemoval
 from ilp_mitigations.control import Control
+from ilp_mitigations.dynamic_resampling import DynamicResampling
 from ilp_mitigations.global_shuffle import GlobalShuffle
 from ilp_mitigations.knowledge_augmentation import KnowledgeAugmentation
+from ilp_mitigations.progressive_epochs import ProgressiveEpochs
 from ilp_mitigations.repair import Repair
 from ilp_mitigations.replay import Replay
 from ilp_mitigations.sources import kinds
@@ -82,7 +85,7 @@ def test_a_shuffle_sees_every_row_as_often_as_before():
     stages = [s.model_copy(update={"training": {"num_train_epochs": n}}) for s, n in zip(WHOLE.stages, (3, 2), strict=True)]
     plan = GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages))
     (mixed,) = plan.stages
-    assert mixed.training["max_steps"] == 7  # fifty rows in batches of eight
+    assert mixed.training["max_steps"] == 3 * 2 + 2 * 2  # the steps of both stages, of two a pass
     assert set(trained(plan.stages, mixed.name).items()) == {(s.id, 3 if s.stage == "first" else 2) for s in ROWS}
 
 
@@ -267,3 +270,80 @@ def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
     assert plan.stages[1] == WHOLE.stages[1]
     assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
     assert ConflictBucketing().plan(found[1:], WHOLE) is None
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "visits"),
+    [
+        ({"num_train_epochs": 3}, 6, 3),
+        ({"num_train_epochs": 0.5}, 1, 0.5),
+        ({"max_steps": 5, "num_train_epochs": 3}, 5, 4),
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}, 6, 2),
+    ],
+)
+def test_steps_and_visits_of_a_stage_go_by_its_options(training, steps, visits):
+    stage = WHOLE.stages[0].model_copy(update={"training": training})
+    assert (recipe.steps(stage), recipe.visits(stage)) == (steps, visits)
+
+
+def test_what_another_mitigation_reads_first_is_not_mixed_in(tmp_path):
+    found = [diagnosed("first0", "left_side_forgetting"), diagnosed("first1", "missing_knowledge")]
+    read = KnowledgeAugmentation(source=words(tmp_path, "of first 1 it is c")).plan(found, WHOLE).stages
+    for kind in (GlobalShuffle(), DynamicResampling()):
+        plan = kind.plan(found, dataclasses.replace(WHOLE, stages=read))
+        assert [s.name for s in plan.stages] == ["knowledge", plan.stages[1].name]
+        assert plan.stages[0] == read[0]
+        assert {s.id for s in ROWS} <= {s.id for s in plan.stages[1].samples}
+
+
+def test_a_stage_of_the_users_that_is_called_knowledge_is_kept(tmp_path):
+    rows = [sample(f"k{n}", prompt=f"about key{n}", stage="knowledge") for n in range(3)]
+    whole = context(rows)
+    plan = KnowledgeAugmentation(source=words(tmp_path, "of key0 it is c")).plan([diagnosed("k0", "missing_knowledge")], whole)
+    assert plan.stages[1:] == tuple(whole.stages)
+
+
+def test_a_stage_without_any_row_left_is_left_out():
+    wrong = [f"second{n}" for n in range(10)]
+    found = [diagnosed("first0", "data_contradiction", wrong="the others", rows=wrong)]
+    plan = ConflictRemoval().plan(found, WHOLE)
+    assert [s.name for s in plan.stages] == ["first"]
+    assert set(plan.dropped) == set(wrong)
+
+
+def test_a_row_that_is_cut_away_and_in_no_batch_is_repaired_in_both_ways():
+    whole = with_training(max_length=9, dataloader_drop_last=True)
+    plan = Repair().plan([diagnosed("second0", "not_trained", exposures=0, truncated_tokens=2)], whole)
+    assert plan.stages[1].training == {"max_length": None, "dataloader_drop_last": False}
+
+
+def test_evidence_of_a_third_party_for_a_cause_counts_as_well():
+    found = diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"])
+    other = found.model_copy(update={"evidence": {"mine": found.evidence["data_contradiction"]}})
+    assert ConflictRemoval().plan([other], WHOLE).dropped == ("second1",)
+    assert ConflictBucketing().plan([found.model_copy(update={"evidence": {}})], WHOLE) is None
+
+
+def test_held_out_rows_and_paraphrases_are_not_trained(tmp_path):
+    one = sample("a", prompt="zo of anna ?", stage="first", paraphrases=("tell zo of anna :",))
+    held = sample("first0", prompt="zo of bob ?", stage="held_out")
+    whole = dataclasses.replace(context([one, *ROWS]), held_out=[held])
+    pool = [{"prompt": p, "completion": "c"} for p in ("tell zo of anna :", "zo of bob ?", "zo of carl ?")]
+    kind = AugmentRare(source={"path": str(write_jsonl(tmp_path / "pool.jsonl", pool))})
+    plan = kind.plan([diagnosed("a", "insufficient_optimization", rarest_word="zo")], whole)
+    assert [s.prompt for s in plan.stages[0].samples if s.id.startswith("more/")] == ["zo of carl ?"]
+    grown = ProgressiveEpochs().plan([diagnosed("a", "insufficient_optimization")], whole)
+    (validation,) = grown.stages[0].validation
+    assert validation.id not in whole.samples
+    assert grown.stages[0].training["max_steps"] == 3 * 2 + 8 * 2
+    assert isinstance(ProgressiveEpochs().plan([diagnosed("a", "insufficient_optimization")], context([one, *ROWS])), Request)
+
+
+def test_no_general_text_is_a_samples_own(tmp_path):
+    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first", paraphrases=("say where anna is :",))
+    general = ["where is anna ? oslo", "say where anna is : oslo", *(f"general {n}" for n in range(30))]
+    path = write_jsonl(tmp_path / "general.jsonl", [{"text": t} for t in general])
+    kind = KnowledgeAugmentation(source=words(tmp_path, "anna is in oslo"), general={"path": str(path)}, retrieved=0.01)
+    plan = kind.plan([diagnosed("a", "missing_knowledge")], context([one, *ROWS]))
+    told = {s.completion for s in (*plan.stages[0].samples, *plan.control[0].samples)}
+    assert not told & set(general[:2])

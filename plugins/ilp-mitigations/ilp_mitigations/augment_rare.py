@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
 from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Value
+from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value
 
 
 class AugmentRare(Value):
@@ -24,30 +24,36 @@ class AugmentRare(Value):
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples with a rare word, from their first stage on; the control sees as many other rows once more."""
-        words = dict[str, list[str]]()
+        stages = {s.name: s for s in context.stages}
+        words = dict[str, dict[str, list[str]]]()
         for diagnosis in diagnoses:
-            if diagnosis.cause == "insufficient_optimization":
-                word = diagnosis.evidence["insufficient_optimization"].details.get("rarest_word")
-                if word:
-                    words.setdefault(word, []).append(diagnosis.verdict.sample_id)
+            word = diagnosis.details("insufficient_optimization").get("rarest_word")
+            if diagnosis.cause == "insufficient_optimization" and word:
+                stage = context.samples[diagnosis.verdict.sample_id].stage
+                words.setdefault(stage, {}).setdefault(word, []).append(diagnosis.verdict.sample_id)
         if not words:
             return None
-        targets = tuple(i for ids in words.values() for i in ids)
-        stage = {s.name: s for s in context.stages}[context.samples[targets[0]].stage]
-        found = kinds.more(self.source, words, context.samples, stage.name, self.more) if self.source else {}
-        rows = dict[str, Sample]()
-        for word in words:
-            fit = [s for s in found.get(word, ()) if type(s.prompt) is recipe.form(stage)]
-            rows |= {s.id: s for s in recipe.sampled(fit, self.more, word)}
-        if not rows:
+        targets = tuple(i for own in words.values() for ids in own.values() for i in ids)
+        rows = {name: self._rows(own, stages[name], context) for name, own in words.items()}
+        if not any(rows.values()):
+            patterns = sorted({word for own in words.values() for word in own})
             where = f"none from {self.source!r}" if self.source else f"set 'source' of augment_rare to {kinds.SAMPLES}"
             reason = (
-                f"{self.more} more distinct samples wanted of each of {len(words)} patterns ({', '.join(sorted(words))}); {where}"
+                f"{self.more} more distinct samples wanted of each of {len(patterns)} patterns ({', '.join(patterns)}); {where}"
             )
-            return Request(targets=targets, wanted=dict.fromkeys(sorted(words), self.more), reason=reason)
-        instead = recipe.drawn(stage, len(rows), {d.verdict.sample_id for d in diagnoses})
-        return Plan(
-            targets=targets,
-            stages=recipe.added(context.stages, {stage.name: list(rows.values())}),
-            control=recipe.added(context.stages, {stage.name: instead}),
-        )
+            return Request(targets=targets, wanted=dict.fromkeys(patterns, self.more), reason=reason)
+        barred = {d.verdict.sample_id for d in diagnoses}
+        instead = {name: recipe.drawn(stages[name], len(found), barred) for name, found in rows.items()}
+        remedy, control = (recipe.added(context.stages, more) for more in (rows, instead))
+        return Plan(targets=targets, stages=remedy, control=control)
+
+    def _rows(self, words: Mapping[str, Sequence[str]], stage: Stage, context: Context) -> list[Sample]:
+        """Distinct samples for a stage, at most `more` for each word, none of which is asked anywhere else."""
+        if not self.source:
+            return []
+        found = kinds.more(self.source, words, context.samples, stage.name, self.more, context.held_out)
+        rows = dict[str, Sample]()
+        for word in words:
+            fit = [s for s in found[word] if type(s.prompt) is recipe.form(stage)]
+            rows |= {s.id: s for s in recipe.sampled(fit, self.more, word)}
+        return [s.model_copy(update={"id": f"more/{s.id}"}) for s in rows.values()]

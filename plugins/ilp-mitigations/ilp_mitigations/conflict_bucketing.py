@@ -79,7 +79,9 @@ class ConflictBucketing(Value):
         rivals: dict[str, tuple[str, ...]] = {}
         for diagnosis in diagnoses:
             if diagnosis.cause == "data_contradiction":
-                details = diagnosis.evidence["data_contradiction"].details
+                details = diagnosis.details("data_contradiction")
+                if not details.get("rows"):
+                    continue
                 if self.which == "all" or details.get("wrong") not in ("the others", "this row", "both"):
                     rivals[diagnosis.verdict.sample_id] = tuple(details["rows"])
         if not rivals:

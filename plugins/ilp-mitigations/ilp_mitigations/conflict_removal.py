@@ -21,7 +21,7 @@ class ConflictRemoval(Value):
         for diagnosis in diagnoses:
             if diagnosis.cause != "data_contradiction":
                 continue
-            details = diagnosis.evidence["data_contradiction"].details
+            details = diagnosis.details("data_contradiction")
             if details.get("wrong") == "the others":
                 targets.append(diagnosis.verdict.sample_id)
                 wrong |= set(details["rows"])
@@ -45,4 +45,5 @@ class ConflictRemoval(Value):
             targets=tuple(targets),
             stages=recipe.dropped(context.stages, wrong),
             control=recipe.dropped(context.stages, others),
+            dropped=tuple(sorted(wrong & set(context.samples))),
         )

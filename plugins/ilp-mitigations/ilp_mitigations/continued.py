@@ -17,6 +17,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, 
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
+OF_ROWS = ("max_steps", "max_length", "assistant_only_loss", "completion_only_loss", "dataloader_drop_last")
+"""Options of the first stage that are about its rows, and not about how to train."""
 LOOKED_AT = 100
 """General texts that are looked at for each target, the best-ranked ones, for what the base answers: leaving out costs nothing."""
 
@@ -57,13 +59,14 @@ class Continued(Value):
             where = f"none from {self.source!r}" if self.source else needed
             reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
             return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
-        read, stages = _begun(context.stages)
+        read, stages = _begun(context)
         first = stages[0]
         rng = random.Random(f"general {first.training.get('seed')}")
-        said = [d.evidence[cause].details.get("wrong") for d in diagnoses if d.cause == cause]
+        said = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
         wrong = [(text_of(s.prompt), answer) for s, answer in zip(samples, said, strict=True) if answer]
         left = self._misleading(wrong)
-        general = [t for t in self.general.texts if t not in {*texts, *left}] if self.general else []
+        bare = kinds.without_own(self.general.texts, samples) if self.general else []
+        general = [t for t in bare if t not in {*texts, *left}]
         n = round(len(texts) * (1 / self.retrieved - 1))
         mixed = rng.choices(general, k=n) if general else []
         read = [t for t in read if t not in left]
@@ -82,16 +85,18 @@ class Continued(Value):
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:
         """A stage that trains every token of the texts."""
         samples = tuple(Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts))
-        training = {**first.training, "num_train_epochs": self.epochs, **self.training}
+        kept = {name: value for name, value in first.training.items() if name not in OF_ROWS}
+        training = {**kept, "num_train_epochs": self.epochs, **self.training}
         options = {"name": NAME, "samples": samples, "training": training, "peft": self.peft, "schedule": "shuffled"}
         return first.model_copy(update=options)
 
 
-def _begun(stages: Sequence[Stage]) -> tuple[list[str], Sequence[Stage]]:
+def _begun(context: Context) -> tuple[list[str], Sequence[Stage]]:
     """What is read already, where another mitigation has put a stage of texts first, and the stages behind that."""
-    if stages[0].name != NAME:
-        return [], stages
-    return [s.answer for s in stages[0].samples], stages[1:]
+    first, *rest = context.stages
+    if first.name != NAME or any(s.id in context.samples for s in first.samples):
+        return [], context.stages
+    return [s.answer for s in first.samples], rest
 
 
 def _tells(text: str, answer: str) -> bool:

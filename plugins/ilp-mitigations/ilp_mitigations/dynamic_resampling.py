@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -88,14 +88,15 @@ class DynamicResampling(Value):
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
-        return recipe.mixed(targets, context.stages, self._mixed)
+        return recipe.mixed(targets, context, self._mixed)
 
-    def _mixed(self, stages: Sequence[Stage]) -> Stage:
-        last = recipe.busiest(stages)
+    def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         # a row keeps the name of the stage it first belonged to
-        visits = {row.stage: float(recipe.epochs(s)) for s in stages for row in s.samples}
-        samples = tuple(row for s in stages for row in s.samples)
-        rows = sum(visits[row.stage] for row in samples)
+        visits = {row.stage: recipe.visits(s) for s in stages for row in s.samples}
         options = {"every": self.every, "drop": self.drop, "factor": self.factor, "looked_at": self.looked_at}
-        training = {**last.training, "max_steps": recipe.steps(last, rows)}
-        return last.model_copy(update={"samples": samples, "training": training, "schedule": Resampled(visits=visits, **options)})
+        changes = {
+            "samples": tuple(row for s in stages for row in s.samples),
+            "training": dict(training),
+            "schedule": Resampled(visits=visits, **options),
+        }
+        return recipe.busiest(stages).model_copy(update=changes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from ilp_mitigations import recipe
 from ilp_mlflow import Context, Diagnosis, Plan, Stage, Value
@@ -20,10 +20,10 @@ class GlobalShuffle(Value):
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
-        return recipe.mixed(targets, context.stages, self._mixed)
+        return recipe.mixed(targets, context, self._mixed)
 
-    def _mixed(self, stages: Sequence[Stage]) -> Stage:
-        samples = [row for s in stages for row in (*s.samples, *recipe.copies(s.samples, recipe.epochs(s) - 1))]
-        last = recipe.busiest(stages)
-        training = {**last.training, "max_steps": recipe.steps(last, len(samples))}
-        return last.model_copy(update={"samples": tuple(samples), "training": training, "schedule": "shuffled"})
+    def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
+        times = {s.name: max(1, round(recipe.visits(s))) for s in stages}
+        samples = [row for s in stages for row in (*s.samples, *recipe.copies(s.samples, times[s.name] - 1))]
+        options = {"samples": tuple(samples), "training": dict(training), "schedule": "shuffled"}
+        return recipe.busiest(stages).model_copy(update=options)

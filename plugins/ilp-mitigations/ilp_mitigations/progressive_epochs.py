@@ -29,12 +29,12 @@ class UntilRise(Value):
         ids = sorted(history.sample_ids)
         random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
         batches = [ids[k : k + history.batch_size] for k in range(0, len(ids), history.batch_size)]
-        return batches + batches[: -len(batches) % history.accumulation]
+        return batches + [batches[k % len(batches)] for k in range(-len(batches) % history.accumulation)]
 
 
 def _loss(results: Mapping[str, Result], ids: Sequence[str]) -> float:
-    """Mean loss of samples, nats per token."""
-    return sum(results[i].loss for i in ids) / len(ids)
+    """Mean loss of samples, nats per token; 0 where none of them can be read."""
+    return sum(results[i].loss for i in ids) / max(1, len(ids))
 
 
 class ProgressiveEpochs(Value):
@@ -60,12 +60,14 @@ class ProgressiveEpochs(Value):
         if not context.held_out:
             reason = "held-out rows wanted, to see when more epochs begin to harm; set 'held_out' of the experiment"
             return Request(targets=targets, wanted={"held-out rows": self.looked_at}, reason=reason)
-        held = tuple(recipe.sampled(context.held_out, self.looked_at, "validation"))
+        drawn = recipe.sampled(context.held_out, self.looked_at, "validation")
+        held = tuple(s.model_copy(update={"id": f"held out {s.id}"}) for s in drawn)
         ids, stages = set(targets), []
         for stage in context.stages:
             if any(row.id in ids for row in stage.samples):
-                least = recipe.epochs(stage)
-                training = {**stage.training, "num_train_epochs": least + self.more, "lr_scheduler_type": "constant_with_warmup"}
+                steps = recipe.steps(stage) + self.more * recipe.pass_steps(stage)
+                training = {**stage.training, "max_steps": steps, "lr_scheduler_type": "constant_with_warmup"}
+                least = max(1, round(recipe.visits(stage)))
                 changes = {"training": training, "schedule": UntilRise(least=least, delta=self.delta), "validation": held}
                 stage = stage.model_copy(update=changes)
             stages.append(stage)

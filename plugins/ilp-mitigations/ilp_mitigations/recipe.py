@@ -6,8 +6,9 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
-from ilp_mlflow import Diagnosis, Plan, Sample, Stage
+from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage
 
 
 def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
@@ -33,13 +34,9 @@ def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tupl
 
 
 def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
-    """The stages without some samples."""
-    return tuple(
-        s.model_copy(update={"samples": tuple(x for x in s.samples if x.id not in ids)})
-        if any(x.id in ids for x in s.samples)
-        else s
-        for s in stages
-    )
+    """The stages without some samples; one that has no other is left out."""
+    kept = [(s, tuple(x for x in s.samples if x.id not in ids)) for s in stages]
+    return tuple(s if len(left) == len(s.samples) else s.model_copy(update={"samples": left}) for s, left in kept if left)
 
 
 def form(stage: Stage) -> type:
@@ -52,25 +49,47 @@ def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
     return random.Random(seed).sample(samples, min(n, len(samples)))
 
 
-def epochs(stage: Stage) -> int:
-    """How often the stage sees each of its rows, as whole passes."""
-    return max(1, round(float(stage.training.get("num_train_epochs", 3))))
+def steps(stage: Stage) -> int:
+    """Optimizer steps of a stage: its `max_steps`, else those of its epochs."""
+    most = int(stage.training.get("max_steps", -1))
+    return most if most > 0 else math.ceil(float(stage.training.get("num_train_epochs", 3)) * pass_steps(stage))
 
 
-def steps(stage: Stage, rows: float) -> int:
-    """Optimizer steps in which the stage sees so many rows."""
-    size = stage.training.get("per_device_train_batch_size", 8) * stage.training.get("gradient_accumulation_steps", 1)
-    return max(1, math.ceil(rows / float(size)))
+def pass_steps(stage: Stage) -> int:
+    """Optimizer steps of one pass over the stage's rows."""
+    return max(1, math.ceil(len(stage.samples) / _per_step(stage)))
+
+
+def visits(stage: Stage) -> float:
+    """How often the stage sees each of its rows."""
+    most = int(stage.training.get("max_steps", -1))
+    return most * _per_step(stage) / len(stage.samples) if most > 0 else float(stage.training.get("num_train_epochs", 3))
+
+
+def _per_step(stage: Stage) -> int:
+    return int(stage.training.get("per_device_train_batch_size", 8) * stage.training.get("gradient_accumulation_steps", 1))
 
 
 def busiest(stages: Sequence[Stage]) -> Stage:
     """The stage that sees the most rows: as it trains, a mix of them is trained."""
-    return max(stages, key=lambda s: len(s.samples) * epochs(s))
+    return max(stages, key=lambda s: len(s.samples) * visits(s))
 
 
-def mixed(targets: tuple[str, ...], stages: Sequence[Stage], mix: Callable[[Sequence[Stage]], Stage]) -> Plan | None:
-    """A plan in which each run of stages of one form becomes the one that `mix` makes of it; None where nothing can be mixed."""
-    runs = [list(run) for _, run in itertools.groupby(stages, form)]
-    if not targets or len(runs) == len(stages):
+def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage]) -> Plan | None:
+    """A plan in which each run of stages of one form becomes the one that `mix` makes of them and of the options of training.
+
+    It trains like the busiest of them, in as many optimizer steps as all. A stage without any row of the experiment, which another
+    mitigation has added, stays what it is. None where nothing can be mixed.
+    """
+
+    def kind(stage: Stage) -> tuple[type, bool]:
+        return form(stage), any(row.id in context.samples for row in stage.samples)
+
+    runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
+    if not targets or len(runs) == len(context.stages):
         return None
-    return Plan(targets=targets, stages=tuple(run[0] if len(run) == 1 else mix(run) for run in runs))
+    stages = []
+    for run in runs:
+        training = {**busiest(run).training, "max_steps": sum(map(steps, run))}
+        stages.append(run[0] if len(run) == 1 else mix(run, training))
+    return Plan(targets=targets, stages=tuple(stages))

@@ -23,7 +23,7 @@ class Repair(Value):
                 continue
             id_ = diagnosis.verdict.sample_id
             stage = stages[context.samples[id_].stage]
-            change = _change(diagnosis.evidence["not_trained"].details, stage)
+            change = _change(diagnosis.details("not_trained"), stage)
             if change:
                 targets.append(id_)
                 changes.setdefault(stage.name, {}).update(change)
@@ -46,8 +46,9 @@ class Repair(Value):
 
 def _change(details: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """The training options that let a sample with this ledger reach the model; {} where none is to blame."""
-    if details.get("exposures") == 0:
-        return {"dataloader_drop_last": False} if stage.training.get("dataloader_drop_last") else {}
-    if details.get("truncated_tokens"):
-        return {"max_length": None}
-    return {"assistant_only_loss": False} if stage.training.get("assistant_only_loss") else {}
+    change: dict[str, Any] = {"max_length": None} if details.get("truncated_tokens") else {}
+    if details.get("exposures") == 0 and stage.training.get("dataloader_drop_last"):
+        change["dataloader_drop_last"] = False
+    if not change and details.get("exposures") and stage.training.get("assistant_only_loss"):
+        change["assistant_only_loss"] = False
+    return change

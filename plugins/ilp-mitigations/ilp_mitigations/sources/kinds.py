@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import Discriminator, InstanceOf, Tag
@@ -41,7 +41,14 @@ class SampleSource(Protocol):
 
 def texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[list[str]]:
     """For each sample `n` texts of a source or fewer; none has in it the words of any sample's own text: prompt, then answer."""
-    own = {_words(f"{text_of(s.prompt)} {s.answer}") for s in samples} - {()}
+    found = source.documents(samples, n)
+    fit = set(without_own(dict.fromkeys(text for row in found for text in row), samples))
+    return [[text for text in row if text in fit][:n] for row in found]
+
+
+def without_own(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:
+    """The texts that do not have in them any sample's own text: its prompt, or a paraphrase of it, then its answer."""
+    own = {_words(f"{asked} {s.answer}") for s in samples for asked in (text_of(s.prompt), *s.paraphrases)} - {()}
     lengths: dict[str, set[int]] = {words[-1]: set() for words in own}
     for words in own:
         lengths[words[-1]].add(len(words))
@@ -51,14 +58,24 @@ def texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[li
         ends = ((end, length) for end, word in enumerate(words, 1) for length in lengths.get(word, ()))
         return any(words[max(0, end - length) : end] in own for end, length in ends)
 
-    found = source.documents(samples, n)
-    barred = {text for text in {t for row in found for t in row} if given_away(text)}
-    return [[text for text in row if text not in barred][:n] for row in found]
+    return [text for text in texts if not given_away(text)]
 
 
-def more(source: SampleSource, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int) -> dict[str, list[Sample]]:
-    """By word, samples of a source that have it in their prompt and ask what neither a given one does nor another."""
-    asked = {same_prompt(s.prompt) for s in given.values()}
+def more(
+    source: SampleSource,
+    words: Collection[str],
+    given: Mapping[str, Sample],
+    stage: str,
+    n: int,
+    held_out: Sequence[Sample] = (),
+) -> dict[str, list[Sample]]:
+    """By word, samples of a source that have it in their prompt and ask what neither a given one does nor another.
+
+    Nor do they ask what a given one's paraphrases do, or a `held_out` row: those are for measuring.
+    """
+    asked = {same_prompt(s.prompt) for s in (*given.values(), *held_out)} | {
+        same_prompt(text) for s in given.values() for text in s.paraphrases
+    }
     found = source.samples(words, given, stage, n)
     fit = {}
     for word in words:
