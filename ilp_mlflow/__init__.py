@@ -1,5 +1,8 @@
 """Which fine-tuning samples did the model not learn, since when, why, and what fixes it."""
 
+import importlib
+from typing import Any
+
 from ilp_mlflow.answers import agree, answered, gist, same_prompt, shown, text_of
 from ilp_mlflow.cache import kept
 from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, PluginError, TrackingError
@@ -44,6 +47,7 @@ __all__ = [
     "Exchange",
     "Exposure",
     "History",
+    "IlpCallback",
     "IlpError",
     "Message",
     "Mitigation",
@@ -83,3 +87,10 @@ __all__ = [
     "to_table",
     "written",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`IlpCallback`, imported when it is asked for: it needs torch and TRL, which take seconds."""
+    if name == "IlpCallback":
+        return importlib.import_module("ilp_mlflow.callback").IlpCallback
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -31,8 +31,16 @@ def load(stage: str, data: DataConfig) -> list[Sample]:
     """
     origin = data.path or f"{data.dataset}[{data.split}]"
     chosen = (r for r in _records(data) if all(str(r[2].get(k)) == str(v) for k, v in data.where.items()))
+    samples = collect(stage, itertools.islice(chosen, data.limit))
+    if not samples:
+        raise DatasetError(f"{origin}: no rows{f' where {data.where}' if data.where else ''}; check the file and 'where'")
+    return samples
+
+
+def collect(stage: str, records: Iterable[Record]) -> list[Sample]:
+    """The samples of `records`, all of one form and with ids of their own. Raises DatasetError, see `load`."""
     samples, seen = list[Sample](), dict[str, str]()
-    for where, row, record in itertools.islice(chosen, data.limit):
+    for where, row, record in records:
         sample = to_sample(record, stage, row, where)
         if sample.id in seen:
             raise DatasetError(f"{where}: id '{sample.id}' was given in {seen[sample.id]}; make ids unique or leave them out")
@@ -40,8 +48,6 @@ def load(stage: str, data: DataConfig) -> list[Sample]:
             raise DatasetError(f"{where}: a stage is either all text or all messages; {seen[samples[0].id]} is the other form")
         seen[sample.id] = where
         samples.append(sample)
-    if not samples:
-        raise DatasetError(f"{origin}: no rows{f' where {data.where}' if data.where else ''}; check the file and 'where'")
     return samples
 
 

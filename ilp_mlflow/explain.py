@@ -72,11 +72,13 @@ def context(
     found = known(samples, stages, checkpoints, scores, experiment.scoring, experiment.seed, experiment.tokenizer)
     left = {name: tracking.read_table(run_id, f"{name}.parquet") for name in LEFT if tracking.has(run_id, f"{name}.parquet")}
 
+    ours = tracking.tags(run_id).get("ilp.trained") == "true"
+
     def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
         copy = copy_after(experiment, stage, checkpoints[-1].model_uri)
         return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs("copy", exchanges)
 
-    return replace(found, relearn=relearned if "exposures" in left else None, **left)  # elsewhere, nobody knows how to go on
+    return replace(found, relearn=relearned if ours and "exposures" in left else None, **left)  # elsewhere, nobody knows how
 
 
 def known(

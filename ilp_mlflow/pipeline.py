@@ -69,7 +69,7 @@ def train(experiment: Experiment, source: Path) -> str:
     with task("check data, options and model"):
         stages = preflight(experiment)
     with tracking.run(experiment.name, "experiment") as run_id:
-        _log_experiment(run_id, experiment, stages)
+        log_experiment(run_id, experiment, stages)
         with task("register the base model"):
             base = catalog.register_base(experiment.model, models.digest, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base)]
@@ -100,7 +100,7 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
     with task("check data, options and models"):
         stages = preflight_trained(experiment, checkpoints)
     with tracking.run(experiment.name, "experiment") as run_id:
-        _log_experiment(run_id, experiment, stages)
+        log_experiment(run_id, experiment, stages)
         tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
         tracking.log(run_id, tags={"ilp.trained": "elsewhere"})
     return run_id
@@ -134,7 +134,7 @@ def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted |
     stay. Raises IlpError, also when the models were trained elsewhere: nobody knows how, so there is nothing to compare with.
     """
     wanted = wanted or Wanted()
-    if not tracking.has(run_id, "exposures.parquet"):
+    if tracking.tags(run_id).get("ilp.trained") != "true":
         raise TrackingError(f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; see 'ilp train --help'")
     named = dict(experiment.mitigations) or ({name: {} for name in registry.working("mitigation")} if wanted.plan == "auto" else {})
     for name in wanted.only:
@@ -194,7 +194,8 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):
-        tracking.log(run_id, tags={"mlflow.note.content": report.markdown(found)})
+        foreword = [text] if (text := tracking.tags(run_id).get("ilp.foreword")) else []  # what the run said before
+        tracking.log(run_id, tags={"mlflow.note.content": "\n\n".join([*foreword, report.markdown(found)])})
         tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
         tracking.write(run_id, "report.html", report.html(found, {s.id: s for s in samples}))
     return found
@@ -206,7 +207,8 @@ def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experimen
     return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
 
 
-def _log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
+def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
+    """Log on the run what an experiment is: its settings and its samples."""
     facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
     tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
     tracking.write(run_id, "experiment.yaml", config.dump(experiment))

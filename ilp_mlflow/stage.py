@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -47,6 +48,23 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
 
     Logs `ilp/checkpoints.json` (intermediate ones first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
     """
+    tags = version_tags(experiment, stage, parent, run_id)
+    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()})
+
+    def keep(name: str, folder: str) -> str:
+        registered = f"{experiment.name}.{name}"
+        return catalog.register(registered, folder, run_id, tags)
+
+    checkpoints, done = fit(experiment, stage, parent, run_id, keep)
+    tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
+    tracking.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
+    tracking.write(run_id, "signals.parquet", done.signals)
+    metrics = {"tokens": done.tokens, "seconds": done.seconds}
+    tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
+
+
+def version_tags(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> dict[str, Any]:
+    """Tags of the registered version that a run makes of `stage`, trained from the model at the URI `parent`."""
     tags = {
         "kind": "stage",
         "experiment": experiment.name,
@@ -57,18 +75,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
         "data_digest": dataset.digest(stage.samples),
         "run_id": run_id,
     }
-    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()})
-
-    def keep(name: str, folder: str) -> str:
-        registered = f"{experiment.name}.{name}"
-        return catalog.register(registered, folder, run_id, {f"ilp.{k}": v for k, v in tags.items()})
-
-    checkpoints, done = fit(experiment, stage, parent, run_id, keep)
-    tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
-    tracking.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
-    tracking.write(run_id, "signals.parquet", done.signals)
-    metrics = {"tokens": done.tokens, "seconds": done.seconds}
-    tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
+    return {f"ilp.{k}": v for k, v in tags.items()}
 
 
 def fit(

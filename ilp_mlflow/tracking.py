@@ -155,6 +155,18 @@ def finished(parent: str, tags: Mapping[str, str]) -> str | None:
     return next((r.info.run_id for r in MlflowClient().search_runs([experiment], query, max_results=1)), None)
 
 
+def tags(run_id: str) -> dict[str, str]:
+    """The tags of a run. Raises TrackingError when MLflow does not answer or does not have it."""
+    with answering():
+        return dict(MlflowClient().get_run(run_id).data.tags)
+
+
+def active() -> str | None:
+    """Id of the run that is active in this thread, or None."""
+    run = mlflow.active_run()
+    return run.info.run_id if run else None
+
+
 def metrics(run_id: str) -> dict[str, float]:
     """The latest value of every metric of a run."""
     return dict(MlflowClient().get_run(run_id).data.metrics)

@@ -1,0 +1,147 @@
+"""For anyone's own `trl.SFTTrainer`: follows what it trains sample by sample, registers the model as a stage, and diagnoses it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+from transformers import TrainerCallback
+
+from ilp_mlflow import catalog, dataset, models, pipeline, report, tracking
+from ilp_mlflow.config import Experiment, describe
+from ilp_mlflow.encoding import check
+from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.ledger import Ledger
+from ilp_mlflow.models import Loaded, Text
+from ilp_mlflow.stage import version_tags
+from ilp_mlflow.types import Checkpoint, Exposure, Report, as_json, to_table
+
+
+class IlpCallback(TrainerCallback):
+    """Follows an SFTTrainer, and when it is done registers what it trained and diagnoses it; what is trained stays the same.
+
+    `rows` are those of `train_dataset`: prompt and completion, or messages; optionally id, options, probes, paraphrases, source.
+    Results go to the MLflow run that is active while it trains (to a child, where that has a diagnosis already), else to one of
+    their own, named `name`; the model becomes `<name>.<stage>`. `base` is where the model was loaded from (folder, Hub id, MLflow
+    URI), left out: what it says itself. `scoring` and `diagnostics` are as in an experiment's file.
+
+    Raises DatasetError for a bad row and ConfigError for a bad option; before the first step ConfigError for packing, several
+    processes, or rows that are not the trainer's, and ModelError for a base that cannot be found. Behind the last step nothing is
+    raised: what fails is told on stderr.
+    """
+
+    report: Report | None = None
+    """What was found, once training is over."""
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        name: str = "trl",
+        stage: str = "sft",
+        base: str | None = None,
+        scoring: Mapping[str, Any] | None = None,
+        diagnostics: Mapping[str, Any] | Sequence[str] | None = None,
+    ) -> None:
+        stages = [{"name": stage, "data": f"{tracking.FOLDER}/samples.parquet"}]  # of the run: there is no file
+        given = {"name": name, "model": base or "", "stages": stages, "scoring": scoring or {}, "diagnostics": diagnostics}
+        try:
+            self.experiment = Experiment.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(describe(error, Experiment, "IlpCallback")) from None
+        if not isinstance(rows, Sized):
+            raise ConfigError(f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; load it as a Dataset")
+        self.samples = dataset.collect(stage, ((f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1)))
+        self.run: str | None = None
+        self.step = 0
+        self._ledger: Ledger | None = None
+        self._hook: Any = None
+
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Refuse what cannot be followed or found again, as soon as there is a trainer."""
+        self._base(args, model)
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, processing_class: Any = None, **given: Any
+    ) -> None:
+        """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
+        experiment, text = self._base(args, model)
+        self.experiment = experiment.model_copy(update={"seed": args.seed})
+        self._text = replace(text, tokenizer=processing_class, ends=text.ends | {processing_class.eos_token_id})
+        check(processing_class, self.samples)
+        ledger = Ledger(self.samples, self._text, given["train_dataloader"].dataset, args.truncation_mode == "keep_end")
+        self._ledger = ledger if state.global_step == 0 else None  # resumed: nobody knows what was trained before
+        if self._hook:
+            self._hook.remove()
+        self._hook = model.register_forward_hook(self._read, with_kwargs=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the step, and the run that whoever logs this training has started by now."""
+        self.step, self.run = state.global_step + 1, tracking.active()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Register the model and diagnose it."""
+        self._hook.remove()
+        self._hook = None
+        try:
+            with torch.random.fork_rng():
+                self.report = self._conclude(model)
+        except Exception as error:  # the training is worth more than its diagnosis
+            print(f"ilp: the model is trained, but its diagnosis failed: {first_line(error)}", file=sys.stderr)
+        else:
+            print(f"ilp: {report.sentence(self.report)}\nilp: {tracking.link(self.report.run_id)}", file=sys.stderr)
+
+    def _base(self, args: Any, model: Any) -> tuple[Experiment, Text]:
+        """The experiment with its base, and how that reads text. Raises ConfigError and ModelError, see the class."""
+        for option in ("packing", "padding_free"):
+            if getattr(args, option, False):
+                raise ConfigError(f"IlpCallback: such a batch hides which samples are in it; leave out {option}")
+        if args.world_size > 1:
+            raise ConfigError(
+                f"IlpCallback: follows one process, there are {args.world_size}; train in one, or diagnose afterwards"
+            )
+        own = model.active_peft_config.base_model_name_or_path if isinstance(model, PeftModel) else model.config._name_or_path
+        base = self.experiment.model or own
+        if not base:
+            raise ConfigError("IlpCallback: the model does not say where it was loaded from; give that as base=")
+        parts = catalog.locate(base)
+        if len(parts) > 1:
+            raise ModelError(f"model '{base}' is an adapter; give the model below it as base=, or one that has it merged in")
+        return self.experiment.model_copy(update={"model": base}), models.read(parts)
+
+    def _read(self, model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> None:
+        if self._ledger and model.training and getattr(outputs, "label_mask", None) is not None:
+            self._ledger.read(self.step, inputs, outputs)
+
+    def _conclude(self, model: Any) -> Report:
+        experiment, text = self.experiment, self._text
+        stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
+        before = tracking.tags(self.run) if self.run else {}
+        into = {"parent": self.run} if "ilp.trained" in before else {"run_id": self.run}
+        with tracking.run(experiment.name, "experiment", **into) as run_id, tempfile.TemporaryDirectory() as folder:
+            pipeline.log_experiment(run_id, experiment, [stage])
+            base = catalog.register_base(experiment.model, models.digest, run_id)
+            models.save(Loaded(text.tokenizer, text.ends, text.max_length, model), Path(folder), base, with_tokenizer=True)
+            tags = version_tags(experiment, stage, base, run_id)
+            uri = catalog.register(f"{experiment.name}.{stage.name}", folder, run_id, tags)
+            checkpoints = [Checkpoint(name="base", model_uri=base), Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)]
+            tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
+            if self._ledger:
+                tracking.write(run_id, "exposures.parquet", to_table(self._ledger.exposures(), Exposure))
+                tracking.write(run_id, "signals.parquet", self._ledger.signals())
+            said = before.get("mlflow.note.content") if self.run == run_id else None
+            tracking.log(run_id, tags={"ilp.trained": "elsewhere"} | ({"ilp.foreword": said} if said else {}))
+        pipeline.diagnose(experiment, run_id)
+        return pipeline.make_report(experiment, run_id)
+
+
+def _record(row: Any, number: int) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise DatasetError(f"row {number}: expected an object with 'prompt' and 'completion', got {type(row).__name__}")
+    return dict(row)
