@@ -113,10 +113,12 @@ def test_cut_dropped_and_equal_rows_are_counted_as_they_were(tiny_model, store, 
 
 def test_what_is_evaluated_meanwhile_is_no_training(tiny_model, store, tmp_path):
     ilp = IlpCallback(ROWS)
-    one = trainer(tiny_model, tmp_path, [ilp], peft=PEFT, num_train_epochs=1)
+    one = trainer(tiny_model, tmp_path, [], peft=PEFT, num_train_epochs=1)
+    one.add_callback(ilp)
     one.eval_dataset = one.train_dataset
     one.args.eval_strategy, one.args.eval_steps = "steps", 1
     one.train()
+    assert sum("eval_loss" in entry for entry in one.state.log_history) == 2
     exposures = tracking.read_table(ilp.report.run_id, "exposures.parquet")["exposures"].to_pylist()
     assert exposures == [1] * 8
 
@@ -137,8 +139,9 @@ def all_runs():
     return MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
 
 
-@pytest.mark.parametrize("way", ["report_to", "autolog", "both"])
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("way", "own"), [("report_to", True), ("report_to", False), ("autolog", True), ("autolog", False), ("both", True)]
+)
 def test_beside_mlflow_of_transformers_nothing_is_lost_and_nothing_is_there_twice(tiny_model, store, tmp_path, way, own):
     args = {"report_to": "mlflow"} if way != "autolog" else {}
     if way != "report_to":
