@@ -131,17 +131,18 @@ def wordings(scoring: ScoringConfig) -> Callable[[Sample], list[str]] | None:
     """What words prompts otherwise, by the judge `scoring.writer`; one that fails is told, and not asked again. None without it."""
     model, failed = scoring.writer, list[PluginError]()
 
-    def write(sample: Sample) -> list[str]:
+    @functools.cache
+    def write(question: str) -> list[str]:
         if failed:
             return []
         try:
-            return judge.wordings(str(model), last_turn(sample.prompt))
+            return judge.wordings(str(model), question)
         except PluginError as error:
             failed.append(error)
             print(f"ilp: prompts stay as they are: {error}", file=sys.stderr)
             return []
 
-    return functools.cache(write) if model else None
+    return (lambda sample: write(last_turn(sample.prompt))) if model else None
 
 
 def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None) -> list[Diagnosis]:

@@ -95,6 +95,7 @@ def store(empty_store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     mlflow.set_tracking_uri(uri)
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)  # one that another test chose is not in this store
     yield uri
     while mlflow.active_run():
         mlflow.end_run()

@@ -39,11 +39,11 @@ def test_a_cause_may_not_be_named_like_what_stands_beside_it(cause):
 
 def test_prompts_are_worded_otherwise_in_their_last_turn(monkeypatch):
     monkeypatch.setattr("ilp_mlflow.judge.wordings", lambda model, question: [f"{question}?"])
-    write = explain._writer("openai:/m")
+    assert explain.wordings(ScoringConfig()) is None
+    write = explain.wordings(ScoringConfig(writer="openai:/m"))
     assert write(sample("x", "ask")) == ["ask?"]
     turns = (Message(role="system", content="s"), Message(role="user", content="ask"))
-    talk = sample("x", turns, (Message(role="assistant", content="a"),))
-    assert [[m.content for m in prompt] for prompt in write(talk)] == [["s", "ask?"]]
+    assert write(sample("x", turns, (Message(role="assistant", content="a"),))) == ["ask?"]
 
 
 def test_a_judge_that_fails_is_told_once_and_not_asked_again(monkeypatch, capsys):
@@ -54,7 +54,7 @@ def test_a_judge_that_fails_is_told_once_and_not_asked_again(monkeypatch, capsys
         raise PluginError("judge 'openai:/m' cannot be asked: no route")
 
     monkeypatch.setattr("ilp_mlflow.judge.wordings", fail)
-    write = explain._writer("openai:/m")
+    write = explain.wordings(ScoringConfig(writer="openai:/m"))
     assert [write(sample("x", "a")), write(sample("y", "b"))] == [[], []]
     assert asked == ["a"]
     assert "no route" in capsys.readouterr().err
