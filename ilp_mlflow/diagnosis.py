@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ilp_mlflow.types import Diagnosis, Evidence, Sample, Status, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Fate = Literal["never learned", "lost", "recovered", "learned", "uncertain", "unscored"]
+"""What became of a sample: `lost` was learned before, `recovered` was lost before and is learned again."""
 COLUMNS = (
     "sample_id",
     "cause",
@@ -84,6 +86,17 @@ def cause_shares(diagnoses: Sequence[Diagnosis], total: int) -> dict[str, float]
     """Share 0..1 of all `total` samples by cause; `unexplained` where none was named."""
     counts = Counter(d.cause or "unexplained" for d in diagnoses)
     return {cause: n / total for cause, n in sorted(counts.items())}
+
+
+def fate(statuses: Sequence[Status]) -> Fate:
+    """What became of a sample, by its statuses under checkpoints in order."""
+    last = statuses[-1]
+    if last == "uncertain" or last == "unscored":
+        return last
+    decided = [status == "learned" for status in statuses if status in ("learned", "unlearned")]
+    if last == "unlearned":
+        return "lost" if any(decided) else "never learned"
+    return "recovered" if False in decided[decided.index(True) :] else "learned"
 
 
 def history(statuses: Sequence[Status], checkpoints: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +17,14 @@ from ilp_mlflow import (
     explain,
     measure,
     models,
+    page,
     registry,
     remedies,
     report,
     tracking,
     verdict,
 )
-from ilp_mlflow.config import Experiment
+from ilp_mlflow.config import Experiment, TrackingConfig
 from ilp_mlflow.errors import StepFailed, TrackingError
 from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.progress import task
@@ -41,6 +43,9 @@ from ilp_mlflow.types import (
     as_json,
     to_rows,
 )
+
+PACKAGES = ("ilp-mlflow", "mlflow", "torch", "transformers", "trl", "peft")
+"""Those whose versions a report states."""
 
 
 def run(experiment: Experiment, source: Path) -> Report:
@@ -192,12 +197,14 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         requests=json.loads(tracking.read(run_id, "requests.json").read_text("utf-8")),
         asked=experiment.scoring.asked,
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
+        settings=config.dump(experiment.model_copy(update={"tracking": TrackingConfig()})),  # its address may hold a password
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
     with tracking.run(experiment.name, "experiment", run_id=run_id):
         foreword = [text] if (text := tracking.tags(run_id).get("ilp.foreword")) else []  # what the run said before
         tracking.log(run_id, tags={"mlflow.note.content": "\n\n".join([*foreword, report.markdown(found)])})
         tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
-        tracking.write(run_id, "report.html", report.html(found, {s.id: s for s in samples}))
+        tracking.write(run_id, "report.html", page.html(found, {s.id: s for s in samples}))
     return found
 
 

@@ -1,23 +1,18 @@
-"""A report as HTML, as tables for the terminal, and as one paragraph. Pure functions of what was found."""
+"""A report as tables for the terminal, as Markdown, and in one sentence. Pure functions of what was found."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
 
 from ilp_mlflow import outcome
-from ilp_mlflow.diagnosis import UNTRACED, history
-from ilp_mlflow.encoding import last_turn
-from ilp_mlflow.types import Diagnosis, Outcome, Report, Sample
+from ilp_mlflow.diagnosis import UNTRACED
+from ilp_mlflow.types import Diagnosis, Outcome, Report
 
 UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
 EXAMPLES = 2
-"""Samples shown for every cause in the terminal."""
-LISTED = 500
-"""Samples listed in the HTML report; all of them are in `diagnosis.parquet`."""
+"""Samples shown for every cause, in the terminal and in the table of the HTML report."""
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so every other cause is given as "
     f"{UNTRACED:g} times as sure.",
@@ -33,14 +28,6 @@ OUTCOMES = {
     "net": "targets recovered, less those under the control (95 % interval)",
 }
 """What is counted of a mitigation, and what it means."""
-MEASURES = {
-    "sum": "as it is",
-    "mean": "per token",
-    "corrected": "less its prior",
-    "blank": "prompt blanked",
-    "chance": "blind guess",
-}
-"""Measures of recognition, as the HTML report names them."""
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -133,44 +120,6 @@ def markdown(report: Report) -> str:
     return "\n".join([sentence(report), "", judged, "", *table, "", *unavailable(report), "", *why, "", leak(report), "", where])
 
 
-def html(report: Report, samples: Mapping[str, Sample]) -> str:
-    """The report as one self-contained HTML page; every text from data is escaped. `samples` are by id."""
-    from jinja2 import Environment
-
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    )
-    diagnoses = {d.verdict.sample_id: d for d in report.diagnoses}
-    unlearned = [v for v in report.verdicts if v.status != "learned"]
-    listed = [
-        {
-            "id": v.sample_id,
-            "stage": samples[v.sample_id].stage,
-            "prompt": _shown(samples[v.sample_id]),
-            "answer": samples[v.sample_id].answer.strip(),
-            "status": v.status,
-            "why": _why(diagnoses.get(v.sample_id)),
-            "history": history(report.histories[v.sample_id], [c.name for c in report.checkpoints]),
-            "reason": v.reason,
-        }
-        for v in unlearned[:LISTED]
-    ]
-    return page.render(
-        report=report,
-        sentence=sentence(report),
-        leak=leak(report),
-        unavailable=unavailable(report),
-        measures=MEASURES,
-        counts=counts(report),
-        causes=causes(report),
-        listed=listed,
-        total=len(unlearned),
-        outcomes=_outcome_rows(report),
-        counted=OUTCOMES,
-        advice=advice(report),
-    )
-
-
 def _counted(report: Report) -> str:
     return ", ".join(f"{n} {status}" for status, n in counts(report).items())
 
@@ -179,17 +128,6 @@ def _matrix(report: Report) -> list[list[str]]:
     """Header and rows: share learned by stage (row) and stage checkpoint (column)."""
     names = [c.name for c in report.checkpoints if "@" not in c.name]
     return [["learned, % of", *names], *([s, *(f"{row[n]:.0%}" for n in names)] for s, row in report.retention.items())]
-
-
-def _why(diagnosis: Diagnosis | None) -> str:
-    if diagnosis is None:
-        return ""
-    return f"{diagnosis.cause} ({diagnosis.strength:.2f}): {diagnosis.reason}" if diagnosis.cause else UNEXPLAINED
-
-
-def _shown(sample: Sample) -> str:
-    prompt = last_turn(sample.prompt)
-    return prompt if len(prompt) <= 300 else prompt[:300] + " ..."
 
 
 def _outcome_rows(report: Report) -> list[list[str]]:

@@ -376,6 +376,10 @@ class Report(Value):
     """Unlearned samples that the models were asked about, at most."""
     unavailable: tuple[Literal["exposures", "signals"], ...] = ()
     """What training did not leave behind for the diagnosis."""
+    settings: str = ""
+    """The experiment as YAML, defaults and the place of the results left out."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions by package, where the report was made."""
 
     @property
     def unlearned_rate(self) -> float:

@@ -1,9 +1,8 @@
 import re
 
-from ilp_mlflow.report import html, leak, markdown, sentence, summary, unavailable
+from ilp_mlflow.page import html
+from ilp_mlflow.report import leak, markdown, sentence, summary, unavailable
 from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Report, Sample, Verdict
-
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)></td>\u202e\x00"
 
 
 def report(**changes):
@@ -21,7 +20,7 @@ def report(**changes):
             for measure, share in {"sum": 0.5, "mean": 0.4, "corrected": 0.6, "blank": 0.3, "chance": 0.25}.items()
         },
         "verdicts": (
-            Verdict(sample_id="a", status="unlearned", first_learned="one", last_lost="two", reason=HOSTILE),
+            Verdict(sample_id="a", status="unlearned", first_learned="one", last_lost="two", reason="1 of 2 tokens are wrong"),
             Verdict(sample_id="b", status="learned", first_learned="two"),
         ),
         "histories": {"a": ("unlearned", "learned", "learned", "unlearned"), "b": ("unlearned",) * 3 + ("learned",)},
@@ -64,16 +63,6 @@ def test_what_training_did_not_leave_behind_is_said_once():
         assert text.count("No training ledger: ") == text.count("No training signals: ") == 1
     assert "No training" not in summary(report()) + markdown(report()) + html(report(), samples)
     assert max(map(len, summary(bare).splitlines())) <= 80
-
-
-def test_every_text_from_data_is_escaped():
-    sample = Sample(id="a", stage=HOSTILE, prompt=HOSTILE, completion=HOSTILE)
-    page = html(report(), {"a": sample, "b": sample})
-    assert "<script" not in page
-    assert "<img" not in page
-    assert page.count("&lt;script&gt;") == 4
-    assert "base- one+ one@5+ two-" in page
-    assert "http" not in re.sub(r"<!doctype.*?>", "", page)
 
 
 def test_it_says_when_models_were_asked_about_some_samples_only():

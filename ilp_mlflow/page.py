@@ -1,0 +1,169 @@
+"""A report as one HTML page that needs nothing else: no network, no other file. Pure functions of what was found."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ilp_mlflow import flow, listing, outcome, report
+from ilp_mlflow.encoding import last_turn
+from ilp_mlflow.types import Diagnosis, Outcome, Report, Sample
+
+MEANINGS = {
+    "not_trained": "training never showed it to the model, or cut its answer off",
+    "data_contradiction": "other rows say something else, and the model goes with them",
+    "left_side_forgetting": "it was learned once, and training on other data took it away",
+    "insufficient_optimization": "the model knows what it needs, but saw too little of it",
+    "knowledge_conflict": "the base model firmly believes something else",
+    "missing_knowledge": "the base model does not know what it builds on",
+    report.UNEXPLAINED: "no evidence was strong enough to name a cause",
+}
+"""Of the causes that the package looks for, in words."""
+MEASURES = {
+    "sum": "as it is",
+    "mean": "per token",
+    "corrected": "less its prior",
+    "blank": "prompt blanked",
+    "chance": "blind guess",
+}
+"""Measures of recognition, as the page names them."""
+FATES = {
+    "learned": "learned",
+    "recovered": "learned again after a loss",
+    "lost": "lost: learned before, unlearned now",
+    "never learned": "never learned so far",
+    "uncertain": "too close to call",
+    "unscored": "not scored",
+}
+"""What became of samples, as the page names it."""
+BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Lower ends of the classes of strength that are counted."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The samples of one cause, as the page shows them."""
+
+    name: str
+    """The cause."""
+    meaning: str
+    """In words, or ""."""
+    count: int
+    """Its samples."""
+    share: float
+    """Of all unlearned ones, 0..1."""
+    median: float | None
+    """Of the strengths; None for what is unexplained."""
+    bins: tuple[int, ...]
+    """Samples by strength, see BINS."""
+    runner_up: str
+    """The commonest other cause and its samples, or ""."""
+    examples: tuple[Diagnosis, ...]
+    """The surest ones."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one mitigation did to the samples of one cause."""
+
+    share: float
+    """Share -1..1 recovered, less the same share under the control where there is one."""
+    interval: tuple[float, float] | None
+    """Of that, 95 %; None without a control."""
+    text: str
+    """The counts, in words."""
+    targets: int
+    """Of these samples, those it was meant for."""
+
+
+def html(found: Report, samples: Mapping[str, Sample]) -> str:
+    """The report as one HTML page of less than 15 MB; every text from data is escaped. `samples` are by id."""
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    def part(suffix: str) -> Markup:
+        return Markup(Path(__file__).with_name(f"report.{suffix}").read_text(encoding="utf-8"))
+
+    def shown(value: Any) -> Any:
+        return listing.clean(value) if type(value) is str else value
+
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown).from_string(part("html.j2"))
+    diagnoses = report.causes(found)
+    names = list(dict.fromkeys([*(c for c in diagnoses if c != report.UNEXPLAINED), report.UNEXPLAINED]))
+    data, listed = listing.listing(found, samples, names)
+    courses = flow.courses(found.histories.values())
+    stages = [(c.name, i) for i, c in enumerate(found.checkpoints) if "@" not in c.name]
+    script, recovery = part("js"), _recovery(found, names)
+    return page.render(
+        report=found,
+        style=part("css"),
+        script=script,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        sentence=report.sentence(found),
+        counts=report.counts(found),
+        advice=report.advice(found),
+        unavailable=report.unavailable(found),
+        leak=report.leak(found),
+        measures=MEASURES,
+        causes=[_cause(name, own, len(found.diagnoses)) for name, own in diagnoses.items()],
+        bins=BINS,
+        fates=FATES,
+        flow=flow.figure(courses, stages) if len(stages) > 1 else None,
+        courses={name: [flow.counts(courses, i).get(name, 0) for i in range(len(found.checkpoints))] for name in flow.ORDER},
+        recovery=recovery,
+        fixes={name: _fix(recovery, place) for place, name in enumerate(names)},
+        names=names,
+        best=outcome.recommend(found.outcomes),
+        cut=listing.cut,
+        texts=lambda id_: (listing.cut(text, listing.SHORT) for text in (last_turn(samples[id_].prompt), samples[id_].answer)),
+        spoken=Markup(json.dumps(FATES)),
+        data=Markup(data),
+        listed=listed,
+    )
+
+
+def _cause(name: str, found: Sequence[Diagnosis], total: int) -> Cause:
+    strengths = [d.strength for d in found if d.strength is not None]
+    others = Counter(d.runner_up for d in found if d.runner_up).most_common(1)
+    lower = [max(i for i, low in enumerate(BINS) if s >= low or i == 0) for s in strengths]
+    return Cause(
+        name=name,
+        meaning=MEANINGS.get(name, ""),
+        count=len(found),
+        share=len(found) / total,
+        median=median(strengths) if strengths else None,
+        bins=tuple(lower.count(i) for i in range(len(BINS))) if strengths else (),
+        runner_up=f"{others[0][0]} ({others[0][1]:,})" if others else "",
+        examples=tuple(found[: report.EXAMPLES]),
+    )
+
+
+def _recovery(found: Report, names: Sequence[str]) -> list[tuple[Outcome, list[Cell | None]]]:
+    """Mitigations, the one that helps its targets most first and those without a control last, with a cell for each of `names`."""
+    of = {d.verdict.sample_id: d.cause or report.UNEXPLAINED for d in found.diagnoses}
+    ordered = sorted(found.outcomes, key=lambda o: (o.net_recovery is None, -(o.net_recovery or 0.0)))
+    return [(one, [_cell(one, name, Counter(of.get(t, "") for t in one.targets)) for name in names]) for one in ordered]
+
+
+def _fix(recovery: Sequence[tuple[Outcome, Sequence[Cell | None]]], place: int) -> tuple[str, Cell] | None:
+    """Of the mitigations whose interval for the cause at `place` is above 0, the one that recovers most, with its cell."""
+    cells = [(one.mitigation, cells[place]) for one, cells in recovery]
+    above = [(name, cell) for name, cell in cells if cell and cell.interval and cell.interval[0] > 0]
+    return max(above, key=lambda item: item[1].share, default=None)
+
+
+def _cell(one: Outcome, cause: str, targets: Mapping[str, int]) -> Cell | None:
+    tally = one.causes.get(cause)
+    if tally is None:
+        return None
+    if one.control_run_id is None:
+        return Cell(tally.recovered / tally.unlearned, None, f"{tally.recovered} of {tally.unlearned}", 0)
+    interval = outcome.newcombe(tally.recovered, tally.by_control, tally.unlearned)
+    return Cell(tally.net, interval, f"{tally.recovered} vs {tally.by_control} of {tally.unlearned}", targets.get(cause, 0))
