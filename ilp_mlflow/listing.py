@@ -23,7 +23,7 @@ FAINT = 0.05
 """Evidence below this strength is not listed."""
 OTHERS = 3
 """Other rows shown with evidence that names some, at most."""
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:

@@ -1,4 +1,6 @@
-from ilp_mlflow.diagnosis import UNTRACED, attribute, cause_shares, table, without_ledger
+import pytest
+
+from ilp_mlflow.diagnosis import UNTRACED, attribute, cause_shares, fate, table, without_ledger
 from ilp_mlflow.types import Evidence, Sample, Verdict
 
 
@@ -48,3 +50,19 @@ def test_without_a_ledger_every_cause_but_not_trained_is_less_sure():
     assert found["one"]["a"] == evidence("x", 0.6 * UNTRACED)
     assert found["two"] == given["two"]
     assert [d.cause for d in attribute([verdict("a"), verdict("b")], found)] == ["not_trained", None]  # b is weak now
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (("unlearned", "unlearned"), "never learned"),
+        (("unlearned", "learned", "uncertain", "unlearned"), "lost"),
+        (("unlearned", "learned"), "learned"),
+        (("learned", "uncertain", "learned"), "learned"),
+        (("learned", "unlearned", "learned"), "recovered"),
+        (("learned", "uncertain"), "uncertain"),
+        (("unscored",), "unscored"),
+    ],
+)
+def test_the_fate_of_a_sample_is_read_from_its_history(statuses, expected):
+    assert fate(statuses) == expected

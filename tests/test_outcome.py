@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from ilp_mlflow.outcome import between, compare, mcnemar, net_recovery, outcome, recommendation, tallies
+from ilp_mlflow.outcome import between, compare, mcnemar, net_recovery, newcombe, outcome, recommendation, tallies
 from ilp_mlflow.types import Guard, Outcome, Tally
 
 
@@ -126,3 +128,11 @@ def test_the_recommendation_tells_what_holds_and_what_is_lost():
 def test_what_only_beats_a_control_that_fell_apart_is_not_taken():
     one = tried("worse", 0.9, 0.001, recovered=9, regressed=60).model_copy(update={"regressed_by_control": 400})
     assert recommendation([one]).startswith("Nothing is worth taking")
+
+
+def test_the_interval_of_a_difference_is_newcombes():
+    # by hand from the Wilson intervals: 9 of 10 is 0.596 to 0.982, 3 of 10 is 0.108 to 0.603
+    assert newcombe(9, 3, 10) == pytest.approx((0.6 - math.hypot(0.304, 0.303), 0.6 + math.hypot(0.082, 0.192)), abs=0.002)
+    assert newcombe(10, 0, 10)[1] == pytest.approx(1)
+    low, high = newcombe(4, 4, 10)
+    assert low == pytest.approx(-high)
