@@ -17,28 +17,7 @@ SAMPLES = int(os.environ.get("ILP_BENCHMARK_SAMPLES", 100_000))
 CAUSES = ["not_trained", "data_contradiction", "left_side_forgetting", "insufficient_optimization", "missing_knowledge"]
 STAGES = ["one", "two", "three"]
 SECONDS, GIGABYTES, MEGABYTES = 30, 2, 15
-WORDS = [
-    "where",
-    "was",
-    "the",
-    "river",
-    "that",
-    "runs",
-    "through",
-    "the",
-    "old",
-    "city",
-    "of",
-    "said",
-    "to",
-    "begin",
-    "when",
-    "it",
-    "still",
-    "had",
-    "a",
-    "name",
-]
+WORDS = ["river", "city", "number", "small", "house", "world", "between", "never", "last", "great", "little", "own", "other"]
 
 
 def made(n, seed=0):
@@ -92,11 +71,10 @@ def made(n, seed=0):
 
 def evidence(i, ids, texts):
     rows = [ids[(i * 7 + k) % len(ids)] for k in range(5)]
+    causes = [CAUSES[(i + k) % 5] for k in range(3)]
     return {
-        CAUSES[(i + k) % 5]: Evidence(
-            cause=CAUSES[(i + k) % 5], strength=0.8 - k / 10, reason=texts[i % 1000], details={"rows": rows}
-        )
-        for k in range(3)
+        cause: Evidence(cause=cause, strength=0.8 - k / 10, reason=texts[i % 1000], details={"rows": rows})
+        for k, cause in enumerate(causes)
     }
 
 

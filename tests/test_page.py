@@ -250,7 +250,7 @@ def test_without_mitigations_or_unlearned_samples_it_says_so():
 def test_a_page_that_cannot_hold_all_samples_says_where_the_rest_is(monkeypatch):
     found, samples = report("plain")
     assert "This page holds" not in html(found, samples)
-    monkeypatch.setattr(listing, "listing", partial(listing.listing, limit=600))
+    monkeypatch.setattr(listing, "listing", partial(listing.listing, limit=500))
     assert re.search(r"This page holds [123] of 4 samples.*ilp/diagnosis.parquet", html(found, samples))
 
 
