@@ -97,10 +97,11 @@ def html(found: Report, samples: Mapping[str, Sample]) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown).from_string(part("html.j2"))
     diagnoses = report.causes(found)
     names = list(dict.fromkeys([*(c for c in diagnoses if c != report.UNEXPLAINED), report.UNEXPLAINED]))
+    tallied = [name for name in names if any(name in one.causes for one in found.outcomes)]
     data, listed = listing.listing(found, samples, names)
     courses = flow.courses(found.histories.values())
     stages = [(c.name, i) for i, c in enumerate(found.checkpoints) if "@" not in c.name]
-    script, recovery = part("js"), _recovery(found, names)
+    script, recovery = part("js"), _recovery(found, tallied)
     return page.render(
         report=found,
         style=part("css"),
@@ -118,8 +119,8 @@ def html(found: Report, samples: Mapping[str, Sample]) -> str:
         flow=flow.figure(courses, stages) if len(stages) > 1 else None,
         courses={name: [flow.counts(courses, i).get(name, 0) for i in range(len(found.checkpoints))] for name in flow.ORDER},
         recovery=recovery,
-        fixes={name: _fix(recovery, place) for place, name in enumerate(names)},
-        names=names,
+        fixes={name: _fix(recovery, place) for place, name in enumerate(tallied)},
+        names=tallied,
         best=outcome.recommend(found.outcomes),
         cut=listing.cut,
         texts=lambda id_: (listing.cut(text, listing.SHORT) for text in (last_turn(samples[id_].prompt), samples[id_].answer)),
