@@ -115,11 +115,4 @@ def _unchanged(stages: Sequence[Stage], before: Sequence[Stage]) -> int:
 
 def _characters(stage: Stage) -> float:
     """Characters a stage trains on, all passes."""
-    length = sum(len(text_of(s.prompt)) + len(s.answer) for s in stage.samples)
-    training = stage.training
-    if training.get("max_steps", -1) > 0:
-        rows = (
-            training["max_steps"] * training.get("per_device_train_batch_size", 8) * training.get("gradient_accumulation_steps", 1)
-        )
-        return length * float(rows) / len(stage.samples)
-    return length * float(training.get("num_train_epochs", 3))
+    return stage.visits * sum(len(text_of(s.prompt)) + len(s.answer) for s in stage.samples)

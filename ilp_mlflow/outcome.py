@@ -129,7 +129,10 @@ def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
     best, better = recommend(outcomes, level), _better(outcomes, level)
     if best is None and better:
         names = ", ".join(f"{o.mitigation} ({o.net_recovery:+.0%} of its targets)" for o in better)
-        return f"Nothing is worth taking: what beats its control breaks as much as it mends: {names}."
+        return (
+            f"Nothing is worth taking: what beats its control makes as many samples regress as it recovers, or loses more than "
+            f"{GUARDED:.0%} of what was to stay: {names}."
+        )
     if best is None:
         return "Nothing beat the control." if any(o.p_value is not None for o in outcomes) else ""
     name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation

@@ -18,6 +18,7 @@ from ilp_mlflow import (
     measure,
     models,
     page,
+    projects,
     registry,
     remedies,
     report,
@@ -83,7 +84,7 @@ def train(experiment: Experiment, source: Path) -> str:
             parent = checkpoints[-1].model_uri
             if experiment.launch == "project":
                 parameters = {"experiment": str(source), "stage": stage.name, "model": parent, "seed": str(experiment.seed)}
-                child = tracking.launch("stage", parameters, stage.name, experiment.backend, experiment.backend_config)()
+                child = projects.launch("stage", parameters, stage.name, experiment.backend, experiment.backend_config)()
             else:
                 with tracking.run(stage.name, "stage", parent=run_id) as child:
                     train_and_register(experiment, stage, parent, child)

@@ -50,6 +50,8 @@ def _stages(experiment: Experiment) -> list[Stage]:
     registry.configured("diagnostic", experiment.diagnostics)
     registry.configured("mitigation", experiment.mitigations)
     models.pick_device(experiment.scoring.device)
+    if experiment.held_out:
+        dataset.load("held_out", experiment.held_out)
     stages, owner = [], dict[str, str]()
     for config in experiment.stages:
         samples = dataset.load(config.name, config.data)

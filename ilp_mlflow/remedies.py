@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ilp_mlflow import catalog, composition, dataset, explain, grades, mitigation, outcome, tracking
+from ilp_mlflow import catalog, composition, dataset, explain, grades, mitigation, outcome, projects, tracking
 from ilp_mlflow.composition import Candidate
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.mitigation import Before
@@ -83,7 +83,7 @@ def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
 def side_by_side(experiment: Experiment, run_id: str, names: Sequence[str], source: Path, jobs: int) -> Tried:
     """Try mitigations in MLflow project runs, `jobs` at a time, on the experiment's backend; one that fails, fails alone."""
     given = {"experiment": str(source), "run_id": run_id}
-    runs = tracking.launch_many(
+    runs = projects.launch_many(
         "mitigation",
         {name: {**given, "name": name} for name in names},
         "mitigate {}",

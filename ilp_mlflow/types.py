@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
 import types as _types
 import typing
 from collections.abc import Iterable, Sequence
@@ -95,6 +96,27 @@ class Stage(Value):
     """Also keep and score a checkpoint every so many optimizer steps."""
     validation: tuple[Sample, ...] = ()
     """Samples that are never trained, for a schedule to measure."""
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Optimizer steps of one pass over its samples."""
+        return max(1, math.ceil(len(self.samples) / self._per_step))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: `max_steps` of its options, else those of its epochs."""
+        most = int(self.training.get("max_steps", -1))
+        return most if most > 0 else math.ceil(float(self.training.get("num_train_epochs", 3)) * self.steps_per_pass)
+
+    @property
+    def visits(self) -> float:
+        """How often it sees each of its samples, on average."""
+        most = int(self.training.get("max_steps", -1))
+        return most * self._per_step / len(self.samples) if most > 0 else float(self.training.get("num_train_epochs", 3))
+
+    @property
+    def _per_step(self) -> int:
+        return int(self.training.get("per_device_train_batch_size", 8) * self.training.get("gradient_accumulation_steps", 1))
 
     @field_serializer("schedule")
     def _schedule(self, value: Any) -> Any:

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from ilp_mlflow import types
-from ilp_mlflow.types import Diagnosis, Evidence, Exposure, Sample, Score, Verdict, schema, to_rows, to_table
+from ilp_mlflow.types import Diagnosis, Evidence, Exposure, Sample, Score, Stage, Verdict, schema, to_rows, to_table
 
 
 def test_rows_survive_the_way_through_columns():
@@ -37,3 +37,18 @@ def test_every_field_has_one_line_of_meaning(kind):
 def test_strength_is_a_share():
     with pytest.raises(ValidationError):
         Evidence(cause="x", strength=1.1, reason="r")
+
+
+@pytest.mark.parametrize(
+    ("training", "steps", "visits"),
+    [
+        ({"num_train_epochs": 3}, 6, 3),
+        ({"num_train_epochs": 0.5}, 1, 0.5),
+        ({"max_steps": 5, "num_train_epochs": 3}, 5, 4),
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}, 6, 2),
+    ],
+)
+def test_steps_and_visits_of_a_stage_go_by_its_options(training, steps, visits):
+    samples = tuple(Sample(id=str(n), stage="s", prompt="p", completion="c") for n in range(10))
+    stage = Stage(name="s", samples=samples, training=training)
+    assert (stage.steps, stage.visits) == (steps, visits)

@@ -4,7 +4,6 @@ import dataclasses
 from collections import Counter
 
 import pytest
-from ilp_mitigations import recipe
 from ilp_mitigations.augment_rare import AugmentRare
 from ilp_mitigations.belief_correction import BeliefCorrection
 from ilp_mitigations.conflict_bucketing import ConflictBucketing
@@ -270,20 +269,6 @@ def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
     assert plan.stages[1] == WHOLE.stages[1]
     assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
     assert ConflictBucketing().plan(found[1:], WHOLE) is None
-
-
-@pytest.mark.parametrize(
-    ("training", "steps", "visits"),
-    [
-        ({"num_train_epochs": 3}, 6, 3),
-        ({"num_train_epochs": 0.5}, 1, 0.5),
-        ({"max_steps": 5, "num_train_epochs": 3}, 5, 4),
-        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}, 6, 2),
-    ],
-)
-def test_steps_and_visits_of_a_stage_go_by_its_options(training, steps, visits):
-    stage = WHOLE.stages[0].model_copy(update={"training": training})
-    assert (recipe.steps(stage), recipe.visits(stage)) == (steps, visits)
 
 
 def test_what_another_mitigation_reads_first_is_not_mixed_in(tmp_path):

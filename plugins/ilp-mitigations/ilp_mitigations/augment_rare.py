@@ -16,6 +16,7 @@ class AugmentRare(Value):
     """Train other samples with the same rare word along with those that got too little signal."""
 
     prior: ClassVar[float] = 0.8
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     source: kinds.Samples | None = None
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""

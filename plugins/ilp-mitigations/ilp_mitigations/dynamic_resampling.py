@@ -75,6 +75,7 @@ class DynamicResampling(Value):
     """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten."""
 
     prior: ClassVar[float] = 0.9
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     every: int = Field(default=500, ge=1)
     """Optimizer steps from one look at the stages' samples to the next (the study's K)."""
@@ -92,7 +93,7 @@ class DynamicResampling(Value):
 
     def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         # a row keeps the name of the stage it first belonged to
-        visits = {row.stage: recipe.visits(s) for s in stages for row in s.samples}
+        visits = {row.stage: s.visits for s in stages for row in s.samples}
         options = {"every": self.every, "drop": self.drop, "factor": self.factor, "looked_at": self.looked_at}
         changes = {
             "samples": tuple(row for s in stages for row in s.samples),

@@ -16,6 +16,7 @@ class GlobalShuffle(Value):
     """
 
     prior: ClassVar[float] = 0.9
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
@@ -23,7 +24,7 @@ class GlobalShuffle(Value):
         return recipe.mixed(targets, context, self._mixed)
 
     def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
-        times = {s.name: max(1, round(recipe.visits(s))) for s in stages}
+        times = {s.name: max(1, round(s.visits)) for s in stages}
         samples = [row for s in stages for row in (*s.samples, *recipe.copies(s.samples, times[s.name] - 1))]
         options = {"samples": tuple(samples), "training": dict(training), "schedule": "shuffled"}
         return recipe.busiest(stages).model_copy(update=options)

@@ -13,6 +13,7 @@ class KnowledgeAugmentation(Continued):
     """Continued pre-training for `missing_knowledge`."""
 
     prior: ClassVar[float] = 0.9
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones, then all stages as they were."""

@@ -44,6 +44,7 @@ class ProgressiveEpochs(Value):
     """
 
     prior: ClassVar[float] = 0.5
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     more: int = Field(default=8, ge=1)
     """Epochs beyond those of the stage, at most."""
@@ -65,9 +66,9 @@ class ProgressiveEpochs(Value):
         ids, stages = set(targets), []
         for stage in context.stages:
             if any(row.id in ids for row in stage.samples):
-                steps = recipe.steps(stage) + self.more * recipe.pass_steps(stage)
+                steps = stage.steps + self.more * stage.steps_per_pass
                 training = {**stage.training, "max_steps": steps, "lr_scheduler_type": "constant_with_warmup"}
-                least = max(1, round(recipe.visits(stage)))
+                least = max(1, round(stage.visits))
                 changes = {"training": training, "schedule": UntilRise(least=least, delta=self.delta), "validation": held}
                 stage = stage.model_copy(update=changes)
             stages.append(stage)

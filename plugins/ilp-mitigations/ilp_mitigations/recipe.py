@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -49,30 +48,9 @@ def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
     return random.Random(seed).sample(samples, min(n, len(samples)))
 
 
-def steps(stage: Stage) -> int:
-    """Optimizer steps of a stage: its `max_steps`, else those of its epochs."""
-    most = int(stage.training.get("max_steps", -1))
-    return most if most > 0 else math.ceil(float(stage.training.get("num_train_epochs", 3)) * pass_steps(stage))
-
-
-def pass_steps(stage: Stage) -> int:
-    """Optimizer steps of one pass over the stage's rows."""
-    return max(1, math.ceil(len(stage.samples) / _per_step(stage)))
-
-
-def visits(stage: Stage) -> float:
-    """How often the stage sees each of its rows."""
-    most = int(stage.training.get("max_steps", -1))
-    return most * _per_step(stage) / len(stage.samples) if most > 0 else float(stage.training.get("num_train_epochs", 3))
-
-
-def _per_step(stage: Stage) -> int:
-    return int(stage.training.get("per_device_train_batch_size", 8) * stage.training.get("gradient_accumulation_steps", 1))
-
-
 def busiest(stages: Sequence[Stage]) -> Stage:
     """The stage that sees the most rows: as it trains, a mix of them is trained."""
-    return max(stages, key=lambda s: len(s.samples) * visits(s))
+    return max(stages, key=lambda s: len(s.samples) * s.visits)
 
 
 def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage]) -> Plan | None:
@@ -90,6 +68,6 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
         return None
     stages = []
     for run in runs:
-        training = {**busiest(run).training, "max_steps": sum(map(steps, run))}
+        training = {**busiest(run).training, "max_steps": sum(s.steps for s in run)}
         stages.append(run[0] if len(run) == 1 else mix(run, training))
     return Plan(targets=targets, stages=tuple(stages))

@@ -15,6 +15,7 @@ class Replay(Value):
     """Keep the order of the stages, and mix rows of all earlier ones into each; for those who cannot train from the start."""
 
     prior: ClassVar[float] = 0.8
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     share: float = Field(default=0.1, gt=0, lt=1)
     """Rows of earlier stages among those of a later one, share 0..1 of its own rows."""

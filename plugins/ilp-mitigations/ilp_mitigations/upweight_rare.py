@@ -15,6 +15,7 @@ class UpweightRare(Value):
     """Train the rows that got too little signal several times as often."""
 
     prior: ClassVar[float] = 0.5
+    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
 
     times: int = Field(default=10, ge=2)
     """How often each is in an epoch."""
