@@ -14,6 +14,8 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+from mlflow.utils.uri import is_local_uri
 
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
@@ -181,11 +183,13 @@ def _download(uri: str) -> str:
         elif run := re.fullmatch(r"runs:/([^/]+)/([^/]+)", uri):
             experiment = MlflowClient().get_run(run[1]).info.experiment_id
             query = f"source_run_id = '{run[1]}' and name = '{run[2]}'"
-            source = next((m.model_uri for m in MlflowClient().search_logged_models([experiment], query)), uri)
+            found = MlflowClient().search_logged_models([experiment], query)
+            # through `runs:/` MLflow would copy what lies on this machine
+            source = found[0].model_uri if found else RunsArtifactRepository.get_underlying_uri(uri)
         logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
-        kept = cache.folder() / "models"
-        if not logged or not mlflow.get_tracking_uri().startswith("http"):
+        if not logged or is_local_uri(MlflowClient().get_logged_model(logged[1]).artifact_location, False):
             return mlflow.artifacts.download_artifacts(source)
+        kept = cache.folder() / "models"
         target = kept / logged[1]
         if not target.exists():
             kept.mkdir(parents=True, exist_ok=True)

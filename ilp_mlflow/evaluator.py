@@ -220,7 +220,7 @@ def _artifacts(run_id: str) -> dict[str, EvaluationArtifact]:
 
     table = tracking.read_table(run_id, "diagnosis.parquet")
     tracking.write_table(run_id, "diagnosis.json", table.slice(0, explain.SHOWN), folder="")
-    shown, diagnoses = (json.loads(tracking.read(run_id, f"{name}.json").read_text("utf-8")) for name in ("diagnosis", "diagnoses"))
+    shown, diagnoses = (json.loads(tracking.read(run_id, f"{name}.json")) for name in ("diagnosis", "diagnoses"))
     root = mlflow.get_run(run_id).info.artifact_uri
     return {
         "diagnosis": ParquetEvaluationArtifact(f"{root}/{tracking.FOLDER}/diagnosis.parquet", table.to_pandas()),

@@ -162,8 +162,8 @@ def _conclude(experiment: Experiment, run_id: str, found: Tried, add: bool) -> N
     """Log what came of mitigations on the run, in place of earlier ones or, to `add`, beside them; register the best model."""
     if add:
         names = {o.mitigation for o in found.outcomes} | set(found.requests)
-        earlier = [Outcome.model_validate(o) for o in json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8"))]
-        lacking = json.loads(tracking.read(run_id, "requests.json").read_text("utf-8"))
+        earlier = [Outcome.model_validate(o) for o in json.loads(tracking.read(run_id, "outcomes.json"))]
+        lacking = json.loads(tracking.read(run_id, "requests.json"))
         found.outcomes[:0] = [o for o in earlier if o.mitigation not in names]
         found.requests = {n: Request.model_validate(r) for n, r in lacking.items() if n not in names} | found.requests
     with tracking.run(experiment.name, "experiment", run_id=run_id):
@@ -183,7 +183,7 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
     samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
     scores = tracking.read_table(run_id, "scores.parquet")
     names, preset = [c.name for c in checkpoints], experiment.scoring.preset
-    outcomes = json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8"))
+    outcomes = json.loads(tracking.read(run_id, "outcomes.json"))
     found = Report(
         name=experiment.name,
         run_id=run_id,
@@ -193,9 +193,9 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         recognition=recognition(scores, names),
         verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset, experiment.seed), Verdict)),
         histories=verdict.histories(scores, names, preset, experiment.seed),
-        diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))),
+        diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json"))),
         outcomes=tuple(outcomes),
-        requests=json.loads(tracking.read(run_id, "requests.json").read_text("utf-8")),
+        requests=json.loads(tracking.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
         settings=config.dump(experiment.model_copy(update={"tracking": TrackingConfig()})),  # its address may hold a password
@@ -211,8 +211,8 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
 
 def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experiment:
     """The experiment as the run has it, with the sections `now` as `experiment` has them. Raises TrackingError."""
-    path = tracking.read(run_id, "experiment.yaml")
-    return config.parse(path.read_text("utf-8"), path).model_copy(update={name: getattr(experiment, name) for name in now})
+    logged = config.parse(tracking.read(run_id, "experiment.yaml"), Path("experiment.yaml"))
+    return logged.model_copy(update={name: getattr(experiment, name) for name in now})
 
 
 def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:

@@ -56,7 +56,7 @@ def before(experiment: Experiment, run_id: str, samples: Sequence[Sample]) -> Be
     held_out = dataset.load("held_out", experiment.held_out) if experiment.held_out else []
     context = explain.context(experiment, samples, checkpoints, tracking.read_table(run_id, "scores.parquet"), run_id)
     context = replace(context, held_out=held_out)
-    diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))]
+    diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json"))]
     unlearned = [context.samples[d.verdict.sample_id] for d in diagnoses]
     asked = grades.questions(unlearned, samples, held_out, experiment.seed, explain.wordings(experiment.scoring))
     answers = grades.ask(asked, checkpoints[0].model_uri, checkpoints[-1].model_uri, experiment)
@@ -97,9 +97,9 @@ def side_by_side(experiment: Experiment, run_id: str, names: Sequence[str], sour
         if fault:
             found.failed.append(f"mitigation '{name}' failed: {fault} (traceback: ilp/error.txt of its run)")
         elif tracking.has(child, "outcome.json"):
-            found.outcomes.append(Outcome.model_validate_json(tracking.read(child, "outcome.json").read_text("utf-8")))
+            found.outcomes.append(Outcome.model_validate_json(tracking.read(child, "outcome.json")))
         elif tracking.has(child, "request.json"):
-            found.requests[name] = Request.model_validate_json(tracking.read(child, "request.json").read_text("utf-8"))
+            found.requests[name] = Request.model_validate_json(tracking.read(child, "request.json"))
     return found
 
 

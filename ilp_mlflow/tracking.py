@@ -108,17 +108,27 @@ def write(run_id: str, name: str, content: str | pa.Table, folder: str = FOLDER)
         MlflowClient().log_artifact(run_id, str(path), folder)
 
 
-def read(run_id: str, name: str) -> Path:
-    """The artifact `ilp/<name>` as a local file. Raises TrackingError when the run does not have it."""
-    try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{FOLDER}/{name}"))
-    except (MlflowException, OSError):
-        raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; was the step before it finished?") from None
+def read(run_id: str, name: str) -> str:
+    """The text of the artifact `ilp/<name>`. Raises TrackingError when the run does not have it."""
+    with _local(run_id, name) as path:
+        return path.read_text(encoding="utf-8")
 
 
 def read_table(run_id: str, name: str) -> pa.Table:
     """The Parquet artifact `ilp/<name>` as columns. Raises TrackingError, see `read`."""
-    return pq.read_table(read(run_id, name), pre_buffer=False)  # a quarter less memory at its peak
+    with _local(run_id, name) as path:
+        return pq.read_table(path, pre_buffer=False)  # a quarter less memory at its peak
+
+
+@contextlib.contextmanager
+def _local(run_id: str, name: str) -> Iterator[Path]:
+    """The artifact as a file that is there for the moment: MLflow leaves its own copies behind."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{FOLDER}/{name}", dst_path=scratch)
+        except (MlflowException, OSError):
+            raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; was the step before it finished?") from None
+        yield Path(path)
 
 
 def has(run_id: str, name: str) -> bool:
@@ -129,7 +139,7 @@ def has(run_id: str, name: str) -> bool:
 
 def read_checkpoints(run_id: str) -> list[Checkpoint]:
     """The checkpoints a run made, in order. Raises TrackingError, see `read`."""
-    return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json").read_text("utf-8"))]
+    return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json"))]
 
 
 def write_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -> None:

@@ -1,4 +1,5 @@
 import json
+import tempfile
 
 import pytest
 
@@ -71,9 +72,12 @@ def test_a_failed_upload_registers_nothing(run_id, tmp_path, monkeypatch):
     assert not tracking.MlflowClient().search_model_versions()
 
 
-def test_artifacts_are_read_back_and_a_missing_one_is_named(run_id):
+def test_artifacts_are_read_back_and_a_missing_one_is_named(run_id, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     tracking.write(run_id, "a.txt", "text")
-    assert tracking.read(run_id, "a.txt").read_text() == "text"
+    before = sorted(tmp_path.iterdir())
+    assert tracking.read(run_id, "a.txt") == "text"
+    assert sorted(tmp_path.iterdir()) == before  # no copies are left behind
     with pytest.raises(TrackingError, match=r"has no artifact ilp/b.txt"):
         tracking.read(run_id, "b.txt")
 

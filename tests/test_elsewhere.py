@@ -85,7 +85,7 @@ def test_the_report_says_what_is_not_known_once_and_is_shown_again_by_its_run(tr
     assert out.count("No training ledger:") == out.count("No training signals:") == 1
     assert "?workflowType=machine_learning" in out
     run_id = out.split("runs/")[1].split("?")[0]
-    page = tracking.read(run_id, "report.html").read_text()
+    page = tracking.read(run_id, "report.html")
     assert page.count("No training ledger:") == page.count("No training signals:") == 1
     assert ilp("report", "--run-id", run_id)[1] == out
     assert "No training ledger:" in MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]

@@ -169,7 +169,7 @@ def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path
     assert {d.verdict.sample_id for d in report.diagnoses} == {v.sample_id for v in report.verdicts if v.status == "unlearned"}
     pipeline.diagnose(experiment, run_id)
     assert pipeline.make_report(experiment, run_id).diagnoses == tuple(first)
-    shown = json.loads(tracking.read(run_id, "diagnosis.json").read_text())
+    shown = json.loads(tracking.read(run_id, "diagnosis.json"))
     assert len(shown["data"]) == 16  # replaced, not added to
     assert shown["columns"][:2] == ["sample_id", "cause"]
 

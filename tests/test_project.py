@@ -123,6 +123,6 @@ def force_cause(run_id, cause):
     """Rewrite a run's diagnoses so that all unlearned samples have this cause."""
     from ilp_mlflow import tracking
 
-    found = json.loads(tracking.read(run_id, "diagnoses.json").read_text())
+    found = json.loads(tracking.read(run_id, "diagnoses.json"))
     evidence = {cause: {"cause": cause, "strength": 1, "reason": "r", "details": {}}}
     tracking.write(run_id, "diagnoses.json", json.dumps([d | {"cause": cause, "strength": 1, "evidence": evidence} for d in found]))

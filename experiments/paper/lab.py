@@ -40,13 +40,13 @@ def read() -> list[dict]:
         if not tracking.has(run_id, "outcomes.json"):
             continue
         arms = {"SFT": (greedy(run_id, tracking.read_checkpoints(run_id)[-1].name), {})}
-        for outcome in json.loads(tracking.read(run_id, "outcomes.json").read_text("utf-8")):
+        for outcome in json.loads(tracking.read(run_id, "outcomes.json")):
             own = {outcome["mitigation"]: outcome["run_id"], f"control of {outcome['mitigation']}": outcome["control_run_id"]}
             for name, child in own.items():
                 if child:
                     held = grades.from_table(tracking.read_table(child, "answers.parquet")).held
                     arms[name] = (greedy(child, "after"), held)
-        said = json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))
+        said = json.loads(tracking.read(run_id, "diagnoses.json"))
         planted = {row.id: row.group for row in files.prepare("full", seed).planted.samples}
         order = [s.id for s in pipeline.read_samples(run_id)]
         found.append({"arms": arms, "planted": planted, "order": order, "causes": Counter(d["cause"] for d in said)})

@@ -112,7 +112,7 @@ def removed():
     """Those rows of `intents` without the ones that the newest diagnosis of `paper_banking77` holds for wrong."""
     run_id = tracking.find_parent("paper_banking77", None)
     wrong = set()
-    for diagnosis in json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8")):
+    for diagnosis in json.loads(tracking.read(run_id, "diagnoses.json")):
         details = diagnosis["evidence"].get("data_contradiction", {}).get("details", {})
         if diagnosis["cause"] == "data_contradiction":
             wrong |= {diagnosis["verdict"]["sample_id"]} if details["wrong"] == "this row" else set()

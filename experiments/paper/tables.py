@@ -101,11 +101,11 @@ def read(name: str) -> Experiment | None:
     tried = mlflow.search_runs([run.info.experiment_id], query, order_by=["start_time ASC"], output_format="list")
     arms = [arm("base", run_id, 0, seed), arm("SFT", run_id, -1, seed)]
     for child in {t.info.run_name: t.info.run_id for t in tried if tracking.has(t.info.run_id, "outcome.json")}.values():
-        outcome = json.loads(tracking.read(child, "outcome.json").read_text("utf-8"))
+        outcome = json.loads(tracking.read(child, "outcome.json"))
         if outcome["control_run_id"]:
             arms.append(arm("control", outcome["control_run_id"], -1, seed))
         arms.append(arm(f"`{outcome['mitigation']}`", child, -1, seed))
-    found = json.loads(tracking.read(run_id, "diagnoses.json").read_text("utf-8"))
+    found = json.loads(tracking.read(run_id, "diagnoses.json"))
     return Experiment(name, pipeline.read_samples(run_id), arms, Counter(d["cause"] or "unexplained" for d in found))
 
 
