@@ -60,6 +60,8 @@ class History:
     """Ids of the stage's validation samples, which are never trained."""
     measure: Callable[[Sequence[str]], Mapping[str, Result]] = lambda ids: {}
     """How the model, as it is now, does on samples (ids); one that cannot be trained is left out."""
+    keep: Callable[[], None] = lambda: None
+    """Keep the model as it is now, in place of the one kept before: where the schedule stops, the stage ends with it."""
 
 
 class Schedule(Protocol):
@@ -71,7 +73,8 @@ class Schedule(Protocol):
     def next_round(self, history: History) -> Sequence[Batch] | None:
         """The batches of the next round, or None to stop before the steps are used up.
 
-        It may only stop under a constant learning rate: one that falls to 0 makes a plateau of its own.
+        Then the stage ends with the model that was last kept, or as it is. It may only stop under a constant learning rate: one
+        that falls to 0 makes a plateau of its own.
         """
         ...
 

@@ -20,7 +20,7 @@ from ilp_mlflow.types import Stage
 KEPT_EVERY = 60.0
 """Seconds from one time that a training is kept, so that it can go on from there, to the next, at least."""
 KEPT = "rounds.pt"
-STATE = ("done", "signals", "passed_tokens")
+STATE = ("done", "signals", "passed_tokens", "kept")
 CONSTANT = ("constant", "constant_with_warmup")
 """Learning-rate plans that do not decide by themselves when there is nothing more to gain."""
 
@@ -101,6 +101,8 @@ class Rounds(Iterator[dict[str, Any]]):
         self.signals: Signals = []
         self.passed_tokens = 0
         self.done: list[Round] = []
+        self.kept: tuple[int, dict[str, torch.Tensor]] | None = None
+        """Batches trained before the moment that the schedule wanted to be kept, and the weights then."""
         self.seconds, self.started = 0.0, time.monotonic()
         self.pending: list[Batch] = []
         self._open: tuple[Sequence[Batch], dict[str, Result], int] | None = None
@@ -165,6 +167,7 @@ class Rounds(Iterator[dict[str, Any]]):
             accumulation=args.gradient_accumulation_steps,
             validation=[s.id for s in self.stage.validation if s.id in self.examples],
             measure=self._measure,
+            keep=self._keep,
         )
         batches = self.schedule.next_round(history)
         if batches is None:
@@ -173,6 +176,7 @@ class Rounds(Iterator[dict[str, Any]]):
                     f"stage '{self.stage.name}': its schedule stops the training, under training.lr_scheduler_type "
                     f"{args.lr_scheduler_type.value}, which makes a plateau of its own; set it to constant"
                 )
+            self._go_back()
             raise StopIteration
         if args.dataloader_drop_last and self.named:
             batches = [b for b in batches if len(b) == args.train_batch_size]
@@ -196,6 +200,21 @@ class Rounds(Iterator[dict[str, Any]]):
         wanted = [i for i in dict.fromkeys(ids) if i in self.examples and i not in self._measured]
         self.trainer.measure([self.examples[i] for i in wanted])
         return {i: self._measured[i] for i in ids if i in self._measured}
+
+    def _keep(self) -> None:
+        self.kept = len(self.signals), {name: p.detach().cpu().clone() for name, p in self._weights().items()}
+
+    def _go_back(self) -> None:
+        """Take the weights that were kept, and strike what was trained since off the ledger."""
+        if self.kept is None:
+            return
+        trained, weights = self.kept
+        self.signals = self.signals[:trained]
+        for name, parameter in self._weights().items():
+            parameter.data.copy_(weights[name])
+
+    def _weights(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.trainer.model.named_parameters() if p.requires_grad}
 
     def _by_id(self, rows: torch.Tensor, loss: torch.Tensor, accuracy: torch.Tensor) -> dict[str, Result]:
         found = zip(rows.tolist(), loss.tolist(), accuracy.tolist(), strict=True)

@@ -202,15 +202,14 @@ def _defaults() -> dict[str, Any]:
 
 
 def _signals(rounds: Rounds, stage: Stage) -> pa.Table:
-    steps, rows, losses, accuracies = zip(*rounds.signals, strict=True)
-    place = torch.cat(rows).cpu().numpy()
+    place = [int(row) for _, rows, _, _ in rounds.signals for row in rows]
     return pa.table(
         {
-            "sample_id": np.array(rounds.ids, dtype=object)[place],
+            "sample_id": [rounds.ids[row] for row in place],
             "stage": [stage.name] * len(place),
-            "step": np.repeat(steps, [len(r) for r in rows]),
-            "loss": torch.cat(losses).double().cpu().numpy(),
-            "token_accuracy": torch.cat(accuracies).double().cpu().numpy(),
+            "step": [step for step, rows, _, _ in rounds.signals for _ in rows],
+            "loss": [x for _, _, losses, _ in rounds.signals for x in losses.tolist()],
+            "token_accuracy": [x for _, _, _, shares in rounds.signals for x in shares.tolist()],
         },
         schema=schema(Signal),
     )

@@ -97,6 +97,32 @@ def test_a_schedule_may_not_stop_under_a_learning_rate_that_falls(tiny_model, tm
         trained(tiny_model, tmp_path, Told(rounds=(((IDS[0],),),)), {"lr_scheduler_type": "cosine"})
 
 
+class Kept(Value):
+    """Five passes, of which the model behind some is kept."""
+
+    passes: tuple[int, ...]
+
+    def next_round(self, history):
+        if len(history.rounds) in self.passes:
+            history.keep()
+        ids = history.sample_ids
+        return None if len(history.rounds) == 5 else [ids[:4], ids[4:]]
+
+
+def test_a_stage_that_stops_ends_with_the_model_that_was_kept(tiny_model, tmp_path):
+    ten = {"num_train_epochs": 10}
+    back = trained(tiny_model, tmp_path / "a", Kept(passes=(0, 1, 3)), ten)
+    plain = trained(tiny_model, tmp_path / "b", Told(rounds=((tuple(IDS[:4]), tuple(IDS[4:])),) * 3), ten)
+    ours, theirs = weights(back.loaded.model), weights(plain.loaded.model)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert back.signals == plain.signals  # what was undone is struck off
+    assert [e.exposures for e in back.exposures] == [3] * 8
+    assert back.tokens > plain.tokens  # but it was paid for
+    nothing = trained(tiny_model, tmp_path / "c", Kept(passes=(0,)), ten)
+    assert nothing.signals.num_rows == 0
+    assert [e.exposures for e in nothing.exposures] == [0] * 8
+
+
 class Adaptive(Value):
     """The two samples of the largest loss of the last round, then all."""
 
@@ -108,13 +134,14 @@ class Adaptive(Value):
         return [ids[n : n + history.batch_size] for n in range(0, len(ids), history.batch_size)]
 
 
-@pytest.mark.parametrize("schedule", ["shuffled", "sequential", Adaptive()])
+@pytest.mark.parametrize("schedule", ["shuffled", "sequential", Adaptive(), Kept(passes=(0, 1))])
 @pytest.mark.parametrize("after", [3, 5])
 def test_an_interrupted_training_goes_on_to_the_same_weights(tiny_model, tmp_path, monkeypatch, schedule, after):
     monkeypatch.setattr(rounds, "KEPT_EVERY", 0)
-    one = stage(
-        peft={**PEFT, "lora_dropout": 0.2}, training={"logging_steps": 1, "lr_scheduler_type": "cosine", "num_train_epochs": 4}
-    ).model_copy(update={"schedule": schedule})
+    plan = {"logging_steps": 1, "lr_scheduler_type": "cosine", "num_train_epochs": 4}
+    if isinstance(schedule, Kept):  # it stops, and goes back behind the interruption
+        plan |= {"lr_scheduler_type": "constant", "num_train_epochs": 10}
+    one = stage(peft={**PEFT, "lora_dropout": 0.2}, training=plan).model_copy(update={"schedule": schedule})
 
     def interrupt(metrics, step):
         if step == after:

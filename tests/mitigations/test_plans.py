@@ -18,6 +18,7 @@ from ilp_mitigations.replay import Replay
 from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.upweight_rare import UpweightRare
+from trl import SFTConfig
 
 from ilp_mlflow import Diagnosis, Evidence, Message, Plan, PluginError, Request, Verdict
 from ilp_mlflow.mitigation import trials
@@ -198,15 +199,17 @@ def test_without_a_source_the_request_is_what_is_returned(tmp_path):
     assert isinstance(lacking, Request)
     assert lacking.wanted == {"first0": 20}
     assert all(kind in lacking.reason for kind in ("{path:", "{wikipedia:", "{model:"))
-    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="p")]
-    assert AugmentRare().plan(rare, WHOLE).wanted == {"p": 100}
+    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="0")]
+    assert AugmentRare().plan(rare, WHOLE).wanted == {"0": 200}
     pool = write_jsonl(
         tmp_path / "pool.jsonl",
-        [{"prompt": p, "completion": "c"} for p in ("p new", "p other", "p first 1", "q")],
+        [{"prompt": p, "completion": "c"} for p in ("0 new", "0 other", "p second 0", "q")],
     )
     plan = AugmentRare(source={"path": str(pool)}).plan(rare, WHOLE)
-    assert [s.prompt for s in plan.stages[0].samples[10:]] in (["p new", "p other"], ["p other", "p new"])
-    assert len(plan.control[0].samples) == 12
+    assert [s.prompt for s in plan.stages[0].samples[10:]] in (["0 new", "0 other"], ["0 other", "0 new"])
+    instead = plan.control[0].samples[10:]
+    assert len(instead) == 2
+    assert not any("0" in s.prompt.split() for s in instead)  # other rows with the word would teach it, too
 
 
 @pytest.mark.parametrize("text", [None, "", '{"other": "x"}'])
@@ -318,9 +321,11 @@ def test_held_out_rows_and_paraphrases_are_not_trained(tmp_path):
     plan = kind.plan([diagnosed("a", "insufficient_optimization", rarest_word="zo")], whole)
     assert [s.prompt for s in plan.stages[0].samples if s.id.startswith("more/")] == ["zo of carl ?"]
     grown = ProgressiveEpochs().plan([diagnosed("a", "insufficient_optimization")], whole)
-    (validation,) = grown.stages[0].validation
+    assert [s.name for s in grown.stages] == ["first", "first-on", "second"]
+    (validation,) = grown.stages[1].validation
     assert validation.id not in whole.samples
-    assert grown.stages[0].training["max_steps"] == 3 * 2 + 8 * 2
+    assert grown.stages[1].training["learning_rate"] == pytest.approx(0.1 * SFTConfig.learning_rate)
+    assert grown.stages[1].steps >= (8 + 1) * grown.stages[0].steps_per_pass
     assert isinstance(ProgressiveEpochs().plan([diagnosed("a", "insufficient_optimization")], context([one, *ROWS])), Request)
 
 

@@ -14,7 +14,7 @@ from ilp_mlflow import History, Result, Round
 SUBSETS = {f"a{n}": "a" for n in range(7)} | {f"b{n}": "b" for n in range(40)}
 
 
-def play(schedule, results, steps, batch_size=4, accumulation=1, subsets=SUBSETS, validation=(), seed=0):
+def play(schedule, results, steps, batch_size=4, accumulation=1, subsets=SUBSETS, validation=(), seed=0, keep=lambda done: None):
     """The rounds that a schedule plans until `steps` are used up or it stops; `results(round)` says how samples do by then."""
     rounds, left = [], steps
     while left > 0:
@@ -27,7 +27,8 @@ def play(schedule, results, steps, batch_size=4, accumulation=1, subsets=SUBSETS
             return found
 
         history = History([i for i in subsets if i not in validation], subsets, batch_size, seed, tuple(rounds), left, accumulation)
-        batches = schedule.next_round(History(**{**history.__dict__, "measure": measure, "validation": list(validation)}))
+        more = {"measure": measure, "validation": list(validation), "keep": lambda: keep(tuple(rounds))}
+        batches = schedule.next_round(History(**{**history.__dict__, **more}))
         if batches is None:
             break
         assert batches
@@ -139,24 +140,31 @@ VALIDATION = ("b38", "b39")
 
 
 @pytest.mark.parametrize(
-    ("losses", "passes"),
+    ("losses", "passes", "kept"),
     [
-        ((3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0), 7),
-        ((3.0, 2.0, 1.0, 1.005, 1.02, 9, 9), 4),
-        ((1.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0), 2),
+        ((3.0, 2.0, 1.0, 1.0, 1.0, 1.0), 5, 2),
+        ((3.0, 2.0, 1.0, 1.005, 1.02, 9.0), 4, 2),
+        ((3.0, 2.0, 1.0, 0.9, 0.8, 0.7), 5, 5),
+        ((1.0, 5.0, 5.0, 5.0, 5.0, 5.0), 1, 0),
     ],
 )
-def test_passes_go_on_until_the_validation_loss_rises_above_its_lowest(losses, passes):
-    schedule = UntilRise(least=2, delta=0.01)
+def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losses, passes, kept):
+    schedule, keeps = UntilRise(most=5, delta=0.01), []
     per_pass = -(-(len(SUBSETS) - 2) // 4)
-    rounds = play(schedule, lambda n: {i: Result(losses[n], 1.0) for i in SUBSETS}, 7 * per_pass, validation=VALIDATION)
-    assert len(rounds) == passes
+    rounds = play(
+        schedule,
+        lambda n: {i: Result(losses[n], 1.0) for i in SUBSETS},
+        9 * per_pass,
+        validation=VALIDATION,
+        keep=lambda done: keeps.append(len(done)),
+    )
+    assert (len(rounds), keeps[-1]) == (passes, kept)
     seen = visits(rounds)
     assert set(seen.values()) == {passes}
     assert not set(seen) & set(VALIDATION)
 
 
-@pytest.mark.parametrize("schedule", [resampled(), Bucketed(rivals={"a0": ("b1",)}, every=3), UntilRise(least=1, delta=0.1)])
+@pytest.mark.parametrize("schedule", [resampled(), Bucketed(rivals={"a0": ("b1",)}, every=3), UntilRise(most=3, delta=0.1)])
 def test_the_same_history_gives_the_same_round(schedule):
     one, two = (play(schedule, lambda n: accuracies(a=0.5, b=0.5), 12, validation=VALIDATION) for _ in range(2))
     assert [r.batches for r in one] == [r.batches for r in two]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value
+from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, text_of
 
 
 class AugmentRare(Value):
@@ -20,7 +20,7 @@ class AugmentRare(Value):
 
     source: kinds.Samples | None = None
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""
-    more: int = Field(default=100, ge=1)
+    more: int = Field(default=200, ge=1)
     """Distinct samples per rare word."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
@@ -43,7 +43,10 @@ class AugmentRare(Value):
                 f"{self.more} more distinct samples wanted of each of {len(patterns)} patterns ({', '.join(patterns)}); {where}"
             )
             return Request(targets=targets, wanted=dict.fromkeys(patterns, self.more), reason=reason)
+        # rows with the words would teach the control what the remedy is to teach
+        rare = {word for own in words.values() for word in own}
         barred = {d.verdict.sample_id for d in diagnoses}
+        barred |= {s.id for s in context.samples.values() if rare & set(text_of(s.prompt).casefold().split())}
         instead = {name: recipe.drawn(stages[name], len(found), barred) for name, found in rows.items()}
         remedy, control = (recipe.added(context.stages, more) for more in (rows, instead))
         return Plan(targets=targets, stages=remedy, control=control)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -9,14 +10,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Request, Result, Value
+from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Request, Result, Sample, Stage, Value
 
 
 class UntilRise(Value):
-    """Passes in random order until the loss of the validation samples has risen."""
+    """Passes in random order until the loss of the validation samples has risen, and back to where it was lowest."""
 
-    least: int
-    """Passes before that is looked at."""
+    most: int
+    """Passes at most."""
     delta: float
     """Rise above the lowest loss so far that ends it, nats per token."""
 
@@ -24,7 +25,9 @@ class UntilRise(Value):
         """One more pass, or None."""
         now = _loss(history.measure(history.validation), history.validation)
         before = [_loss(r.measured, history.validation) for r in history.rounds]
-        if len(before) >= self.least and now > min(before) + self.delta:
+        if now < min(before, default=math.inf):
+            history.keep()
+        if len(before) == self.most or now > min([*before, now]) + self.delta:
             return None
         ids = sorted(history.sample_ids)
         random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
@@ -38,9 +41,9 @@ def _loss(results: Mapping[str, Result], ids: Sequence[str]) -> float:
 
 
 class ProgressiveEpochs(Value):
-    """Train the stages that hold the targets for one more epoch at a time, at a constant learning rate.
+    """Behind each stage that holds targets, train its rows for one more epoch at a time, until that harms what is held out.
 
-    A rate that falls to 0 would make a plateau of its own. It mostly teaches by rote; see `augment_rare`.
+    At a constant learning rate: one that falls to 0 would make a plateau of its own. It mostly teaches by rote; see `augment_rare`.
     """
 
     prior: ClassVar[float] = 0.5
@@ -50,6 +53,8 @@ class ProgressiveEpochs(Value):
     """Epochs beyond those of the stage, at most."""
     delta: float = Field(default=0.01, ge=0)
     """Rise of the validation loss above its lowest that ends it, nats per token."""
+    rate: float = Field(default=0.1, gt=0)
+    """Learning rate of these epochs, as a multiple of the stage's."""
     looked_at: int = Field(default=200, ge=1)
     """Held-out rows whose loss is looked at, at most."""
 
@@ -65,11 +70,16 @@ class ProgressiveEpochs(Value):
         held = tuple(s.model_copy(update={"id": f"held out {s.id}"}) for s in drawn)
         ids, stages = set(targets), []
         for stage in context.stages:
-            if any(row.id in ids for row in stage.samples):
-                steps = stage.steps + self.more * stage.steps_per_pass
-                training = {**stage.training, "max_steps": steps, "lr_scheduler_type": "constant_with_warmup"}
-                least = max(1, round(stage.visits))
-                changes = {"training": training, "schedule": UntilRise(least=least, delta=self.delta), "validation": held}
-                stage = stage.model_copy(update=changes)
             stages.append(stage)
+            if any(row.id in ids for row in stage.samples):
+                stages.append(self._behind(stage, held))
         return Plan(targets=targets, stages=tuple(stages))
+
+    def _behind(self, stage: Stage, held: tuple[Sample, ...]) -> Stage:
+        # room for one pass more than it may take: the last one is looked at, too
+        steps = (self.more + 1) * (math.ceil(stage.steps_per_pass) + 1)
+        rate = self.rate * stage.training.get("learning_rate", recipe.LEARNING_RATE)
+        training = {**stage.training, "max_steps": steps, "learning_rate": rate, "lr_scheduler_type": "constant_with_warmup"}
+        schedule = UntilRise(most=self.more, delta=self.delta)
+        changes = {"name": f"{stage.name}-on", "training": training, "schedule": schedule, "validation": held}
+        return stage.model_copy(update=changes)

@@ -9,6 +9,9 @@ from typing import Any
 
 from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage
 
+LEARNING_RATE = 2e-5
+"""Of a stage that sets none: that of `trl.SFTConfig`."""
+
 
 def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
     """Ids of the samples that are not learned for this cause."""
