@@ -24,6 +24,7 @@ STATE = ("done", "signals", "passed_tokens", "kept")
 CONSTANT = ("constant", "constant_with_warmup")
 """Learning-rate plans that do not decide by themselves when there is nothing more to gain."""
 
+Log = Callable[[dict[str, float], int], None]
 Signals = list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -32,9 +33,9 @@ class RoundTrainer(SFTTrainer):
 
     data_collator: Any
 
-    def follow(self, stage: Stage) -> Rounds:
+    def follow(self, stage: Stage, log: Log = lambda metrics, step: None) -> Rounds:
         """Take the batches from the stage's schedule; row i of the data sets is sample i, those of the validation set last."""
-        self.rounds = Rounds(self, stage)
+        self.rounds = Rounds(self, stage, log)
         self.outputs: Any = None
         self.model.register_forward_hook(self._keep_outputs)
         self.data_collator = _carry_row(self.data_collator)
@@ -88,8 +89,8 @@ class RoundTrainer(SFTTrainer):
 class Rounds(Iterator[dict[str, Any]]):
     """The batches of a stage, planned round by round, and the ledger of what was trained."""
 
-    def __init__(self, trainer: RoundTrainer, stage: Stage) -> None:
-        self.trainer, self.stage = trainer, stage
+    def __init__(self, trainer: RoundTrainer, stage: Stage, log: Log) -> None:
+        self.trainer, self.stage, self.log = trainer, stage, log
         self.named = isinstance(stage.schedule, str)
         self.schedule: Schedule = SCHEDULES[stage.schedule] if isinstance(stage.schedule, str) else stage.schedule  # type: ignore[assignment]
         samples = (*stage.samples, *stage.validation)
@@ -170,6 +171,8 @@ class Rounds(Iterator[dict[str, Any]]):
             keep=self._keep,
         )
         batches = self.schedule.next_round(history)
+        if self._measured:
+            self.log(self._looks(), state.global_step)
         if batches is None:
             if str(args.lr_scheduler_type.value) not in CONSTANT:
                 raise PluginError(
@@ -215,6 +218,14 @@ class Rounds(Iterator[dict[str, Any]]):
 
     def _weights(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self.trainer.model.named_parameters() if p.requires_grad}
+
+    def _looks(self) -> dict[str, float]:
+        """What the schedule has just seen of each subset, in the mean: token accuracy 0..1 and loss, nats per token."""
+        seen: dict[str, list[Result]] = {}
+        for id_, result in self._measured.items():
+            seen.setdefault(self.subsets[id_], []).append(result)
+        means = {name: [sum(values) / len(values) for values in zip(*results, strict=True)] for name, results in seen.items()}
+        return {f"{kind}_of_{name}": x for name, mean in means.items() for kind, x in zip(("loss", "accuracy"), mean, strict=True)}
 
     def _by_id(self, rows: torch.Tensor, loss: torch.Tensor, accuracy: torch.Tensor) -> dict[str, Result]:
         found = zip(rows.tolist(), loss.tolist(), accuracy.tolist(), strict=True)

@@ -138,7 +138,7 @@ def train(
         raise ConfigError(f"stage '{stage.name}': SFTTrainer refuses it: {first_line(error)}") from None
     if args.dataloader_drop_last and len(trainer.train_dataset) < args.train_batch_size:
         raise ConfigError(f"stage '{stage.name}': fewer rows than a batch, and training.dataloader_drop_last drops them all")
-    rounds = trainer.follow(stage)
+    rounds = trainer.follow(stage, log)
     supervised, kept = _supervised(trainer.train_dataset, len(ids))
     lengths = [len(encode(parent.tokenizer, s.prompt, s.completion, parent.ends).ids) for s in stage.samples]
     _refuse_unsupervised(stage, stage.samples, supervised, max(lengths), args.max_length)

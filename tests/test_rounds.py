@@ -65,6 +65,16 @@ def test_what_is_measured_is_a_plain_forward_pass(tiny_model, tmp_path):
     assert measured["held"] == pytest.approx(measured[IDS[0]], abs=1e-4)
 
 
+def test_what_a_schedule_looks_at_is_logged_by_subset(tiny_model, tmp_path):
+    logged = {}
+    told = Told(rounds=(((IDS[0],),), ((IDS[1],),)), ask=(IDS[2], IDS[3]))
+    one = stage(peft=PEFT, training=CONSTANT, schedule=told)
+    training.train(one, models.load([str(tiny_model)]), tmp_path, lambda m, step: logged.setdefault(step, {}).update(m))
+    looks = {step: m["loss_of_s"] for step, m in logged.items() if "loss_of_s" in m}
+    assert looks == {step: pytest.approx(sum(m[i].loss for i in IDS[2:4]) / 2) for step, (_, m) in enumerate(SEEN)}
+    assert all(0 <= m["accuracy_of_s"] <= 1 for m in logged.values() if "accuracy_of_s" in m)
+
+
 def test_training_ends_where_its_steps_are_used_up(tiny_model, tmp_path):
     done = trained(tiny_model, tmp_path, Told(rounds=(((IDS[0],),) * 5,) * 3), {"num_train_epochs": 1})
     assert done.signals["step"].to_pylist() == [1, 2]
