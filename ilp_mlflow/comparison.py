@@ -5,28 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from ilp_mlflow import outcome, pipeline, tracking, verdict
+from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import TrackingError
 from ilp_mlflow.types import Status, Verdict, to_rows
+from ilp_mlflow.verdict import Preset
 
 
 def compare(run_a: str, run_b: str) -> dict[str, Any]:
     """What became of every sample from one diagnosed run, or run of a mitigation, to another.
 
-    Ids by the names of `outcome.between`, and `p_value` of the exact McNemar test over recovered and regressed samples. Raises
-    TrackingError when a run is unknown, holds no scores, or the two have no sample in common.
+    Both are judged by the rule of the first. Ids by the names of `outcome.between`, and `p_value` of the exact McNemar test over
+    recovered and regressed samples. Raises TrackingError when a run is unknown or holds no scores, or the two share no sample.
     """
-    found: dict[str, Any] = dict(outcome.between(_statuses(run_a), _statuses(run_b)))
+    rule = _diagnosed(run_a).scoring.preset
+    found: dict[str, Any] = dict(outcome.between(_statuses(run_a, rule), _statuses(run_b, rule)))
     if not any(found[name] for name in found if not name.startswith("only_")):
         raise TrackingError(f"runs {run_a} and {run_b} have no sample in common; compare runs on the same data")
     return found | {"p_value": outcome.mcnemar(len(found["recovered"]), len(found["regressed"]))}
 
 
-def _statuses(run_id: str) -> dict[str, Status]:
-    """The status of every sample under the last checkpoint of a run, by the rule of its diagnosis."""
-    parent = tracking.find_parent("", run_id)
-    experiment = pipeline.recorded(None, tracking.parent_of(parent) or parent)
+def _statuses(run_id: str, rule: Preset) -> dict[str, Status]:
+    """The status of every sample under the last checkpoint of a run."""
     checkpoints = [c.name for c in tracking.read_checkpoints(run_id)]
     names = checkpoints if checkpoints[0] == "base" else ["base", *checkpoints]
     scores = tracking.read_table(run_id, "scores.parquet")
-    judged = verdict.verdicts(scores, names, experiment.scoring.preset, experiment.seed)
+    judged = verdict.verdicts(scores, names, rule, _diagnosed(run_id).seed)
     return {v.sample_id: v.status for v in to_rows(judged, Verdict)}
+
+
+def _diagnosed(run_id: str) -> Experiment:
+    """The experiment that a run, or the run of a mitigation, belongs to."""
+    found = tracking.find_parent("", run_id)
+    return pipeline.recorded(None, tracking.parent_of(found) or found)

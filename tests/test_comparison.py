@@ -32,3 +32,15 @@ def test_two_runs_sample_by_sample_and_a_limit_for_ci(experiment_file, store):
     code, out, err = ilp("compare", first["run_id"], "nothing")
     assert (code, out) == (2, "")
     assert "nothing" in err
+
+
+def test_two_rules_are_no_difference_between_models(experiment_file, store):
+    runs = [
+        json.loads(ilp("run", edit_yaml(experiment_file, name=preset, scoring={"preset": preset}), "--json")[1])
+        for preset in ("default", "paper")
+    ]
+    statuses = [{v["sample_id"]: v["status"] for v in run["verdicts"]} for run in runs]
+    assert statuses[0] != statuses[1]  # the same training
+    for one, other in (runs, runs[::-1]):
+        found = json.loads(ilp("compare", one["run_id"], other["run_id"], "--json")[1])
+        assert found["recovered"] == found["regressed"] == found["flickering"] == []

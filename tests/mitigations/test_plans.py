@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 
+import datasets
 import pytest
 from ilp_mitigations.augment_rare import AugmentRare
 from ilp_mitigations.belief_correction import BeliefCorrection
@@ -220,6 +221,28 @@ def test_a_corpus_that_cannot_be_used_is_named_in_one_line(tmp_path, text):
     with pytest.raises(PluginError, match=r"c\.jsonl") as raised:
         _ = Corpus(path=str(path)).texts
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_is_read_for_its_data_or_else_for_its_texts(tmp_path):
+    texts, data, both = (tmp_path / name for name in ("texts", "data", "both"))
+    for folder in (texts, data, both):
+        folder.mkdir()
+        (folder / "README.md").write_text("about it")
+    write_jsonl(data / "rows.jsonl", [{"text": "a row"}])
+    write_jsonl(both / "rows.jsonl", [{"text": "a row"}])
+    (both / "more.csv").write_text("text\nanother")
+    assert Corpus(path=str(texts)).texts == ("about it",)
+    assert Corpus(path=str(data)).texts == ("a row",)
+    with pytest.raises(PluginError, match="several formats"):
+        _ = Corpus(path=str(both)).texts
+    (texts / "old.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(PluginError, match=r"old\.txt: not UTF-8"):
+        _ = Corpus(path=str(texts)).texts
+    split = datasets.DatasetDict(train=datasets.Dataset.from_list([{"text": "x"}]))
+    split.save_to_disk(str(tmp_path / "split"))
+    with pytest.raises(PluginError, match="several splits"):
+        _ = Corpus(path=str(tmp_path / "split")).texts
+    assert Corpus(path=str(tmp_path / "split" / "train")).texts == ("x",)
 
 
 def test_samples_that_are_themselves_wrong_are_named():
