@@ -100,7 +100,7 @@ class Stage(Value):
     @property
     def steps_per_pass(self) -> int:
         """Optimizer steps of one pass over its samples."""
-        return max(1, math.ceil(len(self.samples) / self._per_step))
+        return max(1, math.ceil(len(self.samples) / self.per_step))
 
     @property
     def steps(self) -> int:
@@ -112,10 +112,11 @@ class Stage(Value):
     def visits(self) -> float:
         """How often it sees each of its samples, on average."""
         most = int(self.training.get("max_steps", -1))
-        return most * self._per_step / len(self.samples) if most > 0 else float(self.training.get("num_train_epochs", 3))
+        return most * self.per_step / len(self.samples) if most > 0 else float(self.training.get("num_train_epochs", 3))
 
     @property
-    def _per_step(self) -> int:
+    def per_step(self) -> int:
+        """Samples of one optimizer step, at most."""
         return int(self.training.get("per_device_train_batch_size", 8) * self.training.get("gradient_accumulation_steps", 1))
 
     @field_serializer("schedule")

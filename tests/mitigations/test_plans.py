@@ -293,6 +293,15 @@ def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
     assert plan.targets == ("first0",)
     assert plan.stages[0].schedule.rivals == {"first0": ("first1", "second2")}
     assert plan.stages[1] == WHOLE.stages[1]
+    assert list(plan.control) == list(WHOLE.stages)
+    alone = diagnosed("first0", "data_contradiction", wrong="undecided", rows=[f"first{n}" for n in range(1, 10)])
+    roomy = [
+        diagnosed(f"first{n}", "data_contradiction", wrong="undecided", rows=[f"first{k}" for k in range(10) if k != n])
+        for n in range(10)
+    ]
+    assert ConflictBucketing().plan([alone], WHOLE).stages[0].steps > WHOLE.stages[0].steps
+    crowded = ConflictBucketing().plan(roomy, WHOLE)
+    assert crowded.stages[0].steps == crowded.control[0].steps == 10 * WHOLE.stages[0].visits  # each alone in its step
     assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
     assert ConflictBucketing().plan(found[1:], WHOLE) is None
 

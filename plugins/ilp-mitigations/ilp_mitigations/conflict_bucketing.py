@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,11 +23,7 @@ class Bucketed(Value):
 
     def next_round(self, history: History) -> Sequence[Batch] | None:
         """The next `every` steps, or one pass; rivals that are both reproduced by now are none any more."""
-        apart: dict[str, set[str]] = {}
-        for one, others in self.rivals.items():
-            for other in others:
-                apart.setdefault(one, set()).add(other)
-                apart.setdefault(other, set()).add(one)
+        apart = self.apart()
         if self.every is not None:
             now = history.measure(sorted(apart))
             right = {i for i, result in now.items() if result.token_accuracy == 1}
@@ -41,6 +38,15 @@ class Bucketed(Value):
         steps = packed(chosen, apart, per_step, rng)
         rng.shuffle(steps)
         return [batch for step in steps for batch in _split(step, history.accumulation)]
+
+    def apart(self) -> dict[str, set[str]]:
+        """The rivals of every sample that has any, by id."""
+        found: dict[str, set[str]] = {}
+        for one, others in self.rivals.items():
+            for other in others:
+                found.setdefault(one, set()).add(other)
+                found.setdefault(other, set()).add(one)
+        return found
 
 
 def packed(ids: Sequence[str], apart: Mapping[str, Collection[str]], size: int, rng: random.Random) -> list[list[str]]:
@@ -88,8 +94,17 @@ class ConflictBucketing(Value):
         if not rivals:
             return None
         schedule = Bucketed(rivals=rivals, every=self.every if self.dynamic else None)
-        stages = [s.model_copy(update={"schedule": schedule}) if _holds_both(s, rivals) else s for s in context.stages]
-        return Plan(targets=tuple(rivals), stages=tuple(stages))
+        roomy = [_with_room(s, schedule) if _holds_both(s, rivals) else s for s in context.stages]
+        stages = [s.model_copy(update={"schedule": schedule}) if _holds_both(s, rivals) else s for s in roomy]
+        return Plan(targets=tuple(rivals), stages=tuple(stages), control=tuple(roomy))
+
+
+def _with_room(stage: Stage, schedule: Bucketed) -> Stage:
+    """The stage, with more steps where to keep so many rivals apart would leave some of its samples out."""
+    steps = len(packed([s.id for s in stage.samples], schedule.apart(), stage.per_step, random.Random(0)))
+    if steps <= stage.steps_per_pass:
+        return stage
+    return stage.model_copy(update={"training": {**stage.training, "max_steps": math.ceil(stage.visits * steps)}})
 
 
 def _holds_both(stage: Stage, rivals: Mapping[str, Sequence[str]]) -> bool:
