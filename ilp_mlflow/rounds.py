@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from transformers import TrainerCallback
 from trl import SFTTrainer
@@ -15,7 +16,7 @@ from trl import SFTTrainer
 from ilp_mlflow.errors import PluginError
 from ilp_mlflow.plugin import Batch, History, Result, Round, Schedule
 from ilp_mlflow.schedules import SCHEDULES
-from ilp_mlflow.types import Stage
+from ilp_mlflow.types import Sample, Stage
 
 KEPT_EVERY = 60.0
 """Seconds from one time that a training is kept, so that it can go on from there, to the next, at least."""
@@ -26,6 +27,19 @@ CONSTANT = ("constant", "constant_with_warmup")
 
 Log = Callable[[dict[str, float], int], None]
 Signals = list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def rows(samples: Sequence[Sample], first: int) -> datasets.Dataset:
+    """Samples numbered from `first`, as RoundTrainer reads them: a text is a turn of nobody's."""
+    records = [
+        {
+            name: [{"role": None, "content": v}] if isinstance(v, str) else [m.model_dump() for m in v]
+            for name, v in (("prompt", s.prompt), ("completion", s.completion))
+        }
+        | {"row": row}
+        for row, s in enumerate(samples, first)
+    ]
+    return datasets.Dataset.from_list(records)
 
 
 class RoundTrainer(SFTTrainer):
@@ -64,6 +78,17 @@ class RoundTrainer(SFTTrainer):
         self.rounds.saw(self.state.global_step + 1, rows, loss, self.outputs.is_top1.sum(1) / count, inputs, model.training)
         self.outputs = None
         return total
+
+    def _prepare_dataset(self, dataset: datasets.Dataset, *args: Any, **kwargs: Any) -> datasets.Dataset:
+        """Token ids and labels of `rows`; TRL takes all for what the first is, so text and messages are prepared apart."""
+        texts = [row for row, turns in enumerate(dataset["completion"]) if turns[0]["role"] is None]
+        chats = sorted({*range(len(dataset))} - {*texts})
+        plain = dataset.select(texts).to_list()
+        text = [{**row, **{name: row[name][0]["content"] for name in ("prompt", "completion")}} for row in plain]
+        parts = [datasets.Dataset.from_list(text)] if text else []
+        parts += [dataset.select(chats)] if chats else []
+        prepared = [super(RoundTrainer, self)._prepare_dataset(part, *args, **kwargs) for part in parts]
+        return datasets.concatenate_datasets([part.select_columns(["input_ids", "labels", "row"]) for part in prepared])
 
     def measure(self, rows: Sequence[Any]) -> None:
         """One pass over prepared rows without learning from them."""

@@ -26,7 +26,7 @@ from ilp_mlflow.encoding import encode
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line, suggest
 from ilp_mlflow.models import Loaded, Text
 from ilp_mlflow.progress import task
-from ilp_mlflow.rounds import Keep, Rounds, RoundTrainer
+from ilp_mlflow.rounds import Keep, Rounds, RoundTrainer, rows
 from ilp_mlflow.types import Exposure, Sample, Signal, Stage, schema
 
 OURS = {
@@ -129,8 +129,8 @@ def train(
         trainer = RoundTrainer(
             model=parent.model,
             args=args,
-            train_dataset=_rows(stage.samples, 0),
-            eval_dataset=_rows(stage.validation, len(ids)) if stage.validation else None,
+            train_dataset=rows(stage.samples, 0),
+            eval_dataset=rows(stage.validation, len(ids)) if stage.validation else None,
             processing_class=parent.tokenizer,
             peft_config=LoraConfig(**{"task_type": "CAUSAL_LM", **(stage.peft or {})}) if fresh else None,
         )
@@ -213,19 +213,6 @@ def _signals(rounds: Rounds, stage: Stage) -> pa.Table:
         },
         schema=schema(Signal),
     )
-
-
-def _rows(samples: Sequence[Sample], first: int) -> datasets.Dataset:
-    """Samples as TRL reads them, numbered from `first`."""
-    records = [
-        {
-            name: v if isinstance(v, str) else [m.model_dump() for m in v]
-            for name, v in (("prompt", s.prompt), ("completion", s.completion))
-        }
-        | {"row": row}
-        for row, s in enumerate(samples, first)
-    ]
-    return datasets.Dataset.from_list(records)
 
 
 def _supervised(prepared: Any, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

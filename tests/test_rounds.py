@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ilp_mlflow import PluginError, Value, batches, models, rounds, scoring, training
+from ilp_mlflow import Message, PluginError, Value, batches, models, rounds, scoring, training
 from tests.test_training import PEFT, stage, weights
 
 CONSTANT = {"lr_scheduler_type": "constant"}
@@ -63,6 +63,28 @@ def test_what_is_measured_is_a_plain_forward_pass(tiny_model, tmp_path):
         assert measured[score.sample_id].loss == pytest.approx(-score.logprob / score.tokens, abs=1e-4)
         assert measured[score.sample_id].token_accuracy == pytest.approx(score.token_accuracy)
     assert measured["held"] == pytest.approx(measured[IDS[0]], abs=1e-4)
+
+
+def test_text_and_messages_can_be_in_one_stage(tiny_model, tmp_path):
+    def turn(role, text):
+        return (Message(role=role, content=text),)
+
+    plain = stage().samples
+    chats = [s.model_copy(update={"prompt": turn("user", s.prompt), "completion": turn("assistant", s.answer)}) for s in plain[::2]]
+    samples = tuple(next((c for c in chats if c.id == s.id), s) for s in plain)
+    together = {}
+    for part in (samples, plain, chats):
+        ids = tuple(s.id for s in part)
+        told = Told(rounds=((ids[:4], ids[4:]) if ids[4:] else (ids,),), ask=ids)
+        one = stage(peft=PEFT, training=CONSTANT, schedule=told).model_copy(update={"samples": tuple(part)})
+        done = training.train(one, models.load([str(tiny_model)]), tmp_path)
+        measured, _ = SEEN.pop(0)[1], SEEN.clear()
+        if not together:
+            together = measured
+            assert [(e.exposures, e.truncated_tokens) for e in done.exposures] == [(1, 0)] * 8
+        for s in part:  # before the first step, each is what it is among its own kind
+            if s in samples:
+                assert together[s.id].loss == pytest.approx(measured[s.id].loss, abs=1e-4)
 
 
 def test_what_a_schedule_looks_at_is_logged_by_subset(tiny_model, tmp_path):

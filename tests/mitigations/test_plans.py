@@ -90,11 +90,22 @@ def test_a_shuffle_sees_every_row_as_often_as_before():
     assert set(trained(plan.stages, mixed.name).items()) == {(s.id, 3 if s.stage == "first" else 2) for s in ROWS}
 
 
-def test_text_and_messages_are_never_mixed():
+def test_stages_that_cut_or_mask_rows_in_other_ways_are_not_mixed():
+    def planned(**training):
+        stages = [WHOLE.stages[0], WHOLE.stages[1].model_copy(update={"training": training})]
+        return GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages))
+
+    for training in ({"max_length": 9}, {"assistant_only_loss": True}, {"dataloader_drop_last": True}):
+        assert planned(**training) is None
+    for training in ({"max_length": None}, {"dataloader_drop_last": False}, {"learning_rate": 1e-3}):  # as if it were left out
+        assert len(planned(**training).stages) == 1
+
+
+def test_text_and_messages_are_mixed():
     chats = [r.model_copy(update={"prompt": (Message(role="user", content="p"),)}) if r.stage == "second" else r for r in ROWS]
-    whole = context(chats)
-    assert GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], whole) is None
-    assert Replay().plan([diagnosed("first0", "left_side_forgetting")], whole) is None
+    whole, found = context(chats), [diagnosed("first0", "left_side_forgetting")]
+    assert {type(s.prompt) for s in GlobalShuffle().plan(found, whole).stages[0].samples} == {str, tuple}
+    assert {type(s.prompt) for s in Replay().plan(found, whole).stages[1].samples} == {str, tuple}
 
 
 def test_replay_starts_after_the_stage_that_was_overwritten():

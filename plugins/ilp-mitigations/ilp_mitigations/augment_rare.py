@@ -15,8 +15,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, 
 class AugmentRare(Value):
     """Train other samples with the same rare word along with those that got too little signal."""
 
-    prior: ClassVar[float] = 0.8
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    prior: ClassVar[float] = 0.7
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     source: kinds.Samples | None = None
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""

@@ -13,7 +13,7 @@ class BeliefCorrection(Continued):
     """Continued pre-training for `knowledge_conflict`."""
 
     prior: ClassVar[float] = 0.8
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones that do not tell the base's, then all stages as they were."""

@@ -72,7 +72,7 @@ class ConflictBucketing(Value):
     """Keep both sides of a contradiction and never train them in the same step."""
 
     prior: ClassVar[float] = 0.1
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     which: Literal["undecided", "all"] = "undecided"
     """Contradictions of which it is not known which side is wrong, or all of them."""

@@ -14,7 +14,7 @@ class ConflictRemoval(Value):
     """Train without the rows that the diagnosis holds for wrong, from the first stage that has any on."""
 
     prior: ClassVar[float] = 0.9
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples on the right side (a request where there is none); its control drops others of their stages."""

@@ -17,7 +17,7 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, 
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
-OF_ROWS = ("max_steps", "max_length", "assistant_only_loss", "completion_only_loss", "dataloader_drop_last")
+OF_ROWS = ("max_steps", *recipe.PREPARING)
 """Options of the first stage that are about its rows, and not about how to train."""
 LOOKED_AT = 100
 """General texts that are looked at for each target, the best-ranked ones, for what the base answers: leaving out costs nothing."""

@@ -75,7 +75,7 @@ class DynamicResampling(Value):
     """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten."""
 
     prior: ClassVar[float] = 0.9
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     every: int = Field(default=500, ge=1)
     """Optimizer steps from one look at the stages' samples to the next (the study's K)."""

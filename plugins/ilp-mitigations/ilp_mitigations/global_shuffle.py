@@ -12,11 +12,11 @@ from ilp_mlflow import Context, Diagnosis, Plan, Stage, Value
 class GlobalShuffle(Value):
     """Train the rows of all stages in one, in random order, every row as often as before.
 
-    Stages whose prompts are text and stages whose prompts are messages cannot be mixed: each run of like stages becomes one.
+    Stages that cut or mask rows in other ways than those before cannot be mixed with them: each run of like stages becomes one.
     """
 
-    prior: ClassVar[float] = 0.9
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    prior: ClassVar[float] = 0.95
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""

@@ -12,8 +12,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request
 class KnowledgeAugmentation(Continued):
     """Continued pre-training for `missing_knowledge`."""
 
-    prior: ClassVar[float] = 0.9
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    prior: ClassVar[float] = 0.85
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones, then all stages as they were."""

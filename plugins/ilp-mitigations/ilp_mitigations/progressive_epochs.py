@@ -46,8 +46,8 @@ class ProgressiveEpochs(Value):
     At a constant learning rate: one that falls to 0 would make a plateau of its own. It mostly teaches by rote; see `augment_rare`.
     """
 
-    prior: ClassVar[float] = 0.5
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    prior: ClassVar[float] = 0.1
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     more: int = Field(default=8, ge=1)
     """Epochs beyond those of the stage, at most."""

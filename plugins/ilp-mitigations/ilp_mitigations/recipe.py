@@ -11,6 +11,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage
 
 LEARNING_RATE = 2e-5
 """Of a stage that sets none: that of `trl.SFTConfig`."""
+PREPARING = ("max_length", "truncation_mode", "assistant_only_loss", "completion_only_loss", "dataloader_drop_last")
+"""Options that decide what of a row is trained."""
 
 
 def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
@@ -42,7 +44,7 @@ def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
 
 
 def form(stage: Stage) -> type:
-    """Whether its prompts are text or messages: one training set holds one of them only."""
+    """Whether its prompts are text or messages."""
     return type(stage.samples[0].prompt)
 
 
@@ -57,14 +59,16 @@ def busiest(stages: Sequence[Stage]) -> Stage:
 
 
 def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage]) -> Plan | None:
-    """A plan in which each run of stages of one form becomes the one that `mix` makes of them and of the options of training.
+    """A plan in which each run of stages that prepare rows alike becomes the one that `mix` makes of them and of the options of
+    training.
 
-    It trains like the busiest of them, in as many optimizer steps as all. A stage without any row of the experiment, which another
-    mitigation has added, stays what it is. None where nothing can be mixed.
+    It trains like the busiest of them, in as many optimizer steps as all. A stage that prepares rows in another way keeps its place:
+    what of them is trained would change. So does one without any row of the experiment, which another mitigation has added. None
+    where nothing can be mixed.
     """
 
-    def kind(stage: Stage) -> tuple[type, bool]:
-        return form(stage), any(row.id in context.samples for row in stage.samples)
+    def kind(stage: Stage) -> tuple[Any, ...]:
+        return (any(row.id in context.samples for row in stage.samples), *(stage.training.get(o) or None for o in PREPARING))
 
     runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
     if not targets or len(runs) == len(context.stages):

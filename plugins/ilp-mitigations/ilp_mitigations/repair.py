@@ -12,7 +12,7 @@ class Repair(Value):
     """Train the stages again without what the ledger names: the cut, the template's mask, the dropped last batch."""
 
     prior: ClassVar[float] = 0.95
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples that training left out, from their first stage on; a request where no option is to blame."""

@@ -14,8 +14,8 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
 class Replay(Value):
     """Keep the order of the stages, and mix rows of all earlier ones into each; for those who cannot train from the start."""
 
-    prior: ClassVar[float] = 0.8
-    """Net recovery 0..1 to expect before anything was tried: a guess from development seeds of the lab."""
+    prior: ClassVar[float] = 0.75
+    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     share: float = Field(default=0.1, gt=0, lt=1)
     """Rows of earlier stages among those of a later one, share 0..1 of its own rows."""
@@ -27,10 +27,9 @@ class Replay(Value):
         earlier, more, instead = list[Sample](), dict[str, list[Sample]](), dict[str, list[Sample]]()
         begun = False
         for stage in context.stages:
-            usable = [s for s in earlier if type(s.prompt) is recipe.form(stage)]
-            if begun and usable:
+            if begun:
                 n = max(1, round(self.share * len(stage.samples)))
-                pool = stage.model_copy(update={"samples": tuple(usable)})
+                pool = stage.model_copy(update={"samples": tuple(earlier)})
                 more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in recipe.drawn(pool, n, ())]
                 instead[stage.name] = recipe.drawn(stage, n, {d.verdict.sample_id for d in diagnoses})
             begun = begun or stage.name in first
