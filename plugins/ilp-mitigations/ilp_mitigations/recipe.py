@@ -62,9 +62,9 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
     """A plan in which each run of stages that prepare rows alike becomes the one that `mix` makes of them and of the options of
     training.
 
-    It trains like the busiest of them, in as many optimizer steps as all. A stage that prepares rows in another way keeps its place:
-    what of them is trained would change. So does one without any row of the experiment, which another mitigation has added. None
-    where nothing can be mixed.
+    It trains like the busiest of them, in as many optimizer steps as all. A stage that prepares rows in another way keeps its
+    place: what of them is trained would change. So does one without any row of the experiment, which another mitigation has added.
+    None where nothing can be mixed.
     """
 
     def kind(stage: Stage) -> tuple[Any, ...]:
