@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -126,7 +127,7 @@ class IlpEvaluator(ModelEvaluator):
             context = replace(context, probe=Unasked(), beliefs=dict)  # not to answer is no belief
         said = f"there is {lacking}: causes that only show there are not looked for"
         print(f"ilp: {said}", file=sys.stderr)
-        tracking.log(run_id, tags={"ilp.lacking": said})
+        tracking.log(run_id, tags={"ilp.lacking": said, "ilp.version": version("ilp-mlflow")})
         _, metrics = explain.conclude(run_id, plugins, context, settings.preset, settings.seed)
         return EvaluationResult(metrics, _artifacts(run_id), run_id)
 

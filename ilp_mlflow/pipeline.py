@@ -218,7 +218,7 @@ def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experimen
 def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
     """Log on the run what an experiment is: its settings and its samples."""
     facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
-    tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()}, tags={"ilp.version": version("ilp-mlflow")})
+    tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()})
     tracking.write(run_id, "experiment.yaml", config.dump(experiment))
     tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
 

@@ -9,6 +9,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from ilp_mlflow import stamp
 from ilp_mlflow.config import TrackingConfig
 from ilp_mlflow.errors import TrackingError, first_line
 from ilp_mlflow.types import Checkpoint
@@ -48,25 +50,28 @@ def connect(config: TrackingConfig, name: str) -> None:
 
 @contextlib.contextmanager
 def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None = None) -> Iterator[str]:
-    """A run that ends FINISHED, FAILED or KILLED; yields its id.
+    """A run that ends FINISHED, FAILED or KILLED; yields its id. What is started inside has its `ilp.version` and `ilp.stage`, too.
 
     `run_id` continues that run; inside `mlflow run` the first call continues the project's run. A new run is a
     child of `parent` when given. Raises TrackingError when `run_id` is unknown.
     """
     project = os.environ.pop("MLFLOW_RUN_ID", None)
     given = run_id or project
+    tags = {"ilp.version": version("ilp-mlflow")} | ({"ilp.stage": name} if kind == "stage" else {})
     with answering():
         if anchor := given or parent:  # a run and its children stay in the experiment they were started in
             mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
         nested = mlflow.active_run() is not None
-        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags={"ilp.kind": kind})
+        marks = {"ilp.kind": kind, **tags}
+        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags=marks)
         if given and not run_id:
             mlflow.set_tag("mlflow.runName", name)
         if parent and not given:  # and not of the run that happens to be active
             mlflow.set_tag("mlflow.parentRunId", parent)
     status = "FAILED"
     try:
-        yield active.info.run_id
+        with stamp.stamped(tags):
+            yield active.info.run_id
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
