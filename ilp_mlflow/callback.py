@@ -27,7 +27,8 @@ from ilp_mlflow.types import Checkpoint, Exposure, Report, as_json, to_table
 class IlpCallback(TrainerCallback):
     """Follows an SFTTrainer, and when it is done registers what it trained and diagnoses it; what is trained stays the same.
 
-    `rows` are those of `train_dataset`: prompt and completion, or messages; optionally id, options, probes, paraphrases, source.
+    `rows` are those of `train_dataset`: prompt and completion, or messages; optionally id, options, probes, paraphrases, source;
+    or the data set of `mlflow.data` that holds them.
     Results go to the MLflow run that is active while it trains (to a child, where that has a diagnosis already), else to one of
     their own, named `name`; the model becomes `<name>.<stage>`. `base` is where the model was loaded from (folder, Hub id, MLflow
     URI), left out: what it says itself. `scoring` and `diagnostics` are as in an experiment's file.
@@ -55,6 +56,7 @@ class IlpCallback(TrainerCallback):
             self.experiment = Experiment.model_validate(given)
         except ValidationError as error:
             raise ConfigError(describe(error, Experiment, "IlpCallback")) from None
+        rows = dataset.opened(rows)
         if not isinstance(rows, Sized):
             raise ConfigError(f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; load it as a Dataset")
         self.samples = dataset.collect(stage, ((f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1)))

@@ -342,14 +342,14 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
 
 @main.command("score")
 @CHECKPOINTS
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="JSONL, CSV or Parquet file, or data set folder.")
+@click.option("--data", required=True, help="JSONL, CSV or Parquet file, data set folder, or where MLflow finds one.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
 @_scoring
 @click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
 @SEED
 @JSON
 def score_command(
-    checkpoints: tuple[str, ...], data: Path, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
+    checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
 ) -> None:
     """Score samples under models trained anywhere; no experiment needed."""
     from ilp_mlflow import config, dataset, elsewhere
@@ -358,7 +358,7 @@ def score_command(
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
     options = config.parameters(config.ScoringConfig, scoring)
-    samples = dataset.load("data", config.DataConfig(path=str(data)))
+    samples = dataset.load("data", config.DataConfig(path=data))
     number = config.parameters(config.Seed, {"seed": seed}).seed
     _quiet()
     import pyarrow.parquet as pq

@@ -17,6 +17,8 @@ from ilp_mlflow.types import Sample, Stage
 C = typing.TypeVar("C", bound="Config")
 LAB = "lab:"
 """How the location of a file begins that the lab makes, see `ilp_mlflow.lab.files`."""
+REMOTE = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""How the location of a file begins that MLflow fetches, see `ilp_mlflow.dataset.load`."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
@@ -30,7 +32,10 @@ class DataConfig(Config):
     """Where a stage's rows come from. `data: rows.jsonl` is short for `data: {path: rows.jsonl}`."""
 
     path: str | None = None
-    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the experiment file."""
+    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the experiment file.
+
+    Or where MLflow finds such a one: `runs:/ID/rows.jsonl`, `mlflow-artifacts:/...`, `s3://...`, `https://...`; or `runs:/ID`
+    alone: the data set that was logged as that run's input."""
     dataset: str | None = None
     """Or a data set on the Hugging Face Hub: `owner/name`."""
     config: str | None = None
@@ -47,6 +52,11 @@ class DataConfig(Config):
         if (self.path is None) == (self.dataset is None):
             raise ValueError("give either 'path' or 'dataset'")
         return self
+
+
+def placed(path: str, folder: Path) -> str:
+    """The location of a file with a path relative to `folder` made absolute; one that MLflow or the lab finds as it is."""
+    return path if path.startswith(LAB) or REMOTE.match(path) else str(folder / Path(path).expanduser())
 
 
 def by_path(value: Any) -> Any:
@@ -229,7 +239,7 @@ def read(path: str | Path, overrides: Mapping[str, str] | None = None, data: Map
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise ConfigError(f"{path}: {reason}; give the path of an experiment file such as experiments/smollm2.yaml") from None
     experiment = parse(text, path, {k: v for k, v in (overrides or {}).items() if v})
-    files = {name: DataConfig(path=str(Path(file).resolve())) for name, file in (data or {}).items()}
+    files = {name: DataConfig(path=placed(file, Path.cwd())) for name, file in (data or {}).items()}
     stages = tuple(s.model_copy(update={"data": files.get(s.name, s.data)}) for s in experiment.stages)
     return experiment.model_copy(update={"stages": stages})
 
@@ -297,9 +307,7 @@ def _absolute(experiment: Experiment, folder: Path) -> Experiment:
     """Paths of the experiment made absolute; a model is a path only when such a folder exists."""
 
     def located(data: DataConfig) -> DataConfig:
-        if data.path is None or data.path.startswith(LAB):
-            return data
-        return data.model_copy(update={"path": str(folder / Path(data.path).expanduser())})
+        return data.model_copy(update={"path": placed(data.path, folder)}) if data.path else data
 
     def options(value: Any) -> Any:
         """Options of plugins in which a `path` that is there beside the experiment's file is meant as such."""

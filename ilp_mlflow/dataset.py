@@ -6,13 +6,15 @@ import csv
 import hashlib
 import itertools
 import json
+import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ilp_mlflow.config import DataConfig, describe
+from ilp_mlflow.config import REMOTE, DataConfig, describe
 from ilp_mlflow.errors import DatasetError, first_line
 from ilp_mlflow.types import Message, Sample, Stage, Text
 
@@ -26,8 +28,8 @@ Record = tuple[str, int, dict[str, Any]]
 def load(stage: str, data: DataConfig) -> list[Sample]:
     """All samples of a stage.
 
-    Raises DatasetError when the file is missing, of an unknown kind or not readable, when a row lacks a field, has
-    one of the wrong type or an empty one, or gives an id a second time, and when no row is left.
+    Raises DatasetError when the file is missing, cannot be fetched, is of an unknown kind or not readable, when a row
+    lacks a field, has one of the wrong type or an empty one, or gives an id a second time, and when no row is left.
     """
     origin = data.path or f"{data.dataset}[{data.split}]"
     chosen = (r for r in _records(data) if all(str(r[2].get(k)) == str(v) for k, v in data.where.items()))
@@ -49,6 +51,15 @@ def collect(stage: str, records: Iterable[Record]) -> list[Sample]:
         seen[sample.id] = where
         samples.append(sample)
     return samples
+
+
+def opened(rows: Any) -> Any:
+    """The rows in a data set of `mlflow.data` that was made from pandas or from Hugging Face; anything else as it is."""
+    import pyarrow as pa
+
+    if hasattr(rows, "df"):
+        return pa.Table.from_pandas(rows.df, preserve_index=False).to_pylist()
+    return getattr(rows, "ds", rows)
 
 
 def to_sample(record: dict[str, Any], stage: str, row: int, where: str) -> Sample:
@@ -152,21 +163,69 @@ def from_columns(table: pa.Table) -> list[Sample]:
 def _records(data: DataConfig) -> Iterator[Record]:
     if data.dataset is not None:
         return _hub(data)
-    path = Path(str(data.path))
+    location = str(data.path)
+    return _fetched(location) if REMOTE.match(location) else _local(Path(location), location)
+
+
+def _local(path: Path, name: str) -> Iterator[Record]:
+    """The rows of a file or folder that is called `name` in messages."""
     if not path.exists():
-        raise DatasetError(f"{path}: no such file; paths in an experiment are relative to its file")
+        raise DatasetError(f"{name}: no such file; paths in an experiment are relative to its file")
     if path.is_dir():
-        return _saved(path)
+        return _saved(path, name)
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
-        raise DatasetError(f"{path}: unknown kind of file '{path.suffix}'; use {', '.join(readers)} or a data set folder")
-    return readers[path.suffix](path)
+        raise DatasetError(f"{name}: unknown kind of file '{path.suffix}'; use {', '.join(readers)} or a data set folder")
+    return readers[path.suffix](path, name)
 
 
-def _jsonl(path: Path) -> Iterator[Record]:
+def _fetched(location: str) -> Iterator[Record]:
+    """The rows of what MLflow finds at a location; its copy is there while they are read."""
+    import mlflow
+    from mlflow.data.http_dataset_source import HTTPDatasetSource
+
+    run = re.fullmatch(r"runs:/(\w+)/?", location)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            if run:
+                found = _input(run[1], scratch)
+            elif location.startswith("http"):
+                found = HTTPDatasetSource(location).load(scratch)
+            else:
+                found = mlflow.artifacts.download_artifacts(location, dst_path=scratch)
+        except DatasetError:
+            raise
+        except Exception as error:  # every store raises its own kinds
+            store = mlflow.get_tracking_uri()
+            raise DatasetError(
+                f"{location}: cannot be fetched ({first_line(error)}); check it; MLflow's store is {store}"
+            ) from None
+        if isinstance(found, str):
+            yield from _local(Path(found), location)
+        else:
+            yield from _rows(found, location)
+
+
+def _input(run_id: str, scratch: str) -> Any:
+    """What was logged as the input of a run: a path below `scratch`, or a data set of the Hub. Raises DatasetError."""
+    import mlflow
+
+    given = {i.dataset.digest: i.dataset for i in mlflow.get_run(run_id).inputs.dataset_inputs}
+    if len(given) != 1:
+        names = ", ".join(d.name for d in given.values()) or "none"
+        raise DatasetError(
+            f"runs:/{run_id}: a run with one data set logged as input is needed, it has {names}; give a file's location"
+        )
+    source = mlflow.data.get_source(*given.values())
+    if source._get_source_type() == "code":
+        raise DatasetError(f"runs:/{run_id}: its data set was logged without a source to load it from; give a file's location")
+    return source.load() if source._get_source_type() == "hugging_face" else source.load(scratch)
+
+
+def _jsonl(path: Path, name: str) -> Iterator[Record]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            where = f"{path} line {number}"
+            where = f"{name} line {number}"
             if not line.strip():
                 continue
             try:
@@ -190,44 +249,48 @@ def _encodable(record: Any) -> bool:
     return True
 
 
-def _csv(path: Path) -> Iterator[Record]:
+def _csv(path: Path, name: str) -> Iterator[Record]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for number, record in enumerate(reader, 1):
-                where = f"{path} row {number}"
+                where = f"{name} row {number}"
                 if None in record or None in record.values():
                     raise DatasetError(f"{where}: has not as many fields as the header ({len(reader.fieldnames or ())})")
                 yield where, number, {key: value for key, value in record.items() if value != "" or key == "completion"}
     except UnicodeDecodeError:
-        raise DatasetError(f"{path}: not UTF-8; save the file as UTF-8") from None
+        raise DatasetError(f"{name}: not UTF-8; save the file as UTF-8") from None
     except csv.Error as error:
-        raise DatasetError(f"{path}: not valid CSV ({error}); is the file cut off?") from None
+        raise DatasetError(f"{name}: not valid CSV ({error}); is the file cut off?") from None
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, name: str) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path}: not a Parquet file ({first_line(error)})") from None
+        raise DatasetError(f"{name}: not a Parquet file ({first_line(error)})") from None
     for number, record in enumerate(table.to_pylist(), 1):
-        yield f"{path} row {number}", number, record
+        yield f"{name} row {number}", number, record
 
 
-def _saved(path: Path) -> Iterator[Record]:
+def _saved(path: Path, name: str) -> Iterator[Record]:
     import datasets
 
     try:
         rows = datasets.load_from_disk(str(path))
     except FileNotFoundError:
-        raise DatasetError(f"{path}: a folder, but not one written by datasets.save_to_disk") from None
+        raise DatasetError(f"{name}: a folder, but not one written by datasets.save_to_disk") from None
     if isinstance(rows, datasets.DatasetDict):
-        raise DatasetError(f"{path}: holds several splits ({', '.join(rows)}); give the folder of one of them")
+        raise DatasetError(f"{name}: holds several splits ({', '.join(rows)}); give the folder of one of them")
+    yield from _rows(rows, name)
+
+
+def _rows(rows: Iterable[Any], name: str) -> Iterator[Record]:
     for number, record in enumerate(rows, 1):
-        yield f"{path} row {number}", number, dict(record)
+        yield f"{name} row {number}", number, dict(record)
 
 
 def _hub(data: DataConfig) -> Iterator[Record]:
@@ -237,8 +300,7 @@ def _hub(data: DataConfig) -> Iterator[Record]:
         rows = datasets.load_dataset(str(data.dataset), data.config, split=data.split)
     except Exception as error:  # the library raises a dozen kinds, network faults among them
         raise DatasetError(f"data set '{data.dataset}' [{data.split}]: {first_line(error)}; check name, config and split") from None
-    for number, record in enumerate(rows, 1):
-        yield f"{data.dataset}[{data.split}] row {number}", number, dict(record)
+    yield from _rows(rows, f"{data.dataset}[{data.split}]")
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> Text:

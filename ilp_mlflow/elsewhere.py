@@ -65,7 +65,7 @@ def experiment(found: Sequence[Checkpoint], data: Sequence[str], seed: str = "",
         {
             "name": names[-1],
             "model": found[0].model_uri,
-            "stages": [{"name": n, "data": str(Path(files[n]).absolute())} for n in names if n in files],
+            "stages": [{"name": n, "data": config.placed(files[n], Path.cwd())} for n in names if n in files],
             "scoring": config.parameters(ScoringConfig, scoring),
             "tracking": {"experiment": "elsewhere"},
             "seed": seed,

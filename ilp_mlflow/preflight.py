@@ -47,6 +47,7 @@ def preflight_trained(experiment: Experiment, checkpoints: Sequence[Checkpoint])
 
 def _stages(experiment: Experiment) -> list[Stage]:
     """The stages with their data, once plugins and device are there."""
+    tracking.point(experiment.tracking)  # rows may be in its store
     registry.configured("diagnostic", experiment.diagnostics)
     registry.configured("mitigation", experiment.mitigations)
     models.pick_device(experiment.scoring.device)

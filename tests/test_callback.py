@@ -72,6 +72,10 @@ def test_a_trainer_is_followed_registered_and_diagnosed_and_its_weights_stay_the
         pipeline.mitigate(pipeline.recorded(None, found.run_id), found.run_id, tmp_path)
 
 
+def test_rows_may_be_a_data_set_of_mlflow():
+    assert IlpCallback(mlflow.data.from_huggingface(ROWS)).samples == IlpCallback(ROWS).samples
+
+
 def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, store, tmp_path):
     data = ROWS.remove_columns("id")
     options = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3, "train_sampling_strategy": "sequential"}

@@ -50,6 +50,13 @@ def test_numbers_are_read_as_everyone_writes_them(tmp_path):
     }
 
 
+def test_what_mlflow_finds_is_no_path(tmp_path):
+    text = "name: x\nmodel: m\nstages: [{name: a, data: 'runs:/1/f.jsonl'}, {name: b, data: f.jsonl}]\nheld_out: 's3://b/f.jsonl'"
+    found = parse(text, tmp_path / "e.yaml")
+    assert [s.data.path for s in found.stages] == ["runs:/1/f.jsonl", str(tmp_path / "f.jsonl")]
+    assert found.held_out.path == "s3://b/f.jsonl"
+
+
 def test_overrides_replace_the_files_values_and_are_named_when_wrong(experiment_file):
     assert read(experiment_file, {"seed": "7", "model": ""}).seed == 7
     with pytest.raises(ConfigError, match=r"parameter seed: .*got 'many'"):

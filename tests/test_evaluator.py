@@ -7,6 +7,7 @@ from collections import Counter
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import datasets
 import mlflow
 import pytest
 import yaml
@@ -130,6 +131,11 @@ def test_an_mlflow_data_set_among_other_evaluators_and_what_was_saved_loads_back
     again = mlflow.models.EvaluationResult.load(str(tmp_path / "saved"))
     assert again.metrics == result.metrics
     assert again.artifacts["diagnoses"].content == result.artifacts["diagnoses"].content
+
+
+def test_a_hugging_face_data_set_of_mlflow_gives_what_its_table_does(evaluate):
+    data = mlflow.data.from_huggingface(datasets.Dataset.from_pandas(lost()))
+    assert evaluate(data).metrics == evaluate(lost()).metrics
 
 
 def test_checkpoints_stand_in_the_order_of_their_appearance_unless_one_is_given(evaluate):
