@@ -230,10 +230,25 @@ def mitigate_command(
             sys.exit(1)
 
 
-@_experiment_command("report", RUN_ID, required=False)
-def report_command(experiment: Path | None, run_id: str, as_json: bool) -> None:
+@_experiment_command(
+    "report",
+    RUN_ID,
+    click.option(
+        "--genai",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help="Also put N samples, unlearned ones first, into MLflow's GenAI evaluation view.",
+    ),
+    required=False,
+)
+def report_command(experiment: Path | None, run_id: str, genai: int | None, as_json: bool) -> None:
     """Show and log the report of a diagnosed EXPERIMENT, or of any diagnosed run (--run-id)."""
-    _on_run(experiment, run_id, as_json, None)
+    report = _on_run(experiment, run_id, as_json, None)
+    if genai:
+        from ilp_mlflow import tracking
+        from ilp_mlflow.genai import export
+
+        click.echo(f"samples as traces: {tracking.evaluation_link(export(report, genai))}", err=True)
 
 
 def _on_run(

@@ -207,10 +207,18 @@ def find_parent(name: str, run_id: str | None, keep: bool = False) -> str:
 
 def link(run_id: str) -> str:
     """Address of a run's page in the MLflow UI; for a store without a server, the one `mlflow ui` will have."""
+    return f"{_experiment_page(run_id)}/runs/{run_id}?workflowType=machine_learning"
+
+
+def evaluation_link(run_id: str) -> str:
+    """Address of a run in the GenAI evaluation view of the MLflow UI, see `link`."""
+    return f"{_experiment_page(run_id)}/runs/{run_id}/evaluations"
+
+
+def _experiment_page(run_id: str) -> str:
     uri = mlflow.get_tracking_uri()
     host = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    experiment = MlflowClient().get_run(run_id).info.experiment_id
-    return f"{host}/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+    return f"{host}/#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}"
 
 
 def serve_hint() -> str | None:
