@@ -37,8 +37,8 @@ def counts(report: Report) -> dict[str, int]:
 
 
 def lost(report: Report) -> dict[str, int]:
-    """Number of samples that were learned and are unlearned now, by the checkpoint that lost them."""
-    found = Counter(v.last_lost for v in report.verdicts if v.status == "unlearned" and v.last_lost)
+    """Number of samples that were learned and are unlearned now, by the stage that lost them, at its end or a step inside."""
+    found = Counter(v.last_lost.split("@")[0] for v in report.verdicts if v.status == "unlearned" and v.last_lost)
     return {c.name: found[c.name] for c in report.checkpoints if found[c.name]}
 
 

@@ -224,6 +224,21 @@ def test_the_first_screen_says_how_many_why_and_what_to_do():
     assert "data contradiction" in first
     assert "Take mplain (xplain, y): it recovers 100% of its 1 targets" in first
     assert "kplain lacks data: oplain" in first
+    assert "Picked on these same samples" in first
+
+
+def test_a_step_inside_a_stage_has_a_short_head_that_is_read_in_full():
+    page = html(*report("plain"))
+    assert page.count('<th scope="col" class="num within"><bdi><span class="hide">splain</span>@5</bdi></th>') == 3
+
+
+def test_every_cell_of_a_table_that_is_a_list_on_a_phone_says_what_it_is():
+    page = html(*report("plain"))
+    for table in re.findall(r'<table class="cards">.*?</table>', page, re.S):
+        heads = len(re.findall("<th scope=.col.", table))
+        for row in re.findall("<tr>(?!<th scope=.col.).*?</tr>", table, re.S):
+            assert len(re.findall(r'scope="row"|data-is="|class="whole"', row)) == heads
+    assert "accelerator hours" not in page  # nothing was trained on one
 
 
 def test_a_cell_of_the_recovery_matrix_has_its_counts_its_interval_and_its_frame():

@@ -37,6 +37,11 @@ def test_the_sentence_says_how_many_and_where_they_were_lost():
     )
 
 
+def test_what_is_lost_at_a_step_inside_is_lost_by_its_stage():
+    lost = (Verdict(sample_id=i, status="unlearned", last_lost=at) for i, at in zip("ab", ("two@5", "two"), strict=True))
+    assert "2 of them had been learned and were lost (2 at two)" in sentence(report(verdicts=tuple(lost)))
+
+
 def test_the_summary_holds_the_matrix_of_stages_without_the_steps_inside():
     text = summary(report())
     assert re.search(r"learned, % of +base +one +two\n", text)
