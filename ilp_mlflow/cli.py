@@ -373,9 +373,9 @@ def score_command(
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
     options = config.parameters(config.ScoringConfig, scoring)
+    _quiet()
     samples = dataset.load("data", config.DataConfig(path=data))
     number = config.parameters(config.Seed, {"seed": seed}).seed
-    _quiet()
     import pyarrow.parquet as pq
 
     from ilp_mlflow import measure, models, verdict
@@ -478,6 +478,7 @@ def _quiet(experiment: Experiment | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import logging
     import warnings
 

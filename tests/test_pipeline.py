@@ -1,9 +1,12 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
@@ -11,6 +14,7 @@ from mlflow import MlflowClient
 from ilp_mlflow import catalog, config, pipeline, registry, tracking
 from ilp_mlflow.errors import StepFailed
 from ilp_mlflow.plugin import Context
+from ilp_mlflow.preflight import preflight
 from ilp_mlflow.types import Evidence, Plan, Value
 from tests.conftest import edit_yaml, rows, write_jsonl
 
@@ -172,6 +176,20 @@ def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path
     shown = json.loads(tracking.read(run_id, "diagnosis.json"))
     assert len(shown["data"]) == 16  # replaced, not added to
     assert shown["columns"][:2] == ["sample_id", "cause"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")  # of two kinds of local source, both its own
+def test_rows_are_looked_for_in_the_experiments_own_store(experiment_file, store, empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path / "own.db")
+    own = f"sqlite:///{tmp_path / 'own.db'}"
+    mlflow.set_tracking_uri(own)
+    with mlflow.start_run() as logged:
+        mlflow.log_artifact(tmp_path / "second.jsonl")
+        mlflow.log_input(mlflow.data.from_pandas(pd.DataFrame(rows()), source=str(tmp_path / "first.jsonl")))
+    mlflow.set_tracking_uri(store)
+    found = config.read(edit_yaml(experiment_file, tracking={"uri": own}), data={"first": f"runs:/{logged.info.run_id}"})
+    found = found.model_copy(update={"held_out": config.DataConfig(path=f"runs:/{logged.info.run_id}/second.jsonl")})
+    assert [len(stage.samples) for stage in preflight(found)] == [8, 8]
 
 
 def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment_file, store, monkeypatch):
