@@ -1,0 +1,237 @@
+"""The verbs of an experiment: all of it, or train, diagnose, mitigate, report one by one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ilp_mlflow.cli.group import CHECKPOINTS, LAUNCH, MODEL, RUN_ID, SEED, experiment_command, scoring_options
+from ilp_mlflow.cli.output import links, load_libraries, print_report, print_result, quiet
+from ilp_mlflow.errors import ConfigError, StepFailed
+
+if TYPE_CHECKING:
+    from ilp_mlflow.config import Experiment
+
+
+@experiment_command("run", MODEL, SEED, LAUNCH)
+def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+    """Train every stage, score, diagnose, mitigate, report."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    load_libraries(config_)
+    from ilp_mlflow import pipeline
+
+    try:
+        if config.is_lab(config_):
+            from ilp_mlflow.lab import table, trial
+
+            report, _, found = trial.run(config_, experiment)
+            print_report(report, as_json, table.truth(found))
+        else:
+            print_report(pipeline.run(config_, experiment), as_json)
+    except StepFailed as failed:
+        print_report(failed.args[1], as_json)
+        raise
+
+
+@experiment_command("train", MODEL, SEED, LAUNCH)
+def train_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+    """Train and register every stage."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    load_libraries(config_)
+    from ilp_mlflow import pipeline, tracking
+
+    run_id = pipeline.train(located(config_), experiment)
+    checkpoints = [c.model_dump() for c in tracking.read_checkpoints(run_id)]
+    lines = [f"{c['name']:<20} {c['model_uri']}" for c in checkpoints]
+    print_result({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)]), as_json)
+
+
+@experiment_command(
+    "stage",
+    click.option("--stage", required=True, help="Name of the stage."),
+    click.option("--model", default="", help="Model to start from (default: newest version of the stage before)."),
+    click.option("--data", default="", help="Data file in place of the stage's."),
+    SEED,
+    click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
+)
+def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str, as_json: bool) -> None:
+    """Train and register one stage, from a parent model to a new version."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
+    quiet(config_)
+    from ilp_mlflow import tracking
+    from ilp_mlflow.stage import run_stage
+
+    child = run_stage(located(config_), stage, model or None, run_id or None)
+    uri = tracking.read_checkpoints(child)[-1].model_uri
+    print_result({"run_id": child, "model_uri": uri}, "\n".join([uri, *links(child)]), as_json)
+
+
+@experiment_command(
+    "diagnose",
+    RUN_ID,
+    CHECKPOINTS,
+    click.option("--data", multiple=True, metavar="[NAME=]FILE", help="Rows that NAME, or the last checkpoint, was trained on."),
+    scoring_options,
+    SEED,
+    required=False,
+)
+def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Score and judge samples, and say why some failed: of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint)."""
+    if experiment:
+        if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
+            raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
+        _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+        return
+    if run_id or not (checkpoints and given["data"]):
+        raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
+    from ilp_mlflow import elsewhere
+
+    found = elsewhere.checkpoints(checkpoints)
+    config_ = elsewhere.experiment(found, **given)
+    load_libraries()
+    from ilp_mlflow import pipeline
+
+    print_report(pipeline.run_elsewhere(config_, found), as_json)
+
+
+@experiment_command(
+    "mitigate",
+    RUN_ID,
+    click.option(
+        "--plan", default="each", type=click.Choice(["each", "auto"]), help="Each by itself, or the fitting ones composed."
+    ),
+    click.option("--only", default="", metavar="NAME,...", help="Mitigations to try, in place of all in the experiment."),
+    click.option("--max-unlearned", type=click.FloatRange(0, 1), help="Share at which auto stops; exit with 1 beyond it."),
+    click.option(
+        "--budget",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="Begin no other mitigation after that.",
+    ),
+    click.option("--alone", is_flag=True, hidden=True),
+    click.option("--jobs", default=1, type=click.IntRange(min=1), help="So many side by side; needs --launch project."),
+    LAUNCH,
+)
+def mitigate_command(
+    experiment: Path,
+    run_id: str,
+    plan: Literal["each", "auto"],
+    only: str,
+    max_unlearned: float | None,
+    budget: float | None,
+    jobs: int,
+    alone: bool,
+    launch: str,
+    as_json: bool,
+) -> None:
+    """Try mitigations in child runs, say which to take, and register the model that it leads to as `mitigated`."""
+    from ilp_mlflow import config
+
+    config_ = config.read(experiment, {"launch": launch})
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    if jobs > 1 and (config_.launch != "project" or plan == "auto"):
+        raise ConfigError("--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation")
+    load_libraries(config_)
+    from ilp_mlflow.remedies import Wanted
+
+    wanted = Wanted(plan, names, max_unlearned, budget, jobs, alone)
+    sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
+    found = _on_run(experiment, run_id, as_json, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
+    if max_unlearned is not None and not alone:
+        from ilp_mlflow import outcome
+
+        best = outcome.recommend(found.outcomes)
+        least = best.unlearned_rate if best else found.unlearned_rate
+        if least > max_unlearned:
+            click.echo(
+                f"ilp: {least:.1%} unlearned under what is recommended, more than --max-unlearned {max_unlearned:g}",
+                err=True,
+            )
+            sys.exit(1)
+
+
+@experiment_command(
+    "report",
+    RUN_ID,
+    click.option(
+        "--genai",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help="Also put N samples, unlearned ones first, into MLflow's GenAI evaluation view.",
+    ),
+    required=False,
+)
+def report_command(experiment: Path | None, run_id: str, genai: int | None, as_json: bool) -> None:
+    """Show and log the report of a diagnosed EXPERIMENT, or of any diagnosed run (--run-id)."""
+    report = _on_run(experiment, run_id, as_json, None)
+    if genai:
+        from ilp_mlflow import tracking
+        from ilp_mlflow.genai import export
+
+        click.echo(f"samples as traces: {tracking.evaluation_link(export(report, genai))}", err=True)
+
+
+def _on_run(
+    experiment: Path | None,
+    run_id: str,
+    as_json: bool,
+    verb: str | None,
+    *sections: str,
+    launch: str = "",
+    alone: bool = False,
+    **options: Any,
+) -> Any:
+    """Call a verb on a trained run, with `sections` as the file has them now, and show the report, which is returned.
+
+    `alone`: the run that MLflow made for this process is for one part of that; there is no report of that.
+    """
+    from ilp_mlflow import config
+
+    if not (experiment or run_id):
+        raise ConfigError("give an experiment file, or the id of a run with --run-id")
+    config_ = config.read(experiment, {"launch": launch}) if experiment else None
+    load_libraries()
+    from ilp_mlflow import pipeline, tracking
+
+    tracking.point(config_.tracking if config_ else config.TrackingConfig())
+    found = tracking.find_parent(config_.name if config_ else "", run_id or None, keep=alone)
+    if config_ and verb:  # the lab's files are of the seed with which the run was trained
+        config_ = located(config_.model_copy(update={"seed": pipeline.recorded(None, found).seed}))
+    config_ = pipeline.recorded(config_, found, *sections)
+    failed = None
+    try:
+        if verb == "mitigate":
+            pipeline.mitigate(config_, found, experiment.resolve() if experiment else Path(), **options)
+        elif verb:
+            getattr(pipeline, verb)(config_, found)
+    except StepFailed as error:
+        failed = error
+    if alone and failed:
+        raise failed
+    if alone:
+        return None
+    report = pipeline.make_report(config_, found)
+    print_report(report, as_json)
+    if failed:
+        raise failed
+    return report
+
+
+def located(experiment: Experiment) -> Experiment:
+    """The experiment with the files the lab makes for it, if it asks for any."""
+    from ilp_mlflow import config
+
+    if not config.is_lab(experiment):
+        return experiment
+    from ilp_mlflow.lab import files
+
+    return files.resolve(experiment)[0]

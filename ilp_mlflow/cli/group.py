@@ -1,0 +1,81 @@
+"""The command group: what went wrong as one line and an exit code, and options that several commands take."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ilp_mlflow.errors import IlpError, StepFailed
+
+
+class _Group(click.Group):
+    """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job marks its run KILLED, as Ctrl-C does
+        try:
+            return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
+        except IlpError as error:
+            code, text = 2, str(error)
+        except click.UsageError as error:
+            context = error.ctx.command_path if error.ctx else "ilp"
+            code, text = 2, f"{error.format_message().rstrip('.')}; see '{context} --help'"
+        except click.ClickException as error:
+            code, text = 2, error.format_message()
+        except StepFailed as error:
+            code, text = 3, str(error.args[0])
+        except (KeyboardInterrupt, click.Abort):
+            code, text = 130, "interrupted; what was finished is in MLflow, and the run is marked KILLED"
+        except Exception:
+            traceback.print_exc()
+            code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
+        print(f"ilp: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ilp-mlflow")
+def main() -> None:
+    """Find the fine-tuning samples a model did not learn, since when, why, and what fixes it."""
+
+
+RUN_ID = click.option("--run-id", default="", help="MLflow run of the experiment (default: its newest).")
+SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
+MODEL = click.option("--model", default="", help="Model in place of the experiment's: Hub id, folder or MLflow URI.")
+CHECKPOINTS = click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME=LOCATION",
+    help="A model trained anywhere, or a trainer's output folder (its checkpoint-N are NAME@N); the first is the base.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
+LAUNCH = click.option("--launch", default="", help="'inline', or 'project' for one MLflow project run per stage.")
+
+
+def experiment_command(name: str, *options: Callable[..., Any], required: bool = True) -> Callable[..., Any]:
+    """A command that takes EXPERIMENT and --json besides its own options."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        decorated: Any = JSON(function)
+        for option in reversed(options):
+            decorated = option(decorated)
+        decorated = click.argument("experiment", type=click.Path(path_type=Path), required=required)(decorated)
+        return main.command(name)(decorated)
+
+    return decorate
+
+
+def scoring_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `config.ScoringConfig`, "" for its default."""
+    function = click.option("--device", default="", help="'auto', 'cpu', 'cuda', ...")(function)
+    dtypes = "'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16."
+    function = click.option("--dtype", default="", help=dtypes)(function)
+    function = click.option("--options", default="", help="Wrong options chosen for a sample that gives none.")(function)
+    return click.option("--preset", default="", help="'default' or 'paper'.")(function)

@@ -1,0 +1,44 @@
+"""What is installed, and what this machine offers."""
+
+from __future__ import annotations
+
+from ilp_mlflow.cli.group import JSON, main
+from ilp_mlflow.cli.output import print_result, quiet
+
+
+@main.command("plugins")
+@JSON
+def plugins_command(as_json: bool) -> None:
+    """List installed diagnostics and mitigations with their options, and those that cannot be used and why."""
+    from ilp_mlflow import registry
+
+    found = registry.installed("diagnostic") + registry.installed("mitigation")
+    good = [
+        {"name": p.name, "kind": p.kind, "distribution": p.distribution, "options": dict(p.options)}
+        for p in found
+        if p.error is None
+    ]
+    bad = [{"name": p.name, "distribution": p.distribution, "error": p.error} for p in found if p.error is not None]
+    print_result({"plugins": good, "failed": bad}, registry.listing(found), as_json)
+
+
+@main.command("doctor")
+@JSON
+def doctor_command(as_json: bool) -> None:
+    """Say what this machine offers and what would stand in the way of a run."""
+    import platform
+    from importlib.metadata import version
+
+    quiet()
+    import torch
+
+    from ilp_mlflow import models, registry, tracking
+
+    packages = ("ilp-mlflow", "torch", "transformers", "trl", "peft", "mlflow")
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found |= {"device": models.pick_device("auto"), "threads": str(torch.get_num_threads()), **tracking.doctor()}
+    failed = [
+        f"{p.name} ({p.distribution}): {p.error}" for k in ("diagnostic", "mitigation") for p in registry.installed(k) if p.error
+    ]
+    found["plugins"] = "; ".join(failed) or "all import"
+    print_result(found, "\n".join(f"{name:<14} {value}" for name, value in found.items()), as_json)

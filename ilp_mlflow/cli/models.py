@@ -1,0 +1,97 @@
+"""Models and runs that are there already: score, compare, list."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ilp_mlflow.cli.group import CHECKPOINTS, JSON, SEED, main, scoring_options
+from ilp_mlflow.cli.output import print_result, quiet
+from ilp_mlflow.errors import ConfigError
+
+
+@main.command("score")
+@CHECKPOINTS
+@click.option("--data", required=True, help="JSONL, CSV or Parquet file, data set folder, or where MLflow finds one.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@scoring_options
+@click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
+@SEED
+@JSON
+def score_command(
+    checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
+) -> None:
+    """Score samples under models trained anywhere; no experiment needed."""
+    from ilp_mlflow import config, dataset, elsewhere
+
+    locations = {c.name: c.model_uri for c in elsewhere.checkpoints(checkpoints)}
+    if out.suffix != ".parquet" or not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
+    options = config.parameters(config.ScoringConfig, scoring)
+    quiet()
+    samples = dataset.load("data", config.DataConfig(path=data))
+    number = config.parameters(config.Seed, {"seed": seed}).seed
+    import pyarrow.parquet as pq
+
+    from ilp_mlflow import measure, models, verdict
+    from ilp_mlflow.recognition import recognition
+
+    models.pick_device(options.device)
+    wrong = measure.wrong_answers(samples, locations, options, number, cached=not no_cache)
+    scores = measure.score(samples, wrong, locations, options, number, cached=not no_cache)
+    pq.write_table(scores, out)
+    shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset, number)["data"]
+    won = recognition(scores, list(locations))
+    lines = [
+        f"{name:<20} {share:6.1%} learned"
+        + (f", right option wins {won['sum'][name]:6.1%}, prompt blanked {won['blank'][name]:6.1%}" if name in won["sum"] else "")
+        for name, share in shares.items()
+    ]
+    document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares, "recognition": won}
+    print_result(document, "\n".join([*lines, f"{len(samples)} samples, scores in {out}"]), as_json)
+
+
+@main.command("compare")
+@click.argument("run_a")
+@click.argument("run_b")
+@click.option("--max-regressed", type=click.FloatRange(min=0), help="Exit with 1 beyond this share (below 1) or number of samples.")
+@JSON
+def compare_command(run_a: str, run_b: str, max_regressed: float | None, as_json: bool) -> None:
+    """Say what became of every sample from RUN_A to RUN_B: diagnosed runs, or runs of mitigations."""
+    quiet()
+    from ilp_mlflow import comparison
+
+    found = comparison.compare(run_a, run_b)
+    lines = [f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}"[:80].rstrip() for name, ids in found.items() if name != "p_value"]
+    lines += ["", f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"]
+    print_result(found, "\n".join(lines), as_json)
+    if max_regressed is None:
+        return
+    learned = len(found["kept"]) + len(found["regressed"]) or 1
+    if len(found["regressed"]) > (max_regressed * learned if max_regressed < 1 else max_regressed):
+        click.echo(f"ilp: {len(found['regressed'])} samples regressed, more than --max-regressed {max_regressed:g}", err=True)
+        sys.exit(1)
+
+
+@main.command("stages")
+@click.argument("experiment", required=False, default="")
+@JSON
+def stages_command(experiment: str, as_json: bool) -> None:
+    """List registered stages and their lineage; EXPERIMENT is a name or an experiment file."""
+    from ilp_mlflow import config
+
+    tracking_config, name = config.TrackingConfig(), experiment or None
+    if experiment.endswith((".yaml", ".yml")):
+        read = config.read(experiment)
+        tracking_config, name = read.tracking, read.name
+    quiet()
+    from ilp_mlflow import catalog, tracking
+
+    tracking.point(tracking_config)
+    rows = catalog.lineage(name)
+    lines = [
+        f"{r['uri']:<40} from {r['parent']}  (base {r['base']}, data {str(r['data_digest'])[:12]}, run {r['run_id']})" for r in rows
+    ]
+    print_result(rows, "\n".join(lines) or "no registered stages", as_json)
