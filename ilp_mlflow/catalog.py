@@ -19,6 +19,7 @@ from mlflow.utils.uri import is_local_uri
 
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
+from ilp_mlflow.interrupts import whole
 from ilp_mlflow.tracking import answering
 
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -135,10 +136,11 @@ def lineage(name: str | None = None) -> list[dict[str, Any]]:
 
 def _version(name: str, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
     client = MlflowClient()
-    with contextlib.suppress(MlflowException):  # it exists already
-        client.create_registered_model(name)
     texts = {key: str(value) for key, value in tags.items()}
-    version = client.create_model_version(name, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
+    with whole():
+        with contextlib.suppress(MlflowException):  # it exists already
+            client.create_registered_model(name)
+        version = client.create_model_version(name, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
     return f"models:/{name}/{version.version}"
 
 

@@ -16,6 +16,7 @@ from ilp_mlflow.encoding import last_turn, reworded
 from ilp_mlflow.errors import PluginError
 from ilp_mlflow.plugin import Belief, Context, Diagnostic
 from ilp_mlflow.probe import ModelProbe
+from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
 from ilp_mlflow.report import UNEXPLAINED
 from ilp_mlflow.stage import copy_after
@@ -156,13 +157,16 @@ def _asked(plugins: Mapping[str, Diagnostic], context: Context, preset: str, run
     if preset == "paper":
         return diagnosis.attribute(verdicts, weighed(paper.examine(unlearned, context)), paper.ORDER)
     evidence = {}
-    for name, plugin in plugins.items():
-        try:
-            evidence[name] = _examine(plugin, unlearned, context)
-        except Exception as error:  # a plugin may fail in any way, alone
-            print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
-            if run_id:
-                tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
+    with task("diagnostics", len(plugins)) as advance:
+        for name, plugin in plugins.items():
+            try:
+                with task(name):
+                    evidence[name] = _examine(plugin, unlearned, context)
+            except Exception as error:  # a plugin may fail in any way, alone
+                print(f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}", file=sys.stderr)
+                if run_id:
+                    tracking.log(run_id, tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]})
+            advance(1)
     return diagnosis.attribute(verdicts, weighed(evidence))
 
 

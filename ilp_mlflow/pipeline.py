@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Sequence
@@ -26,12 +27,12 @@ from ilp_mlflow import (
     verdict,
 )
 from ilp_mlflow.config import Experiment, TrackingConfig
-from ilp_mlflow.errors import StepFailed, TrackingError
+from ilp_mlflow.errors import ConfigError, StepFailed, TrackingError
 from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
 from ilp_mlflow.remedies import Tried, Wanted
-from ilp_mlflow.stage import train_and_register
+from ilp_mlflow.stage import digest, train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -49,15 +50,22 @@ PACKAGES = ("ilp-mlflow", "mlflow", "torch", "transformers", "trl", "peft")
 """Those whose versions a report states."""
 
 
-def run(experiment: Experiment, source: Path) -> Report:
-    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed when the rest is logged."""
-    run_id = train(experiment, source)
-    diagnose(experiment, run_id)
-    try:
-        mitigate(experiment, run_id, source)
-    except StepFailed as error:
-        raise StepFailed(str(error), make_report(experiment, run_id)) from None
-    return make_report(experiment, run_id)
+def run(experiment: Experiment, source: Path, run_id: str | None = None) -> Report:
+    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed when the rest is logged.
+
+    With `run_id` that run goes on: what is finished below it is not trained again.
+    """
+    run_id, failed = train(experiment, source, run_id), None
+    with tracking.run(experiment.name, "experiment", run_id=run_id):
+        diagnose(experiment, run_id)
+        try:
+            mitigate(experiment, run_id, source)
+        except StepFailed as error:
+            failed = str(error)
+        report = make_report(experiment, run_id)
+    if failed:
+        raise StepFailed(failed, report)
+    return report
 
 
 def run_elsewhere(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> Report:
@@ -67,30 +75,38 @@ def run_elsewhere(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> 
     return make_report(experiment, run_id)
 
 
-def train(experiment: Experiment, source: Path) -> str:
+def train(experiment: Experiment, source: Path, run_id: str | None = None) -> str:
     """Train and register every stage in order; return the parent run's id. `source` is the experiment's file.
 
-    All that can be checked is checked before a run is started. Raises IlpError.
+    With `run_id` that run goes on: a stage that is finished below it is not trained again, unless it, its rows or the model it
+    starts from are others now. All that can be checked is checked before a run is started. Raises IlpError, ConfigError also
+    when `run_id` is a run of something else.
     """
     with task("check data, options and model"):
         stages = preflight(experiment)
-    with tracking.run(experiment.name, "experiment") as run_id:
+    if run_id:
+        _same(experiment, run_id)
+    with tracking.run(experiment.name, "experiment", run_id=run_id) as run_id:
         log_experiment(run_id, experiment, stages)
         with task("register the base model"):
             base = catalog.register_base(experiment.model, models.digest, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base)]
         exposures, signals = [], []
-        for stage in stages:
-            parent = checkpoints[-1].model_uri
-            if experiment.launch == "project":
-                parameters = {"experiment": str(source), "stage": stage.name, "model": parent, "seed": str(experiment.seed)}
-                child = projects.launch("stage", parameters, stage.name, experiment.backend, experiment.backend_config)()
-            else:
-                with tracking.run(stage.name, "stage", parent=run_id) as child:
-                    train_and_register(experiment, stage, parent, child)
-            checkpoints += tracking.read_checkpoints(child)
-            exposures.append(tracking.read_table(child, "exposures.parquet"))
-            signals.append(tracking.read_table(child, "signals.parquet"))
+        with task("stages", len(stages)) as advance:
+            for stage in stages:
+                parent = checkpoints[-1].model_uri
+                if done := tracking.finished(run_id, {"ilp.kind": "stage", "ilp.training": digest(experiment, stage, parent)}):
+                    child = done
+                elif experiment.launch == "project":
+                    parameters = {"experiment": str(source), "stage": stage.name, "model": parent, "seed": str(experiment.seed)}
+                    child = projects.launch("stage", parameters, stage.name, experiment.backend, experiment.backend_config).wait()
+                else:
+                    with tracking.run(stage.name, "stage", parent=run_id) as child:
+                        train_and_register(experiment, stage, parent, child)
+                checkpoints += tracking.read_checkpoints(child)
+                exposures.append(tracking.read_table(child, "exposures.parquet"))
+                signals.append(tracking.read_table(child, "signals.parquet"))
+                advance(1)
         tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
         tracking.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
         tracking.write(run_id, "signals.parquet", pa.concat_tables(signals))
@@ -146,13 +162,15 @@ def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted |
     for name in wanted.only:
         named.setdefault(name, {})
     plugins = registry.configured("mitigation", {n: o for n, o in named.items() if not wanted.only or n in wanted.only})
-    if experiment.launch == "project" and not wanted.alone and wanted.plan == "each":
-        found = remedies.side_by_side(experiment, run_id, list(plugins), source, wanted.jobs)
-    else:
-        known = remedies.before(experiment, run_id, read_samples(run_id))
-        found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
-    if not wanted.alone:
-        _conclude(experiment, run_id, found, bool(wanted.only) or not found.outcomes)
+    # alone, the run of this process is the mitigation's own
+    with contextlib.nullcontext() if wanted.alone else tracking.run(experiment.name, "experiment", run_id=run_id):
+        if experiment.launch == "project" and not wanted.alone and wanted.plan == "each":
+            found = remedies.side_by_side(experiment, run_id, list(plugins), source, wanted.jobs)
+        else:
+            known = remedies.before(experiment, run_id, read_samples(run_id))
+            found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
+        if not wanted.alone:
+            _conclude(experiment, run_id, found, bool(wanted.only) or not found.outcomes)
     if found.failed:
         raise StepFailed("; ".join(found.failed))
     return found.outcomes
@@ -166,16 +184,15 @@ def _conclude(experiment: Experiment, run_id: str, found: Tried, add: bool) -> N
         lacking = json.loads(tracking.read(run_id, "requests.json"))
         found.outcomes[:0] = [o for o in earlier if o.mitigation not in names]
         found.requests = {n: Request.model_validate(r) for n, r in lacking.items() if n not in names} | found.requests
-    with tracking.run(experiment.name, "experiment", run_id=run_id):
-        tracking.write(run_id, "outcomes.json", as_json(found.outcomes))
-        tracking.write(run_id, "requests.json", json.dumps({name: r.model_dump() for name, r in found.requests.items()}, indent=1))
-        for done in found.outcomes:
-            one = tracking.metrics(done.run_id)
-            shared = {k: one[k] for k in ("recovered", "regressed", "net_recovery", "held", "guard_lost") if k in one}
-            tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in shared.items()})
-        uri = remedies.register(experiment, found, run_id)
-        if uri:
-            tracking.log(run_id, tags={"ilp.mitigated": uri})
+    tracking.write(run_id, "outcomes.json", as_json(found.outcomes))
+    tracking.write(run_id, "requests.json", json.dumps({name: r.model_dump() for name, r in found.requests.items()}, indent=1))
+    for done in found.outcomes:
+        one = tracking.metrics(done.run_id)
+        shared = {k: one[k] for k in ("recovered", "regressed", "net_recovery", "held", "guard_lost") if k in one}
+        tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in shared.items()})
+    uri = remedies.register(experiment, found, run_id)
+    if uri:
+        tracking.log(run_id, tags={"ilp.mitigated": uri})
 
 
 def make_report(experiment: Experiment, run_id: str) -> Report:
@@ -217,10 +234,24 @@ def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experimen
 
 def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
     """Log on the run what an experiment is: its settings and its samples."""
-    facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
-    tracking.log(run_id, params={f"ilp.{k}": v for k, v in facts.items()})
+    tracking.log(run_id, params=_facts(experiment))
     tracking.write(run_id, "experiment.yaml", config.dump(experiment))
     tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+
+
+def _facts(experiment: Experiment) -> dict[str, str]:
+    """What a run says of its experiment once and for all, as MLflow keeps it."""
+    facts = {"name": experiment.name, "model": experiment.model, "seed": experiment.seed, "preset": experiment.scoring.preset}
+    return {f"ilp.{name}": str(value) for name, value in facts.items()}
+
+
+def _same(experiment: Experiment, run_id: str) -> None:
+    """Raise ConfigError when a run is not of this experiment, or of another model, seed or preset."""
+    was = tracking.params(run_id)
+    for name, now in _facts(experiment).items():
+        if was.get(name) != now:
+            has = f"is of {name.removeprefix('ilp.')} {was[name]}" if name in was else "is not of an experiment"
+            raise ConfigError(f"run {run_id} {has}, this is {now}; leave out --run-id for a new run")
 
 
 def read_samples(run_id: str) -> list[Sample]:

@@ -16,6 +16,7 @@ from ilp_mlflow.encoding import Encoded
 from ilp_mlflow.forward import without_router
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import Said
+from ilp_mlflow.progress import task
 from ilp_mlflow.types import Text
 
 # an initial (John F.) or a short title (St., Mr.) ends none
@@ -89,9 +90,12 @@ class ModelProbe:
         if trees:
             loaded.model.eval()
             shared = scoring.branches([entry.tree for entry in trees], loaded)
-            for entry, read in scoring.reads(batches.batched(trees, self._batch_tokens), loaded, shared, self._batch_tokens):
-                for i, logprob in zip(entry.numbers, read.sums.tolist(), strict=True):
-                    found[i] = logprob
+            read_trees = scoring.reads(batches.batched(trees, self._batch_tokens), loaded, shared, self._batch_tokens)
+            with task("ask how likely answers are", len(trees)) as advance:
+                for entry, read in read_trees:
+                    for i, logprob in zip(entry.numbers, read.sums.tolist(), strict=True):
+                        found[i] = logprob
+                    advance(1)
         return found
 
     def _mean_states(self, loaded: Loaded, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
@@ -107,12 +111,14 @@ class ModelProbe:
 
         hook = head.register_forward_pre_hook(keep)
         try:
-            for batch in self._batches(usable):
-                ids, mask = _padded([usable[i] for i in batch], loaded, "right")
-                with torch.inference_mode():
-                    loaded.model.eval()(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
-                states = (read.pop().float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-                found[batch] = states.cpu().numpy()
+            with task("ask what prompts mean", len(usable)) as advance:
+                for batch in self._batches(usable):
+                    ids, mask = _padded([usable[i] for i in batch], loaded, "right")
+                    with torch.inference_mode():
+                        loaded.model.eval()(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
+                    states = (read.pop().float() * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+                    found[batch] = states.cpu().numpy()
+                    advance(len(batch))
         finally:
             hook.remove()
         return found
@@ -122,7 +128,8 @@ class ModelProbe:
         begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
         usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids, max_new_tokens)}
         wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-        with _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
+        telling = task("ask for answers", len(usable))
+        with telling as advance, _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings:
             for batch in self._batches(usable):
                 ids, mask = _padded([usable[i] for i in batch], loaded, "left")
                 stop = StoppingCriteriaList([_Sentence(loaded, ids.shape[1])])
@@ -137,6 +144,7 @@ class ModelProbe:
                 logprobs = torch.stack(out.logits, 1).float().log_softmax(-1).gather(2, chosen[:, :, None])[:, :, 0]
                 for i, tokens, own in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
                     found[i] = _first_sentence(loaded, tokens, own)
+                advance(len(batch))
         return found
 
     def _batches(self, rows: dict[int, list[int]]) -> Iterator[list[int]]:

@@ -2,31 +2,85 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task
+
+AFTER = 1.0
+"""Seconds after which a step is shown."""
+QUIET, LAUNCHED = "ILP_QUIET", "ILP_LAUNCHED"
+"""Variables of the environment that keep a process silent: it was asked to be, or another process has the terminal."""
+
+_shown: Progress | None = None
 
 
 @contextmanager
 def task(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar for `total` units of work (None: unknown); yields a function that advances it.
+    """A bar for `total` units of work (None: unknown); yields a function that advances it. Tasks inside it are bars below it.
 
-    Silent when stderr is not a terminal.
+    Silent when stderr is not a terminal, and with QUIET or LAUNCHED in the environment.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get(QUIET) or os.environ.get(LAUNCHED):
         yield lambda n: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _display() as progress:
         bar = progress.add_task(description, total=total)
-        yield lambda n: progress.advance(bar, n)
+        try:
+            yield lambda n: progress.advance(bar, n)
+        finally:
+            progress.remove_task(bar)
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
+    """The one display of this process, there as long as a task is."""
+    global _shown
+    if _shown:
+        yield _shown
+        return
+    with _made() as _shown:
+        try:
+            yield _shown
+        finally:
+            _shown = None
+
+
+def _made() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Lasting(Progress):
+        """Shows tasks that last."""
+
+        def get_renderables(self) -> Iterator[Any]:
+            yield self.make_tasks_table([task for task in self.tasks if (task.elapsed or 0) >= AFTER])
+
+    class Times(ProgressColumn):
+        """What is done, for how long it goes on, and for how long it will."""
+
+        def render(self, task: Task) -> Text:
+            return Text(_times(task), no_wrap=True)
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), Times())
+    return Lasting(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=300)
+
+
+def _times(task: Task) -> str:
+    took = task.elapsed or 0.0
+    if task.total is None:
+        return _clock(took)
+    left = task.time_remaining
+    if left is None and task.completed:
+        left = took / task.completed * (task.total - task.completed)
+    return f"{task.completed:.0f}/{task.total:.0f}  {_clock(took)}" + ("" if left is None else f", {_clock(left)} left")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))

@@ -5,27 +5,64 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
 
 from ilp_mlflow import tracking
 from ilp_mlflow.errors import TrackingError, first_line
+from ilp_mlflow.interrupts import whole
+from ilp_mlflow.progress import LAUNCHED, task
+
+PATIENCE = 10.0
+"""Seconds that an interrupted project run has to end by itself."""
 
 
-def launch(
-    entry_point: str, parameters: Mapping[str, str], name: str, backend: str, backend_config: Mapping[str, Any]
-) -> Callable[[], str]:
-    """Start an entry point of the project in this folder as a child of the active run; what is returned waits for its end.
+@dataclass(frozen=True)
+class Launched:
+    """A project run that was started as a child of the active run."""
 
-    That returns the child's id, and raises TrackingError when the backend is unknown or the run fails.
-    """
+    name: str
+    backend: str
+    submitted: SubmittedRun
+
+    def wait(self) -> str:
+        """Wait for its end and return its id. Raises TrackingError when it failed; interrupted, it is stopped."""
+        try:
+            succeeded = self.submitted.wait()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if not succeeded:
+            raise TrackingError(f"'{self.name}' as a project run on backend '{self.backend}': run {self.submitted.run_id} failed")
+        return str(self.submitted.run_id)
+
+    def stop(self) -> None:
+        """Have it end, and its MLflow run marked KILLED: by itself or, when it does not come to that, from here."""
+        with whole():
+            self.submitted.cancel()  # it has a session of its own, so Ctrl-C does not reach it
+            patience = time.monotonic() + PATIENCE
+            while _alive(self.submitted) and time.monotonic() < patience:
+                time.sleep(0.1)
+            status = MlflowClient().get_run(self.submitted.run_id).info.status
+            if not RunStatus.is_terminated(RunStatus.from_string(status)):
+                MlflowClient().set_terminated(self.submitted.run_id, "KILLED")
+
+
+def launch(entry_point: str, parameters: Mapping[str, str], name: str, backend: str, backend_config: Mapping[str, Any]) -> Launched:
+    """Start an entry point of the project in this folder. Raises TrackingError when the backend is unknown."""
     active = mlflow.active_run()
     assert active is not None
+    launched = None
     try:
-        with _stdout_aside():
+        with whole(), _apart():
             submitted = mlflow.projects.run(
                 ".",
                 entry_point=entry_point,
@@ -37,15 +74,14 @@ def launch(
                 run_name=name,
                 synchronous=False,
             )
+            launched = Launched(name, backend, submitted)
     except MlflowException as error:
         raise TrackingError(f"'{name}' as a project run on backend '{backend}': {first_line(error)}") from None
-
-    def wait() -> str:
-        if not submitted.wait():
-            raise TrackingError(f"'{name}' as a project run on backend '{backend}': run {submitted.run_id} failed")
-        return str(submitted.run_id)
-
-    return wait
+    except KeyboardInterrupt:
+        if launched:
+            launched.stop()
+        raise
+    return launched
 
 
 def launch_many(
@@ -62,35 +98,61 @@ def launch_many(
     Returned are each child's id, or "", and why it failed, or "".
     """
     found: dict[str, tuple[str, str]] = {}
-    running: dict[str, Callable[[], str]] = {}
+    running: dict[str, Launched] = {}
 
     def finish(one: str) -> None:
         try:
-            found[one] = running.pop(one)(), ""
+            found[one] = running.pop(one).wait(), ""
         except TrackingError as error:
             found[one] = "", str(error)
+        advance(1)
 
-    with tracking.run("", "experiment", run_id=parent):
-        for one, given in parameters.items():
-            if len(running) == jobs:
+    with tracking.run("", "experiment", run_id=parent), task(f"{entry_point}s, {jobs} at a time", len(parameters)) as advance:
+        try:
+            for one, given in parameters.items():
+                if len(running) == jobs:
+                    finish(next(iter(running)))
+                try:
+                    running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
+                except TrackingError as error:
+                    found[one] = "", str(error)
+            while running:
                 finish(next(iter(running)))
-            try:
-                running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
-            except TrackingError as error:
-                found[one] = "", str(error)
-        while running:
-            finish(next(iter(running)))
+        except KeyboardInterrupt:
+            for other in running.values():
+                other.stop()
+            raise
     return found
 
 
+def _alive(submitted: SubmittedRun) -> bool:
+    """Whether a process of a local project run is still there; MLflow waits for the first of them only."""
+    if not isinstance(submitted, LocalSubmittedRun):
+        return False
+    try:
+        os.killpg(submitted.command_proc.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _stdout_aside() -> Iterator[None]:
-    """What child processes print goes to stderr: stdout belongs to the result of this process."""
+def _apart() -> Iterator[None]:
+    """Processes started in here keep to their errors: results are in MLflow, and the terminal is ours."""
+    given = {LAUNCHED: "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+    before = {name: os.environ.get(name) for name in given}
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.environ.update(given)
     try:
         yield
     finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         os.dup2(kept, 1)
         os.close(kept)
+        os.close(nothing)

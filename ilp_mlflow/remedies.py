@@ -14,6 +14,7 @@ from ilp_mlflow.composition import Candidate
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.mitigation import Before
 from ilp_mlflow.plugin import Context, Mitigation
+from ilp_mlflow.progress import task
 from ilp_mlflow.report import UNEXPLAINED
 from ilp_mlflow.types import Diagnosis, Outcome, Plan, Request, Sample
 
@@ -58,25 +59,28 @@ def before(experiment: Experiment, run_id: str, samples: Sequence[Sample]) -> Be
     context = replace(context, held_out=held_out)
     diagnoses = [Diagnosis.model_validate(d) for d in json.loads(tracking.read(run_id, "diagnoses.json"))]
     unlearned = [context.samples[d.verdict.sample_id] for d in diagnoses]
-    asked = grades.questions(unlearned, samples, held_out, experiment.seed, explain.wordings(experiment.scoring))
-    answers = grades.ask(asked, checkpoints[0].model_uri, checkpoints[-1].model_uri, experiment)
+    with task("ask in other words"):
+        asked = grades.questions(unlearned, samples, held_out, experiment.seed, explain.wordings(experiment.scoring))
+        answers = grades.ask(asked, checkpoints[0].model_uri, checkpoints[-1].model_uri, experiment)
     return Before(diagnoses, context, asked, answers)
 
 
 def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation], known: Before, wanted: Wanted) -> Tried:
     """Try every mitigation in a child run of its own; one that fails, fails alone."""
     found, started = Tried(), time.monotonic()
-    for name, plugin in plugins.items():
-        if _spent(wanted, started):
-            break
-        try:
-            with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child:
-                plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
-                _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
-        except Exception as error:  # a plugin may fail in any way, alone
-            found.failed.append(
-                f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)"
-            )
+    with task("mitigations", len(plugins)) as advance:
+        for name, plugin in plugins.items():
+            if _spent(wanted, started):
+                break
+            try:
+                with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child, task(f"mitigate {name}"):
+                    plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
+                    _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
+            except Exception as error:  # a plugin may fail in any way, alone
+                found.failed.append(
+                    f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)"
+                )
+            advance(1)
     return found
 
 
@@ -136,7 +140,8 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
         tried.append(frozenset(c.name for c in chosen))
         names: tuple[str, ...] = ()
         try:
-            with tracking.run(f"mitigate auto {number}", "mitigation", parent=run_id) as child:
+            one_of = f"mitigate auto {number}"
+            with tracking.run(one_of, "mitigation", parent=run_id) as child, task(one_of):
                 names, plan = composition.compose(chosen, planner, known.context)
                 tracking.log(child, tags={"ilp.combines": ", ".join(names)})
                 one = mitigation.attempt(experiment, f"auto {number}", plan, known, run_id, child)

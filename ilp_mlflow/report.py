@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
+from collections.abc import Callable
 
 from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED
+from ilp_mlflow.layout import table, wrapped
 from ilp_mlflow.types import Diagnosis, Outcome, Report
 
 UNEXPLAINED = "unexplained"
@@ -90,34 +91,70 @@ def advice(report: Report) -> list[str]:
     return [text for text in (outcome.recommendation(report.outcomes), *lacking) if text]
 
 
-def summary(report: Report) -> str:
-    """Verdict table, retention matrix, causes with examples, leak and outcomes as text that fits 80 columns."""
-    lines = [*textwrap.wrap(sentence(report), 80), "", f"samples by status: {_counted(report)}", "", *aligned(_matrix(report))]
+def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colour: text) -> str:
+    """Verdict table, retention matrix, causes with examples, leak and outcomes as text that fits 80 columns.
+
+    `paint` gives text a colour: the verdict and the causes.
+    """
+    verdict = [paint(line, "cyan") for line in wrapped(sentence(report))]
+    lines = [*verdict, "", f"samples by status: {_counted(report)}", "", *table(_matrix(report))]
     for text in unavailable(report):
-        lines += ["", *textwrap.wrap(text, 80)]
+        lines += ["", *wrapped(text)]
     for cause, found in causes(report).items():
-        lines += ["", f"{cause}: {len(found)} of {len(report.diagnoses)} unlearned samples"]
+        head, *more = wrapped(f"{cause}: {len(found)} of {len(report.diagnoses)} unlearned samples")
+        lines += ["", paint(cause, "yellow") + head.removeprefix(cause) if head.startswith(cause) else head, *more]
         for one in found[:EXAMPLES]:
             sure = "" if one.strength is None else f" ({one.strength:.2f})"
-            text = f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}"
-            lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent="    ", max_lines=6, placeholder=" ...")
+            lines += wrapped(f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}", 2, 2, most=6)
     if leak(report):
-        lines += ["", *textwrap.wrap(leak(report), 80)]
+        lines += ["", *wrapped(leak(report))]
     if report.outcomes:
-        lines += ["", *aligned([["mitigation", *OUTCOMES], *_outcome_rows(report)])]
+        lines += ["", *table([["mitigation", *OUTCOMES], *_outcome_rows(report)])]
     for text in advice(report):
-        lines += ["", *textwrap.wrap(text, 80)]
+        lines += ["", *wrapped(text)]
     return "\n".join(lines)
 
 
 def markdown(report: Report) -> str:
     """The result as Markdown, for the description of the run."""
-    header, *rows = _matrix(report)
-    table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
     where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
     why = [f"- {cause}: {len(found)}" for cause, found in causes(report).items()]
-    return "\n".join([sentence(report), "", judged, "", *table, "", *unavailable(report), "", *why, "", leak(report), "", where])
+    return "\n".join(
+        [
+            sentence(report),
+            "",
+            judged,
+            "",
+            _markdown_table(_matrix(report)),
+            "",
+            *unavailable(report),
+            "",
+            *why,
+            "",
+            leak(report),
+            "",
+            where,
+        ]
+    )
+
+
+def issue(report: Report) -> str:
+    """What others need to know of a run, as Markdown for an issue: versions, counts, causes, settings; no sample's text."""
+    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    tables = [_markdown_table(_matrix(report))]
+    if report.outcomes:
+        tables.append(_markdown_table([["mitigation", *OUTCOMES], *_outcome_rows(report)]))
+    why = "\n".join(f"- {cause}: {len(found)}" for cause, found in causes(report).items())
+    settings = f"<details><summary>settings</summary>\n\n```yaml\n{report.settings.strip()}\n```\n\n</details>"
+    judged = f"{_counted(report)} by the `{report.preset}` rule."
+    parts = [f"**ilp run `{report.name}`**: {sentence(report)}", versions, judged, *tables, *unavailable(report), why, settings]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _markdown_table(rows: list[list[str]]) -> str:
+    header, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
 
 
 def _counted(report: Report) -> str:
@@ -142,12 +179,3 @@ def _outcome_rows(report: Report) -> list[list[str]]:
         return [one.mitigation, *counts, net(one.net_recovery, one.net_interval)]
 
     return [row(one) for one in report.outcomes]
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[[int], None] = lambda n: None) -> list[Score]:
-    """Scores of all samples of `plan`, sorted by id; `advance` is told how many samples are done after each batch.
+    """Scores of all samples of `plan`, sorted by id; `advance` is told of every sample and every blank prompt that is done.
 
     A batch that does not fit into memory is halved, and so are those after it. Raises ModelError when a single sample
     does not fit.
@@ -40,6 +40,7 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     priors = dict[int, float]()
     for blank, read in reads(plan.blanks, loaded, shared, plan.batch_tokens):
         priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
+        advance(1)
     for item, read in reads(plan.samples, loaded, shared, plan.batch_tokens):
         scores.append(_score(item, read, [priors[number] for number in item.blanks], checkpoint, loaded.model.dtype))
         advance(1)

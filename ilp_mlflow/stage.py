@@ -49,7 +49,8 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     Logs `ilp/checkpoints.json` (intermediate ones first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
     """
     tags = version_tags(experiment, stage, parent, run_id)
-    tracking.log(run_id, params={f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()})
+    params = {f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()}
+    tracking.log(run_id, params=params, tags={"ilp.training": digest(experiment, stage, parent)})
 
     def keep(name: str, folder: str) -> str:
         registered = f"{experiment.name}.{name}"
@@ -61,6 +62,12 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     tracking.write(run_id, "signals.parquet", done.signals)
     metrics = {"tokens": done.tokens, "seconds": done.seconds}
     tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
+
+
+def digest(experiment: Experiment, stage: Stage, parent: str) -> str:
+    """Name of what is trained when `stage` is trained from the model at the URI `parent`, equal for equal trainings."""
+    what = [parent, dataset.stage_digest(stage), experiment.tokenizer.model_dump_json()]
+    return hashlib.sha256("\n".join(what).encode()).hexdigest()
 
 
 def version_tags(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> dict[str, Any]:

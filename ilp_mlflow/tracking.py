@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from ilp_mlflow import stamp
 from ilp_mlflow.config import TrackingConfig
 from ilp_mlflow.errors import TrackingError, first_line
+from ilp_mlflow.interrupts import whole
 from ilp_mlflow.types import Checkpoint
 
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
@@ -32,6 +33,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 FOLDER = "ilp"
 """Artifact folder of everything we log on the parent run."""
+killed: list[str] = []
+"""Runs that an interrupt ended in this process, a child before its parent."""
 
 
 def point(config: TrackingConfig) -> None:
@@ -52,36 +55,49 @@ def connect(config: TrackingConfig, name: str) -> None:
 def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None = None) -> Iterator[str]:
     """A run that ends FINISHED, FAILED or KILLED; yields its id. What is started inside has its `ilp.version` and `ilp.stage`, too.
 
-    `run_id` continues that run; inside `mlflow run` the first call continues the project's run. A new run is a
-    child of `parent` when given. Raises TrackingError when `run_id` is unknown.
+    `run_id` continues that run, or stays in it when it is the active one; inside `mlflow run` the first call continues the
+    project's run. A new run is a child of `parent` when given. Raises TrackingError when `run_id` is unknown.
     """
-    project = os.environ.pop("MLFLOW_RUN_ID", None)
-    given = run_id or project
+    inside = run_id is not None and run_id == active()
+    status, started = "FAILED", run_id if inside else None
     tags = {"ilp.version": version("ilp-mlflow")} | ({"ilp.stage": name} if kind == "stage" else {})
-    with answering():
-        if anchor := given or parent:  # a run and its children stay in the experiment they were started in
-            mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
-        nested = mlflow.active_run() is not None
-        marks = {"ilp.kind": kind, **tags}
-        active = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags=marks)
-        if given and not run_id:
-            mlflow.set_tag("mlflow.runName", name)
-        if parent and not given:  # and not of the run that happens to be active
-            mlflow.set_tag("mlflow.parentRunId", parent)
-    status = "FAILED"
     try:
+        with whole(), answering():
+            if inside:
+                mlflow.set_tags({"ilp.kind": kind, **tags})
+            else:
+                started = _start(name, {"ilp.kind": kind, **tags}, run_id, parent)
         with stamp.stamped(tags):
-            yield active.info.run_id
+            yield str(started)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
+        if started and not inside:
+            killed.append(started)
         raise
     except Exception:
-        with contextlib.suppress(Exception):  # the store itself may be what failed
-            write(active.info.run_id, "error.txt", traceback.format_exc())
+        if started:
+            with contextlib.suppress(Exception):  # the store itself may be what failed
+                write(started, "error.txt", traceback.format_exc())
         raise
     finally:
-        mlflow.end_run(status)
+        if started and not inside:
+            with whole():
+                mlflow.end_run(status)
+
+
+def _start(name: str, tags: Mapping[str, str], run_id: str | None, parent: str | None) -> str:
+    project = os.environ.pop("MLFLOW_RUN_ID", None)
+    given = run_id or project
+    if anchor := given or parent:  # a run and its children stay in the experiment they were started in
+        mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
+    nested = mlflow.active_run() is not None
+    made = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags=dict(tags))
+    if given and not run_id:
+        mlflow.set_tag("mlflow.runName", name)
+    if parent and not given:  # and not of the run that happens to be active
+        mlflow.set_tag("mlflow.parentRunId", parent)
+    return str(made.info.run_id)
 
 
 def log(
@@ -173,6 +189,12 @@ def tags(run_id: str) -> dict[str, str]:
     """The tags of a run. Raises TrackingError when MLflow does not answer or does not have it."""
     with answering():
         return dict(MlflowClient().get_run(run_id).data.tags)
+
+
+def params(run_id: str) -> dict[str, str]:
+    """The parameters of a run. Raises TrackingError when MLflow does not answer or does not have it."""
+    with answering():
+        return dict(MlflowClient().get_run(run_id).data.params)
 
 
 def active() -> str | None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ilp_mlflow.cli.group import CHECKPOINTS, LAUNCH, MODEL, RUN_ID, SEED, experiment_command, scoring_options
-from ilp_mlflow.cli.output import links, load_libraries, print_report, print_result, quiet
+from ilp_mlflow.cli.group import CHECKPOINTS, GO_ON, LAUNCH, MODEL, RUN_ID, SEED, experiment_command, scoring_options
+from ilp_mlflow.cli.output import hush, links, load_libraries, print_issue, print_report, print_result
 from ilp_mlflow.errors import ConfigError, StepFailed
 
 if TYPE_CHECKING:
     from ilp_mlflow.config import Experiment
 
 
-@experiment_command("run", MODEL, SEED, LAUNCH)
-def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+@experiment_command("run", MODEL, SEED, LAUNCH, GO_ON)
+def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train every stage, score, diagnose, mitigate, report."""
     from ilp_mlflow import config
 
@@ -29,28 +30,29 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, as_json: b
         if config.is_lab(config_):
             from ilp_mlflow.lab import table, trial
 
-            report, _, found = trial.run(config_, experiment)
-            print_report(report, as_json, table.truth(found))
+            report, _, found = trial.run(config_, experiment, run_id=run_id or None)
+            print_report(report, table.truth(found))
         else:
-            print_report(pipeline.run(config_, experiment), as_json)
+            print_report(pipeline.run(config_, experiment, run_id or None))
     except StepFailed as failed:
-        print_report(failed.args[1], as_json)
+        print_report(failed.args[1])
         raise
 
 
-@experiment_command("train", MODEL, SEED, LAUNCH)
-def train_command(experiment: Path, model: str, seed: str, launch: str, as_json: bool) -> None:
+@experiment_command("train", MODEL, SEED, LAUNCH, GO_ON)
+def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train and register every stage."""
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
     load_libraries(config_)
     from ilp_mlflow import pipeline, tracking
+    from ilp_mlflow.layout import wrapped
 
-    run_id = pipeline.train(located(config_), experiment)
+    run_id = pipeline.train(located(config_), experiment, run_id or None)
     checkpoints = [c.model_dump() for c in tracking.read_checkpoints(run_id)]
-    lines = [f"{c['name']:<20} {c['model_uri']}" for c in checkpoints]
-    print_result({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)]), as_json)
+    lines = [line for c in checkpoints for line in wrapped(f"{c['name']:<20} {c['model_uri']}", hang=21)]
+    print_result({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)]))
 
 
 @experiment_command(
@@ -61,18 +63,18 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, as_json:
     SEED,
     click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
 )
-def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str, as_json: bool) -> None:
+def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str) -> None:
     """Train and register one stage, from a parent model to a new version."""
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
-    quiet(config_)
+    hush(config_)
     from ilp_mlflow import tracking
     from ilp_mlflow.stage import run_stage
 
     child = run_stage(located(config_), stage, model or None, run_id or None)
     uri = tracking.read_checkpoints(child)[-1].model_uri
-    print_result({"run_id": child, "model_uri": uri}, "\n".join([uri, *links(child)]), as_json)
+    print_result({"run_id": child, "model_uri": uri}, "\n".join([uri, *links(child)]))
 
 
 @experiment_command(
@@ -84,12 +86,12 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
     SEED,
     required=False,
 )
-def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **given: Any) -> None:
     """Score and judge samples, and say why some failed: of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint)."""
     if experiment:
         if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
             raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
-        _on_run(experiment, run_id, as_json, "diagnose", "scoring", "diagnostics", "mitigations")
+        _on_run(experiment, run_id, "diagnose", "scoring", "diagnostics", "mitigations")
         return
     if run_id or not (checkpoints and given["data"]):
         raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
@@ -100,7 +102,7 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
     load_libraries()
     from ilp_mlflow import pipeline
 
-    print_report(pipeline.run_elsewhere(config_, found), as_json)
+    print_report(pipeline.run_elsewhere(config_, found))
 
 
 @experiment_command(
@@ -131,7 +133,6 @@ def mitigate_command(
     jobs: int,
     alone: bool,
     launch: str,
-    as_json: bool,
 ) -> None:
     """Try mitigations in child runs, say which to take, and register the model that it leads to as `mitigated`."""
     from ilp_mlflow import config
@@ -145,7 +146,7 @@ def mitigate_command(
 
     wanted = Wanted(plan, names, max_unlearned, budget, jobs, alone)
     sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
-    found = _on_run(experiment, run_id, as_json, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
+    found = _on_run(experiment, run_id, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
     if max_unlearned is not None and not alone:
         from ilp_mlflow import outcome
 
@@ -168,11 +169,12 @@ def mitigate_command(
         metavar="N",
         help="Also put N samples, unlearned ones first, into MLflow's GenAI evaluation view.",
     ),
+    click.option("--markdown", is_flag=True, help="As Markdown to paste into an issue, without samples."),
     required=False,
 )
-def report_command(experiment: Path | None, run_id: str, genai: int | None, as_json: bool) -> None:
+def report_command(experiment: Path | None, run_id: str, genai: int | None, markdown: bool) -> None:
     """Show and log the report of a diagnosed EXPERIMENT, or of any diagnosed run (--run-id)."""
-    report = _on_run(experiment, run_id, as_json, None)
+    report = _on_run(experiment, run_id, None, show=print_issue if markdown else print_report)
     if genai:
         from ilp_mlflow import tracking
         from ilp_mlflow.genai import export
@@ -183,11 +185,11 @@ def report_command(experiment: Path | None, run_id: str, genai: int | None, as_j
 def _on_run(
     experiment: Path | None,
     run_id: str,
-    as_json: bool,
     verb: str | None,
     *sections: str,
     launch: str = "",
     alone: bool = False,
+    show: Callable[[Any], None] = print_report,
     **options: Any,
 ) -> Any:
     """Call a verb on a trained run, with `sections` as the file has them now, and show the report, which is returned.
@@ -220,7 +222,7 @@ def _on_run(
     if alone:
         return None
     report = pipeline.make_report(config_, found)
-    print_report(report, as_json)
+    show(report)
     if failed:
         raise failed
     return report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -11,7 +14,9 @@ from typing import Any
 
 import click
 
+from ilp_mlflow.cli.output import printing
 from ilp_mlflow.errors import IlpError, StepFailed
+from ilp_mlflow.progress import LAUNCHED
 
 
 class _Group(click.Group):
@@ -22,21 +27,46 @@ class _Group(click.Group):
         try:
             return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
-            code, text = 2, str(error)
+            code, text = 2, _line(str(error))
         except click.UsageError as error:
             context = error.ctx.command_path if error.ctx else "ilp"
-            code, text = 2, f"{error.format_message().rstrip('.')}; see '{context} --help'"
+            code, text = 2, _line(f"{error.format_message().rstrip('.')}; see '{context} --help'")
         except click.ClickException as error:
-            code, text = 2, error.format_message()
+            code, text = 2, _line(error.format_message())
         except StepFailed as error:
-            code, text = 3, str(error.args[0])
+            code, text = 3, _line(str(error.args[0]))
         except (KeyboardInterrupt, click.Abort):
-            code, text = 130, "interrupted; what was finished is in MLflow, and the run is marked KILLED"
+            code, text = 130, self._interrupted(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
         except Exception:
             traceback.print_exc()
             code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
-        print(f"ilp: {' '.join(text.split())}", file=sys.stderr)
+        if code != 130 or LAUNCHED not in os.environ:  # whoever launched it says what to do
+            print(f"ilp: {text}", file=sys.stderr)
         sys.exit(code)
+
+    def _interrupted(self, given: list[str]) -> str:
+        """What an interrupt left behind, and the command that goes on."""
+        tracking = sys.modules.get("ilp_mlflow.tracking")
+        killed = tracking.killed[-1] if tracking and tracking.killed else ""
+        words = [a for a, after in zip(given, [*given[1:], None], strict=True) if a and after != ""]  # MLflow gives empty options
+        command = self.commands.get(words[0])
+        # of a single stage it is another run, and models trained elsewhere have none to go on from
+        own = command and words[0] != "stage" and "--checkpoint" not in words and any(p.name == "run_id" for p in command.params)
+        if killed and own and "--run-id" not in words:
+            words += ["--run-id", killed]
+        left = f"run {killed} is marked KILLED in MLflow; to go on" if killed else "no run was open; to start again"
+        return f"interrupted; {left}: {_ourselves()} {shlex.join(words)}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _ourselves() -> str:
+    """How this command was called, to be typed again."""
+    if Path(sys.argv[0]).name != "ilp":
+        return f"{shlex.quote(sys.executable)} -m ilp_mlflow"
+    return "ilp" if shutil.which("ilp") == sys.argv[0] else shlex.quote(sys.argv[0])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,6 +75,7 @@ def main() -> None:
     """Find the fine-tuning samples a model did not learn, since when, why, and what fixes it."""
 
 
+GO_ON = click.option("--run-id", default="", help="Go on with this run: what is finished in it is not trained again.")
 RUN_ID = click.option("--run-id", default="", help="MLflow run of the experiment (default: its newest).")
 SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
 MODEL = click.option("--model", default="", help="Model in place of the experiment's: Hub id, folder or MLflow URI.")
@@ -55,15 +86,14 @@ CHECKPOINTS = click.option(
     metavar="NAME=LOCATION",
     help="A model trained anywhere, or a trainer's output folder (its checkpoint-N are NAME@N); the first is the base.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
 LAUNCH = click.option("--launch", default="", help="'inline', or 'project' for one MLflow project run per stage.")
 
 
 def experiment_command(name: str, *options: Callable[..., Any], required: bool = True) -> Callable[..., Any]:
-    """A command that takes EXPERIMENT and --json besides its own options."""
+    """A command that takes EXPERIMENT, --json and --quiet besides its own options."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        decorated: Any = JSON(function)
+        decorated: Any = printing(function)
         for option in reversed(options):
             decorated = option(decorated)
         decorated = click.argument("experiment", type=click.Path(path_type=Path), required=required)(decorated)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ilp_mlflow.cli.group import JSON, SEED, main
-from ilp_mlflow.cli.output import links, load_libraries, print_result, report_text
+from ilp_mlflow.cli.group import SEED, main
+from ilp_mlflow.cli.output import links, load_libraries, print_result, printing, report_text
 from ilp_mlflow.errors import ConfigError
 
 
@@ -16,8 +16,8 @@ from ilp_mlflow.errors import ConfigError
 @SEED
 @click.option("--seeds", default="", metavar="A,B,...", help="Run each of these, and again with every cause removed in turn.")
 @click.option("--mitigate", default="", help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.")
-@JSON
-def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json: bool) -> None:
+@printing
+def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     """Run the lab, in which it is known why each sample will not be learned; EXPERIMENT is experiments/lab.yaml unless given."""
     from ilp_mlflow import config
 
@@ -44,4 +44,4 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str, as_json:
             table.benchmark(found) if seeds else "\n".join([report_text(report), "", table.truth(found), *links(report.run_id)])
         )
         texts += [table.composed(found["auto"])] if "auto" in found else [table.mitigations(found)] if mitigate else []
-    print_result({"seeds": documents}, "\n\n".join(texts), as_json)
+    print_result({"seeds": documents}, "\n\n".join(texts))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ilp_mlflow.cli.group import JSON, main
-from ilp_mlflow.cli.output import print_result, quiet
+from ilp_mlflow.cli.group import main
+from ilp_mlflow.cli.output import hush, print_result, printing
 
 
 @main.command("plugins")
-@JSON
-def plugins_command(as_json: bool) -> None:
+@printing
+def plugins_command() -> None:
     """List installed diagnostics and mitigations with their options, and those that cannot be used and why."""
     from ilp_mlflow import registry
 
@@ -19,20 +19,21 @@ def plugins_command(as_json: bool) -> None:
         if p.error is None
     ]
     bad = [{"name": p.name, "distribution": p.distribution, "error": p.error} for p in found if p.error is not None]
-    print_result({"plugins": good, "failed": bad}, registry.listing(found), as_json)
+    print_result({"plugins": good, "failed": bad}, registry.listing(found))
 
 
 @main.command("doctor")
-@JSON
-def doctor_command(as_json: bool) -> None:
+@printing
+def doctor_command() -> None:
     """Say what this machine offers and what would stand in the way of a run."""
     import platform
     from importlib.metadata import version
 
-    quiet()
+    hush()
     import torch
 
     from ilp_mlflow import models, registry, tracking
+    from ilp_mlflow.layout import wrapped
 
     packages = ("ilp-mlflow", "torch", "transformers", "trl", "peft", "mlflow")
     found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
@@ -41,4 +42,4 @@ def doctor_command(as_json: bool) -> None:
         f"{p.name} ({p.distribution}): {p.error}" for k in ("diagnostic", "mitigation") for p in registry.installed(k) if p.error
     ]
     found["plugins"] = "; ".join(failed) or "all import"
-    print_result(found, "\n".join(f"{name:<14} {value}" for name, value in found.items()), as_json)
+    print_result(found, "\n".join(line for name, value in found.items() for line in wrapped(f"{name:<14} {value}", hang=15)))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ilp_mlflow.cli.group import CHECKPOINTS, JSON, SEED, main, scoring_options
-from ilp_mlflow.cli.output import print_result, quiet
+from ilp_mlflow.cli.group import CHECKPOINTS, SEED, main, scoring_options
+from ilp_mlflow.cli.output import hush, print_result, printing
 from ilp_mlflow.errors import ConfigError
 
 
@@ -19,10 +19,8 @@ from ilp_mlflow.errors import ConfigError
 @scoring_options
 @click.option("--no-cache", is_flag=True, help="Score afresh, even what was scored before with the same weights.")
 @SEED
-@JSON
-def score_command(
-    checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, as_json: bool, **scoring: str
-) -> None:
+@printing
+def score_command(checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, **scoring: str) -> None:
     """Score samples under models trained anywhere; no experiment needed."""
     from ilp_mlflow import config, dataset, elsewhere
 
@@ -30,12 +28,13 @@ def score_command(
     if out.suffix != ".parquet" or not out.parent.is_dir():
         raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
     options = config.parameters(config.ScoringConfig, scoring)
-    quiet()
+    hush()
     samples = dataset.load("data", config.DataConfig(path=data))
     number = config.parameters(config.Seed, {"seed": seed}).seed
     import pyarrow.parquet as pq
 
     from ilp_mlflow import measure, models, verdict
+    from ilp_mlflow.layout import table
     from ilp_mlflow.recognition import recognition
 
     models.pick_device(options.device)
@@ -44,29 +43,30 @@ def score_command(
     pq.write_table(scores, out)
     shares = verdict.retention(scores, {s.id: "data" for s in samples}, list(locations), options.preset, number)["data"]
     won = recognition(scores, list(locations))
-    lines = [
-        f"{name:<20} {share:6.1%} learned"
-        + (f", right option wins {won['sum'][name]:6.1%}, prompt blanked {won['blank'][name]:6.1%}" if name in won["sum"] else "")
-        for name, share in shares.items()
-    ]
+    head, cells = ["checkpoint", "learned"], [[name, f"{share:.1%}"] for name, share in shares.items()]
+    if won["sum"]:
+        head += ["right option wins", "prompt blanked"]
+        cells = [[*row, f"{won['sum'][row[0]]:.1%}", f"{won['blank'][row[0]]:.1%}"] for row in cells]
     document = {"out": str(out), "samples": len(samples), "preset": options.preset, "learned": shares, "recognition": won}
-    print_result(document, "\n".join([*lines, f"{len(samples)} samples, scores in {out}"]), as_json)
+    print_result(document, "\n".join([*table([head, *cells]), "", f"{len(samples)} samples, scores in {out}"]))
 
 
 @main.command("compare")
 @click.argument("run_a")
 @click.argument("run_b")
 @click.option("--max-regressed", type=click.FloatRange(min=0), help="Exit with 1 beyond this share (below 1) or number of samples.")
-@JSON
-def compare_command(run_a: str, run_b: str, max_regressed: float | None, as_json: bool) -> None:
+@printing
+def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None:
     """Say what became of every sample from RUN_A to RUN_B: diagnosed runs, or runs of mitigations."""
-    quiet()
+    hush()
     from ilp_mlflow import comparison
+    from ilp_mlflow.layout import wrapped
 
     found = comparison.compare(run_a, run_b)
-    lines = [f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}"[:80].rstrip() for name, ids in found.items() if name != "p_value"]
+    groups = {name: ids for name, ids in found.items() if name != "p_value"}
+    lines = [line for name, ids in groups.items() for line in wrapped(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)]
     lines += ["", f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"]
-    print_result(found, "\n".join(lines), as_json)
+    print_result(found, "\n".join(lines))
     if max_regressed is None:
         return
     learned = len(found["kept"]) + len(found["regressed"]) or 1
@@ -77,8 +77,8 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None, as_json
 
 @main.command("stages")
 @click.argument("experiment", required=False, default="")
-@JSON
-def stages_command(experiment: str, as_json: bool) -> None:
+@printing
+def stages_command(experiment: str) -> None:
     """List registered stages and their lineage; EXPERIMENT is a name or an experiment file."""
     from ilp_mlflow import config
 
@@ -86,12 +86,15 @@ def stages_command(experiment: str, as_json: bool) -> None:
     if experiment.endswith((".yaml", ".yml")):
         read = config.read(experiment)
         tracking_config, name = read.tracking, read.name
-    quiet()
+    hush()
     from ilp_mlflow import catalog, tracking
+    from ilp_mlflow.layout import wrapped
 
     tracking.point(tracking_config)
     rows = catalog.lineage(name)
-    lines = [
-        f"{r['uri']:<40} from {r['parent']}  (base {r['base']}, data {str(r['data_digest'])[:12]}, run {r['run_id']})" for r in rows
-    ]
-    print_result(rows, "\n".join(lines) or "no registered stages", as_json)
+    lines = list[str]()
+    for row in rows:
+        lines += wrapped(row["uri"])
+        lines += wrapped(f"from {row['parent']}, base {row['base']}, data {str(row['data_digest'])[:12]}", 4, 2)
+        lines += wrapped(f"run {row['run_id']}", 4)
+    print_result(rows, "\n".join(lines) or "no registered stages")

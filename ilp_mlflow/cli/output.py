@@ -2,32 +2,90 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
 import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ilp_mlflow.progress import QUIET
 
 if TYPE_CHECKING:
     from ilp_mlflow.config import Experiment
 
 
-def print_result(document: Any, text: str, as_json: bool) -> None:
-    """The document as JSON, or the text that says the same, on stdout."""
-    click.echo(json.dumps(document, indent=2, default=str) if as_json else text)
+STDOUT = "ilp.stdout"
+"""Where a command with --json keeps the stdout that is for its document alone."""
 
 
-def print_report(found: Any, as_json: bool, more: str = "") -> None:
+def printing(function: Callable[..., None]) -> Callable[..., None]:
+    """The options --json and --quiet, which `print_result` and `progress` heed."""
+
+    def json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            context.meta[STDOUT] = sys.stdout
+            context.with_resource(contextlib.redirect_stdout(sys.stderr))  # whatever a library or plugin prints
+
+    def quiet(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            context.with_resource(_quiet())
+
+    text = "Print one JSON document on stdout and nothing else there."
+    function = click.option("--json", is_flag=True, expose_value=False, callback=json, help=text)(function)
+    text = "Print the result and errors only: no progress, no warnings."
+    return click.option("--quiet", is_flag=True, expose_value=False, callback=quiet, help=text)(function)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    os.environ[QUIET] = "1"  # for the processes of `--launch project`, too
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        os.environ.pop(QUIET)
+        logging.disable(logging.NOTSET)
+
+
+def print_result(document: Any, text: str) -> None:
+    """The document as JSON, with null for what is no number, or the text that says the same, on stdout."""
+    from pydantic_core import to_json
+
+    stdout = click.get_current_context().meta.get(STDOUT)
+    if stdout is None:
+        click.echo(text)
+    else:
+        click.echo(to_json(document, indent=2, inf_nan_mode="null", fallback=str), file=stdout)
+
+
+def print_report(found: Any, more: str = "") -> None:
     """A report with where to find it in MLflow; `more` is put behind its text."""
     text = "\n".join(["", report_text(found), *(["", more] if more else []), *links(found.run_id)])
-    print_result(found.model_dump(mode="json"), text, as_json)
+    print_result(found, text)
+
+
+def print_issue(found: Any) -> None:
+    """A report as Markdown, for an issue."""
+    from ilp_mlflow import report
+
+    print_result(found, report.issue(found))
+
+
+def paint(text: str, colour: str) -> str:
+    """Text in a colour (of click), on a terminal that is not told otherwise."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else click.style(text, fg=colour, bold=True)
 
 
 def report_text(found: Any) -> str:
     """A report as text for the terminal."""
     from ilp_mlflow import report
 
-    return report.summary(found)
+    return report.summary(found, paint)
 
 
 def links(run_id: str) -> list[str]:
@@ -42,7 +100,7 @@ def links(run_id: str) -> list[str]:
     ]
 
 
-def quiet(experiment: Experiment | None = None) -> None:
+def hush(experiment: Experiment | None = None) -> None:
     """Keep the libraries' own bars, banners and retries off the terminal, and a lab on one thread."""
     from ilp_mlflow import config
 
@@ -54,9 +112,6 @@ def quiet(experiment: Experiment | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import logging
-    import warnings
-
     warnings.filterwarnings("ignore")
     for name in ("transformers", "trl", "datasets", "huggingface_hub", "accelerate", "peft", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -64,7 +119,7 @@ def quiet(experiment: Experiment | None = None) -> None:
 
 def load_libraries(experiment: Experiment | None = None) -> None:
     """Import what takes seconds to import, under a bar."""
-    quiet(experiment)
+    hush(experiment)
     from ilp_mlflow.progress import task
 
     with task("load libraries"):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ilp_mlflow.report import aligned
+from ilp_mlflow.layout import table, wrapped
 
 
 def truth(found: Mapping[str, Any]) -> str:
     """The planted truth beside what the tool said: one line per group."""
     said = found["attribution"]["default"]["confusion"]
-    rows = [["planted", "samples", "learned", "paraphrased", "the unlearned ones are called"]]
+    rows = [["planted", "samples", "learned", "held", "the unlearned are called"]]
     for group, values in found["groups"].items():
-        called = ", ".join(f"{cause} {n}" for cause, n in sorted(said[group].items(), key=lambda item: -item[1])[:2])
+        called = "\n".join(f"{cause} {n}" for cause, n in sorted(said[group].items(), key=lambda item: -item[1])[:2])
         rows.append([group, str(values["n"]), f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}", called or "-"])
-    return "\n".join(["What was planted, and what became of it:", "", *aligned(rows)])
+    title = "What was planted, and what became of it (held: also in other words):"
+    return "\n".join([title, "", *table(rows)])
 
 
 BRIEF = {
@@ -37,9 +38,10 @@ def mitigations(found: Mapping[str, Any]) -> str:
         for one in found["mitigations"]:
             shares = [one[grade].get(cause) for cause in BRIEF] + [one["rule"]]
             rows.append([one["name"], *(_share(s).replace("0.", ".") for s in shares)])
-        lines += [*aligned(rows), ""]
+        lines += [*table(rows), ""]
     regressed = {m["name"]: m["control_regressed"] for m in found["mitigations"] if m["control_regressed"]}
-    lines.append("control group regressed: " + (", ".join(f"{n} {share:.0%}" for n, share in regressed.items()) or "none"))
+    named = ", ".join(f"{name} {share:.0%}" for name, share in regressed.items()) or "none"
+    lines += wrapped(f"control group regressed: {named}", hang=2)
     return "\n".join(["shares of each planted group's unlearned samples, net of control:", "", *lines])
 
 
@@ -48,7 +50,7 @@ def composed(found: Mapping[str, Any]) -> str:
     lines = [f"composed mitigations: {found['unlearned']:.2%} of the samples unlearned before"]
     for name in ("auto", "oracle"):
         one = found[name]
-        lines.append(f"  {name:<7} {one['unlearned']:.2%} after {', '.join(one['combines'])}")
+        lines += wrapped(f"{name:<7} {one['unlearned']:.2%} after {', '.join(one['combines'])}", indent=2, hang=8)
     reached = "" if found["reached"] is None else f"{found['reached']:.0%} of what the oracle reaches; "
     return "\n".join([*lines, f"  {reached}control group regressed: {found['auto']['control_regressed']:.0%}"])
 
@@ -60,9 +62,7 @@ def benchmark(found: Mapping[str, Any]) -> str:
         shares = [values.get(name) for name in ("learned", "learned_when_removed", "rule", "rule_when_removed")]
         rows.append([group, str(values["n"]), *("" if s is None else f"{s:.2f}" for s in shares)])
     surface, others, attribution = found["surface"], found["others"], found["attribution"]
-    lines = [
-        f"seed {found['seed']}",
-        *aligned(rows),
+    texts = [
         f"other groups moved in {others['moved']} of {others['cells']} cells; "
         f"surface classifier {surface['macro_f1']:.2f} (chance {surface['chance']:.2f})",
         f"causes named right, macro-F1: {attribution['default']['macro_f1']:.2f}, without the rows' probes "
@@ -71,7 +71,8 @@ def benchmark(found: Mapping[str, Any]) -> str:
         + ", ".join(f"{preset} {_share(d['precision'])} and {_share(d['recall'])}" for preset, d in found["detection"].items()),
         "seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in found["seconds"].items()),
     ]
-    return "\n".join(lines)
+    wide = [line for text in texts for line in wrapped(text, hang=2)]
+    return "\n".join([f"seed {found['seed']}", *table(rows), *wide])
 
 
 def _share(value: float | None) -> str:

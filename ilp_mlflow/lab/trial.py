@@ -35,19 +35,23 @@ MOVED = 0.15
 
 
 def run(
-    experiment: Experiment, source: Path, mitigations: Mapping[str, dict[str, Any]] | None = None, composed: bool = False
+    experiment: Experiment,
+    source: Path,
+    mitigations: Mapping[str, dict[str, Any]] | None = None,
+    composed: bool = False,
+    run_id: str | None = None,
 ) -> tuple[Report, Made, dict[str, Any]]:
     """Run the experiment as planted; return its report, its world and what became of every group.
 
     `experiment` has locations `lab:SIZE/FILE`; `mitigations` are tried in place of its own, one by one, or `composed`, also as an
-    oracle would that knows the plant. Raises IlpError, StepFailed.
+    oracle would that knows the plant. With `run_id` that run goes on. Raises IlpError, StepFailed.
     """
     started = time.perf_counter()
     if mitigations is not None:
         experiment = experiment.model_copy(update={"mitigations": dict(mitigations)})
     resolved, made = files.resolve(experiment)
     prepared = time.perf_counter()
-    report = pipeline.run(resolved.model_copy(update={"mitigations": {}}) if composed else resolved, source)
+    report = pipeline.run(resolved.model_copy(update={"mitigations": {}}) if composed else resolved, source, run_id)
     done = time.perf_counter()
     last = {c.name: c.model_uri for c in (report.checkpoints[0], report.checkpoints[-1])}
     learned = reproduced(made.planted.samples, last, resolved)

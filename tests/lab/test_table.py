@@ -14,7 +14,7 @@ def found(**more):
 def test_the_truth_stands_beside_what_was_said():
     text = truth(found())
     assert all(group in text for group in GROUPS)
-    assert "unexplained 20, missing_knowledge 15" in text
+    assert re.search(r"unexplained 20\n +missing_knowledge 15\n", text)
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -24,7 +24,7 @@ def test_a_seed_of_the_benchmark():
     text = benchmark(found(**measured, seconds={"base": 12.3, "experiment": 40}))
     assert text.startswith("seed 7\n")
     assert "moved in 1 of 36 cells" in text
-    assert "against paraphrases: default 0.50 and -\n" in text
+    assert "against paraphrases: default 0.50 and - " in " ".join(text.split())
     assert "seconds: base 12, experiment 40" in text
 
 
