@@ -20,6 +20,7 @@ from mlflow.utils.uri import is_local_uri
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.interrupts import whole
+from ilp_mlflow.progress import task
 from ilp_mlflow.tracking import answering
 
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -195,7 +196,7 @@ def _download(uri: str) -> str:
         target = kept / logged[1]
         if not target.exists():
             kept.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept) as scratch:
+            with tempfile.TemporaryDirectory(dir=kept) as scratch, task(f"download {uri}"):
                 _move(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
         return str(target)
 
