@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does; an interrupt that Python drops, as it came while an object was deleted, comes again."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = sys.unraisablehook
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, _thread.interrupt_main).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

@@ -113,6 +113,23 @@ def test_a_mitigation_is_killed_with_the_run_it_is_of(experiment_file, store, in
     assert runs()["mitigate control"] == ["FINISHED", "KILLED"]
 
 
+def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(experiment_file, store, interrupt, monkeypatch):
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def score(*args, **kwargs):
+        del args
+        Deleted()
+        time.sleep(60)
+
+    monkeypatch.setattr(scoring, "score", score)
+    code, _, err = ilp("run", experiment_file)
+    assert code == 130
+    assert runs()["tiny"] == ["KILLED"]
+    assert command(err)
+
+
 def test_nothing_is_left_where_no_run_was_open(experiment_file, store, interrupt):
     interrupt(preflight, "_stages", signal.SIGTERM)
     code, _, err = ilp("train", experiment_file, "--model", "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import click
 
 from ilp_mlflow.cli.output import printing
 from ilp_mlflow.errors import IlpError, StepFailed
+from ilp_mlflow.interrupts import heard
 from ilp_mlflow.progress import LAUNCHED
 
 
@@ -23,9 +23,9 @@ class _Group(click.Group):
     """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job marks its run KILLED, as Ctrl-C does
         try:
-            return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
+            with heard():
+                return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
             code, text = 2, _line(str(error))
         except click.UsageError as error:
