@@ -64,8 +64,7 @@ def print_result(document: Any, text: str) -> None:
 
 def print_report(found: Any, more: str = "") -> None:
     """A report with where to find it in MLflow; `more` is put behind its text."""
-    paste = f"to paste into an issue:  ilp report --run-id {found.run_id} --markdown"
-    text = "\n".join(["", report_text(found), *(["", more] if more else []), *links(found.run_id), paste])
+    text = "\n".join(["", report_text(found), *(["", more] if more else []), *links(found.run_id)])
     print_result(found, text)
 
 
