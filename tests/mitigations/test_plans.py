@@ -224,6 +224,18 @@ def test_without_a_source_the_request_is_what_is_returned(tmp_path):
     assert not any("0" in s.prompt.split() for s in instead)  # other rows with the word would teach it, too
 
 
+def test_more_rare_samples_are_repeated_in_later_stages(tmp_path):
+    pool = write_jsonl(tmp_path / "pool.jsonl", [{"prompt": f"0 new {n}", "completion": "c"} for n in range(30)])
+    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="0")]
+    plan = AugmentRare(source={"path": str(pool)}, repeated=0.3).plan(rare, WHOLE)
+    new = {s.prompt for s in plan.stages[0].samples} - {s.prompt for s in ROWS}
+    again = [s for s in plan.stages[1].samples if s.id.startswith("more/")]
+    assert len(new) == 30
+    assert len(again) == 3
+    assert {s.prompt for s in again} <= new
+    assert [len(s.samples) for s in plan.control] == [len(s.samples) for s in plan.stages] == [40, 13]
+
+
 @pytest.mark.parametrize("text", [None, "", '{"other": "x"}'])
 def test_a_corpus_that_cannot_be_used_is_named_in_one_line(tmp_path, text):
     path = tmp_path / "c.jsonl"
@@ -317,7 +329,7 @@ def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
     assert ConflictBucketing().plan(found[1:], WHOLE) is None
 
 
-def test_what_another_mitigation_reads_first_is_not_mixed_in(tmp_path):
+def test_what_another_mitigation_reads_first_is_read_once_more_in_the_mix(tmp_path):
     found = [diagnosed("first0", "left_side_forgetting"), diagnosed("first1", "missing_knowledge")]
     read = KnowledgeAugmentation(source=words(tmp_path, "of first 1 it is c")).plan(found, WHOLE).stages
     for kind in (GlobalShuffle(), DynamicResampling()):
@@ -325,6 +337,10 @@ def test_what_another_mitigation_reads_first_is_not_mixed_in(tmp_path):
         assert [s.name for s in plan.stages] == ["knowledge", plan.stages[1].name]
         assert plan.stages[0] == read[0]
         assert {s.id for s in ROWS} <= {s.id for s in plan.stages[1].samples}
+        texts = [s.answer for s in read[0].samples]
+        assert [s.answer for s in plan.stages[1].samples if s.prompt == ""] == texts
+        assert [s.answer for stage in plan.control for s in stage.samples if s.prompt == ""] == texts * 2
+        assert sum(s.steps for s in plan.stages) == sum(s.steps for s in plan.control)
 
 
 def test_a_stage_of_the_users_that_is_called_knowledge_is_kept(tmp_path):

@@ -22,6 +22,8 @@ class AugmentRare(Value):
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""
     more: int = Field(default=200, ge=1)
     """Distinct samples per rare word."""
+    repeated: float = Field(default=0.3, ge=0, le=1)
+    """Some are trained along with later stages, too, which undo what they do not repeat; share 0..1 of a stage's own rows."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """For the samples with a rare word, from their first stage on; the control sees as many other rows once more."""
@@ -48,8 +50,18 @@ class AugmentRare(Value):
         barred = {d.verdict.sample_id for d in diagnoses}
         barred |= {s.id for s in context.samples.values() if rare & set(text_of(s.prompt).casefold().split())}
         instead = {name: recipe.drawn(stages[name], len(found), barred) for name, found in rows.items()}
-        remedy, control = (recipe.added(context.stages, more) for more in (rows, instead))
+        remedy, control = (recipe.added(context.stages, self._again(more, context.stages)) for more in (rows, instead))
         return Plan(targets=targets, stages=remedy, control=control)
+
+    def _again(self, more: Mapping[str, Sequence[Sample]], stages: Sequence[Stage]) -> dict[str, list[Sample]]:
+        """`more` samples by stage, and some of those of the stages before it for each stage behind."""
+        found, before = dict[str, list[Sample]](), list[Sample]()
+        for stage in stages:
+            again = recipe.sampled(before, round(self.repeated * len(stage.samples)), f"again {stage.name}")
+            own = list(more.get(stage.name, ()))
+            found[stage.name] = own + [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in again]
+            before += own
+        return found
 
     def _rows(self, words: Mapping[str, Sequence[str]], stage: Stage, context: Context) -> list[Sample]:
         """Distinct samples for a stage, at most `more` for each word, none of which is asked anywhere else."""

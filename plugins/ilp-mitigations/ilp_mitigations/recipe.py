@@ -63,8 +63,9 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
     training.
 
     It trains like the busiest of them, in as many optimizer steps as all. A stage that prepares rows in another way keeps its
-    place: what of them is trained would change. So does one without any row of the experiment, which another mitigation has added.
-    None where nothing can be mixed.
+    place: what of them is trained would change. So does one without any row of the experiment, which another mitigation has put in
+    front; its rows are in the first mix once more, so that they are not overwritten, and in the control. None where nothing can be
+    mixed.
     """
 
     def kind(stage: Stage) -> tuple[Any, ...]:
@@ -73,8 +74,22 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
     runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
     if not targets or len(runs) == len(context.stages):
         return None
-    stages = []
+    front = [s for s in context.stages if not kind(s)[0]]
+    stages, control = list[Stage](), list[Stage]()
     for run in runs:
-        training = {**busiest(run).training, "max_steps": sum(s.steps for s in run)}
-        stages.append(run[0] if len(run) == 1 else mix(run, training))
-    return Plan(targets=targets, stages=tuple(stages))
+        if len(run) > 1:
+            like, front, again = busiest(run), [], [_once_more(s, busiest(run)) for s in front]
+            training = {**like.training, "max_steps": sum(s.steps for s in (*again, *run))}
+            stages.append(mix([*again, *run], training).model_copy(update={"name": like.name}))
+            control += [*again, *run]
+        else:
+            stages += run
+            control += run
+    return Plan(targets=targets, stages=tuple(stages), control=tuple(control))
+
+
+def _once_more(stage: Stage, like: Stage) -> Stage:
+    """The rows of a stage in one pass, trained as those of another."""
+    samples = tuple(row.model_copy(update={"id": f"{row.id}@{like.name}"}) for row in stage.samples)
+    training = {name: value for name, value in like.training.items() if name != "max_steps"} | {"num_train_epochs": 1}
+    return like.model_copy(update={"name": f"{stage.name}-again", "samples": samples, "training": training})
