@@ -8,11 +8,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
+from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage, Value
 
 
 class Replay(Value):
-    """Keep the order of the stages, and mix rows of all earlier ones into each; for those who cannot train from the start."""
+    """Keep the order of the stages, and mix as many rows of each earlier one into each; for those who cannot train from the start."""
 
     prior: ClassVar[float] = 0.75
     """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
@@ -24,16 +24,16 @@ class Replay(Value):
         """For the samples that later stages overwrote, from the stage after the first of them; the control repeats rows instead."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
         first = {context.samples[i].stage for i in targets}
-        earlier, more, instead = list[Sample](), dict[str, list[Sample]](), dict[str, list[Sample]]()
+        earlier, more, instead = list[Stage](), dict[str, list[Sample]](), dict[str, list[Sample]]()
         begun = False
         for stage in context.stages:
             if begun:
-                n = max(1, round(self.share * len(stage.samples)))
-                pool = stage.model_copy(update={"samples": tuple(earlier)})
-                more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in recipe.drawn(pool, n, ())]
-                instead[stage.name] = recipe.drawn(stage, n, {d.verdict.sample_id for d in diagnoses})
+                n = max(1, round(self.share * len(stage.samples) / len(earlier)))
+                old = [row for before in earlier for row in recipe.drawn(before, n, ())]
+                more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in old]
+                instead[stage.name] = recipe.drawn(stage, len(old), {d.verdict.sample_id for d in diagnoses})
             begun = begun or stage.name in first
-            earlier += stage.samples
+            earlier.append(stage)
         if not more:
             return None
         return Plan(targets=targets, stages=recipe.added(context.stages, more), control=recipe.added(context.stages, instead))
