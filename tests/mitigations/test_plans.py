@@ -108,6 +108,18 @@ def test_text_and_messages_are_mixed():
     assert {type(s.prompt) for s in Replay().plan(found, whole).stages[1].samples} == {str, tuple}
 
 
+def test_rows_are_added_so_that_the_same_rows_are_dropped():
+    stages = [WHOLE.stages[0], WHOLE.stages[1].model_copy(update={"training": {"dataloader_drop_last": True}})]
+    whole = dataclasses.replace(WHOLE, stages=stages)
+    plan = Replay(share=0.9).plan([diagnosed("first0", "left_side_forgetting")], whole)
+    own = [s.id for s in WHOLE.stages[1].samples]
+    for stage in (plan.stages[1], plan.control[1]):
+        ids = [s.id for s in stage.samples]
+        assert len(ids) == 18  # one batch of eight, in place of nine rows
+        assert ids[-10:] == own
+        assert ids[16:] == own[8:]  # what the last batch leaves over
+
+
 def test_replay_starts_after_the_stage_that_was_overwritten():
     plan = Replay(share=0.2).plan([diagnosed("first0", "left_side_forgetting")], WHOLE)
     remedy, _ = trials("replay", plan, WHOLE)
@@ -218,8 +230,8 @@ def test_without_a_source_the_request_is_what_is_returned(tmp_path):
         [{"prompt": p, "completion": "c"} for p in ("0 new", "0 other", "p second 0", "q")],
     )
     plan = AugmentRare(source={"path": str(pool)}).plan(rare, WHOLE)
-    assert [s.prompt for s in plan.stages[0].samples[10:]] in (["0 new", "0 other"], ["0 other", "0 new"])
-    instead = plan.control[0].samples[10:]
+    assert [s.prompt for s in plan.stages[0].samples[:2]] in (["0 new", "0 other"], ["0 other", "0 new"])
+    instead = plan.control[0].samples[:2]
     assert len(instead) == 2
     assert not any("0" in s.prompt.split() for s in instead)  # other rows with the word would teach it, too
 

@@ -61,7 +61,7 @@ def test_more_rows_follow_those_that_have_the_word(store, served):
     ]
     rare = [diagnosed("a", "insufficient_optimization", rarest_word="vrazo")]
     plan = AugmentRare(source=WRITER, more=4).plan(rare, context(rows))
-    (new,) = plan.stages[1].samples[2:]
+    new, *_ = plan.stages[1].samples
     assert (new.prompt, new.completion, new.source) == ("Is bob vrazo ?\n", " no", "openai:/m")
     told = instruction(asked[0])
     assert told.index("is anna vrazo") < told.index("say vrazo")  # those of the stage first

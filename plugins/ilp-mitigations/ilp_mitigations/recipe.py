@@ -33,8 +33,13 @@ def drawn(stage: Stage, n: int, barred: Collection[str]) -> list[Sample]:
 
 
 def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
-    """The stages with more samples, by stage."""
-    return tuple(s.model_copy(update={"samples": (*s.samples, *more[s.name])}) if more.get(s.name) else s for s in stages)
+    """The stages with more samples in front, by stage; whole steps of them where a last batch is dropped, so that it is the same."""
+    return tuple(s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)}) for s in stages)
+
+
+def _whole(samples: Sequence[Sample], stage: Stage) -> Sequence[Sample]:
+    over = len(samples) % stage.per_step if stage.training.get("dataloader_drop_last") else 0
+    return samples[: len(samples) - over]
 
 
 def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
