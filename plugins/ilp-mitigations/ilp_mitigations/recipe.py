@@ -33,7 +33,7 @@ def drawn(stage: Stage, n: int, barred: Collection[str]) -> list[Sample]:
 
 
 def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
-    """The stages with more samples in front, by stage; whole steps of them where a last batch is dropped, so that it is the same."""
+    """The stages with more samples in front; whole steps of them where a last batch is dropped, so that it is the same."""
     return tuple(s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)}) for s in stages)
 
 
