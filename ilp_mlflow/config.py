@@ -25,7 +25,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 class Config(BaseModel):
     """Base of all configuration: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataConfig(Config):
@@ -172,7 +172,7 @@ class Experiment(Config):
     backend: str = "local"
     """MLflow Projects backend for `launch: project`."""
     backend_config: dict[str, Any] = Field(default_factory=dict)
-    """Its configuration."""
+    """Configuration of that backend."""
 
     _by_path = field_validator("held_out", mode="before")(by_path)
     _by_name = field_validator("diagnostics", "mitigations", mode="before")(by_name)
@@ -291,16 +291,16 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[
     found = [model]
     for part in location:
         named = [m for m in found if m.__name__ == part]
-        below = [m for f in (m.model_fields.get(str(part)) for m in found) if f for m in _models(f.annotation)]
+        below = [m for f in (m.model_fields.get(str(part)) for m in found) if f for m in models_in(f.annotation)]
         found = named or below or found
     return list(dict.fromkeys(name for m in found for name in m.model_fields))
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models that a value of this type can be made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models(part)]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]
 
 
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:

@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from ilp_mlflow.config import describe
+from ilp_mlflow.config import describe, models_in
 from ilp_mlflow.errors import PluginError, suggest
 
 Kind = Literal["diagnostic", "mitigation"]
 GROUPS: dict[Kind, str] = {"diagnostic": "ilp_mlflow.diagnostics", "mitigation": "ilp_mlflow.mitigations"}
+REQUIRED = object()
+"""In place of a default where there is none."""
 METHODS: dict[Kind, str] = {"diagnostic": "examine", "mitigation": "plan"}
 
 
@@ -64,7 +66,7 @@ def listing(plugins: Sequence[Plugin]) -> str:
         for plugin, cls in good:
             does = (cls.__doc__ or "").split("\n\n")[0]
             lines += ["", *_wrapped(f"{plugin.name} ({plugin.distribution}): {does}", 2)]
-            lines += [line for text in _options(cls) for line in _wrapped(text, 6)]
+            lines += [line for text in _lines(cls) for line in _wrapped(text, 6)]
     bad = [p for p in plugins if p.cls is None]
     lines += ["", "failed", ""] if bad else []
     for plugin in bad:
@@ -72,16 +74,42 @@ def listing(plugins: Sequence[Plugin]) -> str:
     return "\n".join(lines[1:]) or "no plugins installed"
 
 
-def _options(cls: type[Any], prefix: str = "") -> Iterator[str]:
-    """Name, type, default and meaning of every option; those of a value that is an option follow it."""
-    if not issubclass(cls, BaseModel):
-        return
-    for name, option in cls.model_fields.items():
-        default = "" if option.is_required() else f" = {option.get_default(call_default_factory=True)!r}"
-        yield f"{prefix}{name}: {_written(option.annotation)}{default}" + (f" - {option.description}" if option.description else "")
-        for part in (option.annotation, *typing.get_args(option.annotation)):
-            if not prefix and isinstance(part, type) and issubclass(part, BaseModel):
-                yield from _options(part, f"{prefix}{name}.")
+@dataclass(frozen=True)
+class Option:
+    """An option of a plugin, or a key of an experiment's file."""
+
+    name: str
+    kind: str
+    """Its type as one writes it."""
+    default: Any
+    """REQUIRED where it must be given."""
+    meaning: str
+    """The text under it in the code."""
+    within: tuple[type[BaseModel], ...]
+    """The models its value can be made of."""
+
+
+def options(cls: type[Any]) -> list[Option]:
+    """The options of a class, in order."""
+    return [
+        Option(
+            name,
+            _written(one.annotation),
+            REQUIRED if one.is_required() else one.get_default(call_default_factory=True),
+            one.description or "",
+            tuple(models_in(one.annotation)),
+        )
+        for name, one in (cls.model_fields.items() if issubclass(cls, BaseModel) else ())
+    ]
+
+
+def _lines(cls: type[Any], prefix: str = "") -> Iterator[str]:
+    """Name, type, default and meaning of every option; those of a value that is the one kind of an option follow it."""
+    for option in options(cls):
+        default = "" if option.default is REQUIRED else f" = {option.default!r}"
+        yield f"{prefix}{option.name}: {option.kind}{default}" + (f" - {option.meaning}" if option.meaning else "")
+        if not prefix and len(option.within) == 1:
+            yield from _lines(option.within[0], f"{option.name}.")
 
 
 def _written(kind: Any) -> str:
