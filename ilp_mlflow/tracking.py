@@ -275,7 +275,12 @@ def answering() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise TrackingError(f"MLflow at {mlflow.get_tracking_uri()}: {first_line(error)}") from None
+        uri = mlflow.get_tracking_uri()
+        if "maintenance mode" in str(error):
+            raise TrackingError(
+                f"MLflow at {uri}: MLflow refuses plain files as a store; set tracking.uri to sqlite:///mlflow.db"
+            ) from None
+        raise TrackingError(f"MLflow at {uri}: {first_line(error)}") from None
     except Exception as error:  # each store has its own kinds (SQLAlchemy, requests)
         raise TrackingError(
             f"MLflow at {mlflow.get_tracking_uri()} does not answer ({first_line(error)}); check tracking.uri"

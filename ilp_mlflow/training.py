@@ -148,7 +148,13 @@ def train(
         trainer.add_callback(_Watch(stage, stack, log, lambda step: keep(now, step)))
         trainer.add_callback(Keep(rounds))
         started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=rounds.resume())
+        try:
+            trainer.train(resume_from_checkpoint=rounds.resume())
+        except torch.OutOfMemoryError:
+            raise ModelError(
+                f"stage '{stage.name}' does not fit into the memory of {trainer.model.device}; "
+                "lower training.per_device_train_batch_size or training.max_length, or train an adapter (peft)"
+            ) from None
         seconds = rounds.seconds + time.perf_counter() - started
     for name, weights in trainer.model.named_parameters():
         if weights.requires_grad and not torch.isfinite(weights).all():

@@ -37,9 +37,12 @@ class _Group(click.Group):
             code, text = 3, _line(str(error.args[0]))
         except (KeyboardInterrupt, click.Abort):
             code, text = 130, self._interrupted(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
-        except Exception:
-            traceback.print_exc()
-            code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
+        except Exception as error:
+            if _disk_full(error):
+                code, text = 2, "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)"
+            else:
+                traceback.print_exc()
+                code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
         if code != 130 or LAUNCHED not in os.environ:  # whoever launched it says what to do
             print(f"ilp: {text}", file=sys.stderr)
         sys.exit(code)
@@ -56,6 +59,14 @@ class _Group(click.Group):
             words += ["--run-id", killed]
         left = f"run {killed} is marked KILLED in MLflow; to go on" if killed else "no run was open; to start again"
         return f"interrupted; {left}: {_ourselves()} {shlex.join(words)}"
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; each library has its own words for it."""
+    if error is None:
+        return False
+    said = any(words in str(error) for words in ("No space left on device", "database or disk is full"))
+    return said or _disk_full(error.__cause__ or error.__context__)
 
 
 def _line(text: str) -> str:
