@@ -57,7 +57,8 @@ def _table(cls: type[Any]) -> Iterator[str]:
         for model in option.within:
             kind = kind.replace(model.__name__, f"[{_title(model).lower()}](#{_title(model).lower()})")
         limits = [text for m in cls.model_fields[option.name].metadata for text in _bounds(m)]
-        yield f"| `{option.name}` | {', '.join([kind, *limits])} | {_default(option.default)} | {' '.join(option.meaning.split())} |"
+        meaning = " ".join(option.meaning.split())
+        yield f"| `{option.name}` | {', '.join([kind, *limits])} | {_default(option.default)} | {meaning} |"
 
 
 def _bounds(limit: Any) -> list[str]:
