@@ -273,3 +273,11 @@ def test_the_schedule_of_the_tutorial_trains_the_worst_half_again():
     results = {i: Result(loss, 0.0) for i, loss in zip("abcd", (1.0, 4.0, 3.0, 2.0), strict=True)}
     later = History(list("dcba"), {}, 2, 0, rounds=[Round(first, results, {})])
     assert names["HardestTwice"]().next_round(later) == [["b", "c"]]
+
+
+def test_the_citation_names_the_study_and_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["title"], cited["version"], cited["license"]) == (project["name"], project["version"], project["license"])
+    title, *_ = re.findall(r'"(Why .+?)", ACL', " ".join((ROOT / "docs" / "method.md").read_text(encoding="utf-8").split()))
+    assert cited["preferred-citation"]["title"] == title
