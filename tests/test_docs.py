@@ -21,8 +21,7 @@ from click.testing import CliRunner
 
 from ilp_mlflow import config, dataset, registry
 from ilp_mlflow.cli import main
-from ilp_mlflow.errors import IlpError
-from tests.conftest import edit_yaml, rows, write_jsonl
+from tests.conftest import rows, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
