@@ -109,7 +109,7 @@ def _parse(group, words, whole):
     except click.exceptions.Exit:
         return None
     except click.UsageError as error:
-        missing = isinstance(error, click.MissingParameter) or "requires an argument" in str(error)
+        missing = isinstance(error, click.MissingParameter) or "requires an argument" in str(error) or "'N'" in str(error)
         if whole or not missing:
             raise
         return click.Context(group)
@@ -239,6 +239,7 @@ def install(folder, monkeypatch):
     monkeypatch.syspath_prepend(os.path.abspath("installed"))
 
 
+@pytest.mark.slow
 def test_the_quick_starts_do_what_they_say(desk, tiny_model, monkeypatch):
     names, done = do(ROOT / "README.md", tiny_model, monkeypatch, elsewhere=())
     assert names["trainer"].state.global_step == 3
@@ -251,6 +252,7 @@ def test_the_quick_starts_do_what_they_say(desk, tiny_model, monkeypatch):
     assert "longer (my-remedy): Train the stages of samples that got too little signal" in code
 
 
+@pytest.mark.slow
 def test_the_guide_does_what_it_says(desk, tiny_model, monkeypatch):
     # not tried here: tests/lab, tests/test_project.py, tests/test_comparison.py, tests/mitigations
     others = "ilp lab", "--launch", "RUN_A", "--plan auto", "ilp mitigate my.yaml ", "--only repair"
