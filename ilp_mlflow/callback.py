@@ -97,7 +97,10 @@ class IlpCallback(TrainerCallback):
         except Exception as error:  # the training is worth more than its diagnosis
             print(f"ilp: the model is trained, but its diagnosis failed: {first_line(error)}", file=sys.stderr)
         else:
-            print(f"ilp: {report.sentence(self.report)}\nilp: {tracking.link(self.report.run_id)}", file=sys.stderr)
+            hint = tracking.serve_hint()
+            opened = [f"open the MLflow UI:  {hint}"] if hint else []
+            for line in (report.sentence(self.report), *opened, tracking.link(self.report.run_id)):
+                print(f"ilp: {line}", file=sys.stderr)
 
     def _base(self, args: Any, model: Any) -> tuple[Experiment, Text]:
         """The experiment with its base, and how that reads text. Raises ConfigError and ModelError, see the class."""

@@ -67,7 +67,9 @@ def test_a_trainer_is_followed_registered_and_diagnosed_and_its_weights_stay_the
     loaded = models.load(catalog.locate("models:/trl.sft/1")).model
     again = {k: v for k, v in loaded.named_parameters() if "lora" in k or not peft}
     assert all(torch.equal(v, one[k]) for k, v in again.items())
-    assert "samples" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "samples" in said
+    assert f"mlflow ui --backend-store-uri {store}" in said
     with pytest.raises(TrackingError, match="trained elsewhere, so no mitigation"):
         pipeline.mitigate(pipeline.recorded(None, found.run_id), found.run_id, tmp_path)
 
