@@ -39,7 +39,10 @@ class _Group(click.Group):
             code, text = 130, self._interrupted(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
         except Exception as error:
             if _disk_full(error):
-                code, text = 2, "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)"
+                code, text = (
+                    2,
+                    "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)",
+                )
             else:
                 traceback.print_exc()
                 code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"
