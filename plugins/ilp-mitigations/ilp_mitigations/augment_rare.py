@@ -22,7 +22,7 @@ class AugmentRare(Value):
     """Rows to spare, a model that writes, or from Python a source of your own; left out, the request for them is all there is."""
     more: int = Field(default=200, ge=1)
     """Distinct samples per rare word."""
-    repeated: float = Field(default=0.3, ge=0, le=1)
+    repeated: float = Field(default=0.1, ge=0, le=1)
     """Some are trained along with later stages, too, which undo what they do not repeat; share 0..1 of a stage's own rows."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
