@@ -7,12 +7,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.utils.uri import is_local_uri
@@ -24,6 +25,8 @@ from ilp_mlflow.progress import task
 from ilp_mlflow.tracking import answering
 
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+LASTING = ("ilp.kind", "ilp.experiment", "ilp.stage", "ilp.index")
+"""Tags that all versions of a registered model share: it has them itself, for its list in the UI is filtered by those."""
 MLFLOW_URI = re.compile(r"^(models|runs|mlflow-artifacts):/")
 
 
@@ -89,7 +92,7 @@ def register(name: str, folder: str, run_id: str, tags: Mapping[str, Any]) -> st
 
     MLflow keeps the alias `latest` for the newest version by itself.
     """
-    return _version(name, store(name, folder, run_id).removeprefix("models:/"), run_id, tags)
+    return _version(name, store(name, folder, run_id, tags).removeprefix("models:/"), run_id, tags)
 
 
 def promote(name: str, model_uri: str, run_id: str, tags: Mapping[str, Any], alias: str) -> str:
@@ -101,17 +104,34 @@ def promote(name: str, model_uri: str, run_id: str, tags: Mapping[str, Any], ali
     return uri
 
 
-def store(name: str, folder: str, run_id: str) -> str:
+def store(name: str, folder: str, run_id: str, tags: Mapping[str, Any] | None = None) -> str:
     """Store a model folder as a logged model of a run, unregistered; return its URI."""
     experiment = MlflowClient().get_run(run_id).info.experiment_id
-    model = mlflow.initialize_logged_model(name=_plain(name), source_run_id=run_id, experiment_id=experiment)
+    texts = {key: str(value) for key, value in (tags or {}).items()}
+    model = mlflow.initialize_logged_model(name=_plain(name), source_run_id=run_id, tags=texts, experiment_id=experiment)
     try:
         MlflowClient().log_model_artifacts(model.model_id, folder)
     except BaseException:
         mlflow.finalize_logged_model(model.model_id, "FAILED")
         raise
     mlflow.finalize_logged_model(model.model_id, "READY")
+    MlflowClient().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return f"models:/{model.model_id}"
+
+
+def model_id(uri: str) -> str | None:
+    """Id of the logged model behind a URI; None for what is no model in MLflow."""
+    version = re.fullmatch(r"models:/([^/@]+)/(\d+)", uri)
+    with _found(uri):
+        source = MlflowClient().get_model_version(version[1], version[2]).source if version else uri
+    logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
+    return logged[1] if logged else None
+
+
+def log_inputs(run_id: str, uris: Iterable[str]) -> None:
+    """Log the models at these URIs, those that are in MLflow, as what a run started from or asked."""
+    ids = [model for uri in uris if (model := model_id(uri))]
+    MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model) for model in ids])
 
 
 def lineage(name: str | None = None) -> list[dict[str, Any]]:
@@ -140,7 +160,7 @@ def _version(name: str, model_id: str, run_id: str, tags: Mapping[str, Any]) -> 
     texts = {key: str(value) for key, value in tags.items()}
     with whole():
         with contextlib.suppress(MlflowException):  # it exists already
-            client.create_registered_model(name)
+            client.create_registered_model(name, {key: texts[key] for key in LASTING if key in texts})
         version = client.create_model_version(name, f"models:/{model_id}", run_id, tags=texts, model_id=model_id)
     return f"models:/{name}/{version.version}"
 

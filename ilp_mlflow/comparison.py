@@ -26,6 +26,8 @@ def compare(run_a: str, run_b: str) -> dict[str, Any]:
 
 def _statuses(run_id: str, rule: Preset) -> dict[str, Status]:
     """The status of every sample under the last checkpoint of a run."""
+    if tracking.tags(run_id).get("ilp.kind") == "diagnosis":  # its scores are with its parent
+        run_id = tracking.parent_of(run_id) or run_id
     checkpoints = [c.name for c in tracking.read_checkpoints(run_id)]
     names = checkpoints if checkpoints[0] == "base" else ["base", *checkpoints]
     scores = tracking.read_table(run_id, "scores.parquet")

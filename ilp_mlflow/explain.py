@@ -36,12 +36,13 @@ def explain(experiment: Experiment, run_id: str, samples: Sequence[Sample], pres
 
 
 def conclude(
-    run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int
+    run_id: str, plugins: Mapping[str, Diagnostic], context: Context, preset: verdict.Preset, seed: int, beside: str | None = None
 ) -> tuple[list[Diagnosis], dict[str, float]]:
     """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
 
-    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and `backward_transfer`.
-    A diagnostic that raises is reported on the run and left out.
+    What is logged there goes to the run `beside`, too, as far as the UI shows it: metrics, which there are tied to models and data
+    sets, and the table. Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and
+    `backward_transfer`. A diagnostic that raises is reported on the run and left out.
     """
     found = _asked(plugins, context, preset, run_id)
     samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
@@ -58,10 +59,19 @@ def conclude(
     for step, name in enumerate(names):
         learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
         tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
+    if beside:
+        ids = [catalog.model_id(c.model_uri) for c in context.checkpoints]
+        catalog.log_inputs(beside, [c.model_uri for c in context.checkpoints])
+        tracking.log(beside, metrics=metrics, model=ids[-1])
+        for stage in context.stages:
+            data = tracking.data(stage.name, stage.samples)
+            for step, (name, model) in enumerate(zip(names, ids, strict=True)):
+                tracking.log(beside, metrics={f"learned/{stage.name}": shares[stage.name][name]}, step=step, model=model, data=data)
     table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
     tracking.write(run_id, "diagnosis.parquet", table)
     tracking.write(run_id, "diagnoses.json", as_json(found))
-    tracking.write_table(run_id, "diagnosis.json", table.slice(0, SHOWN))
+    for shown in (run_id, beside) if beside else (run_id,):
+        tracking.write_table(shown, "diagnosis.json", table.slice(0, SHOWN))
     return found, metrics
 
 

@@ -6,15 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ilp_mlflow import catalog, dataset, grades, measure, models, outcome, tracking, verdict
+from ilp_mlflow import catalog, dataset, grades, measure, models, outcome, report, tracking, verdict
 from ilp_mlflow.config import Experiment
 from ilp_mlflow.errors import PluginError
+from ilp_mlflow.explain import SHOWN
 from ilp_mlflow.grades import Answers, Questions
 from ilp_mlflow.plugin import Context, Mitigation
 from ilp_mlflow.report import UNEXPLAINED
 from ilp_mlflow.stage import fit
 from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Plan, Request, Stage, Status, Verdict, as_json, to_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RESEEDED = 1
 """Added to the seed of every stage that is trained again, under a mitigation and its control alike."""
@@ -56,7 +61,7 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
     remedy, control = trials(name, plan, context)
     # the control first: it may be the one that fails, and is shared
     control_id = None if remedy == control else _control(experiment, control, before, parent)
-    ours = _train(experiment, remedy, before, parent, run_id)
+    ours = _train(experiment, name, remedy, before, parent, run_id)
     theirs = _read(experiment, control_id) if control_id else None
     change = outcome.outcome(
         {i: v.status for i, v in context.verdicts.items()},
@@ -82,8 +87,10 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
         accelerator_hours=hours,
         **change,
     )
-    metrics = {**rates(found, context), "unlearned_rate": found.unlearned_rate}
-    tracking.log(run_id, metrics=metrics, tags={"ilp.mitigation": name})
+    tags = {"ilp.mitigation": name, "mlflow.note.content": report.tried(found)}
+    model = catalog.model_id(found.model_uri)
+    tracking.log(run_id, metrics=rates(found, context), tags=tags, model=model)
+    tracking.log(run_id, metrics={"unlearned_rate": found.unlearned_rate}, step=1, model=model)
     tracking.write(run_id, "outcome.json", found.model_dump_json(indent=2))
     return found
 
@@ -161,11 +168,15 @@ def _reseeded(stage: Stage) -> Stage:
 def _control(experiment: Experiment, control: Trial, before: Before, parent: str) -> str:
     """The run of a control below the run `parent`: one that is there, else it is trained now."""
     done = tracking.finished(parent, {"ilp.kind": "control", "ilp.trial": control.digest})
+    name = f"control {control.digest[:6]}"
     if done:
-        _train(experiment, control, before, parent, done)  # it may have been asked other things then
+        found = _train(experiment, name, control, before, parent, done)  # it may have been asked other things then
+        tracking.update(done, {"unlearned_rate": found.unlearned_rate}, step=1)
         return done
-    with tracking.run(f"control {control.digest[:6]}", "control", parent=parent) as run_id:
-        _train(experiment, control, before, parent, run_id)
+    with tracking.run(name, "control", parent=parent) as run_id:
+        found = _train(experiment, name, control, before, parent, run_id)
+        uri = tracking.read_checkpoints(run_id)[-1].model_uri
+        tracking.log(run_id, metrics={"unlearned_rate": found.unlearned_rate}, step=1, model=catalog.model_id(uri))
     return run_id
 
 
@@ -174,17 +185,28 @@ class _Trained:
     statuses: Mapping[str, Status]
     answers: Answers
 
+    @property
+    def unlearned_rate(self) -> float:
+        return sum(status == "unlearned" for status in self.statuses.values()) / len(self.statuses)
 
-def _train(experiment: Experiment, trial: Trial, before: Before, parent: str, run_id: str) -> _Trained:
+
+def _train(experiment: Experiment, name: str, trial: Trial, before: Before, parent: str, run_id: str) -> _Trained:
     """Train a trial in the run `run_id`, unless that was done; score all samples as the diagnosis did, and ask the rest."""
     done = tracking.finished(parent, {"ilp.trial": trial.digest})
+    if done != run_id:
+        facts = {"mitigation": name, "rows": sum(len(s.samples) for s in trial.stages), "start": trial.start.name}
+        unlearned = len(before.diagnoses) / len(before.context.samples)  # the first of its metrics is the one MLflow compares by
+        tracking.log(run_id, metrics={"unlearned_rate": unlearned}, params={f"ilp.{k}": v for k, v in facts.items()})
+        catalog.log_inputs(run_id, [trial.start.model_uri])
+        for stage in trial.stages:
+            tracking.log_data(run_id, stage.name, stage.samples, "training")
     if done:
         uri, metrics = tracking.read_checkpoints(done)[-1].model_uri, tracking.metrics(done)
         tokens, seconds = metrics["tokens"], metrics["seconds"]
     else:
         uri, tokens, seconds = trial.start.model_uri, 0.0, 0.0
         for stage in trial.stages:
-            checkpoints, made = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(s, f, run_id), f"{stage.name}/")
+            checkpoints, made = fit(experiment, stage, uri, run_id, lambda s, f: catalog.store(f"{name} {s}", f, run_id))
             uri, tokens, seconds = checkpoints[-1].model_uri, tokens + made.tokens, seconds + made.seconds
     tracking.write(run_id, "checkpoints.json", as_json([Checkpoint(name="after", model_uri=uri, run_id=run_id)]))
     # the options of the diagnosis, so that what changes is the model
@@ -195,10 +217,26 @@ def _train(experiment: Experiment, trial: Trial, before: Before, parent: str, ru
     tracking.write(run_id, "scores.parquet", scores)
     tracking.write(run_id, "answers.parquet", grades.to_table(grades.ask(before.asked, base, uri, experiment)))
     found = _read(experiment, run_id)
-    unlearned = sum(status == "unlearned" for status in found.statuses.values()) / len(found.statuses)
-    metrics = {"unlearned_rate": unlearned, "tokens": tokens, "seconds": seconds}
-    tracking.log(run_id, metrics=metrics, tags={"ilp.trial": trial.digest})
+    tracking.write_table(run_id, "diagnosis.json", _table(before, found.statuses).slice(0, SHOWN))
+    tracking.update(run_id, {"tokens": tokens, "seconds": seconds}, tags={"ilp.trial": trial.digest})
     return found
+
+
+def _table(before: Before, statuses: Mapping[str, Status]) -> pa.Table:
+    """One row per sample, those first that are unlearned before or after: its cause while it is unlearned, and its statuses."""
+    import pyarrow as pa
+
+    verdicts, causes = before.context.verdicts, {d.verdict.sample_id: d.cause or UNEXPLAINED for d in before.diagnoses}
+    after = {i: causes.get(i, "regressed") for i, status in statuses.items() if status == "unlearned"}
+    ids = sorted(statuses, key=lambda i: (i not in causes, i not in after))
+    columns = {
+        "sample_id": ids,
+        "cause": [after.get(i) for i in ids],
+        "status": [statuses[i] for i in ids],
+        "before": [verdicts[i].status for i in ids],
+        "stage": [before.context.samples[i].stage for i in ids],
+    }
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
 
 
 def _read(experiment: Experiment, run_id: str) -> _Trained:

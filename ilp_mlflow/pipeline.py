@@ -32,7 +32,7 @@ from ilp_mlflow.preflight import preflight, preflight_trained
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
 from ilp_mlflow.remedies import Tried, Wanted
-from ilp_mlflow.stage import digest, train_and_register
+from ilp_mlflow.stage import digest, settings, train_and_register
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -145,7 +145,15 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
         tracking.write(run_id, "requests.json", "{}")
         context = explain.context(experiment, samples, checkpoints, scores, run_id)
-        found, _ = explain.conclude(run_id, plugins, context, experiment.scoring.preset, experiment.seed)
+        rule = experiment.scoring.preset, experiment.seed
+        two_levels = tracking.parent_of(run_id) is None  # below a child the UI would show a third
+        own = tracking.run("diagnosis", "diagnosis", parent=run_id) if two_levels else contextlib.nullcontext()
+        with own as child:
+            found, _ = explain.conclude(run_id, plugins, context, *rule, beside=child)
+            if child:
+                said = report.diagnosed(found, len(samples))
+                tracking.log(child, params={"ilp.preset": rule[0], "ilp.seed": rule[1]}, tags={"mlflow.note.content": said})
+                _log_data(child, experiment, context.stages, "diagnosis")
     return found
 
 
@@ -189,7 +197,7 @@ def _conclude(experiment: Experiment, run_id: str, found: Tried, add: bool) -> N
     for done in found.outcomes:
         one = tracking.metrics(done.run_id)
         shared = {k: one[k] for k in ("recovered", "regressed", "net_recovery", "held", "guard_lost") if k in one}
-        tracking.log(run_id, metrics={f"{k}/{done.mitigation}": v for k, v in shared.items()})
+        tracking.update(run_id, {f"{k}/{done.mitigation}": v for k, v in shared.items()})
     uri = remedies.register(experiment, found, run_id)
     if uri:
         tracking.log(run_id, tags={"ilp.mitigated": uri})
@@ -234,7 +242,10 @@ def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experimen
 
 def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
     """Log on the run what an experiment is: its settings and its samples."""
-    tracking.log(run_id, params=_facts(experiment))
+    facts = {f"ilp.{s.name}.{k}": v for s in stages for k, v in settings(s).items() if k != "seed" or v != experiment.seed}
+    known = tracking.params(run_id)  # what goes on may have changed: its stages' runs say how
+    tracking.log(run_id, params=_facts(experiment) | {k: v for k, v in facts.items() if k not in known})
+    _log_data(run_id, experiment, stages, "training")
     tracking.write(run_id, "experiment.yaml", config.dump(experiment))
     tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
 
@@ -252,6 +263,11 @@ def _same(experiment: Experiment, run_id: str) -> None:
         if was.get(name) != now:
             has = f"is of {name.removeprefix('ilp.')} {was[name]}" if name in was else "is not of an experiment"
             raise ConfigError(f"run {run_id} {has}, this is {now}; leave out --run-id for a new run")
+
+
+def _log_data(run_id: str, experiment: Experiment, stages: Sequence[Stage], context: str) -> None:
+    for stage, given in zip(stages, experiment.stages, strict=True):
+        tracking.log_data(run_id, stage.name, stage.samples, context, given.data)
 
 
 def read_samples(run_id: str) -> list[Sample]:

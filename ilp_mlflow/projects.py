@@ -87,13 +87,12 @@ def launch(entry_point: str, parameters: Mapping[str, str], name: str, backend: 
 def launch_many(
     entry_point: str,
     parameters: Mapping[str, Mapping[str, str]],
-    name: str,
     parent: str,
     backend: str,
     backend_config: Mapping[str, Any],
     jobs: int,
 ) -> dict[str, tuple[str, str]]:
-    """Run an entry point once for each of the `parameters` (by what stands in `name`), `jobs` at a time, as children of a run.
+    """Run an entry point once for each of the `parameters` (by name), `jobs` at a time, as children of a run.
 
     Returned are each child's id, or "", and why it failed, or "".
     """
@@ -113,7 +112,7 @@ def launch_many(
                 if len(running) == jobs:
                     finish(next(iter(running)))
                 try:
-                    running[one] = launch(entry_point, given, name.format(one), backend, backend_config)
+                    running[one] = launch(entry_point, given, one, backend, backend_config)
                 except TrackingError as error:
                     found[one] = "", str(error)
             while running:

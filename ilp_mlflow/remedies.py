@@ -73,7 +73,7 @@ def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
             if _spent(wanted, started):
                 break
             try:
-                with tracking.run(f"mitigate {name}", "mitigation", parent=run_id) as child, task(f"mitigate {name}"):
+                with tracking.run(name, "mitigation", parent=run_id) as child, task(f"mitigate {name}"):
                     plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
                     _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
             except Exception as error:  # a plugin may fail in any way, alone
@@ -90,7 +90,6 @@ def side_by_side(experiment: Experiment, run_id: str, names: Sequence[str], sour
     runs = projects.launch_many(
         "mitigation",
         {name: {**given, "name": name} for name in names},
-        "mitigate {}",
         run_id,
         experiment.backend,
         experiment.backend_config,
@@ -140,8 +139,7 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
         tried.append(frozenset(c.name for c in chosen))
         names: tuple[str, ...] = ()
         try:
-            one_of = f"mitigate auto {number}"
-            with tracking.run(one_of, "mitigation", parent=run_id) as child, task(one_of):
+            with tracking.run(f"auto {number}", "mitigation", parent=run_id) as child, task(f"mitigate auto {number}"):
                 names, plan = composition.compose(chosen, planner, known.context)
                 tracking.log(child, tags={"ilp.combines": ", ".join(names)})
                 one = mitigation.attempt(experiment, f"auto {number}", plan, known, run_id, child)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED
@@ -116,27 +116,50 @@ def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colo
 
 
 def markdown(report: Report) -> str:
-    """The result as Markdown, for the description of the run."""
+    """The result as Markdown, for the description of the run: how many, why and what to do, and a table of each."""
+    found = causes(report)
+    why = f"The commonest cause is {next(iter(found))} ({len(next(iter(found.values())))} samples)." if found else ""
+    first = " ".join(text for text in (sentence(report), why, outcome.recommendation(report.outcomes)) if text)
+    reasons = [["cause", "samples", "most recovered (by its control)"]]
+    reasons += [[cause, str(len(own)), _most_recovered(report, cause)] for cause, own in found.items()]
     judged = f"{_counted(report)} by the `{report.preset}` rule. Learned, by stage and checkpoint:"
     where = "Every sample: `ilp/report.html` (read), `ilp/diagnosis.json` (table), `ilp/diagnosis.parquet` (all columns)."
-    why = [f"- {cause}: {len(found)}" for cause, found in causes(report).items()]
-    return "\n".join(
-        [
-            sentence(report),
-            "",
-            judged,
-            "",
-            _markdown_table(_matrix(report)),
-            "",
-            *unavailable(report),
-            "",
-            *why,
-            "",
-            leak(report),
-            "",
-            where,
-        ]
-    )
+    parts = [
+        first,
+        _markdown_table(reasons) if found else "",
+        judged,
+        _markdown_table(_matrix(report)),
+        *unavailable(report),
+        leak(report),
+        where,
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def diagnosed(found: Sequence[Diagnosis], total: int) -> str:
+    """A diagnosis of `total` samples in one sentence, for the description of its run."""
+    counted = Counter(d.cause or UNEXPLAINED for d in found).most_common()
+    return f"{len(found)} of {total} samples are unlearned. {', '.join(f'{n} {cause}' for cause, n in counted)}".strip()
+
+
+def tried(one: Outcome) -> str:
+    """What came of a mitigation in a sentence or two, for the description of its run."""
+    unlearned = len(one.recovered) + len(one.still)
+    text = f"{len(one.recovered)} of {unlearned} unlearned samples are learned now, {len(one.regressed)} learned ones regressed."
+    if one.net_recovery is None or one.net_interval is None:
+        return text
+    low, high = one.net_interval
+    net = f"{one.net_recovery:+.0%} ({low:+.0%} to {high:+.0%}) net of its control"
+    return f"{text} Of its {len(one.targets)} targets it recovers {net}; there {one.regressed_by_control} regressed."
+
+
+def _most_recovered(report: Report, cause: str) -> str:
+    """The mitigation that recovers most samples of a cause beyond its control, and the counts."""
+    tallies = {o.mitigation: o.causes[cause] for o in report.outcomes if o.control_run_id and cause in o.causes}
+    if not tallies:
+        return "-"
+    name, most = max(tallies.items(), key=lambda item: item[1].recovered - item[1].by_control)
+    return f"{name} {most.recovered} ({most.by_control})" if most.recovered > most.by_control else "none"
 
 
 def issue(report: Report) -> str:

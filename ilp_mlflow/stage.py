@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -49,19 +48,35 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     Logs `ilp/checkpoints.json` (intermediate ones first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
     """
     tags = version_tags(experiment, stage, parent, run_id)
-    params = {f"ilp.{k}": json.dumps(v) for k, v in stage.model_dump(exclude={"samples", "validation"}).items()}
-    tracking.log(run_id, params=params, tags={"ilp.training": digest(experiment, stage, parent)})
+    index = tags["ilp.index"]
+    said = (
+        f"Stage {index} of {len(experiment.stages)} of `{experiment.name}`: {len(stage.samples)} samples, trained from `{parent}`."
+    )
+    params = {f"ilp.{k}": v for k, v in settings(stage).items()}
+    tracking.log(run_id, params=params, tags={"mlflow.note.content": said, "ilp.training": digest(experiment, stage, parent)})
+    data = tracking.log_data(run_id, stage.name, stage.samples, "training", experiment.stages[index - 1].data)
+    catalog.log_inputs(run_id, [parent])
 
     def keep(name: str, folder: str) -> str:
-        registered = f"{experiment.name}.{name}"
-        return catalog.register(registered, folder, run_id, tags)
+        return catalog.register(f"{experiment.name}.{name}", folder, run_id, tags)
 
     checkpoints, done = fit(experiment, stage, parent, run_id, keep)
     tracking.write(run_id, "checkpoints.json", as_json(checkpoints))
     tracking.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
     tracking.write(run_id, "signals.parquet", done.signals)
+    uri = checkpoints[-1].model_uri
     metrics = {"tokens": done.tokens, "seconds": done.seconds}
-    tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": checkpoints[-1].model_uri})
+    tracking.log(run_id, metrics=metrics, tags={"ilp.model_uri": uri}, model=catalog.model_id(uri), data=data)
+
+
+def settings(stage: Stage) -> dict[str, Any]:
+    """What a stage is trained with, one entry each: options of TRL by their name, of PEFT behind `peft.`, order and data."""
+    given = {"data": dataset.digest(stage.samples)[: tracking.DIGEST], "rows": len(stage.samples), "schedule": stage.schedule}
+    if stage.score_every:
+        given["score_every"] = stage.score_every
+    if stage.peft:
+        given |= {"adapter": stage.adapter, **{f"peft.{k}": v for k, v in stage.peft.items()}}
+    return given | stage.training
 
 
 def digest(experiment: Experiment, stage: Stage, parent: str) -> str:
@@ -86,13 +101,13 @@ def version_tags(experiment: Experiment, stage: Stage, parent: str, run_id: str)
 
 
 def fit(
-    experiment: Experiment, stage: Stage, parent: str, run_id: str, keep: Callable[[str, str], str], prefix: str = ""
+    experiment: Experiment, stage: Stage, parent: str, run_id: str, keep: Callable[[str, str], str]
 ) -> tuple[list[Checkpoint], Trained]:
     """Train `stage` from the model at `parent`; `keep` is given name and folder of the result and returns its URI.
 
     The same training, if it was interrupted before, goes on behind its last round that was kept.
 
-    Returns the checkpoints, the final one last. Metrics go to the run `run_id` under `prefix`. Raises IlpError.
+    Returns the checkpoints, the final one last. Metrics go to the run `run_id`, `<stage>/` in front. Raises IlpError.
     """
     parts = catalog.locate(parent)
     below = catalog.below(parts[-1]) if _continued(stage, parts) else parent
@@ -114,7 +129,7 @@ def fit(
             kept.append(Checkpoint(name=name, model_uri=uri, run_id=run_id, step=step))
 
         def log(metrics: dict[str, float], step: int) -> None:
-            tracking.log(run_id, metrics={f"{prefix}{k}": v for k, v in metrics.items()}, step=step)
+            tracking.log(run_id, metrics={f"{stage.name}/{k}": v for k, v in metrics.items()}, step=step)
 
         done = training.train(stage, loaded, standing or Path(scratch) / "trainer", log, inside)
         with task(f"store {stage.name}"):

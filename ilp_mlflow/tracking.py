@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from ilp_mlflow import stamp
-from ilp_mlflow.config import TrackingConfig
+from ilp_mlflow import dataset, stamp
+from ilp_mlflow.config import DataConfig, TrackingConfig
 from ilp_mlflow.errors import TrackingError, first_line
 from ilp_mlflow.interrupts import whole
-from ilp_mlflow.types import Checkpoint
+from ilp_mlflow.types import Checkpoint, Sample
 
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -35,6 +37,12 @@ FOLDER = "ilp"
 """Artifact folder of everything we log on the parent run."""
 killed: list[str] = []
 """Runs that an interrupt ended in this process, a child before its parent."""
+DIGEST = 12
+"""Characters of a data set's digest that MLflow is given: it takes 36, and shows them all."""
+PARAMS = 100
+"""Parameters that MLflow takes in one request."""
+Data = tuple[str, str]
+"""Name and digest of a data set in MLflow."""
 
 
 def point(config: TrackingConfig) -> None:
@@ -56,7 +64,8 @@ def run(name: str, kind: str, *, run_id: str | None = None, parent: str | None =
     """A run that ends FINISHED, FAILED or KILLED; yields its id. What is started inside has its `ilp.version` and `ilp.stage`, too.
 
     `run_id` continues that run, or stays in it when it is the active one; inside `mlflow run` the first call continues the
-    project's run. A new run is a child of `parent` when given. Raises TrackingError when `run_id` is unknown.
+    project's run. A new run is a child of `parent` when given, and says so in its name, which no other run has: views that
+    compare show little else. Raises TrackingError when `run_id` is unknown.
     """
     inside = run_id is not None and run_id == active()
     status, started = "FAILED", run_id if inside else None
@@ -93,11 +102,22 @@ def _start(name: str, tags: Mapping[str, str], run_id: str | None, parent: str |
         mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
     nested = mlflow.active_run() is not None
     made = mlflow.start_run(run_id=given, run_name=None if given else name, nested=nested, tags=dict(tags))
-    if given and not run_id:
-        mlflow.set_tag("mlflow.runName", name)
     if parent and not given:  # and not of the run that happens to be active
         mlflow.set_tag("mlflow.parentRunId", parent)
+    if not run_id:
+        mlflow.set_tag("mlflow.runName", _own_name(made.info.run_id, name))
     return str(made.info.run_id)
+
+
+def _own_name(run_id: str, name: str) -> str:
+    """`name`, numbered if a sibling of the run has it already, and with the name of the parent behind it."""
+    run = MlflowClient().get_run(run_id)
+    parent = run.data.tags.get("mlflow.parentRunId")
+    behind = f" ({MlflowClient().get_run(parent).info.run_name})" if parent else ""
+    family = f"tags.`mlflow.parentRunId` = '{parent}'" if parent else "tags.`ilp.kind` = 'experiment'"
+    taken = {r.info.run_name for r in MlflowClient().search_runs([run.info.experiment_id], family) if r.info.run_id != run_id}
+    numbered = (f"{name} {n}{behind}" for n in itertools.count(2))
+    return next(one for one in itertools.chain([f"{name}{behind}"], numbered) if one not in taken)
 
 
 def log(
@@ -107,15 +127,48 @@ def log(
     step: int = 0,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
+    model: str | None = None,
+    data: Data | None = None,
 ) -> None:
-    """Log metrics (at `step`), parameters and tags of a run in one request."""
+    """Log metrics (at `step`, of the logged `model` with that id, on `data`), parameters and tags of a run."""
     now = mlflow.utils.time.get_current_time_millis()
+    named = [Param(k, str(v)) for k, v in (params or {}).items()]
     MlflowClient().log_batch(
         run_id,
-        metrics=[Metric(k, float(v), now, step) for k, v in (metrics or {}).items()],
-        params=[Param(k, str(v)) for k, v in (params or {}).items()],
+        metrics=[Metric(k, float(v), now, step, model, *(data or (None, None))) for k, v in (metrics or {}).items()],
+        params=named[:PARAMS],
         tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
     )
+    for start in range(PARAMS, len(named), PARAMS):
+        MlflowClient().log_batch(run_id, params=named[start : start + PARAMS])
+
+
+def update(run_id: str, metrics: Mapping[str, float], **what: Any) -> None:
+    """Log those of the metrics that the run does not have yet, or with another value; see `log`."""
+    known = MlflowClient().get_run(run_id).data.metrics
+    log(run_id, metrics={k: v for k, v in metrics.items() if known.get(k) != v}, **what)
+
+
+def log_data(run_id: str, name: str, samples: Sequence[Sample], context: str, origin: DataConfig | None = None) -> Data:
+    """Log samples as a data set that went into a run: what for (`context`), and where they are from; None: they were made."""
+    known = data(name, samples)
+    kind, source = "code", dict[str, Any](tags={})
+    if origin and origin.dataset:
+        kind, source = "hugging_face", {"path": origin.dataset, "config_name": origin.config, "split": origin.split}
+    elif origin:
+        scheme = urlsplit(str(origin.path)).scheme
+        kind, key = ("http", "url") if scheme in ("http", "https") else (scheme or "local", "uri")
+        source = {key: origin.path}
+    columns = [{"type": "string", "name": name, "required": True} for name in ("sample_id", "prompt", "completion")]
+    facts = source, {"mlflow_colspec": columns}, {"num_rows": len(samples)}
+    found = Dataset(*known, kind, *map(json.dumps, facts))
+    MlflowClient().log_inputs(run_id, [DatasetInput(found, [InputTag("mlflow.data.context", context)])])
+    return known
+
+
+def data(name: str, samples: Sequence[Sample]) -> Data:
+    """The name and digest that samples have as a data set in MLflow."""
+    return name, dataset.digest(samples)[:DIGEST]
 
 
 def write(run_id: str, name: str, content: str | pa.Table, folder: str = FOLDER) -> None:

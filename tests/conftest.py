@@ -1,9 +1,16 @@
 """A tiny model and tokenizer made on the spot, and an MLflow store of its own for every test that asks for one."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -138,6 +145,11 @@ def served(monkeypatch):
 @pytest.fixture
 def experiment_file(tmp_path, tiny_model):
     """A two-stage experiment on the tiny model, as a file."""
+    return write_experiment(tmp_path, tiny_model)
+
+
+def write_experiment(folder, model):
+    """Write a two-stage experiment and its data into a folder; return the experiment's file."""
     import yaml
 
     training = {
@@ -149,12 +161,12 @@ def experiment_file(tmp_path, tiny_model):
     }
     stages = []
     for name in ("first", "second"):
-        write_jsonl(tmp_path / f"{name}.jsonl", rows(prefix=f"{name} "))
+        write_jsonl(folder / f"{name}.jsonl", rows(prefix=f"{name} "))
         stages.append(
             {"name": name, "data": f"{name}.jsonl", "training": training, "peft": {"r": 4, "target_modules": "all-linear"}}
         )
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump({"name": "tiny", "model": str(tiny_model), "stages": stages}))
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({"name": "tiny", "model": str(model), "stages": stages}))
     return path
 
 
@@ -166,46 +178,40 @@ def edit_yaml(path: Path, **changes):
     return path
 
 
-@pytest.fixture
-def server(store, tmp_path, monkeypatch):
-    """Address of a real MLflow server on loopback that serves this test's store and its artifacts."""
-    import socket
-    import subprocess
-    import sys
-    import time
-    import urllib.error
-    import urllib.request
-
-    import mlflow
-
+@contextlib.contextmanager
+def serving(backend: str, folder: Path):
+    """Address of a real MLflow server on loopback over the store `backend`; artifacts go through it into the folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        "server",
-        "--backend-store-uri",
-        store,
-        "--artifacts-destination",
-        str(tmp_path / "served"),
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "mlflow", *command], stdout=log, stderr=log)
+    options = {"backend-store-uri": backend, "artifacts-destination": folder / "served", "port": port, "workers": 1}
+    command = [sys.executable, "-m", "mlflow", "server", *(str(part) for o, value in options.items() for part in (f"--{o}", value))]
+    light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=light)
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=2)
-            break
-        except (urllib.error.URLError, OSError):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((tmp_path / "server.log").read_text()) from None
-            time.sleep(0.3)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    mlflow.set_tracking_uri(address)
-    yield address
-    process.terminate()
-    process.wait(10)
+    deadline = time.monotonic() + 180
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2)
+                break
+            except (urllib.error.URLError, OSError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((folder / "server.log").read_text()) from None
+                time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture
+def server(store, tmp_path, monkeypatch):
+    """Address of a real MLflow server on loopback that serves this test's store and its artifacts."""
+    import mlflow
+
+    with serving(store, tmp_path) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        mlflow.set_tracking_uri(address)
+        yield address

@@ -142,7 +142,9 @@ def alone(tiny_model, tmp_path, **args):
 
 
 def all_runs():
-    return MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
+    """All runs but those that are below another."""
+    found = MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,8 @@ def test_a_run_with_a_diagnosis_keeps_it_and_gets_a_child(tiny_model, store, tmp
         second, _ = trained(tiny_model, tmp_path, peft=PEFT, given={"stage": "more"})
     assert first.run_id == run.info.run_id
     assert tracking.parent_of(second.run_id) == first.run_id
+    children = MlflowClient().search_runs([run.info.experiment_id], "tags.`ilp.kind` = 'diagnosis'")
+    assert [tracking.parent_of(child.info.run_id) for child in children] == [first.run_id]  # and none below the child
     assert tracking.read_checkpoints(first.run_id)[-1].name == "sft"
 
 

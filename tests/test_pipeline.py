@@ -52,9 +52,10 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experime
 
     children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'")
     assert sorted((c.info.run_name, c.info.status) for c in children) == [
-        ("first", "FINISHED"),
-        ("mitigate control", "FINISHED"),
-        ("second", "FINISHED"),
+        ("control (tiny)", "FINISHED"),
+        ("diagnosis (tiny)", "FINISHED"),
+        ("first (tiny)", "FINISHED"),
+        ("second (tiny)", "FINISHED"),
     ]
     assert [c.name for c in report.checkpoints] == ["base", "first", "second"]
     assert len(report.verdicts) == 16
@@ -306,11 +307,12 @@ def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatc
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert {r.info.run_name: r.info.status for r in runs} == {
         "tiny": "FINISHED",
-        "first": "FINISHED",
-        "second": "FINISHED",
-        "mitigate explode": "FAILED",
-        "mitigate lost": "FAILED",
-        "mitigate control": "FINISHED",
+        "first (tiny)": "FINISHED",
+        "second (tiny)": "FINISHED",
+        "diagnosis (tiny)": "FINISHED",
+        "explode (tiny)": "FAILED",
+        "lost (tiny)": "FAILED",
+        "control (tiny)": "FINISHED",
     }
     report = pipeline.make_report(config.read(experiment_file), tracking.find_parent("tiny", None))
     assert [o.mitigation for o in report.outcomes] == ["control"]

@@ -22,7 +22,7 @@ def interrupted(experiment_file, store, monkeypatch):
 
     def log(run_id, **what):
         step = what.get("step", 0)
-        if "loss" in (what.get("metrics") or {}):
+        if "first/loss" in (what.get("metrics") or {}):
             steps.append(step)
             if step == 3 and not standing_before:
                 standing_before.append(True)
