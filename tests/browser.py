@@ -40,7 +40,7 @@ class Browser:
         """A command of the DevTools protocol."""
         return self.do("goog/cdp/execute", cmd=command, params=options)
 
-    def shows(self, *texts, within=30):
+    def shows(self, *texts, within=90):
         """Wait until the page, or the frame that was entered, shows all texts, however spaced."""
         deadline = time.monotonic() + within
         while missing := [text for text in texts if " ".join(text.split()) not in (shown := self.text())]:
@@ -59,7 +59,7 @@ class Browser:
         """Go back to the page itself."""
         self.do("frame", id=None)
 
-    def find(self, selector, within=30):
+    def find(self, selector, within=90):
         """The first element that the selector finds, once it is there."""
         deadline = time.monotonic() + within
         while not (found := self.do("elements", using="css selector", value=selector)):
