@@ -170,7 +170,7 @@ def _records(data: DataConfig) -> Iterator[Record]:
 def _local(path: Path, name: str) -> Iterator[Record]:
     """The rows of a file or folder that is called `name` in messages."""
     if not path.exists():
-        raise DatasetError(f"{name}: no such file; paths in an experiment are relative to its file")
+        raise DatasetError(f"{name}: no such file; check the path, which in an experiment is relative to the experiment's file")
     if path.is_dir():
         return _saved(path, name)
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
