@@ -77,7 +77,7 @@ class ProgressiveEpochs(Value):
 
     def _behind(self, stage: Stage, held: tuple[Sample, ...]) -> Stage:
         # room for one pass more than it may take: the last one is looked at, too
-        steps = (self.more + 1) * (math.ceil(stage.steps_per_pass) + 1)
+        steps = (self.more + 1) * (stage.steps_per_pass + 1)
         rate = self.rate * stage.training.get("learning_rate", recipe.LEARNING_RATE)
         training = {**stage.training, "max_steps": steps, "learning_rate": rate, "lr_scheduler_type": "constant_with_warmup"}
         schedule = UntilRise(most=self.more, delta=self.delta)
