@@ -95,7 +95,12 @@ def test_stages_that_cut_or_mask_rows_in_other_ways_are_not_mixed():
         stages = [WHOLE.stages[0], WHOLE.stages[1].model_copy(update={"training": training})]
         return GlobalShuffle().plan([diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages))
 
-    for training in ({"max_length": 9}, {"assistant_only_loss": True}, {"dataloader_drop_last": True}):
+    for training in (
+        {"max_length": 9},
+        {"assistant_only_loss": True},
+        {"completion_only_loss": False},
+        {"dataloader_drop_last": True},
+    ):
         assert planned(**training) is None
     for training in ({"max_length": None}, {"dataloader_drop_last": False}, {"learning_rate": 1e-3}):  # as if it were left out
         assert len(planned(**training).stages) == 1

@@ -11,8 +11,14 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage
 
 LEARNING_RATE = 2e-5
 """Of a stage that sets none: that of `trl.SFTConfig`."""
-PREPARING = ("max_length", "truncation_mode", "assistant_only_loss", "completion_only_loss", "dataloader_drop_last")
-"""Options that decide what of a row is trained."""
+PREPARING = {
+    "max_length": None,
+    "truncation_mode": "keep_start",
+    "assistant_only_loss": False,
+    "completion_only_loss": True,
+    "dataloader_drop_last": False,
+}
+"""Options that decide what of a row is trained, and the value that counts as if it were left out."""
 
 
 def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
@@ -74,7 +80,10 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
     """
 
     def kind(stage: Stage) -> tuple[Any, ...]:
-        return (any(row.id in context.samples for row in stage.samples), *(stage.training.get(o) or None for o in PREPARING))
+        return (
+            any(row.id in context.samples for row in stage.samples),
+            *(stage.training.get(o, usual) for o, usual in PREPARING.items()),
+        )
 
     runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
     if not targets or len(runs) == len(context.stages):
