@@ -60,7 +60,8 @@ class _Group(click.Group):
         own = command and words[0] != "stage" and "--checkpoint" not in words and any(p.name == "run_id" for p in command.params)
         if killed and own and "--run-id" not in words:
             words += ["--run-id", killed]
-        left = f"run {killed} is marked KILLED in MLflow; to go on" if killed else "no run was open; to start again"
+        left = f"run {killed} is marked KILLED in MLflow" if killed else "no run was open"
+        left += "; to go on" if killed and own else "; to start again"
         return f"interrupted; {left}: {_ourselves()} {shlex.join(words)}"
 
 
