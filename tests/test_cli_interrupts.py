@@ -20,6 +20,14 @@ from tests.test_cli import ilp
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _listening():
+    """Ctrl-C counts, also in a test run that a shell put into the background and so made deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def interrupt(monkeypatch):
     """Has a signal come in the n-th call of a function."""
