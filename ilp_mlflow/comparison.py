@@ -28,6 +28,8 @@ def _statuses(run_id: str, rule: Preset) -> dict[str, Status]:
     """The status of every sample under the last checkpoint of a run."""
     if tracking.tags(run_id).get("ilp.kind") == "diagnosis":  # its scores are with its parent
         run_id = tracking.parent_of(run_id) or run_id
+    if not tracking.has(run_id, "scores.parquet"):
+        raise TrackingError(f"run {run_id} holds no scores; compare diagnosed experiments, or runs of mitigations and controls")
     checkpoints = [c.name for c in tracking.read_checkpoints(run_id)]
     names = checkpoints if checkpoints[0] == "base" else ["base", *checkpoints]
     scores = tracking.read_table(run_id, "scores.parquet")

@@ -104,10 +104,17 @@ def load(
     return Loaded(text.tokenizer, text.ends, text.max_length, model)
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory ran out; of a CPU's, only its words do."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _moved(model: PreTrainedModel, device: str, name: str) -> PreTrainedModel:
     try:
         return model.to(device)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         raise ModelError(f"{name}: does not fit into the memory of {device}; use another device, or dtype bfloat16") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -132,7 +133,12 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
     chosen: list[Candidate] | None = composition.choose(candidates)
     unlearned = len(known.diagnoses) / max(1, len(known.context.samples))
     if wanted.max_unlearned is not None and unlearned <= wanted.max_unlearned:
+        _nothing(f"{unlearned:.1%} are unlearned already, within --max-unlearned {wanted.max_unlearned:g}")
         return found
+    if not chosen:
+        _nothing("no mitigation is at hand for the causes that were found")
+    elif _spent(wanted, started):
+        _nothing(f"the {wanted.budget:g} seconds of --budget are spent")
     tried = list[frozenset[str]]()
     while chosen and not _spent(wanted, started):
         number = len(tried) + 1
@@ -155,6 +161,10 @@ def auto(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
         left = {cause: t.unlearned - t.recovered for cause, t in best.causes.items()}
         chosen = composition.alternative([c for c in candidates if c.name in best.combines], candidates, left, tried)
     return found
+
+
+def _nothing(why: str) -> None:
+    print(f"ilp: {why}; nothing was tried", file=sys.stderr)
 
 
 def register(experiment: Experiment, found: Tried, run_id: str) -> str | None:

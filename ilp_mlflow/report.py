@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -169,7 +170,9 @@ def issue(report: Report) -> str:
     if report.outcomes:
         tables.append(_markdown_table([["mitigation", *OUTCOMES], *_outcome_rows(report)]))
     why = "\n".join(f"- {cause}: {len(found)}" for cause, found in causes(report).items())
-    settings = f"<details><summary>settings</summary>\n\n```yaml\n{report.settings.strip()}\n```\n\n</details>"
+    # file names without the folders they lie in, which tell whose machine it is
+    shown = re.sub(r"(?<![\w.:/])(?:file://)?/(?:[^/\s'\"]+/)+", "", report.settings.strip())
+    settings = f"<details><summary>settings</summary>\n\n```yaml\n{shown}\n```\n\n</details>"
     judged = f"{_counted(report)} by the `{report.preset}` rule."
     parts = [f"**ilp run `{report.name}`**: {sentence(report)}", versions, judged, *tables, *unavailable(report), why, settings]
     return "\n\n".join(part for part in parts if part)

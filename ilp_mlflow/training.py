@@ -24,7 +24,7 @@ from trl import SFTConfig
 
 from ilp_mlflow.encoding import encode
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line, suggest
-from ilp_mlflow.models import Loaded, Text
+from ilp_mlflow.models import Loaded, Text, out_of_memory
 from ilp_mlflow.progress import task
 from ilp_mlflow.rounds import Keep, Rounds, RoundTrainer, rows
 from ilp_mlflow.types import Exposure, Sample, Signal, Stage, schema
@@ -150,7 +150,9 @@ def train(
         started = time.perf_counter()
         try:
             trainer.train(resume_from_checkpoint=rounds.resume())
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             raise ModelError(
                 f"stage '{stage.name}' does not fit into the memory of {trainer.model.device}; "
                 "lower training.per_device_train_batch_size or training.max_length, or train an adapter (peft)"

@@ -18,6 +18,8 @@ from ilp_mlflow.errors import IlpError, StepFailed
 from ilp_mlflow.interrupts import heard
 from ilp_mlflow.progress import LAUNCHED
 
+FULL = "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)"
+
 
 class _Group(click.Group):
     """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
@@ -27,7 +29,7 @@ class _Group(click.Group):
             with heard():
                 return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
-            code, text = 2, _line(str(error))
+            code, text = 2, FULL if _disk_full(error) else _line(str(error))
         except click.UsageError as error:
             context = error.ctx.command_path if error.ctx else "ilp"
             code, text = 2, _line(f"{error.format_message().rstrip('.')}; see '{context} --help'")
@@ -39,10 +41,7 @@ class _Group(click.Group):
             code, text = 130, self._interrupted(list(args[0] if args else kwargs.get("args") or sys.argv[1:]))
         except Exception as error:
             if _disk_full(error):
-                code, text = (
-                    2,
-                    "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)",
-                )
+                code, text = 2, FULL
             else:
                 traceback.print_exc()
                 code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"

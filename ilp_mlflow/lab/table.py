@@ -11,11 +11,14 @@ from ilp_mlflow.layout import table, wrapped
 def truth(found: Mapping[str, Any]) -> str:
     """The planted truth beside what the tool said: one line per group."""
     said = found["attribution"]["default"]["confusion"]
-    rows = [["planted", "samples", "learned", "held", "the unlearned are called"]]
+    rows = [["planted", "samples", "exact", "held", "the unlearned are called"]]
     for group, values in found["groups"].items():
         called = "\n".join(f"{cause} {n}" for cause, n in sorted(said[group].items(), key=lambda item: -item[1])[:2])
         rows.append([group, str(values["n"]), f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}", called or "-"])
-    title = "What was planted, and what became of it (held: also in other words):"
+    title = (
+        "What was planted, and what became of it (exact: word for word; held: in\n"
+        "other words, too; the unlearned: by the verdict, which also asks for a margin):"
+    )
     return "\n".join([title, "", *table(rows)])
 
 

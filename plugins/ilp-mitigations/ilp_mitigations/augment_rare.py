@@ -70,6 +70,5 @@ class AugmentRare(Value):
         found = kinds.more(self.source, words, context.samples, stage.name, self.more, context.held_out)
         rows = dict[str, Sample]()
         for word in words:
-            fit = [s for s in found[word] if type(s.prompt) is recipe.form(stage)]
-            rows |= {s.id: s for s in recipe.sampled(fit, self.more, word)}
+            rows |= {s.id: s for s in recipe.sampled(found[word], self.more, word)}
         return [s.model_copy(update={"id": f"more/{s.id}"}) for s in rows.values()]

@@ -54,11 +54,6 @@ def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
     return tuple(s if len(left) == len(s.samples) else s.model_copy(update={"samples": left}) for s, left in kept if left)
 
 
-def form(stage: Stage) -> type:
-    """Whether its prompts are text or messages."""
-    return type(stage.samples[0].prompt)
-
-
 def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
     """At most `n` of the samples, in the order of a draw; the same for the same seed."""
     return random.Random(seed).sample(samples, min(n, len(samples)))

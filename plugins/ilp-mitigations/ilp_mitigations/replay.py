@@ -34,6 +34,5 @@ class Replay(Value):
                 instead[stage.name] = recipe.drawn(stage, len(old), {d.verdict.sample_id for d in diagnoses})
             begun = begun or stage.name in first
             earlier.append(stage)
-        if not more:
-            return None
-        return Plan(targets=targets, stages=recipe.added(context.stages, more), control=recipe.added(context.stages, instead))
+        remedy, control = (recipe.added(context.stages, rows) for rows in (more, instead))
+        return Plan(targets=targets, stages=remedy, control=control) if remedy != tuple(context.stages) else None
