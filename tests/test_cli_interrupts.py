@@ -53,7 +53,7 @@ def runs():
     found = client.search_runs([e.experiment_id for e in client.search_experiments()], order_by=["start_time DESC"])
     statuses = {}
     for run in found:
-        if run.data.tags["ilp.kind"] != "diagnosis":
+        if run.data.tags.get("ilp.kind") != "diagnosis":  # one that MLflow has just made for a project has no tags of ours yet
             statuses.setdefault(run.info.run_name.split(" ")[0], []).append(run.info.status)
     return statuses
 
