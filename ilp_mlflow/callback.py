@@ -97,9 +97,7 @@ class IlpCallback(TrainerCallback):
         except Exception as error:  # the training is worth more than its diagnosis
             print(f"ilp: the model is trained, but its diagnosis failed: {first_line(error)}", file=sys.stderr)
         else:
-            hint = tracking.serve_hint()
-            opened = [f"open the MLflow UI:  {hint}"] if hint else []
-            for line in (report.sentence(self.report), *opened, tracking.link(self.report.run_id)):
+            for line in (report.sentence(self.report), *tracking.opening(self.report.run_id)):
                 print(f"ilp: {line}", file=sys.stderr)
 
     def _base(self, args: Any, model: Any) -> tuple[Experiment, Text]:

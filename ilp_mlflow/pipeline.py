@@ -146,8 +146,8 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         tracking.write(run_id, "requests.json", "{}")
         context = explain.context(experiment, samples, checkpoints, scores, run_id)
         rule = experiment.scoring.preset, experiment.seed
-        two_levels = tracking.parent_of(run_id) is None  # below a child the UI would show a third
-        own = tracking.run("diagnosis", "diagnosis", parent=run_id) if two_levels else contextlib.nullcontext()
+        top = tracking.parent_of(run_id) is None  # below a child the UI would show a third
+        own = tracking.run("diagnosis", "diagnosis", parent=run_id) if top else contextlib.nullcontext()
         with own as child:
             found, _ = explain.conclude(run_id, plugins, context, *rule, beside=child)
             if child:

@@ -296,6 +296,12 @@ def _experiment_page(run_id: str) -> str:
     return f"{host}/#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}"
 
 
+def opening(run_id: str) -> list[str]:
+    """Lines that say how to see a run in the MLflow UI."""
+    hint = serve_hint()
+    return [f"open the MLflow UI:  {hint}", f"then go to:  {link(run_id)}"] if hint else [link(run_id)]
+
+
 def serve_hint() -> str | None:
     """The command that opens the UI on this store, or None when a server is running already."""
     uri = mlflow.get_tracking_uri()

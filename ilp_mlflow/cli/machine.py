@@ -34,9 +34,9 @@ def doctor_command() -> None:
 
     from ilp_mlflow import models, registry, tracking
     from ilp_mlflow.layout import wrapped
+    from ilp_mlflow.pipeline import PACKAGES
 
-    packages = ("ilp-mlflow", "torch", "transformers", "trl", "peft", "mlflow")
-    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     found |= {"device": models.pick_device("auto"), "threads": str(torch.get_num_threads()), **tracking.doctor()}
     failed = [
         f"{p.name} ({p.distribution}): {p.error}" for k in ("diagnostic", "mitigation") for p in registry.installed(k) if p.error

@@ -92,12 +92,7 @@ def links(run_id: str) -> list[str]:
     """Lines that say how to see a run in the MLflow UI."""
     from ilp_mlflow import tracking
 
-    hint = tracking.serve_hint()
-    return [
-        "",
-        *([f"open the MLflow UI:  {hint}"] if hint else []),
-        f"then go to:  {tracking.link(run_id)}" if hint else tracking.link(run_id),
-    ]
+    return ["", *tracking.opening(run_id)]
 
 
 def hush(experiment: Experiment | None = None) -> None:

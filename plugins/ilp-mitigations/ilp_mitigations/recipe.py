@@ -83,11 +83,11 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
     runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
     if not targets or len(runs) == len(context.stages):
         return None
-    front = [s for s in context.stages if not kind(s)[0]]
+    read = [s for s in context.stages if not kind(s)[0]]
     stages, control = list[Stage](), list[Stage]()
     for run in runs:
         if len(run) > 1:
-            like, front, again = busiest(run), [], [_once_more(s, busiest(run)) for s in front]
+            like, read, again = busiest(run), [], [_once_more(s, busiest(run)) for s in read]
             training = {**like.training, "max_steps": sum(s.steps for s in (*again, *run))}
             stages.append(mix([*again, *run], training).model_copy(update={"name": like.name}))
             control += [*again, *run]
