@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ilp_mlflow import beliefs, catalog, diagnosis, judge, models, paper, registry, tracking, verdict
+from ilp_mlflow import beliefs, catalog, diagnosis, judge, models, paper, registry, tracking, training, verdict
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.encoding import last_turn, reworded
 from ilp_mlflow.errors import PluginError
@@ -108,9 +108,12 @@ def known(
     load = models.Loader(tokenizer, models.pick_device(scoring.device), scoring.first_dtype)
     parts = functools.partial(catalog.locate, base=checkpoints[0].model_uri)
 
+    @functools.cache
+    def text() -> models.Text:
+        return models.read(parts(uris[names[-1]]), tokenizer)  # the base may have no chat template at all
+
     def loaded(name: str) -> models.Loaded:
-        text = models.read(parts(uris[names[-1]]), tokenizer)  # the base may have no chat template at all
-        return replace(load(parts(uris[name])), tokenizer=text.tokenizer, ends=text.ends)
+        return replace(load(parts(uris[name])), tokenizer=text().tokenizer, ends=text().ends)
 
     probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict.verdicts(scores, *rule), Verdict)}
@@ -135,6 +138,7 @@ def known(
         probe=probe,
         asked=asked,
         beliefs=believed,
+        fits=lambda stage, sample: training.fits(stage, sample, text()),
     )
 
 

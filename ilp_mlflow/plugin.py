@@ -212,6 +212,8 @@ class Context:
     """Columns of `Signal`; None for a model that was trained elsewhere."""
     held_out: Sequence[Sample] = ()
     """Rows that no stage trains; mitigations may measure them."""
+    fits: Callable[[Stage, Sample], bool] = lambda stage, sample: True
+    """Whether a stage, which cuts rows to its `max_length`, would train a sample's whole answer."""
 
 
 class Diagnostic(Protocol):

@@ -104,6 +104,15 @@ def check_length(stage: Stage, text: Text) -> None:
         _refuse_unsupervised(stage, first, supervised, max(len(e.ids) for e in encoded), limit)
 
 
+def fits(stage: Stage, sample: Sample, text: Text) -> bool:
+    """Whether the answer of a sample is whole, its end token included, once a stage has cut the row to `max_length` tokens."""
+    limit = stage.training.get("max_length", SFTConfig.max_length)
+    encoded = encode(text.tokenizer, sample.prompt, sample.completion, text.ends)
+    # a first token has nothing that it could be predicted from
+    needed = encoded.ids if stage.training.get("truncation_mode") in (None, "keep_start") else encoded.ids[encoded.start - 1 :]
+    return not limit or len(needed) <= limit
+
+
 def train(
     stage: Stage,
     parent: Loaded,

@@ -3,6 +3,7 @@ import torch
 
 from ilp_mlflow import batches, models, scoring, training
 from ilp_mlflow.dataset import to_sample
+from ilp_mlflow.encoding import encode
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.types import Stage
 from tests.conftest import rows
@@ -123,6 +124,21 @@ def test_truncation_is_recorded_per_sample(base, tmp_path):
     assert by_id["long"].truncated_tokens > 0
     assert by_id["long"].supervised_tokens > 0
     assert by_id["France"].truncated_tokens == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*keep_end.*deprecated:FutureWarning")
+@pytest.mark.parametrize("options", [{}, {"truncation_mode": "keep_end"}, {"max_length": None}])
+def test_what_fits_is_what_is_trained_whole(base, tmp_path, options):
+    lengths = range(1, 20)
+    texts = [{"id": f"{n}", "prompt": "The capital of France is", "completion": " Paris" * n} for n in lengths]
+    turns = [({"role": "user", "content": "P?"}, {"role": "assistant", "content": " Paris" * n}) for n in lengths]
+    chats = [{"id": f"chat {n}", "prompt": [asked], "completion": [said]} for n, (asked, said) in enumerate(turns)]
+    one = stage([*texts, *chats], training={"max_length": 15, **options}, peft=PEFT)
+    done = training.train(one, base, tmp_path)
+    encoded = [encode(base.tokenizer, s.prompt, s.completion, base.ends) for s in one.samples]
+    whole = [e.supervised_tokens >= len(x.ids) - x.start for e, x in zip(done.exposures, encoded, strict=True)]
+    assert [training.fits(one, s, base) for s in one.samples] == whole
+    assert {*whole} == ({True} if "max_length" in options else {True, False})
 
 
 def test_a_dropped_row_has_no_exposures(base, tmp_path):

@@ -125,6 +125,18 @@ def test_rows_are_added_so_that_the_same_rows_are_dropped():
         assert ids[16:] == own[8:]  # what the last batch leaves over
 
 
+@pytest.mark.parametrize("kind", [Replay(share=0.9), UpweightRare(times=9)])
+def test_rows_that_do_not_fit_into_a_stage_are_not_added_to_it(kind):
+    # of rows that a trainer cuts to nothing there are no steps: the batch that is dropped would be another
+    whole = dataclasses.replace(WHOLE, fits=lambda stage, s: s.stage == stage.name or s.id == "first3")
+    cause = CAUSES[type(kind)][0]
+    plan = kind.plan([diagnosed("first0", cause), diagnosed("second0", cause)], whole)
+    assert {*trained(plan.stages, "second")} <= {s.id for s in WHOLE.stages[1].samples} | {"first3"}
+    none = dataclasses.replace(WHOLE, fits=lambda stage, s: False)
+    plan = kind.plan([diagnosed("second0", cause)], none)
+    assert plan is None or plan.control == tuple(none.stages)
+
+
 def test_replay_starts_after_the_stage_that_was_overwritten():
     plan = Replay(share=0.2).plan([diagnosed("first0", "left_side_forgetting")], WHOLE)
     remedy, _ = trials("replay", plan, WHOLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -49,15 +50,19 @@ class AugmentRare(Value):
         rare = {word for own in words.values() for word in own}
         barred = {d.verdict.sample_id for d in diagnoses}
         barred |= {s.id for s in context.samples.values() if rare & set(text_of(s.prompt).casefold().split())}
-        instead = {name: recipe.drawn(stages[name], len(found), barred) for name, found in rows.items()}
-        remedy, control = (recipe.added(context.stages, self._again(more, context.stages)) for more in (rows, instead))
+        instead = {
+            name: recipe.drawn(stages[name], len(found), functools.partial(context.fits, stages[name]), barred)
+            for name, found in rows.items()
+        }
+        remedy, control = (recipe.added(context.stages, self._again(more, context)) for more in (rows, instead))
         return Plan(targets=targets, stages=remedy, control=control)
 
-    def _again(self, more: Mapping[str, Sequence[Sample]], stages: Sequence[Stage]) -> dict[str, list[Sample]]:
+    def _again(self, more: Mapping[str, Sequence[Sample]], context: Context) -> dict[str, list[Sample]]:
         """`more` samples by stage, and some of those of the stages before it for each stage behind."""
         found, before = dict[str, list[Sample]](), list[Sample]()
-        for stage in stages:
-            again = recipe.sampled(before, round(self.repeated * len(stage.samples)), f"again {stage.name}")
+        for stage in context.stages:
+            n = round(self.repeated * len(stage.samples))
+            again = recipe.sampled(before, n, f"again {stage.name}", functools.partial(context.fits, stage))
             own = list(more.get(stage.name, ()))
             found[stage.name] = own + [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in again]
             before += own
@@ -70,5 +75,5 @@ class AugmentRare(Value):
         found = kinds.more(self.source, words, context.samples, stage.name, self.more, context.held_out)
         rows = dict[str, Sample]()
         for word in words:
-            rows |= {s.id: s for s in recipe.sampled(found[word], self.more, word)}
+            rows |= {s.id: s for s in recipe.sampled(found[word], self.more, word, functools.partial(context.fits, stage))}
         return [s.model_copy(update={"id": f"more/{s.id}"}) for s in rows.values()]

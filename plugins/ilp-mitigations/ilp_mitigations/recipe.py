@@ -31,15 +31,18 @@ def copies(samples: Iterable[Sample], n: int) -> list[Sample]:
     return [s.model_copy(update={"id": f"{s.id}~{k}"}) for s in samples for k in range(1, n + 1)]
 
 
-def drawn(stage: Stage, n: int, barred: Collection[str]) -> list[Sample]:
-    """`n` samples of a stage that are not `barred` (ids), each as often as another or once more; the same for the same seed."""
+def drawn(stage: Stage, n: int, fits: Callable[[Sample], bool], barred: Collection[str] = ()) -> list[Sample]:
+    """`n` samples of a stage that fit and are not `barred` (ids), each as often as another or once more; the same each time."""
     free = [s for s in stage.samples if s.id not in barred]
-    random.Random(f"drawn {stage.training.get('seed')}").shuffle(free)
-    return [free[k % len(free)].model_copy(update={"id": f"{free[k % len(free)].id}+{k}"}) for k in range(n)] if free else []
+    found = sampled(free, n, f"drawn {stage.training.get('seed')}", fits)
+    return [found[k % len(found)].model_copy(update={"id": f"{found[k % len(found)].id}+{k}"}) for k in range(n)] if found else []
 
 
 def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
-    """The stages with more samples in front; whole steps of them where a last batch is dropped, so that it is the same."""
+    """The stages with more samples in front; whole steps of them where a last batch is dropped, so that it is the same.
+
+    The samples must fit into the stage: of rows that a trainer cuts to nothing there are no steps.
+    """
     return tuple(s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)}) for s in stages)
 
 
@@ -54,9 +57,9 @@ def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
     return tuple(s if len(left) == len(s.samples) else s.model_copy(update={"samples": left}) for s, left in kept if left)
 
 
-def sampled(samples: Sequence[Sample], n: int, seed: str) -> list[Sample]:
-    """At most `n` of the samples, in the order of a draw; the same for the same seed."""
-    return random.Random(seed).sample(samples, min(n, len(samples)))
+def sampled(samples: Sequence[Sample], n: int, seed: str, wanted: Callable[[Sample], bool] | None = None) -> list[Sample]:
+    """At most `n` of the samples that are `wanted`, in the order of a draw; the same for the same seed."""
+    return list(itertools.islice(filter(wanted, random.Random(seed).sample(samples, len(samples))), n))
 
 
 def busiest(stages: Sequence[Stage]) -> Stage:

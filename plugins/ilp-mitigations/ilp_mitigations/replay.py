@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,14 +25,16 @@ class Replay(Value):
         """For the samples that later stages overwrote, from the stage after the first of them; the control repeats rows instead."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
         first = {context.samples[i].stage for i in targets}
+        unlearned = {d.verdict.sample_id for d in diagnoses}
         earlier, more, instead = list[Stage](), dict[str, list[Sample]](), dict[str, list[Sample]]()
         begun = False
         for stage in context.stages:
             if begun:
                 n = max(1, round(self.share * len(stage.samples) / len(earlier)))
-                old = [row for before in earlier for row in recipe.drawn(before, n, ())]
+                fits = functools.partial(context.fits, stage)
+                old = [row for before in earlier for row in recipe.drawn(before, n, fits)]
                 more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in old]
-                instead[stage.name] = recipe.drawn(stage, len(old), {d.verdict.sample_id for d in diagnoses})
+                instead[stage.name] = recipe.drawn(stage, len(old), fits, unlearned)
             begun = begun or stage.name in first
             earlier.append(stage)
         remedy, control = (recipe.added(context.stages, rows) for rows in (more, instead))

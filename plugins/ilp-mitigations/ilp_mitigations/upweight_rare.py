@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -30,5 +31,5 @@ class UpweightRare(Value):
         for stage in context.stages:
             mine = [s for s in stage.samples if s.id in set(targets)]
             more[stage.name] = recipe.copies(mine, self.times - 1)
-            instead[stage.name] = recipe.drawn(stage, len(more[stage.name]), barred)
+            instead[stage.name] = recipe.drawn(stage, len(more[stage.name]), functools.partial(context.fits, stage), barred)
         return Plan(targets=targets, stages=recipe.added(context.stages, more), control=recipe.added(context.stages, instead))
