@@ -14,7 +14,7 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import TrainerCallback
 
-from ilp_mlflow import catalog, dataset, models, pipeline, report, tracking
+from ilp_mlflow import catalog, dataset, models, pipeline, records, report, tracking
 from ilp_mlflow.config import Experiment, describe
 from ilp_mlflow.encoding import check
 from ilp_mlflow.errors import ConfigError, DatasetError, ModelError, first_line
@@ -56,7 +56,7 @@ class IlpCallback(TrainerCallback):
             self.experiment = Experiment.model_validate(given)
         except ValidationError as error:
             raise ConfigError(describe(error, Experiment, "IlpCallback")) from None
-        rows = dataset.opened(rows)
+        rows = records.opened(rows)
         if not isinstance(rows, Sized):
             raise ConfigError(f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; load it as a Dataset")
         self.samples = dataset.collect(stage, ((f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1)))

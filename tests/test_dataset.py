@@ -1,14 +1,7 @@
-import tempfile
-
-import datasets
-import mlflow
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ilp_mlflow.config import DataConfig
-from ilp_mlflow.dataset import digest, from_columns, load, opened, to_columns
+from ilp_mlflow.dataset import digest, from_columns, load, to_columns
 from ilp_mlflow.errors import DatasetError
 from ilp_mlflow.types import Exchange, Message
 from tests.conftest import rows, write_jsonl
@@ -19,19 +12,6 @@ GOOD = '{"prompt": "p", "completion": "c"}\n'
 
 def read(path, **options):
     return load("s", DataConfig(path=str(path), **options))
-
-
-def test_every_file_format_gives_the_same_samples(tmp_path):
-    records = rows()
-    write_jsonl(tmp_path / "a.jsonl", records)
-    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
-    datasets.Dataset.from_list(records).save_to_disk(tmp_path / "saved")
-    lines = ["id,prompt,completion", *(f"{r['id']},{r['prompt']},{r['completion']}" for r in records)]
-    (tmp_path / "a.csv").write_text("\n".join(lines))
-    wanted = read(tmp_path / "a.jsonl")
-    assert [s.id for s in wanted] == [r["id"] for r in records]
-    for other in ("a.parquet", "saved", "a.csv"):
-        assert read(tmp_path / other) == wanted
 
 
 def test_a_row_without_an_id_is_named_by_its_place_whatever_is_filtered(tmp_path):
@@ -67,13 +47,6 @@ def test_optional_fields_are_read_and_the_rest_is_kept(tmp_path):
 def test_lists_in_csv_are_json(tmp_path):
     (tmp_path / "a.csv").write_text('prompt,completion,options\np,c,"[""x"", ""y""]"\n')
     assert read(tmp_path / "a.csv")[0].options == ("x", "y")
-
-
-def test_a_byte_order_mark_and_a_whole_surrogate_pair_are_no_trouble(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,completion\np,c\n")
-    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "p", "completion": "\\ud83d\\ude00"}\n')
-    assert read(tmp_path / "a.csv")[0].prompt == "p"
-    assert read(tmp_path / "a.jsonl")[0].completion == "\U0001f600"
 
 
 def test_samples_survive_the_way_through_columns(tmp_path):
@@ -127,69 +100,3 @@ def test_a_bad_row_is_named_with_its_line(tmp_path, content, expected):
     assert expected in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_or_unknown_or_broken_file_is_named(tmp_path):
-    for name, content, expected in (
-        ("none.jsonl", None, "no such file"),
-        ("a.txt", "x", "unknown kind of file '.txt'"),
-        ("a.parquet", "x", "not a Parquet file"),
-        ("a.csv", "prompt,completion\np\n", "row 1: has not as many fields"),
-    ):
-        if content is not None:
-            (tmp_path / name).write_text(content)
-        with pytest.raises(DatasetError, match=expected):
-            read(tmp_path / name)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(DatasetError, match=r"not one written by datasets.save_to_disk"):
-        read(tmp_path / "folder")
-
-
-@pytest.fixture
-def logged(store, tmp_path, monkeypatch):
-    """Id of a run that has rows as a file and as a folder, and was told that the file is its data; nothing may be left behind."""
-    path = write_jsonl(tmp_path / "a.jsonl", rows())
-    datasets.Dataset.from_list(rows()).save_to_disk(tmp_path / "saved")
-    with mlflow.start_run() as run:
-        mlflow.log_artifact(path)
-        mlflow.log_artifact(tmp_path / "saved")
-        mlflow.log_input(mlflow.data.from_pandas(pd.DataFrame(rows()), source=str(path)))
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    yield run.info.run_id
-    assert not list(scratch.iterdir())
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")  # of two kinds of local source, both its own
-@pytest.mark.parametrize("place", ["/a.jsonl", "/saved", ""])
-def test_rows_are_read_from_where_mlflow_has_them(logged, tmp_path, place):
-    assert read(f"runs:/{logged}{place}") == read(tmp_path / "a.jsonl")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
-def test_what_mlflow_cannot_fetch_is_named_in_one_line(logged):
-    with mlflow.start_run() as bare:
-        pass
-    with mlflow.start_run() as untold:
-        mlflow.log_input(mlflow.data.from_pandas(pd.DataFrame(rows(n=2))))
-    for place, expected in (
-        (f"runs:/{logged}/none.jsonl", "cannot be fetched .* MLflow's store is sqlite"),
-        ("runs:/none", "cannot be fetched .* not found"),
-        (f"runs:/{bare.info.run_id}", "one data set logged as input is needed, it has none"),
-        (f"runs:/{untold.info.run_id}", "logged without a source"),
-        ("nowhere://a/b.jsonl", "cannot be fetched"),
-    ):
-        with pytest.raises(DatasetError, match=expected) as error:
-            read(place)
-        assert place in str(error.value)
-        assert "\n" not in str(error.value)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
-def test_data_sets_of_mlflow_are_opened(tmp_path):
-    given = [{**rows(n=1)[0], "options": [" Rome"]}, {**rows(n=2)[1], "options": None}]
-    table = datasets.Dataset.from_list(given)
-    assert opened(mlflow.data.from_pandas(pd.DataFrame(given))) == given
-    assert list(opened(mlflow.data.from_huggingface(table))) == given
-    assert opened(table) is table
