@@ -134,6 +134,11 @@ def log_inputs(run_id: str, uris: Iterable[str]) -> None:
     MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model) for model in ids])
 
 
+def where() -> str:
+    """The address of the model registry."""
+    return str(mlflow.get_registry_uri())
+
+
 def lineage(name: str | None = None) -> list[dict[str, Any]]:
     """Registered stage versions, of one experiment or of all, in order of experiment, creation."""
     with answering():

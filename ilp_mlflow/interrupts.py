@@ -14,7 +14,7 @@ from typing import Any
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """SIGTERM interrupts as Ctrl-C does; an interrupt that Python drops, as it came while an object was deleted, comes again."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = sys.unraisablehook
 
     def again(dropped: sys.UnraisableHookArgs) -> None:
@@ -28,6 +28,7 @@ def heard() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+        signal.signal(signal.SIGTERM, terminated)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,10 @@ def check(words, whole=True):
         given = _parse(mlflow_commands(), rest, whole)
         if rest[0] == "run":
             entry = PROJECT[given.params["entry_point"]]
-            assert {p.partition("=")[0] for p in given.params["param_list"]} <= set(entry["parameters"])
+            values = dict(p.split("=", 1) for p in given.params["param_list"])
+            named = {n: values.pop(n, p.get("default")) or "''" for n, p in entry["parameters"].items()}
+            handed_on = [word for n, value in values.items() for word in (f"--{n}", value)]
+            check([*shlex.split(entry["command"].format(**named)), *handed_on], whole)
     elif name == "make":
         assert {w for w in rest if not w.startswith("-") and "=" not in w} <= set(TARGETS)
     elif name == "pip":

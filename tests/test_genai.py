@@ -54,6 +54,13 @@ def test_every_sample_is_a_trace_the_unlearned_ones_in_front(found):
     assert mlflow.get_run(run_id).data.tags["mlflow.runType"] == "genai_evaluate"
 
 
+def test_the_same_samples_are_there_once(found):
+    first = genai.export(found, 2)
+    assert genai.export(found, 2) == first
+    assert len(traces(first)) == 2
+    assert genai.export(found, 3) != first
+
+
 def test_a_limit_keeps_the_unlearned_ones(found):
     assert [t.info.tags["ilp.sample_id"] for t in traces(genai.export(found, 1))] == ["b"]
 

@@ -201,11 +201,13 @@ def _on_run(
     if not (experiment or run_id):
         raise ConfigError("give an experiment file, or the id of a run with --run-id")
     config_ = config.read(experiment, {"launch": launch}) if experiment else None
-    load_libraries()
-    from ilp_mlflow import pipeline, tracking
+    from ilp_mlflow import tracking
 
     tracking.point(config_.tracking if config_ else config.TrackingConfig())
     found = tracking.find_parent(config_.name if config_ else "", run_id or None, keep=alone)
+    load_libraries()
+    from ilp_mlflow import pipeline
+
     if config_ and verb:  # the lab's files are of the seed with which the run was trained
         config_ = located(config_.model_copy(update={"seed": pipeline.recorded(None, found).seed}))
     config_ = pipeline.recorded(config_, found, *sections)

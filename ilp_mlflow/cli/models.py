@@ -97,4 +97,4 @@ def stages_command(experiment: str) -> None:
         lines += wrapped(row["uri"])
         lines += wrapped(f"from {row['parent']}, base {row['base']}, data {str(row['data_digest'])[:12]}", 4, 2)
         lines += wrapped(f"run {row['run_id']}", 4)
-    print_result(rows, "\n".join(lines) or "no registered stages")
+    print_result(rows, "\n".join(lines) or f"no registered stages in {catalog.where()}")
