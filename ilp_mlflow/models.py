@@ -25,6 +25,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from ilp_mlflow.config import TokenizerConfig
+from ilp_mlflow.downloads import Download
 from ilp_mlflow.errors import ModelError, first_line
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -239,7 +240,7 @@ def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
     _check_folder(location)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, **options
+            location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, tqdm_class=Download, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None

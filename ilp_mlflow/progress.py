@@ -21,18 +21,20 @@ _shown: Progress | None = None
 
 
 @contextmanager
-def task(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar for `total` units of work (None: unknown); yields a function that advances it. Tasks inside it are bars below it.
+def task(description: str, total: float | None = None) -> Iterator[Callable[..., None]]:
+    """A bar for `total` units of work (None: unknown); yields a function that advances it, and is told another total behind that.
+
+    Tasks inside it are bars below it.
 
     Silent when stderr is not a terminal, and with QUIET or LAUNCHED in the environment.
     """
     if not sys.stderr.isatty() or os.environ.get(QUIET) or os.environ.get(LAUNCHED):
-        yield lambda n: None
+        yield lambda n, total=None: None
         return
     with _display() as progress:
         bar = progress.add_task(description, total=total)
         try:
-            yield lambda n: progress.advance(bar, n)
+            yield lambda n, total=None: progress.update(bar, advance=n, total=total)
         finally:
             progress.remove_task(bar)
 

@@ -1,0 +1,72 @@
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub.constants
+import pytest
+
+from ilp_mlflow import progress
+from ilp_mlflow.downloads import Download
+from tests.test_progress import Terminal
+
+PART = b"x" * 10_485_760  # what the library reads at a time
+FILE = 3 * PART
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Has one file in one repository."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        for name, value in {"ETag": '"e"', "X-Repo-Commit": "c" * 40, "Content-Length": len(FILE)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        for _ in range(3):
+            self.wfile.write(PART)
+            time.sleep(0.2)  # in which the bar is drawn
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def on_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stderr", found := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "AFTER", 0)
+    return found
+
+
+def test_a_download_of_the_hub_shows_what_is_left(hub, monkeypatch, tmp_path):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    path = huggingface_hub.hf_hub_download("a/b", "model.safetensors", endpoint=hub, cache_dir=tmp_path, tqdm_class=Download)
+    with open(path, "rb") as file:
+        assert file.read() == FILE
+    assert re.search(r"download model.safetensors, MB .*[12]./31  0:00:0\d, 0:00:0\d left", terminal.getvalue())
+    assert progress._shown is None
+
+
+def test_a_total_may_grow_and_files_that_are_counted_are_not_shown(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    files, held = Download(total=2, desc="Fetching"), Download(total=0, unit="B", desc="weights")
+    held.total = 8_000_000
+    held.update(4_000_000)
+    files.update(1)
+    progress._shown.refresh()
+    files.close()
+    held.close()
+    assert re.search(r"download weights, MB .*4/8 ", terminal.getvalue())
+    assert "Fetching" not in terminal.getvalue()
