@@ -16,7 +16,7 @@ from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, 
 class AugmentRare(Value):
     """Train other samples with the same rare word along with those that got too little signal."""
 
-    prior: ClassVar[float] = 0.7
+    prior: ClassVar[float] = 0.9
     """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     source: kinds.Samples | None = None

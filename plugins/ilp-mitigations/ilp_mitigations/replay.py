@@ -15,7 +15,7 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage, Value
 class Replay(Value):
     """Keep the order of the stages, and mix rows of each earlier one into each; for those who cannot train from the start."""
 
-    prior: ClassVar[float] = 0.75
+    prior: ClassVar[float] = 0.85
     """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     share: float = Field(default=0.1, gt=0, lt=1)

@@ -15,7 +15,7 @@ from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
 class UpweightRare(Value):
     """Train the rows that got too little signal several times as often."""
 
-    prior: ClassVar[float] = 0.6
+    prior: ClassVar[float] = 0.65
     """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
 
     times: int = Field(default=10, ge=2)
