@@ -99,10 +99,8 @@ class Stage(Value):
 
     @property
     def steps_per_pass(self) -> int:
-        """Optimizer steps of one pass over its samples, without a last batch that it drops."""
-        batches = len(self.samples) / int(self.training.get("per_device_train_batch_size", 8))
-        whole = math.floor(batches) if self.training.get("dataloader_drop_last") else math.ceil(batches)
-        return max(1, math.ceil(whole / int(self.training.get("gradient_accumulation_steps", 1))))
+        """Optimizer steps of one pass over its samples."""
+        return max(1, math.ceil(len(self.samples) / self.per_step))
 
     @property
     def steps(self) -> int:

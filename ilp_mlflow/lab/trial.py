@@ -24,7 +24,7 @@ from ilp_mlflow.verdict import Preset
 
 MECHANICS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
-LOOK = 10
+LOOK = 25
 """Optimizer steps from one look of an adaptive schedule to the next: a lab's stages are some hundred steps long."""
 RULE = "insufficient_optimization"
 PRESETS: tuple[Preset, ...] = ("default", "paper")

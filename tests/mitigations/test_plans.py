@@ -106,24 +106,6 @@ def test_stages_that_cut_or_mask_rows_in_other_ways_are_not_mixed():
         assert len(planned(**training).stages) == 1
 
 
-def test_a_stage_behind_the_mix_may_draw_what_it_overwrites():
-    rows = [*ROWS, *(sample(f"third{n}", prompt=f"p third {n}", stage="third") for n in range(30))]
-    whole = context(rows)
-    training = {"max_length": 9, "dataloader_drop_last": True, "num_train_epochs": 2}
-    last = whole.stages[2].model_copy(update={"training": training, "schedule": "sequential"})
-    whole = dataclasses.replace(whole, stages=[*whole.stages[:2], last], fits=lambda stage, s: s.id != "first3")
-    plan = DynamicResampling().plan([diagnosed("first0", "left_side_forgetting")], whole)
-    mix, guarded = plan.stages
-    assert plan.control == tuple(whole.stages)
-    assert mix.schedule.visits == {"first": 3, "second": 3}
-    assert guarded.schedule.visits == {"first": 0, "second": 0, "third": 2}
-    assert guarded.schedule.leaves_over == "third"
-    assert guarded.steps == last.steps == 6  # whole batches of eight
-    again = {s.id for s in guarded.samples} - {s.id for s in last.samples}
-    assert len(again) == 12  # as many of each as it could draw
-    assert "first3@third" not in again
-
-
 def test_text_and_messages_are_mixed():
     chats = [r.model_copy(update={"prompt": (Message(role="user", content="p"),)}) if r.stage == "second" else r for r in ROWS]
     whole, found = context(chats), [diagnosed("first0", "left_side_forgetting")]

@@ -49,7 +49,7 @@ def accuracies(**by_subset):
 
 
 def resampled(**options):
-    return Resampled(**{"visits": {"a": 4, "b": 1}, "every": 3, "drop": 0.05, "factor": 2, "looked_at": 5, "share": 0.1, **options})
+    return Resampled(**{"visits": {"a": 4, "b": 1}, "every": 3, "drop": 0.05, "factor": 2, "looked_at": 5, **options})
 
 
 def test_without_a_drop_every_sample_is_seen_as_often_as_its_subset_is_to_be():
@@ -84,20 +84,6 @@ def test_no_sample_is_lost_however_the_others_fall(seed):
     drawn = [accuracies(a=rng.random(), b=rng.random()) for _ in range(40)]
     rounds = play(resampled(factor=50, visits={"a": 1, "b": 1}), lambda n: drawn[n], steps=12, seed=seed)
     assert set(visits(rounds)) == set(SUBSETS)
-
-
-def test_a_subset_without_visits_is_drawn_while_it_has_fallen_and_only_then():
-    def results(n):
-        return accuracies(a=0.8 if n in (2, 3) else 0.9, b=0.5)
-
-    rounds = play(resampled(visits={"a": 0, "b": 1}, every=10), results, steps=50)
-    drawn = [sum(i.startswith("a") for batch in r.batches for i in batch) for r in rounds]
-    assert drawn == [0, 0, 4, 4, 0]  # a tenth of what is drawn of the others, of 40
-
-
-def test_what_fills_no_batch_of_a_stage_that_drops_it_is_never_trained():
-    rounds = play(resampled(visits={"a": 1, "b": 1}, leaves_over="a"), lambda n: accuracies(a=0.5, b=0.5), steps=60)
-    assert set(SUBSETS) - set(visits(rounds)) == {"a4", "a5", "a6"}  # of seven, in batches of four
 
 
 def apart(rivals, rounds, batch_size, accumulation):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Result, Sample, Stage, Value
+from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Result, Stage, Value
 
 
 class Resampled(Value):
     """Draws every subset at its own rate, and one whose accuracy has fallen more often until it is back; the seldom seen first."""
 
     visits: dict[str, float]
-    """How often each sample of a subset is to be seen, by subset; 0 where that is only once it has fallen."""
+    """How often each sample of a subset is to be seen, by subset."""
     every: int
     """Optimizer steps from one look at the subsets to the next."""
     drop: float
@@ -27,19 +26,12 @@ class Resampled(Value):
     """How many times as often a fallen subset is drawn."""
     looked_at: int
     """Samples of each subset that are looked at, at most."""
-    share: float
-    """Samples of each fallen subset without visits among all that are drawn, share 0..1 of the others."""
-    leaves_over: str = ""
-    """Subset of which the samples that fill no batch, the last in its order, are never trained; "" for none."""
 
     def next_round(self, history: History) -> Sequence[Batch] | None:
         """The next `every` steps; none of the samples is left out in the end for one that is drawn more often."""
         members: dict[str, list[str]] = {}
         for id_ in history.sample_ids:
             members.setdefault(history.subsets[id_], []).append(id_)
-        if self.leaves_over:
-            own = members[self.leaves_over]
-            members[self.leaves_over] = own[: len(own) - len(own) % history.batch_size]
         looked = {s: random.Random(s).sample(ids, min(len(ids), self.looked_at)) for s, ids in members.items()}
         now = history.measure([i for ids in looked.values() for i in ids])
         fallen = [s for s, ids in looked.items() if self._fallen([r.measured for r in history.rounds], now, ids)]
@@ -48,12 +40,10 @@ class Resampled(Value):
         seen = Counter(i for r in history.rounds for batch in r.batches for i in batch)
         rng = random.Random(f"{history.seed}/{len(history.rounds)}")
         # whoever would otherwise not be seen at all goes first
-        unseen = [i for s, ids in members.items() if self.visits[s] for i in ids if not seen[i]]
+        unseen = [i for i in history.sample_ids if not seen[i]]
         spared = max(0, history.steps_left * per_step - n)
         first = rng.sample(unseen, min(n, max(0, len(unseen) - spared)))
         rates = {s: len(ids) * self.visits[s] * (self.factor if s in fallen else 1) for s, ids in members.items()}
-        total = sum(rates.values())
-        rates |= {s: self.share * total for s in fallen if not self.visits[s]}
         chosen = first + self._drawn(members, rates, n - len(first), seen + Counter(first), rng)
         rng.shuffle(chosen)
         return [chosen[k : k + history.batch_size] for k in range(0, n, history.batch_size)]
@@ -82,10 +72,7 @@ class Resampled(Value):
 
 
 class DynamicResampling(Value):
-    """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten.
-
-    A stage that cuts or masks rows in other ways is trained behind that, and draws rows of those before once these are forgotten.
-    """
+    """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten."""
 
     prior: ClassVar[float] = 0.9
     """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
@@ -98,45 +85,19 @@ class DynamicResampling(Value):
     """How many times as often the rows of a fallen stage are drawn."""
     looked_at: int = Field(default=200, ge=1)
     """Samples of each stage that are looked at, at most."""
-    share: float = Field(default=0.1, gt=0, lt=1)
-    """Rows of each fallen stage among those of a stage that is trained behind the others, share 0..1 of its own."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
         """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
         targets = recipe.targets(diagnoses, "left_side_forgetting")
-        plan = recipe.mixed(targets, context, self._mixed)
-        return plan and plan.model_copy(update={"stages": tuple(self._guarded(plan.stages, context))})
-
-    def _guarded(self, stages: Sequence[Stage], context: Context) -> Iterator[Stage]:
-        """The stages; those behind another of the experiment's may draw rows of that."""
-        before = list[Sample]()
-        for stage in stages:
-            own = [row for row in stage.samples if row.id in context.samples]
-            free = isinstance(stage.schedule, str | Resampled)
-            yield self._behind(stage, before, context) if own and before and free else stage
-            before += own
-
-    def _behind(self, stage: Stage, before: Sequence[Sample], context: Context) -> Stage:
-        n = round(self.share * len(stage.samples) * stage.visits)
-        fits = functools.partial(context.fits, stage)
-        names = dict.fromkeys(row.stage for row in before)
-        drawn = [recipe.sampled([row for row in before if row.stage == name], n, name, fits) for name in names]
-        again = [row.model_copy(update={"id": f"{row.id}@{stage.name}"}) for rows in drawn for row in rows]
-        visits = stage.schedule.visits if isinstance(stage.schedule, Resampled) else {stage.name: stage.visits}
-        in_order = stage.schedule == "sequential" and stage.training.get("dataloader_drop_last")
-        changes = {
-            "samples": (*again, *stage.samples),
-            "training": {**stage.training, "max_steps": stage.steps},
-            "schedule": self._schedule({**dict.fromkeys(names, 0.0), **visits}, stage.name if in_order else ""),
-        }
-        return stage.model_copy(update=changes)
+        return recipe.mixed(targets, context, self._mixed)
 
     def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         # a row keeps the name of the stage it first belonged to
         visits = {row.stage: s.visits for s in stages for row in s.samples}
-        samples = tuple(row for s in stages for row in s.samples)
-        changes = {"samples": samples, "training": dict(training), "schedule": self._schedule(visits)}
+        options = {"every": self.every, "drop": self.drop, "factor": self.factor, "looked_at": self.looked_at}
+        changes = {
+            "samples": tuple(row for s in stages for row in s.samples),
+            "training": dict(training),
+            "schedule": Resampled(visits=visits, **options),
+        }
         return recipe.busiest(stages).model_copy(update=changes)
-
-    def _schedule(self, visits: dict[str, float], leaves_over: str = "") -> Resampled:
-        return Resampled(visits=visits, leaves_over=leaves_over, **self.model_dump())
