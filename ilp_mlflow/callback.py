@@ -97,8 +97,7 @@ class IlpCallback(TrainerCallback):
         except Exception as error:  # the training is worth more than its diagnosis
             print(f"ilp: the model is trained, but its diagnosis failed: {first_line(error)}", file=sys.stderr)
         else:
-            for line in (report.sentence(self.report), *tracking.opening(self.report.run_id)):
-                print(f"ilp: {line}", file=sys.stderr)
+            print("\n".join(["", report.summary(self.report), "", *tracking.opening(self.report.run_id)]), file=sys.stderr)
 
     def _base(self, args: Any, model: Any) -> tuple[Experiment, Text]:
         """The experiment with its base, and how that reads text. Raises ConfigError and ModelError, see the class."""
@@ -140,8 +139,12 @@ class IlpCallback(TrainerCallback):
                 tracking.write(run_id, "signals.parquet", self._ledger.signals())
             said = before.get("mlflow.note.content") if self.run == run_id else None
             tracking.log(run_id, tags={"ilp.trained": "elsewhere"} | ({"ilp.foreword": said} if said else {}))
-        pipeline.diagnose(experiment, run_id)
-        return pipeline.make_report(experiment, run_id)
+        try:
+            pipeline.diagnose(experiment, run_id)
+            return pipeline.make_report(experiment, run_id)
+        except KeyboardInterrupt:
+            print(f"ilp: interrupted; the model is registered, to diagnose it: ilp diagnose --run-id {run_id}", file=sys.stderr)
+            raise
 
 
 def _record(row: Any, number: int) -> dict[str, Any]:

@@ -233,6 +233,8 @@ def read(path: str | Path, overrides: Mapping[str, str] | None = None, data: Map
     Raises ConfigError when the file is missing, not YAML, or does not fit `Experiment`.
     """
     path = Path(path)
+    if path.suffix in (".jsonl", ".csv", ".parquet"):
+        raise ConfigError(f"{path}: these are rows; an experiment's file is YAML and names them as the data of a stage")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -231,6 +231,8 @@ def _config(location: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(location, trust_remote_code=False, **_gguf(location))
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if location.startswith((".", "/", "~")) and not Path(location).exists():
+            raise ModelError(f"{location}: no such folder; check the path") from None
         hint = "" if Path(location).is_dir() else "; is the Hub reachable and the name right? A local folder works too"
         raise ModelError(f"{location}: cannot be read ({first_line(error)}){hint}") from None
 

@@ -137,12 +137,12 @@ def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
         return "Nothing beat the control." if any(o.p_value is not None for o in outcomes) else ""
     name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation
     text = (
-        f"Take {name}: it recovers {best.net_recovery:.0%} of its {len(best.targets)} targets net of its control "
-        f"(p = {best.p_value:.2g}), {_gain(best)} samples to the good after what it makes regress"
+        f"Take {name}: net of its control it recovers {best.net_recovery:.0%} of its {len(best.targets)} targets "
+        f"(p = {best.p_value:.2g}); in all, {_gain(best)} more samples are learned than under its control"
     )
     asked = [t for t in best.causes.values() if t.paraphrased]
     if asked:
-        text += f"; {sum(t.held - t.held_by_control for t in asked)} more than under its control hold in other words"
+        text += f", and {sum(t.held - t.held_by_control for t in asked)} more hold in other words"
     if best.guard:
         one = best.guard
         text += f"; of {one.right} answers that were to stay it loses {one.lost}, its control {one.lost_by_control}"

@@ -23,6 +23,10 @@ ALIAS = "mitigated"
 """Alias of the registered model that the recommended mitigation leads to."""
 
 
+NOTHING = "no unlearned sample has a cause that it is for"
+"""Why a mitigation that plans nothing was not tried."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What `mitigate` is asked for."""
@@ -182,22 +186,21 @@ def register(experiment: Experiment, found: Tried, run_id: str) -> str | None:
 
 def _attempt(
     experiment: Experiment, name: str, plan: Plan | Request | None, known: Before, parent: str, run_id: str
-) -> Outcome | Request | None:
+) -> Outcome | Request:
     if isinstance(plan, Plan):
         return mitigation.attempt(experiment, name, plan, known, parent, run_id)
-    if plan is not None:
-        tracking.write(run_id, "request.json", plan.model_dump_json(indent=2))
-    note = plan.reason if plan else "Nothing to do: no unlearned sample is of its kind."
-    tracking.log(run_id, tags={"mlflow.note.content": note})
-    return plan
+    request = plan or Request(targets=(), wanted={}, reason=NOTHING)
+    tracking.write(run_id, "request.json", request.model_dump_json(indent=2))
+    tracking.log(run_id, tags={"mlflow.note.content": request.reason})
+    return request
 
 
 def _spent(wanted: Wanted, started: float) -> bool:
     return wanted.budget is not None and time.monotonic() - started >= wanted.budget
 
 
-def _note(found: Tried, name: str, what: Outcome | Request | None) -> None:
+def _note(found: Tried, name: str, what: Outcome | Request) -> None:
     if isinstance(what, Outcome):
         found.outcomes.append(what)
-    elif what is not None:
+    else:
         found.requests[name] = what

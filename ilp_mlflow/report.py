@@ -15,6 +15,8 @@ UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
 EXAMPLES = 2
 """Samples shown for every cause, in the terminal and in the table of the HTML report."""
+TAUGHT = 0.5
+"""Share 0..1 of a stage's samples below which its own end is no training that has converged."""
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so every other cause is given as "
     f"{UNTRACED:g} times as sure.",
@@ -75,6 +77,17 @@ def leak(report: Report) -> str:
     )
 
 
+def weak(report: Report) -> list[str]:
+    """A sentence for every stage that taught little."""
+    taught = {stage: row[stage] for stage, row in report.retention.items() if stage in row}
+    return [
+        f"Stage '{stage}' taught only {share:.0%} of its own samples: that is training too short or too weak rather than something "
+        "about single samples, so train longer or at a higher rate before you read causes."
+        for stage, share in taught.items()
+        if share < TAUGHT
+    ]
+
+
 def unavailable(report: Report) -> list[str]:
     """A sentence for everything that the diagnosis had to do without."""
     missing = [UNAVAILABLE[name] for name in report.unavailable]
@@ -87,9 +100,10 @@ def unavailable(report: Report) -> list[str]:
 
 
 def advice(report: Report) -> list[str]:
-    """The recommended mitigation and its reason, and what others lack: a sentence each."""
-    lacking = [f"{name} lacks data: {request.reason}" for name, request in report.requests.items()]
-    return [text for text in (outcome.recommendation(report.outcomes), *lacking) if text]
+    """What to do first: about stages that taught little, the recommended mitigation, and why others were not tried."""
+    idle = {True: "lacks data", False: "has nothing to do"}
+    lacking = [f"{name} {idle[bool(request.targets)]}: {request.reason}." for name, request in report.requests.items()]
+    return [text for text in (*weak(report), outcome.recommendation(report.outcomes), *lacking) if text]
 
 
 def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colour: text) -> str:
@@ -119,7 +133,8 @@ def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colo
 def markdown(report: Report) -> str:
     """The result as Markdown, for the description of the run: how many, why and what to do, and a table of each."""
     found = causes(report)
-    why = f"The commonest cause is {next(iter(found))} ({len(next(iter(found.values())))} samples)." if found else ""
+    named = [f"{len(own)} are {cause}" for cause, own in found.items()]
+    why = f"By cause, {', '.join(named)}." if named else ""
     first = " ".join(text for text in (sentence(report), why, outcome.recommendation(report.outcomes)) if text)
     reasons = [["cause", "samples", "most recovered (by its control)"]]
     reasons += [[cause, str(len(own)), _most_recovered(report, cause)] for cause, own in found.items()]
@@ -130,6 +145,7 @@ def markdown(report: Report) -> str:
         _markdown_table(reasons) if found else "",
         judged,
         _markdown_table(_matrix(report)),
+        *weak(report),
         *unavailable(report),
         leak(report),
         where,
@@ -174,7 +190,16 @@ def issue(report: Report) -> str:
     shown = re.sub(r"(?<![\w.:/])(?:file://)?/(?:[^/\s'\"]+/)+", "", report.settings.strip())
     settings = f"<details><summary>settings</summary>\n\n```yaml\n{shown}\n```\n\n</details>"
     judged = f"{_counted(report)} by the `{report.preset}` rule."
-    parts = [f"**ilp run `{report.name}`**: {sentence(report)}", versions, judged, *tables, *unavailable(report), why, settings]
+    parts = [
+        f"**ilp run `{report.name}`**: {sentence(report)}",
+        versions,
+        judged,
+        *tables,
+        *weak(report),
+        *unavailable(report),
+        why,
+        settings,
+    ]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -1,15 +1,19 @@
 """IlpCallback in anyone's own SFTTrainer."""
 
+import re
+
 import datasets
 import mlflow
 import pytest
 import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from ilp_mlflow import ConfigError, DatasetError, IlpCallback, TrackingError, batches, catalog, models, pipeline, scoring, tracking
+from ilp_mlflow.cli import main
 from tests.conftest import rows
 from tests.test_training import PEFT, TRAINING, stage, weights
 
@@ -227,6 +231,21 @@ def test_a_diagnosis_that_fails_leaves_the_training_alone(tiny_model, store, tmp
     assert trainer(tiny_model, tmp_path, [ilp], peft=PEFT).train().global_step == 6
     assert ilp.report is None
     assert "the model is trained, but its diagnosis failed: no more disk" in capsys.readouterr().err
+
+
+def test_a_diagnosis_that_is_interrupted_says_how_to_go_on(tiny_model, store, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    followed = trainer(tiny_model, tmp_path, [IlpCallback(ROWS)], peft=PEFT)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "diagnose", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            followed.train()
+    said = re.search(r"the model is registered, to diagnose it: ilp (diagnose --run-id \w+)\n", capsys.readouterr().err)
+    result = CliRunner().invoke(main, said[1].split())
+    assert result.exit_code == 0, result.output
+    assert f"of {len(ROWS)} samples" in result.output
 
 
 @pytest.mark.parametrize(

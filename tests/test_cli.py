@@ -80,6 +80,7 @@ BAD = [
     (bad_row("id_of_another_stage", b'{"id": "first France", "prompt": "p", "completion": "c"}'), "is also in stage 'first'"),
     (case("no_data_file", edit=lambda f, t, m: stage(f, data="none.jsonl")), "none.jsonl: no such file"),
     (case("no_experiment_file", "run", "none.yaml"), "none.yaml: No such file"),
+    (case("rows_for_an_experiment", "run", "rows.jsonl"), "rows.jsonl: these are rows"),
     (case("not_yaml", edit=lambda f, t, m: f.write_text("name: [")), "line 1: not valid YAML"),
     (case("unknown_key", edit=lambda f, t, m: edit_yaml(f, stagse=[])), "did you mean 'stages'?"),
     (case("unknown_training_option", edit=lambda f, t, m: training(f, lerning_rate=1)), "did you mean 'learning_rate'?"),

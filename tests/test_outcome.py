@@ -52,7 +52,7 @@ def tried(name, net, p_value, recovered=10, regressed=0):
 
 def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends():
     good, better, harmful = tried("good", 0.5, 0.001, 5), tried("better", 0.9, 0.001, 9), tried("harmful", 1.0, 0.001, 10, 11)
-    assert recommendation([good, better, harmful]).startswith("Take better: it recovers 90% of its 10 targets")
+    assert recommendation([good, better, harmful]).startswith("Take better: net of its control it recovers 90% of its 10 targets")
     assert recommendation([harmful]).startswith("Nothing is worth taking: what beats its control")
     assert recommendation([tried("lucky", 0.3, 0.04), tried("other", 0.3, 0.04)]) == "Nothing beat the control."  # two tries
     assert recommendation([tried("lucky", 0.3, 0.04)]).startswith("Take lucky")
@@ -119,7 +119,7 @@ def test_the_recommendation_tells_what_holds_and_what_is_lost():
     )
     text = recommendation([one])
     assert text.startswith("Take good (a, b): ")
-    assert "7 more than under its control hold in other words" in text
+    assert "7 more hold in other words" in text
     assert "of 100 answers that were to stay it loses 3, its control 1" in text
     lossy = one.model_copy(update={"guard": Guard(right=100, lost=4, lost_by_control=1)})
     assert recommendation([lossy]).startswith("Nothing is worth taking")

@@ -222,7 +222,7 @@ def test_the_first_screen_says_how_many_why_and_what_to_do():
     first = html(*report("plain")).split('<section id="when"')[0]
     assert '<p class="big">2</p>' in first
     assert "data contradiction" in first
-    assert "Take mplain (xplain, y): it recovers 100% of its 1 targets" in first
+    assert "Take mplain (xplain, y): net of its control it recovers 100% of its 1 targets" in first
     assert "kplain lacks data: oplain" in first
     assert "Picked on these same samples" in first
 

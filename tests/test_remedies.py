@@ -22,6 +22,13 @@ class Idle(Value):
         return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), stages=tuple(stages))
 
 
+class Nothing(Value):
+    """A mitigation for a cause that no sample has."""
+
+    def plan(self, diagnoses, context):
+        return None
+
+
 class Lacking(Value):
     """A mitigation that has no data."""
 
@@ -39,12 +46,12 @@ class Eager(Longer):
 @pytest.fixture
 def trained(experiment_file, store, tmp_path, monkeypatch):
     """A diagnosed run of rows with paraphrases and held-out rows: file, experiment, run id."""
-    plug(monkeypatch, longer=Longer, idle=Idle, lacking=Lacking, explode=Explode)
+    plug(monkeypatch, longer=Longer, idle=Idle, lacking=Lacking, nothing=Nothing, explode=Explode)
     for name in ("first", "second"):
         worded = [{**r, "paraphrases": [r["prompt"]]} for r in rows(prefix=f"{name} ")]
         write_jsonl(tmp_path / f"{name}.jsonl", worded)
     write_jsonl(tmp_path / "held.jsonl", rows(prefix="held "))
-    edit_yaml(experiment_file, held_out="held.jsonl", mitigations=["idle", "lacking", "longer"])
+    edit_yaml(experiment_file, held_out="held.jsonl", mitigations=["idle", "lacking", "longer", "nothing"])
     experiment = config.read(experiment_file)
     run_id = pipeline.train(experiment, experiment_file)
     pipeline.diagnose(experiment, run_id)
@@ -65,7 +72,8 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     assert tally.held >= tally.recovered > 0  # the paraphrases are the rows themselves; learned asks for more than saying it
     assert idle.recovered == ()
     report = pipeline.make_report(experiment, run_id)
-    assert list(report.requests) == ["lacking"]
+    assert list(report.requests) == ["lacking", "nothing"]
+    assert report.requests["nothing"].targets == ()
     assert longer.unlearned_rate < report.unlearned_rate
     uri = MlflowClient().get_run(run_id).data.tags["ilp.mitigated"]
     version = MlflowClient().get_model_version_by_alias("tiny.second", "mitigated")

@@ -2,7 +2,7 @@ import re
 
 from ilp_mlflow.page import html
 from ilp_mlflow.report import leak, markdown, sentence, summary, unavailable
-from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Report, Sample, Verdict
+from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Report, Request, Sample, Verdict
 
 
 def report(**changes):
@@ -29,6 +29,10 @@ def report(**changes):
         "outcomes": (Outcome(mitigation="m", run_id="r", targets=("a",), recovered=("a",), still=(), regressed=("b",)),),
     }
     return Report(**{**values, **changes})
+
+
+def _sample(id_):
+    return Sample(id=id_, stage="one", prompt="p", completion="c")
 
 
 def test_the_sentence_says_how_many_and_where_they_were_lost():
@@ -68,6 +72,20 @@ def test_what_training_did_not_leave_behind_is_said_once():
         assert text.count("No training ledger: ") == text.count("No training signals: ") == 1
     assert "No training" not in summary(report()) + markdown(report()) + html(report(), samples)
     assert max(map(len, summary(bare).splitlines())) <= 80
+
+
+def test_a_stage_that_taught_little_is_said_before_its_causes():
+    weak = report(retention={s: {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9} for s in ("one", "two")})
+    for text in (summary(weak).replace("\n", " "), markdown(weak), html(weak, {i: _sample(i) for i in "ab"})):
+        assert text.count("taught only 6% of its own samples") == 1
+    assert "taught only" not in summary(report())
+
+
+def test_a_mitigation_without_anything_to_do_is_named():
+    idle = {"repair": Request(targets=(), wanted={}, reason="nothing is of its kind")}
+    assert "repair has nothing to do: nothing is of its kind." in summary(report(requests=idle))
+    lacking = {"reader": Request(targets=("a",), wanted={"a": 2}, reason="texts wanted")}
+    assert "reader lacks data: texts wanted." in summary(report(requests=lacking))
 
 
 def test_it_says_when_models_were_asked_about_some_samples_only():

@@ -23,6 +23,7 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _peek(config_)
     load_libraries(config_)
     from ilp_mlflow import pipeline
 
@@ -45,6 +46,7 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: 
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _peek(config_)
     load_libraries(config_)
     from ilp_mlflow import pipeline, tracking
     from ilp_mlflow.layout import wrapped
@@ -93,12 +95,16 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
             raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
         _on_run(experiment, run_id, "diagnose", "scoring", "diagnostics", "mitigations")
         return
+    if run_id and not (checkpoints or any(given.values())):
+        _on_run(None, run_id, "diagnose")
+        return
     if run_id or not (checkpoints and given["data"]):
         raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
     from ilp_mlflow import elsewhere
 
     found = elsewhere.checkpoints(checkpoints)
     config_ = elsewhere.experiment(found, **given)
+    _peek(config_)
     load_libraries()
     from ilp_mlflow import pipeline
 
@@ -228,6 +234,15 @@ def _on_run(
     if failed:
         raise failed
     return report
+
+
+def _peek(experiment: Experiment) -> None:
+    """Read the first row of every file, before libraries are loaded: a wrong name is told at once. Raises DatasetError."""
+    from ilp_mlflow import config, dataset
+
+    for stage in experiment.stages:
+        if stage.data.path and not config.is_lab(experiment) and not config.REMOTE.match(stage.data.path):
+            dataset.load(stage.name, stage.data.model_copy(update={"limit": 1}))
 
 
 def located(experiment: Experiment) -> Experiment:
