@@ -37,6 +37,8 @@ THIS, OTHERS = "this row", "the others"
 """Which side is wrong."""
 SHORT = 60
 """Characters of the longest answer the base is asked for: longer ones it gives to nothing, word for word."""
+FEW = 10
+"""Rows of a stage from which it is read whether it taught them."""
 JUDGED = 0.5
 """Strength from which a judge is asked: below it no cause is named."""
 
@@ -74,6 +76,8 @@ class DataContradiction(Value):
     """Unrelated prompts that show how readily the base gives an answer to anything."""
     compared: int = Field(default=1000, ge=1)
     """Rows of all that show how much near rows disagree anyway."""
+    taught: float = Field(default=0.5, ge=0, le=1)
+    """Share 0..1 of its own rows that a stage must have taught; else a model's answers tell nothing of rows with other prompts."""
     unlike: float = Field(default=0.1, ge=0, le=1)
     """Share 0..1 of rows that may share fewer words with the nearest of their own answer than a row that is heard shares."""
     trust: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
@@ -182,6 +186,7 @@ class DataContradiction(Value):
         for row in pool:
             by_prompt.setdefault(same_prompt(row.prompt), []).append(row)
         by_prompt.pop("", None)
+        weak = self._weak(context)
         for sample, rows in near:
             asked, by_answer, agreeing = same_prompt(sample.prompt), dict[str, list[Sample]](), list[Sample]()
             own = voters[sample.id] if not about[sample.id] else ()
@@ -199,8 +204,22 @@ class DataContradiction(Value):
             )
             for answer, found in itertools.islice(ranked, self.answers):
                 alike = found[0].id in same  # then only rows that ask the same are counted
+                if sample.stage in weak and not alike:
+                    continue
                 kept = [[row for row in some if not alike or row.id in same] for some in (found, agreeing)]
                 yield Rival(sample, tuple(kept[0]), tuple(kept[1]), speak.get(answer, 0.0), alike)
+
+    def _weak(self, context: Context) -> set[str]:
+        """The stages after which most of their own rows were not learned; of a few rows nothing is read."""
+        places = {c.name: place for place, c in enumerate(context.checkpoints)}
+        found = set[str]()
+        for stage in context.stages:
+            learned = (
+                [context.histories[s.id][places[stage.name]] == "learned" for s in stage.samples] if stage.name in places else []
+            )
+            if len(learned) >= FEW and sum(learned) < self.taught * len(learned):
+                found.add(stage.name)
+        return found
 
     def _near(self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]) -> Iterator[tuple[Sample, Near]]:
         """Each sample with the rows that share words with it; where it is known what it asks `about`, by id, only such."""

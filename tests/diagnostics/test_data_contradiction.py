@@ -5,10 +5,16 @@ from pydantic import ValidationError
 
 from ilp_mlflow import Message, PluginError, same_prompt
 from ilp_mlflow.diagnostics.data_contradiction import DataContradiction
-from tests.contexts import FakeProbe, belief, context, sample
+from tests import contexts
+from tests.contexts import FakeProbe, belief, sample
 
 QUESTION = "how many moons has the planet Mars"
 X = sample("x", QUESTION, " two")
+
+
+def context(samples, **more):
+    """A context in which the stage taught all rows but the first."""
+    return contexts.context(samples, {s.id: ("unlearned", "learned", "learned") for s in samples[1:]}, **more)
 
 
 def examined(other, probe):
@@ -54,6 +60,15 @@ def test_the_order_of_rows_does_not_matter():
 NEAR = [sample(f"y{i}", f"{QUESTION} {word}", " three") for i, word in enumerate(("now", "please", "today", "really"))]
 FAR = [sample(f"far {i}", f"who painted the bridge {i}", " Ann") for i in range(40)]
 PULLED = FakeProbe(sure={("second", QUESTION, "three"): 0.9, ("second", QUESTION, "two"): 0.0001})
+
+
+def test_after_a_stage_that_taught_little_only_the_very_prompt_tells():
+    rows = [X, *NEAR, *FAR]
+    told = DataContradiction(nearest=4)
+    assert told.examine([X], context(rows, probe=PULLED))["x"].strength > 0.5
+    assert told.examine([X], contexts.context(rows, probe=PULLED)) == {}
+    same = sample("y", QUESTION, " three")
+    assert told.examine([X], contexts.context([*rows, same], probe=PULLED))["x"].details["rows"] == ["y"]
 
 
 def voted(samples, **more):
