@@ -213,11 +213,9 @@ class DataContradiction(Value):
         """The stages after which most of their own rows were not learned; of a few rows nothing is read."""
         places = {c.name: place for place, c in enumerate(context.checkpoints)}
         found = set[str]()
-        for stage in context.stages:
-            learned = (
-                [context.histories[s.id][places[stage.name]] == "learned" for s in stage.samples] if stage.name in places else []
-            )
-            if len(learned) >= FEW and sum(learned) < self.taught * len(learned):
+        for stage in (s for s in context.stages if s.name in places and len(s.samples) >= FEW):
+            learned = sum(context.histories[s.id][places[stage.name]] == "learned" for s in stage.samples)
+            if learned < self.taught * len(stage.samples):
                 found.add(stage.name)
         return found
 
