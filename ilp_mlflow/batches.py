@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow import types
-from ilp_mlflow.encoding import Encoded, blank, encode, reworded
+from ilp_mlflow.encoding import Encoded, begin, blank, encode, reworded
 from ilp_mlflow.models import Text
+from ilp_mlflow.progress import counted
 from ilp_mlflow.types import Sample
 
 BRANCHES = 256
@@ -141,12 +142,14 @@ def grouped(encoded: Mapping[int, Encoded]) -> list[Completions]:
             room, own = BRANCHES, len(one.ids) - one.start
         groups[-1].append(number)
         room, before = room - own, one.ids
-    found = [[encoded[number] for number in group] for group in groups]
-    trees = [as_tree([e.ids for e in own], [e.start for e in own]) for own in found]
-    return [Completions(tree, tuple(group)) for tree, group in zip(trees, groups, strict=True)]
+    found = list[Completions]()
+    for group in counted(groups, "share beginnings"):
+        ones = [encoded[number] for number in group]
+        found.append(Completions(as_tree([e.ids for e in ones], [e.start for e in ones]), tuple(group)))
+    return found
 
 
-def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Text, batch_tokens: int) -> ScoringPlan:
+def plan(samples: Sequence[Sample], wrong: Mapping[str, Sequence[str]], text: Text, batch_tokens: int) -> ScoringPlan:
     """Tokenise `samples` with their `wrong` answers by id, and batch them by `batch_tokens` (padding included).
 
     An option that does not fit the model, or is another one to its tokenizer, is left out; a sample that does not fit is
@@ -154,10 +157,11 @@ def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Te
     """
     items, unscored = list[Item](), dict[str, str]()
     numbers: dict[tuple[types.Text, types.Text], int] = {}
-    for sample in samples:
+    for sample in counted(samples, "tokenise"):
         options = [_like(option, sample.answer) for option in wrong.get(sample.id, ())]
         answers = [sample.completion, *(reworded(sample.completion, option) for option in options)]
-        right, *others = (encode(text.tokenizer, sample.prompt, answer, text.ends) for answer in answers)
+        begun = begin(text.tokenizer, sample.prompt)
+        right, *others = (encode(text.tokenizer, sample.prompt, answer, text.ends, begun) for answer in answers)
         if reason := _misfit(right, text):
             unscored[sample.id] = reason
             continue
@@ -176,7 +180,11 @@ def plan(samples: Iterable[Sample], wrong: Mapping[str, Sequence[str]], text: Te
             )
         )
     items.sort(key=lambda item: item.sample_id)
-    completions = [_led(encode(text.tokenizer, prompt, answer, text.ends), text) for prompt, answer in numbers]
+    blanks = {prompt: begin(text.tokenizer, prompt) for prompt in {prompt for prompt, _ in numbers}}
+    completions = [
+        _led(encode(text.tokenizer, prompt, answer, text.ends, blanks[prompt]), text)
+        for prompt, answer in counted(numbers, "tokenise answers")
+    ]
     return ScoringPlan(batched(items, batch_tokens), completions, unscored, batch_tokens)
 
 

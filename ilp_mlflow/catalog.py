@@ -16,12 +16,13 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.interrupts import whole
-from ilp_mlflow.progress import task
+from ilp_mlflow.progress import MB, growing, size_of, task
 from ilp_mlflow.tracking import answering
 
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -110,13 +111,21 @@ def store(name: str, folder: str, run_id: str, tags: Mapping[str, Any] | None = 
     texts = {key: str(value) for key, value in (tags or {}).items()}
     model = mlflow.initialize_logged_model(name=_plain(name), source_run_id=run_id, tags=texts, experiment_id=experiment)
     try:
-        MlflowClient().log_model_artifacts(model.model_id, folder)
+        with _storing(name, model.artifact_location, size_of(Path(folder))):
+            MlflowClient().log_model_artifacts(model.model_id, folder)
     except BaseException:
         mlflow.finalize_logged_model(model.model_id, "FAILED")
         raise
     mlflow.finalize_logged_model(model.model_id, "READY")
     MlflowClient().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return f"models:/{model.model_id}"
+
+
+def _storing(name: str, location: str, size: int) -> contextlib.AbstractContextManager[Any]:
+    """A bar for `size` bytes that are stored at a location; how much of an upload is done, only the store knows."""
+    if is_local_uri(location, False):
+        return growing(f"store {name}", Path(local_file_uri_to_path(location)), size)
+    return task(f"upload {name}, {size / MB:.0f} MB")
 
 
 def model_id(uri: str) -> str | None:
@@ -221,7 +230,8 @@ def _download(uri: str) -> str:
         target = kept / logged[1]
         if not target.exists():
             kept.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept) as scratch, task(f"download {uri}"):
+            size = sum(file.file_size or 0 for file in mlflow.artifacts.list_artifacts(source))
+            with tempfile.TemporaryDirectory(dir=kept) as scratch, growing(f"download {uri}", Path(scratch), size):
                 _move(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
         return str(target)
 

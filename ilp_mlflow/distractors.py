@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ilp_mlflow.answers import LABEL, bare, key_of, label_of, same_prompt, within, words_of
 from ilp_mlflow.edits import WORD, Words, collect, edits
 from ilp_mlflow.neighbours import hash_of, nearest
+from ilp_mlflow.progress import counted
 from ilp_mlflow.types import Sample
 
 POOL = 10_000
@@ -52,7 +53,7 @@ def distractors(
     for stage, open_ in stages.items():
         pool = sorted((s for s in samples if s.stage == stage), key=lambda s: hash_of(f"{seed}/{s.id}"))[:POOL]
         words[stage] = collect(s.answer for s in pool)
-        for choice in (c for c in open_ if c.long):
+        for choice in counted([c for c in open_ if c.long], "edit long answers"):
             choice.fill(edits(choice.sample.answer, words[stage], f"{seed}/{choice.sample.id}"))
         short = [s for s in pool if not _is_long(s)]
         labels = _labels(short)
@@ -66,7 +67,7 @@ def distractors(
     lacking = [c for open_ in stages.values() for c in open_ if len(c.found) < c.n]
     asked = sorted((c.sample for c in lacking), key=lambda s: hash_of(f"{seed}/{s.id}"))[:MOST]
     said = ask(sorted(asked, key=lambda s: s.id)) if ask and asked else {}
-    for choice in lacking:
+    for choice in counted(lacking, "edit answers"):
         choice.fill(map(_first_line, said.get(choice.sample.id, ())), apart=True)
         choice.fill(edits(choice.sample.answer, words[choice.sample.stage], f"{seed}/{choice.sample.id}"))
     return {c.sample.id: tuple(c.found.values()) for c in choices}
@@ -118,7 +119,8 @@ class _Choice:
 
 
 def _fill_nearest(choices: Sequence[_Choice], pool: Sequence[Sample], seed: int) -> None:
-    for choice, answers in zip(choices, nearest([c.sample for c in choices], pool, seed), strict=True):
+    found = zip(choices, nearest([c.sample for c in choices], pool, seed), strict=True)
+    for choice, answers in counted(found, "find answers to similar prompts", len(choices)):
         choice.fill(answers, apart=True)
 
 

@@ -27,11 +27,17 @@ class Encoded:
     """The last id is an end token."""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, ends: frozenset[int]) -> Encoded:
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Text,
+    completion: Text,
+    ends: frozenset[int],
+    begun: Sequence[int] | None = None,
+) -> Encoded:
     """Encode as `trl.SFTTrainer` does for training: the chat template for messages, text + end token otherwise.
 
     What a template adds behind the first end token of the completion is left out: a model that stops there never
-    says it. `ends` are the ids that end a generation.
+    says it. `ends` are the ids that end a generation; `begun` is what `begin` says of the prompt, where that is known.
     """
     if isinstance(prompt, str):
         assert isinstance(completion, str)
@@ -41,7 +47,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, e
     else:
         assert not isinstance(completion, str)
         ids = tokenizer.apply_chat_template(_turns(prompt + completion), return_dict=True)["input_ids"]
-    before = begin(tokenizer, prompt)
+    before = begin(tokenizer, prompt) if begun is None else begun
     start = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
     stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
     return Encoded(list(ids[:stop]), start, stop is not None)

@@ -84,8 +84,7 @@ def score(
     """
     parts = _parts(locations)
     text = _text(parts, samples, tokenizer)
-    with task("tokenise"):
-        plan = batches.plan(samples, wrong, text, options.batch_tokens)
+    plan = batches.plan(samples, wrong, text, options.batch_tokens)
     device = models.pick_device(options.device)
     digests = _digests(parts)
 

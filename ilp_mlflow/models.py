@@ -24,12 +24,15 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from ilp_mlflow.bars import Download, loading
 from ilp_mlflow.config import TokenizerConfig
-from ilp_mlflow.downloads import Download
 from ilp_mlflow.errors import ModelError, first_line
+from ilp_mlflow.progress import MB, growing, task
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
+CHUNK = 2**24
+"""Bytes of a file that are hashed at a time."""
 VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
 """Behind the variables that are set in front of a chat template; prints nothing and keeps the white space that follows."""
 
@@ -192,7 +195,9 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
         config = json.loads((folder / ADAPTER).read_text())
         (folder / ADAPTER).write_text(json.dumps(config | {"base_model_name_or_path": base_uri}, indent=2))
     else:
-        loaded.model.save_pretrained(folder)
+        size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())  # each once, tied ones too
+        with growing(f"write {folder.name}", folder, size):
+            loaded.model.save_pretrained(folder)
     if with_tokenizer or not isinstance(loaded.model, PeftModel):
         loaded.tokenizer.save_pretrained(folder)
 
@@ -208,10 +213,15 @@ def digest(location: str) -> str:
         _config(location)  # so that the cache knows its commit
         commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
         return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES))):
-        total.update(path.name.encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES)))
+    with task("hash model files, MB", sum(path.stat().st_size for path in paths) / MB) as advance:
+        for path in paths:
+            one = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    one.update(chunk)
+                    advance(len(chunk) / MB)
+            total.update(path.name.encode() + one.digest())
     return total.hexdigest()
 
 
@@ -241,9 +251,10 @@ def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
     gguf: dict[str, Any] = _gguf(location)
     _check_folder(location)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, tqdm_class=Download, **options
-        )
+        with loading():
+            model = AutoModelForCausalLM.from_pretrained(
+                location, **(gguf or {"use_safetensors": True}), trust_remote_code=False, tqdm_class=Download, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
     return _plain(model) if gguf else model

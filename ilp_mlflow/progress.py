@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
+T = TypeVar("T")
+
 AFTER = 1.0
 """Seconds after which a step is shown."""
+LOOK = 0.5
+"""Seconds between two looks at a folder that grows."""
+MB = 1e6
+"""Bytes."""
 QUIET, LAUNCHED = "ILP_QUIET", "ILP_LAUNCHED"
 """Variables of the environment that keep a process silent: it was asked to be, or another process has the terminal."""
 
@@ -37,6 +45,46 @@ def task(description: str, total: float | None = None) -> Iterator[Callable[...,
             yield lambda n, total=None: progress.update(bar, advance=n, total=total)
         finally:
             progress.remove_task(bar)
+
+
+def counted(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """The items in turn, with a bar for them; `total` is their number, left out where they have a length."""
+    with task(description, len(items) if isinstance(items, Collection) else total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def growing(description: str, folder: Path, size: int) -> Iterator[None]:
+    """A bar for what writes `size` bytes into `folder`, which need not be there yet."""
+    done = threading.Event()
+
+    def look() -> None:
+        seen = 0
+        while not done.wait(LOOK):
+            now = size_of(folder)
+            advance((now - seen) / MB)
+            seen = now
+
+    with task(f"{description}, MB", size / MB) as advance:
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        try:
+            yield
+        finally:
+            done.set()
+            looking.join()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # it was there a moment ago
+                total += os.stat(os.path.join(inside, name)).st_size
+    return total
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 import io
 import re
 import sys
+import time
 
 import pytest
 
 from ilp_mlflow import progress
-from ilp_mlflow.progress import task
+from ilp_mlflow.progress import counted, growing, task
 
 
 class Terminal(io.StringIO):
@@ -23,7 +24,7 @@ def test_a_bar_shows_what_is_done_and_what_is_left_on_a_terminal(monkeypatch):
         advance(3)
         progress._shown.refresh()
     assert "mitigations" in terminal.getvalue()
-    assert re.search(r"score base .*3/4  0:00:00, 0:00:00 left", terminal.getvalue())
+    assert re.search(r"score base .*3/4  0:00:0\d, 0:00:0\d left", terminal.getvalue())
 
 
 def test_a_step_that_does_not_last_is_not_shown(monkeypatch):
@@ -48,3 +49,30 @@ def test_it_is_silent_elsewhere(monkeypatch):
     with task("score base", 4) as advance:
         advance(3)
     assert file.getvalue() == ""
+
+
+def test_items_are_counted_as_they_come_out(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "AFTER", 0)
+    for number, _ in enumerate(counted((i for i in range(4)), "tokenise", 4)):
+        if number == 3:
+            progress._shown.refresh()
+    assert number == 3
+    assert re.search(r"tokenise .*3/4  0:00:0\d, 0:00:0\d left", terminal.getvalue())
+
+
+def test_a_folder_that_grows_shows_what_is_left(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setattr(progress, "LOOK", 0.01)
+    with growing("store model", tmp_path / "new", 8_000_000):
+        (tmp_path / "new" / "below").mkdir(parents=True)
+        (tmp_path / "new" / "below" / "a.safetensors").write_bytes(b"x" * 6_000_000)
+        deadline = time.monotonic() + 30
+        while not re.search(r"store model, MB .*6/8  0:00:0\d, 0:00:0\d left", terminal.getvalue()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert progress._shown is None
+    assert progress.size_of(tmp_path) == 6_000_000

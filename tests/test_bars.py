@@ -1,3 +1,4 @@
+import contextlib
 import re
 import threading
 import time
@@ -5,9 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub.constants
 import pytest
+from transformers.utils import logging
 
-from ilp_mlflow import progress
-from ilp_mlflow.downloads import Download
+from ilp_mlflow import bars, models, progress
+from ilp_mlflow.bars import Download
 from tests.test_progress import Terminal
 
 PART = b"x" * 10_485_760  # what the library reads at a time
@@ -70,3 +72,35 @@ def test_a_total_may_grow_and_files_that_are_counted_are_not_shown(monkeypatch):
     held.close()
     assert re.search(r"download weights, MB .*4/8 ", terminal.getvalue())
     assert "Fetching" not in terminal.getvalue()
+
+
+def test_weights_that_are_loaded_are_counted(tiny_model, monkeypatch):
+    terminal, real = on_terminal(monkeypatch), bars.counted
+
+    def slowly(*given):
+        for item in real(*given):
+            yield item
+            progress._shown.refresh()
+
+    monkeypatch.setattr(bars, "counted", slowly)
+    before = logging._tqdm_hook
+    models.load([str(tiny_model)])
+    assert re.search(r"load weights .*[1-9]\d*/\d+  0:00:0\d, 0:00:0\d left", terminal.getvalue())
+    assert "Loading weights" not in terminal.getvalue()
+    assert logging._tqdm_hook is before
+
+
+def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monkeypatch, tmp_path):
+    told = []
+
+    @contextlib.contextmanager
+    def task(description, total=None):
+        told.append(description)
+        yield lambda n, total=None: None
+
+    for module in (models, progress):
+        monkeypatch.setattr(module, "task", task)
+    loaded = models.load([str(tiny_model)])
+    models.save(loaded, tmp_path / "copy", "", True)
+    assert models.digest(str(tmp_path / "copy"))
+    assert told[-2:] == ["write copy, MB", "hash model files, MB"]

@@ -1,15 +1,15 @@
-"""What the Hub's library downloads, under a bar of ours."""
+"""Bars of other libraries, shown as ours: what the Hub's library downloads, what transformers loads."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
+from transformers.utils import logging
 
-from ilp_mlflow.progress import task
-
-MB = 1e6
+from ilp_mlflow.progress import MB, counted, task
 
 
 class Download(tqdm):
@@ -33,3 +33,19 @@ class Download(tqdm):
     def close(self) -> None:
         """Take the bar away."""
         self.shown.close()
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """In here the weights that transformers loads are counted by a bar of ours in place of its own."""
+
+    def shown(made: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if options.get("desc") != "Loading weights":
+            return made(*args, **options)
+        return counted(args[0], "load weights")
+
+    before = logging.set_tqdm_hook(shown)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
