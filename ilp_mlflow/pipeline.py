@@ -205,11 +205,25 @@ def _conclude(experiment: Experiment, run_id: str, found: Tried, add: bool) -> N
 
 def make_report(experiment: Experiment, run_id: str) -> Report:
     """Put together what a run found, and log it as `ilp/report.html` and `ilp/report.json`. Raises TrackingError."""
-    samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
+    with task("report", 4) as advance:
+        samples, checkpoints = read_samples(run_id), tracking.read_checkpoints(run_id)
+        advance(1)
+        found = _report(experiment, run_id, samples, checkpoints)
+        advance(1)
+        with tracking.run(experiment.name, "experiment", run_id=run_id):
+            foreword = [text] if (text := tracking.tags(run_id).get("ilp.foreword")) else []  # what the run said before
+            tracking.log(run_id, tags={"mlflow.note.content": "\n\n".join([*foreword, report.markdown(found)])})
+            tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
+            advance(1)
+            tracking.write(run_id, "report.html", page.html(found, {s.id: s for s in samples}))
+            advance(1)
+    return found
+
+
+def _report(experiment: Experiment, run_id: str, samples: Sequence[Sample], checkpoints: Sequence[Checkpoint]) -> Report:
     scores = tracking.read_table(run_id, "scores.parquet")
     names, preset = [c.name for c in checkpoints], experiment.scoring.preset
-    outcomes = json.loads(tracking.read(run_id, "outcomes.json"))
-    found = Report(
+    return Report(
         name=experiment.name,
         run_id=run_id,
         preset=preset,
@@ -219,19 +233,13 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
         verdicts=tuple(to_rows(verdict.verdicts(scores, names, preset, experiment.seed), Verdict)),
         histories=verdict.histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(tracking.read(run_id, "diagnoses.json"))),
-        outcomes=tuple(outcomes),
+        outcomes=tuple(json.loads(tracking.read(run_id, "outcomes.json"))),
         requests=json.loads(tracking.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
         settings=config.dump(experiment.model_copy(update={"tracking": TrackingConfig()})),  # its address may hold a password
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     )
-    with tracking.run(experiment.name, "experiment", run_id=run_id):
-        foreword = [text] if (text := tracking.tags(run_id).get("ilp.foreword")) else []  # what the run said before
-        tracking.log(run_id, tags={"mlflow.note.content": "\n\n".join([*foreword, report.markdown(found)])})
-        tracking.write(run_id, "report.json", found.model_dump_json(indent=1))
-        tracking.write(run_id, "report.html", page.html(found, {s.id: s for s in samples}))
-    return found
 
 
 def recorded(experiment: Experiment | None, run_id: str, *now: str) -> Experiment:

@@ -16,7 +16,7 @@ from ilp_mlflow.encoding import Encoded
 from ilp_mlflow.forward import without_router
 from ilp_mlflow.models import Loaded
 from ilp_mlflow.plugin import Said
-from ilp_mlflow.progress import task
+from ilp_mlflow.progress import counted, task
 from ilp_mlflow.types import Text
 
 # an initial (John F.) or a short title (St., Mr.) ends none
@@ -99,7 +99,7 @@ class ModelProbe:
         return found
 
     def _mean_states(self, loaded: Loaded, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
-        begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
+        begun = _begun(loaded, prompts)
         usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids)}
         head = loaded.model.get_output_embeddings()
         found = np.full((len(prompts), head.weight.shape[1]), np.nan, np.float32)
@@ -125,7 +125,7 @@ class ModelProbe:
 
     def _greedy(self, loaded: Loaded, prompts: Sequence[Text], max_new_tokens: int) -> list[Said]:
         found = [Said("", float("nan"))] * len(prompts)
-        begun = {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(prompts)}
+        begun = _begun(loaded, prompts)
         usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids, max_new_tokens)}
         wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
         telling = task("ask for answers", len(usable))
@@ -180,6 +180,11 @@ def _settings(loaded: Loaded, **wanted: object) -> Iterator[GenerationConfig]:
 
 def _fits(loaded: Loaded, ids: Sequence[int], more: int = 0) -> bool:
     return len(ids) > 0 and (loaded.max_length is None or len(ids) + more <= loaded.max_length)
+
+
+def _begun(loaded: Loaded, prompts: Sequence[Text]) -> dict[int, list[int]]:
+    """Token ids of each prompt, by its place."""
+    return {i: encoding.begin(loaded.tokenizer, prompt) for i, prompt in enumerate(counted(prompts, "tokenise prompts"))}
 
 
 def _padded(rows: Sequence[list[int]], loaded: Loaded, side: str) -> tuple[torch.Tensor, torch.Tensor]:
