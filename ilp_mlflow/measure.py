@@ -116,8 +116,7 @@ def _table(name: str, plan: ScoringPlan, parts: list[str], text: models.Text, lo
         loaded = loader(parts)
     if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
         raise ModelError(f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls")
-    with task(f"score {name}", sum(map(len, plan.blanks)) + sum(map(len, plan.samples))) as advance:
-        return to_table(scoring.score(plan, loaded, name, advance), Score)
+    return to_table(scoring.score(plan, loaded, name), Score)
 
 
 def _text(parts: Mapping[str, list[str]], samples: Sequence[Sample], tokenizer: TokenizerConfig | None) -> models.Text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from ilp_mlflow.batches import Completions, Item, ScoringPlan, Tree
 from ilp_mlflow.errors import ModelError
 from ilp_mlflow.forward import Read, forward, shares
 from ilp_mlflow.models import Loaded
+from ilp_mlflow.progress import counted
 from ilp_mlflow.types import Score
 
 E = TypeVar("E", Item, Completions)
@@ -28,8 +29,8 @@ VERSION = 3
 log = logging.getLogger(__name__)
 
 
-def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[[int], None] = lambda n: None) -> list[Score]:
-    """Scores of all samples of `plan`, sorted by id; `advance` is told of every sample and every blank prompt that is done.
+def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str) -> list[Score]:
+    """Scores of all samples of `plan`, sorted by id.
 
     A batch that does not fit into memory is halved, and so are those after it. Raises ModelError when a single sample
     does not fit.
@@ -38,12 +39,11 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str, advance: Callable[
     loaded.model.eval()
     shared = branches([item.tree for batch in plan.samples for item in batch], loaded)
     priors = dict[int, float]()
-    for blank, read in reads(plan.blanks, loaded, shared, plan.batch_tokens):
+    blanks, samples = (reads(some, loaded, shared, plan.batch_tokens) for some in (plan.blanks, plan.samples))
+    for blank, read in counted(blanks, f"score {checkpoint}, prompts blanked", sum(map(len, plan.blanks))):
         priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
-        advance(1)
-    for item, read in reads(plan.samples, loaded, shared, plan.batch_tokens):
+    for item, read in counted(samples, f"score {checkpoint}", sum(map(len, plan.samples))):
         scores.append(_score(item, read, [priors[number] for number in item.blanks], checkpoint, loaded.model.dtype))
-        advance(1)
     return sorted(scores, key=lambda s: s.sample_id)
 
 

@@ -296,3 +296,19 @@ def test_an_option_that_does_not_fit_is_left_out(loaded):
     options = (" Rome", " Rome and " * 60)
     sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris", options=options)
     assert len(scored([sample], loaded)["a"].option_logprobs) == 2
+
+
+def test_samples_are_counted_once_each(loaded, monkeypatch):
+    told = {}
+
+    def counted(items, description, total=None):
+        told[description] = total
+        found = list(items)
+        assert len(found) == total
+        return found
+
+    monkeypatch.setattr(scoring, "counted", counted)
+    samples = some_samples()
+    scored(samples, loaded)
+    assert told["score c"] == len(samples)
+    assert set(told) == {"score c", "score c, prompts blanked"}
