@@ -39,7 +39,8 @@ def score(plan: ScoringPlan, loaded: Loaded, checkpoint: str) -> list[Score]:
     loaded.model.eval()
     shared = branches([item.tree for batch in plan.samples for item in batch], loaded)
     priors = dict[int, float]()
-    blanks, samples = (reads(some, loaded, shared, plan.batch_tokens) for some in (plan.blanks, plan.samples))
+    blanks = reads(plan.blanks, loaded, shared, plan.batch_tokens)
+    samples = reads(plan.samples, loaded, shared, plan.batch_tokens)
     for blank, read in counted(blanks, f"score {checkpoint}, prompts blanked", sum(map(len, plan.blanks))):
         priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
     for item, read in counted(samples, f"score {checkpoint}", sum(map(len, plan.samples))):
