@@ -23,6 +23,25 @@ from ilp_mlflow.models import Loaded, Text
 from ilp_mlflow.stage import version_tags
 from ilp_mlflow.types import Checkpoint, Exposure, Report, as_json, to_table
 
+TOLD = (
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "weight_decay",
+    "optim",
+    "max_length",
+    "truncation_mode",
+    "dataloader_drop_last",
+    "loss_type",
+)
+"""Options of the trainer that a report states, as far as they are set."""
+ADAPTED = ("r", "lora_alpha", "lora_dropout", "target_modules")
+"""Those of its LoRA adapter."""
+
 
 class IlpCallback(TrainerCallback):
     """Follows an SFTTrainer, and when it is done registers what it trained and diagnoses it; what is trained stays the same.
@@ -74,7 +93,9 @@ class IlpCallback(TrainerCallback):
     ) -> None:
         """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
         experiment, text = self._base(args, model)
-        self.experiment = experiment.model_copy(update={"seed": args.seed})
+        how = {"training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
+        (stage,) = experiment.stages
+        self.experiment = experiment.model_copy(update={"seed": args.seed, "stages": (stage.model_copy(update=how),)})
         self._text = replace(text, tokenizer=processing_class, ends=text.ends | {processing_class.eos_token_id})
         check(processing_class, self.samples)
         ledger = Ledger(self.samples, self._text, given["train_dataloader"].dataset, args.truncation_mode == "keep_end")
@@ -145,6 +166,17 @@ class IlpCallback(TrainerCallback):
         except KeyboardInterrupt:
             print(f"ilp: interrupted; the model is registered, to diagnose it: ilp diagnose --run-id {run_id}", file=sys.stderr)
             raise
+
+
+def _adapter(model: Any) -> dict[str, Any] | None:
+    """The options of a model's adapter, None without one."""
+    return _set(model.active_peft_config.to_dict(), ADAPTED) if isinstance(model, PeftModel) else None
+
+
+def _set(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that are neither off nor without a value, lists sorted."""
+    given = {name: options[name] for name in names if options.get(name) not in (None, False, 0, -1)}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in given.items()}
 
 
 def _record(row: Any, number: int) -> dict[str, Any]:
