@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 import typing
@@ -28,6 +29,8 @@ from ilp_mlflow.models import Loaded, Text, out_of_memory
 from ilp_mlflow.progress import task
 from ilp_mlflow.rounds import Keep, Rounds, RoundTrainer, rows
 from ilp_mlflow.types import Exposure, Sample, Signal, Stage, schema
+
+logger = logging.getLogger(__name__)
 
 OURS = {
     "output_dir": "checkpoints go to MLflow",
@@ -158,7 +161,10 @@ def train(
         trainer.add_callback(Keep(rounds))
         started = time.perf_counter()
         try:
-            trainer.train(resume_from_checkpoint=rounds.resume())
+            begun = rounds.resume()
+            if begun:
+                logger.warning("stage '%s' goes on behind step %s", stage.name, begun.rpartition("-")[2])
+            trainer.train(resume_from_checkpoint=begun)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

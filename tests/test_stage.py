@@ -39,9 +39,10 @@ def interrupted(experiment_file, store, monkeypatch):
     return experiment_file, steps
 
 
-def test_the_same_stage_goes_on_and_leaves_nothing_behind(interrupted):
+def test_the_same_stage_goes_on_and_leaves_nothing_behind(interrupted, caplog):
     file, steps = interrupted
     run_id = pipeline.train(config.read(file), file)
+    assert "stage 'first' goes on behind step 2" in caplog.text
     assert steps == [3, 4, 5, 6]  # two steps an epoch: the first epoch was kept
     assert standing() == []
     seen = tracking.read_table(run_id, "exposures.parquet")["exposures"].to_pylist()
