@@ -10,11 +10,13 @@ from ilp_mlflow.layout import table, wrapped
 
 def truth(found: Mapping[str, Any]) -> str:
     """The planted truth beside what the tool said: one line per group."""
-    said = found["attribution"]["default"]["confusion"]
+    said, groups = found["attribution"]["default"], found["groups"]
     rows = [["planted", "samples", "exact", "held", "the unlearned are called"]]
-    for group, values in found["groups"].items():
-        called = "\n".join(f"{cause} {n}" for cause, n in sorted(said[group].items(), key=lambda item: -item[1])[:2])
-        rows.append([group, str(values["n"]), f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}", called or "-"])
+    for group, values in groups.items():
+        called = _called(said["confusion"][group])
+        rows.append([group, str(values["n"]), f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}", called])
+    others = found["samples"] - sum(values["n"] for values in groups.values())
+    rows.append(["(other rows)", str(others), "", "", _called(said["beside"])])
     title = (
         "What was planted, and what became of it (exact: word for word; held: in\n"
         "other words, too; the unlearned: by the verdict, which also asks for a margin):"
@@ -76,6 +78,11 @@ def benchmark(found: Mapping[str, Any]) -> str:
     ]
     wide = [line for text in texts for line in wrapped(text, hang=2)]
     return "\n".join([f"seed {found['seed']}", *table(rows), *wide])
+
+
+def _called(counts: Mapping[str, int]) -> str:
+    """The two commonest causes, one a line."""
+    return "\n".join(f"{cause} {n}" for cause, n in sorted(counts.items(), key=lambda item: -item[1])[:2]) or "-"
 
 
 def _share(value: float | None) -> str:

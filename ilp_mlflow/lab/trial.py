@@ -59,6 +59,7 @@ def run(
     rule = reproduced(made.planted.unseen, last, resolved)
     found = {
         "seed": experiment.seed,
+        "samples": len(report.verdicts),
         "groups": {
             group: {
                 "n": len(rows),
@@ -199,7 +200,8 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
     """Counts of causes said (or `unexplained`) by planted group; F1 0..1 per cause, and their mean; all of planted samples only.
 
     Samples of the group `control` count as mistakes of the cause they are blamed on; `control_blamed` is their share 0..1 of the
-    group. `sure_half` is the share 0..1 that is right of those at or above the median strength.
+    group. `beside` are the counts of the other rows, which are there for the planted ones: nothing is known of them.
+    `sure_half` is the share 0..1 that is right of those at or above the median strength.
     """
     said = [(planted[d.verdict.sample_id], d.cause, d.strength or 0.0) for d in diagnoses if d.verdict.sample_id in planted]
     table = {g: dict(Counter(cause or "unexplained" for group, cause, _ in said if group == g)) for g in GROUPS}
@@ -216,6 +218,7 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
         "macro_f1": sum(scores.values()) / len(scores),
         "per_cause": scores,
         "confusion": table,
+        "beside": dict(Counter(d.cause or "unexplained" for d in diagnoses if d.verdict.sample_id not in planted)),
         "control_blamed": blamed / len(control) if control else 0.0,
         "sure_half": sum(sure) / len(sure) if sure else None,
     }
