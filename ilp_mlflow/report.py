@@ -49,10 +49,11 @@ def lost(report: Report) -> dict[str, int]:
 def sentence(report: Report) -> str:
     """The result in one sentence."""
     number, total = counts(report)["unlearned"], len(report.verdicts)
-    text = f"{number} of {total} samples ({number / total:.1%}) are unlearned after the last stage"
+    last = "the last stage" if len(report.retention) > 1 else f"stage '{next(iter(report.retention))}'"
+    text = f"{number} of {total} samples ({number / total:.1%}) are unlearned after {last}"
     gone = lost(report)
     if not gone:
-        return f"{text}; none of them was learned at an earlier checkpoint."
+        return f"{text}; none of them was learned at an earlier checkpoint." if len(report.checkpoints) > 2 else f"{text}."
     by = ", ".join(f"{n} at {name}" for name, n in gone.items())
     return f"{text}; {sum(gone.values())} of them had been learned and were lost ({by})."
 

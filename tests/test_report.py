@@ -41,6 +41,15 @@ def test_the_sentence_says_how_many_and_where_they_were_lost():
     )
 
 
+def test_of_a_single_stage_nothing_is_said_of_earlier_ones():
+    one = {
+        "checkpoints": report().checkpoints[:2],
+        "retention": {"one": {"base": 0.0, "one": 0.5}},
+        "verdicts": (Verdict(sample_id="a", status="unlearned"), Verdict(sample_id="b", status="learned")),
+    }
+    assert sentence(report(**one)) == "1 of 2 samples (50.0%) are unlearned after stage 'one'."
+
+
 def test_what_is_lost_at_a_step_inside_is_lost_by_its_stage():
     lost = (Verdict(sample_id=i, status="unlearned", last_lost=at) for i, at in zip("ab", ("two@5", "two"), strict=True))
     assert "2 of them had been learned and were lost (2 at two)" in sentence(report(verdicts=tuple(lost)))

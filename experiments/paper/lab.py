@@ -11,6 +11,7 @@ A row `control of X` has as many steps without the remedy. `held`: most of a sam
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import mlflow
 from mlflow import MlflowClient
@@ -39,7 +40,9 @@ def read() -> list[dict]:
         run_id, seed = run.info.run_id, int(run.data.params["ilp.seed"])
         if not tracking.has(run_id, "outcomes.json"):
             continue
-        arms = {"SFT": (greedy(run_id, tracking.read_checkpoints(run_id)[-1].name), {})}
+        arms: dict[str, tuple[dict[str, bool], Mapping[str, bool]]] = {
+            "SFT": (greedy(run_id, tracking.read_checkpoints(run_id)[-1].name), {})
+        }
         for outcome in json.loads(tracking.read(run_id, "outcomes.json")):
             own = {outcome["mitigation"]: outcome["run_id"], f"control of {outcome['mitigation']}": outcome["control_run_id"]}
             for name, child in own.items():

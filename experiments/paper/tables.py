@@ -19,7 +19,7 @@ the mitigation in the next row: as many steps without the remedy.
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from ilp_mlflow import agree, catalog, models, pipeline, tracking
 from ilp_mlflow.config import TrackingConfig
 from ilp_mlflow.errors import TrackingError
 from ilp_mlflow.probe import ModelProbe
-from ilp_mlflow.types import Sample, Verdict, to_rows
+from ilp_mlflow.types import Sample, Text, Verdict, to_rows
 from ilp_mlflow.verdict import verdicts
 
 HERE = Path(__file__).parent
@@ -115,7 +115,7 @@ def asked(experiment: Experiment, uri: str) -> ModelProbe:
     return ModelProbe(lambda _: models.Loader(None, "cpu", "float32")(catalog.locate(uri, base=base)))
 
 
-def say(experiment: Experiment, uri: str, prompts: Sequence[str], tokens: int = SHORT) -> list[str]:
+def say(experiment: Experiment, uri: str, prompts: Sequence[Text], tokens: int = SHORT) -> list[str]:
     """What a model answers greedily, up to the end of the sentence."""
     return [said.text for said in asked(experiment, uri).say(uri, prompts, tokens)]
 
@@ -222,7 +222,7 @@ def table11(experiment: Experiment) -> None:
 def main(*wanted: str) -> None:
     tracking.point(TrackingConfig())
     found = {name: experiment for names in EXPERIMENTS.values() for name in names if (experiment := read(name))}
-    tables = {4: table4, 6: table6, 8: table8, 11: table11}
+    tables: dict[int, Callable[..., None]] = {4: table4, 6: table6, 8: table8, 11: table11}
     for number, names in EXPERIMENTS.items():
         own = [found[name] for name in names if name in found]
         if names[0] in found and (not wanted or str(number) in wanted):

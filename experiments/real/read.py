@@ -10,8 +10,8 @@ from collections import Counter
 
 from ilp_mlflow import catalog, models, pipeline, tracking
 from ilp_mlflow.config import TrackingConfig
+from ilp_mlflow.layout import table
 from ilp_mlflow.probe import ModelProbe
-from ilp_mlflow.report import aligned
 
 
 def share(part, whole):
@@ -21,13 +21,13 @@ def share(part, whole):
 def by_group(rows, groups):
     """A line per group: rows, learned, and the causes of the unlearned ones."""
     causes = sorted({r["cause"] for r in rows if r["status"] == "unlearned"})
-    table = [["", "rows", "learned", "unlearned", *causes]]
+    lines = [["", "rows", "learned", "unlearned", *causes]]
     for name, own in groups.items():
         count = Counter(r["cause"] for r in own if r["status"] == "unlearned")
         learned = sum(r["status"] == "learned" for r in own)
         numbers = [len(own), learned, count.total(), *(count[c] for c in causes)]
-        table.append([name, *map(str, numbers)])
-    print("\n".join(aligned(table)))
+        lines.append([name, *map(str, numbers)])
+    print("\n".join(table(lines)))
 
 
 def thirds(rows, key):
