@@ -86,13 +86,16 @@ class Cell:
 def html(found: Report, samples: Mapping[str, Sample]) -> str:
     """The report as one HTML page of less than 15 MB; every text from data is escaped. `samples` are by id."""
     from jinja2 import Environment
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def part(suffix: str) -> Markup:
         return Markup(Path(__file__).with_name(f"report.{suffix}").read_text(encoding="utf-8"))
 
     def shown(value: Any) -> Any:
         return listing.clean(value) if type(value) is str else value
+
+    def words(name: str) -> Markup:
+        return Markup("_<wbr>").join(map(escape, listing.clean(name).split("_")))  # a narrow page breaks it there
 
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown).from_string(part("html.j2"))
     diagnoses = report.causes(found)
@@ -123,6 +126,7 @@ def html(found: Report, samples: Mapping[str, Sample]) -> str:
         names=tallied,
         best=outcome.recommend(found.outcomes),
         cut=listing.cut,
+        words=words,
         texts=lambda id_: (listing.cut(text, listing.SHORT) for text in (last_turn(samples[id_].prompt), samples[id_].answer)),
         spoken=Markup(json.dumps(FATES)),
         data=Markup(data),

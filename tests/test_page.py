@@ -91,7 +91,8 @@ class Outline(HTMLParser):
         self.elements, self.scripts, self.texts = [], [], []
 
     def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, tuple(sorted(name for name, _ in attributes))))
+        if (tag, attributes) != ("wbr", []):  # where a name may break
+            self.elements.append((tag, tuple(sorted(name for name, _ in attributes))))
         if tag == "script":
             self.scripts.append("")
 
