@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from ilp_mlflow import scoring
+from ilp_mlflow.cli import main
 from ilp_mlflow.cli.output import paint
 from tests.conftest import edit_yaml, rows, write_jsonl
 from tests.test_cli import ilp, stage
@@ -22,6 +23,14 @@ def fits(text):
     wide = [line for line in text.splitlines() if "://" not in line and cell_len(line) > 80]
     assert not wide
     return text
+
+
+def test_every_command_is_told_in_a_whole_sentence(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = ilp("--help")
+    told = fits(out).partition("Commands:\n")[2].splitlines()
+    assert len(told) == len(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in told)
 
 
 def test_every_table_fits_80_columns_whatever_the_names(experiment_file, store, tmp_path, tiny_model):

@@ -66,7 +66,7 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: 
     click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
 )
 def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str) -> None:
-    """Train and register one stage, from a parent model to a new version."""
+    """Train one stage from a parent model, and register it."""
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
@@ -89,7 +89,10 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
     required=False,
 )
 def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **given: Any) -> None:
-    """Score and judge samples, and say why some failed: of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint)."""
+    """Score and judge samples, and say why some failed.
+
+    They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
+    """
     if experiment:
         if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
             raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
@@ -140,7 +143,10 @@ def mitigate_command(
     alone: bool,
     launch: str,
 ) -> None:
-    """Try mitigations in child runs, say which to take, and register the model that it leads to as `mitigated`."""
+    """Try mitigations in child runs, and say which to take.
+
+    The model that it leads to is registered under the alias `mitigated`.
+    """
     from ilp_mlflow import config
 
     config_ = config.read(experiment, {"launch": launch})
@@ -179,7 +185,10 @@ def mitigate_command(
     required=False,
 )
 def report_command(experiment: Path | None, run_id: str, genai: int | None, markdown: bool) -> None:
-    """Show and log the report of a diagnosed EXPERIMENT, or of any diagnosed run (--run-id)."""
+    """Show and log the report of a diagnosed run.
+
+    It is the newest of EXPERIMENT, or any (--run-id).
+    """
     report = _on_run(experiment, run_id, None, show=print_issue if markdown else print_report)
     if genai:
         from ilp_mlflow import tracking

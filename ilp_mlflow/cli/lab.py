@@ -18,7 +18,10 @@ from ilp_mlflow.errors import ConfigError
 @click.option("--mitigate", default="", help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.")
 @printing
 def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
-    """Run the lab, in which it is known why each sample will not be learned; EXPERIMENT is experiments/lab.yaml unless given."""
+    """Run the lab, in which it is known what will not be learned.
+
+    EXPERIMENT is experiments/lab.yaml unless given.
+    """
     from ilp_mlflow import config
 
     if seed and seeds:

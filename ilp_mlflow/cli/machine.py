@@ -9,7 +9,10 @@ from ilp_mlflow.cli.output import hush, print_result, printing
 @main.command("plugins")
 @printing
 def plugins_command() -> None:
-    """List installed diagnostics and mitigations with their options, and those that cannot be used and why."""
+    """List diagnostics and mitigations with their options.
+
+    Those that cannot be used are listed with the reason.
+    """
     from ilp_mlflow import registry
 
     found = registry.installed("diagnostic") + registry.installed("mitigation")
@@ -25,7 +28,7 @@ def plugins_command() -> None:
 @main.command("doctor")
 @printing
 def doctor_command() -> None:
-    """Say what this machine offers and what would stand in the way of a run."""
+    """Say what this machine offers, and what stands in the way."""
     import platform
     from importlib.metadata import version
 

@@ -21,7 +21,7 @@ from ilp_mlflow.errors import ConfigError
 @SEED
 @printing
 def score_command(checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, **scoring: str) -> None:
-    """Score samples under models trained anywhere; no experiment needed."""
+    """Score samples under models trained anywhere."""
     from ilp_mlflow import config, dataset, elsewhere
 
     locations = {c.name: c.model_uri for c in elsewhere.checkpoints(checkpoints)}
@@ -57,7 +57,10 @@ def score_command(checkpoints: tuple[str, ...], data: str, out: Path, no_cache: 
 @click.option("--max-regressed", type=click.FloatRange(min=0), help="Exit with 1 beyond this share (below 1) or number of samples.")
 @printing
 def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None:
-    """Say what became of every sample from RUN_A to RUN_B: diagnosed runs, or runs of mitigations."""
+    """Say what became of every sample from one run to another.
+
+    RUN_A and RUN_B are diagnosed runs, or runs of mitigations.
+    """
     hush()
     from ilp_mlflow import comparison
     from ilp_mlflow.layout import wrapped
@@ -79,7 +82,10 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
 @click.argument("experiment", required=False, default="")
 @printing
 def stages_command(experiment: str) -> None:
-    """List registered stages and their lineage; EXPERIMENT is a name or an experiment file."""
+    """List registered stages and where they come from.
+
+    EXPERIMENT is a name or an experiment file.
+    """
     from ilp_mlflow import config
 
     tracking_config, name = config.TrackingConfig(), experiment or None
