@@ -21,7 +21,7 @@ class Download(tqdm):
         self.counts_bytes = options.get("unit") == "B"
         if self.counts_bytes:
             name = str(options.get("desc") or "").rpartition("/")[2]
-            self.advance = self.shown.enter_context(task(f"download {name[:30]}, MB", 0))
+            self.advance = self.shown.enter_context(task(f"download {name}", 0, "MB"))
             self.advance(self.n / MB, (self.total or 0) / MB)
 
     def update(self, n: float | None = 1) -> None:

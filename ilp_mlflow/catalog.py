@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlflow.utils.uri import is_local_uri
 from ilp_mlflow import cache
 from ilp_mlflow.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.interrupts import whole
-from ilp_mlflow.progress import MB, growing, size_of, task
+from ilp_mlflow.progress import growing, read_of, size_of
 from ilp_mlflow.tracking import answering
 
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -111,7 +112,7 @@ def store(name: str, folder: str, run_id: str, tags: Mapping[str, Any] | None = 
     texts = {key: str(value) for key, value in (tags or {}).items()}
     model = mlflow.initialize_logged_model(name=_plain(name), source_run_id=run_id, tags=texts, experiment_id=experiment)
     try:
-        with _storing(name, model.artifact_location, size_of(Path(folder))):
+        with _storing(name, Path(folder), model.artifact_location):
             MlflowClient().log_model_artifacts(model.model_id, folder)
     except BaseException:
         mlflow.finalize_logged_model(model.model_id, "FAILED")
@@ -121,11 +122,11 @@ def store(name: str, folder: str, run_id: str, tags: Mapping[str, Any] | None = 
     return f"models:/{model.model_id}"
 
 
-def _storing(name: str, location: str, size: int) -> contextlib.AbstractContextManager[Any]:
-    """A bar for `size` bytes that are stored at a location; how much of an upload is done, only the store knows."""
+def _storing(name: str, folder: Path, location: str) -> contextlib.AbstractContextManager[None]:
+    """A bar for a folder that is stored at a location: by what is there, or what was read where that is not this machine."""
     if is_local_uri(location, False):
-        return growing(f"store {name}", Path(local_file_uri_to_path(location)), size)
-    return task(f"upload {name}, {size / MB:.0f} MB")
+        return growing(f"store {name}", size_of(folder), partial(size_of, Path(local_file_uri_to_path(location))))
+    return growing(f"upload {name}", size_of(folder), read_of(folder))
 
 
 def model_id(uri: str) -> str | None:
@@ -231,7 +232,10 @@ def _download(uri: str) -> str:
         if not target.exists():
             kept.mkdir(parents=True, exist_ok=True)
             size = sum(file.file_size or 0 for file in mlflow.artifacts.list_artifacts(source))
-            with tempfile.TemporaryDirectory(dir=kept) as scratch, growing(f"download {uri}", Path(scratch), size):
+            with (
+                tempfile.TemporaryDirectory(dir=kept) as scratch,
+                growing(f"download {uri}", size, partial(size_of, Path(scratch))),
+            ):
                 _move(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
         return str(target)
 

@@ -120,7 +120,7 @@ class _Choice:
 
 def _fill_nearest(choices: Sequence[_Choice], pool: Sequence[Sample], seed: int) -> None:
     found = zip(choices, nearest([c.sample for c in choices], pool, seed), strict=True)
-    for choice, answers in counted(found, "find answers to similar prompts", len(choices)):
+    for choice, answers in counted(found, "find wrong options", len(choices)):
         choice.fill(answers, apart=True)
 
 

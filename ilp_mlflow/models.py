@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from transformers.initialization import no_init_weights
 from ilp_mlflow.bars import Download, loading
 from ilp_mlflow.config import TokenizerConfig
 from ilp_mlflow.errors import ModelError, first_line
-from ilp_mlflow.progress import MB, growing, task
+from ilp_mlflow.progress import MB, growing, size_of, task
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
@@ -196,7 +197,7 @@ def save(loaded: Loaded, folder: Path, base_uri: str, with_tokenizer: bool) -> N
         (folder / ADAPTER).write_text(json.dumps(config | {"base_model_name_or_path": base_uri}, indent=2))
     else:
         size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())  # each once, tied ones too
-        with growing(f"write {folder.name}", folder, size):
+        with growing(f"write {folder.name}", size, partial(size_of, folder)):
             loaded.model.save_pretrained(folder)
     if with_tokenizer or not isinstance(loaded.model, PeftModel):
         loaded.tokenizer.save_pretrained(folder)
@@ -214,7 +215,7 @@ def digest(location: str) -> str:
         commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
         return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
     paths = sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES)))
-    with task("hash model files, MB", sum(path.stat().st_size for path in paths) / MB) as advance:
+    with task("hash model files", sum(path.stat().st_size for path in paths) / MB, "MB") as advance:
         for path in paths:
             one = hashlib.sha256()
             with path.open("rb") as file:

@@ -19,9 +19,13 @@ T = TypeVar("T")
 AFTER = 1.0
 """Seconds after which a step is shown."""
 LOOK = 0.5
-"""Seconds between two looks at a folder that grows."""
+"""Seconds between two looks at bytes that move."""
 MB = 1e6
 """Bytes."""
+BAR, LEAST = 12, 20
+"""Columns of a terminal for the bar, and for what is done, at least."""
+OPEN = "/proc/self/fd"
+"""Where Linux says which files this process has open; how far each is read it says in fdinfo, beside."""
 QUIET, LAUNCHED = "ILP_QUIET", "ILP_LAUNCHED"
 """Variables of the environment that keep a process silent: it was asked to be, or another process has the terminal."""
 
@@ -29,8 +33,10 @@ _shown: Progress | None = None
 
 
 @contextmanager
-def task(description: str, total: float | None = None) -> Iterator[Callable[..., None]]:
+def task(description: str, total: float | None = None, unit: str = "") -> Iterator[Callable[..., None]]:
     """A bar for `total` units of work (None: unknown); yields a function that advances it, and is told another total behind that.
+
+    `unit` is shown behind the numbers where these do not count.
 
     Tasks inside it are bars below it.
 
@@ -40,7 +46,7 @@ def task(description: str, total: float | None = None) -> Iterator[Callable[...,
         yield lambda n, total=None: None
         return
     with _display() as progress:
-        bar = progress.add_task(description, total=total)
+        bar = progress.add_task(description, total=total, unit=unit)
         try:
             yield lambda n, total=None: progress.update(bar, advance=n, total=total)
         finally:
@@ -56,18 +62,18 @@ def counted(items: Iterable[T], description: str, total: int | None = None) -> I
 
 
 @contextmanager
-def growing(description: str, folder: Path, size: int) -> Iterator[None]:
-    """A bar for what writes `size` bytes into `folder`, which need not be there yet."""
+def growing(description: str, size: int, so_far: Callable[[], int]) -> Iterator[None]:
+    """A bar for what moves `size` bytes and tells nobody; `so_far` finds out how many it has."""
     done = threading.Event()
 
     def look() -> None:
         seen = 0
         while not done.wait(LOOK):
-            now = size_of(folder)
+            now = so_far()
             advance((now - seen) / MB)
             seen = now
 
-    with task(f"{description}, MB", size / MB) as advance:
+    with task(description, size / MB, "MB") as advance:
         looking = threading.Thread(target=look, daemon=True)
         looking.start()
         try:
@@ -77,8 +83,27 @@ def growing(description: str, folder: Path, size: int) -> Iterator[None]:
             looking.join()
 
 
+def read_of(folder: Path) -> Callable[[], int]:
+    """What tells how many bytes this process has read of a folder's files meanwhile; 0 on systems that do not say (no /proc)."""
+    reached: dict[str, int] = {}
+
+    def look() -> int:
+        now: dict[str, int] = {}
+        for number in os.listdir(OPEN) if os.path.isdir(OPEN) else ():
+            with suppress(OSError):  # it was open a moment ago
+                path = os.readlink(f"{OPEN}/{number}")
+                if path.startswith(f"{folder.resolve()}{os.sep}"):
+                    place = Path(f"{OPEN}info/{number}").read_text(encoding="utf-8").split()[1]
+                    now[path] = max(now.get(path, 0), int(place))
+        closed = {path: os.path.getsize(path) for path in reached.keys() - now.keys()}
+        reached.update(closed | now)
+        return sum(reached.values())
+
+    return look
+
+
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Bytes of all files below a folder, which need not be there yet."""
     total = 0
     for inside, _, names in os.walk(folder):
         for name in names:
@@ -103,8 +128,10 @@ def _display() -> Iterator[Progress]:
 
 def _made() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn
     from rich.text import Text
+
+    console = Console(stderr=True)
 
     class Lasting(Progress):
         """Shows tasks that last."""
@@ -112,14 +139,21 @@ def _made() -> Progress:
         def get_renderables(self) -> Iterator[Any]:
             yield self.make_tasks_table([task for task in self.tasks if (task.elapsed or 0) >= AFTER])
 
+    class What(ProgressColumn):
+        """What is done, as far as there is room beside the bar and the times."""
+
+        def render(self, task: Task) -> Text:
+            text = Text(task.description, no_wrap=True)
+            text.truncate(max(LEAST, console.width - BAR - len(_times(task)) - 2), overflow="ellipsis")
+            return text
+
     class Times(ProgressColumn):
-        """What is done, for how long it goes on, and for how long it will."""
+        """How much is done, for how long it goes on, and for how long it will."""
 
         def render(self, task: Task) -> Text:
             return Text(_times(task), no_wrap=True)
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), Times())
-    return Lasting(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=300)
+    return Lasting(What(), BarColumn(BAR), Times(), console=console, transient=True, speed_estimate_period=300)
 
 
 def _times(task: Task) -> str:
@@ -129,7 +163,8 @@ def _times(task: Task) -> str:
     left = task.time_remaining
     if left is None and task.completed:
         left = took / task.completed * (task.total - task.completed)
-    return f"{task.completed:.0f}/{task.total:.0f}  {_clock(took)}" + ("" if left is None else f", {_clock(left)} left")
+    unit = f" {task.fields['unit']}".rstrip()
+    return f"{task.completed:.0f}/{task.total:.0f}{unit}  {_clock(took)}" + ("" if left is None else f", {_clock(left)} left")
 
 
 def _clock(seconds: float) -> str:

@@ -57,7 +57,7 @@ def test_a_download_of_the_hub_shows_what_is_left(hub, monkeypatch, tmp_path):
     path = huggingface_hub.hf_hub_download("a/b", "model.safetensors", endpoint=hub, cache_dir=tmp_path, tqdm_class=Download)
     with open(path, "rb") as file:
         assert file.read() == FILE
-    assert re.search(r"download model.safetensors, MB .*[12]./31  0:00:0\d, 0:00:0\d left", terminal.getvalue())
+    assert re.search(r"download model.safetensors .*[12]./31 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue())
     assert progress._shown is None
 
 
@@ -70,7 +70,7 @@ def test_a_total_may_grow_and_files_that_are_counted_are_not_shown(monkeypatch):
     progress._shown.refresh()
     files.close()
     held.close()
-    assert re.search(r"download weights, MB .*4/8 ", terminal.getvalue())
+    assert re.search(r"download weights .*4/8 MB ", terminal.getvalue())
     assert "Fetching" not in terminal.getvalue()
 
 
@@ -94,8 +94,8 @@ def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monk
     told = []
 
     @contextlib.contextmanager
-    def task(description, total=None):
-        told.append(description)
+    def task(description, total=None, unit=""):
+        told.append((description, unit))
         yield lambda n, total=None: None
 
     for module in (models, progress):
@@ -103,4 +103,4 @@ def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monk
     loaded = models.load([str(tiny_model)])
     models.save(loaded, tmp_path / "copy", "", True)
     assert models.digest(str(tmp_path / "copy"))
-    assert told[-2:] == ["write copy, MB", "hash model files, MB"]
+    assert told[-2:] == [("write copy", "MB"), ("hash model files", "MB")]
