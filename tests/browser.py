@@ -31,6 +31,10 @@ class Browser:
         """What a script returns in the page, or in the frame that was entered."""
         return self.do("execute/sync", script=script, args=list(given))
 
+    def wait(self, script, *given):
+        """What a script hands to its last argument, a function."""
+        return self.do("execute/async", script=script, args=list(given))
+
     def open(self, url):
         """A page from its start: MLflow's own router would keep what another page had."""
         self.do("url", url="about:blank")

@@ -134,7 +134,7 @@ def test_its_diagnostic_names_a_cause_and_its_mitigation_is_tried(experiment_fil
     assert client.get_run(report.run_id).data.metrics["cause/long_completion"] == pytest.approx(3 / 19)
     assert tracking.read_table(report.run_id, "diagnosis.parquet")["long_completion"].null_count == 16
     assert "long_completion: 3 of 3 unlearned samples" in summary(report)
-    assert '<th scope="row">long_completion</th><td data-is="samples">3</td>' in tracking.read(report.run_id, "report.html")
+    assert '<th scope="row">long_<wbr>completion</th><td data-is="samples">3</td>' in tracking.read(report.run_id, "report.html")
 
     (outcome,) = report.outcomes
     assert (outcome.mitigation, set(outcome.targets)) == ("slower", targets)

@@ -1,11 +1,13 @@
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 from base64 import b64decode
 from functools import partial
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from ilp_mlflow.types import (
     Tally,
     Verdict,
 )
+from tests.browser import browsing
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -347,3 +350,28 @@ def test_in_a_browser_hostile_texts_are_shown_and_do_nothing(tmp_path):
         if len(text) < 300:
             assert CLEAN.sub("\ufffd", f"p{text}".strip()).replace("\r\n", "\n") in {t.replace("\r\n", "\n") for t in texts}
     assert in_browser(alone.replace("<h1>", "<h1><img src=x onerror=alert(1)>"), tmp_path)["seen"]  # it would be seen
+
+
+AUDIT = """
+const done = arguments[arguments.length - 1];
+document.querySelectorAll("details").forEach((part) => { part.open = true; });
+axe.run(document, { resultTypes: ["violations"] }).then(({ violations, testEngine }) =>
+  done([testEngine.version, violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html])]));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(tmp_path, width, scheme):
+    script = os.environ.get("ILP_AXE") or files("axe_core_python") / "axe.min.js"  # or a newer one from npm
+    path = tmp_path / "report.html"
+    path.write_text(html(*report("plain")), encoding="utf-8")
+    with browsing(tmp_path / "profile") as browser:
+        browser.resize(width)
+        browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.open(path.as_uri())
+        browser.run(Path(script).read_text(encoding="utf-8"))
+        version, violations = browser.wait(AUDIT)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert violations == []
