@@ -40,7 +40,7 @@ def distractors(
     """
     samples = sorted(samples, key=lambda s: s.id)
     rights = defaultdict[tuple[str, str], _Right](_Right)
-    for sample in samples:
+    for sample in counted(samples, "collect answers"):
         rights[sample.stage, same_prompt(sample.prompt)].add(sample.answer)
     choices = [_Choice(sample, rights[sample.stage, same_prompt(sample.prompt)], n) for sample in samples]
     stages = defaultdict[str, list[_Choice]](list)

@@ -47,32 +47,47 @@ def conclude(
     found = _asked(plugins, context, preset, run_id)
     samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
     rule = names, preset, seed
-    shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
-    metrics = {"unlearned_rate": len(found) / len(samples)}
-    metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, len(samples)).items()}
+    with task("log diagnoses", 3) as advance:
+        shares = verdict.retention(context.scores, {s.id: s.stage for s in samples}, *rule)
+        metrics = _metrics(found, len(samples), shares)
+        earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
+        tracking.log(run_id, metrics=earlier | metrics)
+        leaks = recognition(context.scores, names)["blank"]
+        for step, name in enumerate(names):
+            learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
+            tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
+        if beside:
+            _tie(beside, context, metrics, shares)
+        advance(1)
+        table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
+        tracking.write(run_id, "diagnosis.parquet", table)
+        for shown in (run_id, beside) if beside else (run_id,):
+            tracking.write_table(shown, "diagnosis.json", table.slice(0, SHOWN))
+        advance(1)
+        tracking.write(run_id, "diagnoses.json", as_json(found))
+        advance(1)
+    return found, metrics
+
+
+def _metrics(found: Sequence[Diagnosis], total: int, shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What a run says of its diagnoses in numbers; `shares` are the learned ones by stage and checkpoint."""
+    metrics = {"unlearned_rate": len(found) / total}
+    metrics |= {f"cause/{cause}": share for cause, share in diagnosis.cause_shares(found, total).items()}
     metrics |= {f"forgetting/{stage}": lost for stage, lost in verdict.forgetting(shares).items()}
     transfer = verdict.backward_transfer(shares)
-    metrics |= {} if transfer is None else {"backward_transfer": transfer}
-    earlier = {name: 0.0 for name in tracking.metrics(run_id) if name.startswith("cause/")}
-    tracking.log(run_id, metrics=earlier | metrics)
-    leaks = recognition(context.scores, names)["blank"]
-    for step, name in enumerate(names):
-        learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
-        tracking.log(run_id, metrics=learned | ({"leak": leaks[name]} if name in leaks else {}), step=step)
-    if beside:
-        ids = [catalog.model_id(c.model_uri) for c in context.checkpoints]
-        catalog.log_inputs(beside, [c.model_uri for c in context.checkpoints])
-        tracking.log(beside, metrics=metrics, model=ids[-1])
-        for stage in context.stages:
-            data = tracking.data(stage.name, stage.samples)
-            for step, (name, model) in enumerate(zip(names, ids, strict=True)):
-                tracking.log(beside, metrics={f"learned/{stage.name}": shares[stage.name][name]}, step=step, model=model, data=data)
-    table = diagnosis.table(samples, context.verdicts, verdict.histories(context.scores, *rule), names, found)
-    tracking.write(run_id, "diagnosis.parquet", table)
-    tracking.write(run_id, "diagnoses.json", as_json(found))
-    for shown in (run_id, beside) if beside else (run_id,):
-        tracking.write_table(shown, "diagnosis.json", table.slice(0, SHOWN))
-    return found, metrics
+    return metrics if transfer is None else {**metrics, "backward_transfer": transfer}
+
+
+def _tie(run_id: str, context: Context, metrics: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]) -> None:
+    """Log metrics on a run together with the models and data sets that they are of."""
+    ids = [catalog.model_id(c.model_uri) for c in context.checkpoints]
+    catalog.log_inputs(run_id, [c.model_uri for c in context.checkpoints])
+    tracking.log(run_id, metrics=metrics, model=ids[-1])
+    for stage in context.stages:
+        data = tracking.data(stage.name, stage.samples)
+        for step, (checkpoint, model) in enumerate(zip(context.checkpoints, ids, strict=True)):
+            learned = {f"learned/{stage.name}": shares[stage.name][checkpoint.name]}
+            tracking.log(run_id, metrics=learned, step=step, model=model, data=data)
 
 
 def context(

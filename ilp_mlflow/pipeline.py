@@ -252,10 +252,14 @@ def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage])
     """Log on the run what an experiment is: its settings and its samples."""
     facts = {f"ilp.{s.name}.{k}": v for s in stages for k, v in settings(s).items() if k != "seed" or v != experiment.seed}
     known = tracking.params(run_id)  # what goes on may have changed: its stages' runs say how
-    tracking.log(run_id, params=_facts(experiment) | {k: v for k, v in facts.items() if k not in known})
-    _log_data(run_id, experiment, stages, "training")
-    tracking.write(run_id, "experiment.yaml", config.dump(experiment))
-    tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+    with task("log data", 3) as advance:
+        tracking.log(run_id, params=_facts(experiment) | {k: v for k, v in facts.items() if k not in known})
+        advance(1)
+        _log_data(run_id, experiment, stages, "training")
+        tracking.write(run_id, "experiment.yaml", config.dump(experiment))
+        advance(1)
+        tracking.write(run_id, "samples.parquet", dataset.to_columns(s for stage in stages for s in stage.samples))
+        advance(1)
 
 
 def _facts(experiment: Experiment) -> dict[str, str]:
