@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
@@ -30,14 +34,31 @@ def read(key: Sequence[str]) -> pa.Table | None:
 
 
 def write(key: Sequence[str], table: pa.Table) -> None:
-    """Store `table` under `key`; a crash leaves no half-written file."""
+    """Store `table` under `key`, if the folder can be written; a crash leaves no half-written file."""
     import pyarrow.parquet as pq
 
     path = _path("scores", key, "parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        pq.write_table(table, f"{scratch}/table.parquet")
-        os.replace(f"{scratch}/table.parquet", path)
+    with if_possible():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            pq.write_table(table, f"{scratch}/table.parquet")
+            os.replace(f"{scratch}/table.parquet", path)
+
+
+@contextlib.contextmanager
+def if_possible() -> Iterator[None]:
+    """What is kept in here can be made again: that it cannot be written is told once, and all goes on without it."""
+    try:
+        yield
+    except OSError as error:
+        _tell(str(folder()), error.strerror or str(error))
+
+
+@functools.cache
+def _tell(where: str, why: str) -> None:
+    log.warning(
+        "%s cannot be written (%s): nothing is kept there for the next time; XDG_CACHE_HOME names another place", where, why
+    )
 
 
 def kept(key: Sequence[str], make: Callable[[], T]) -> T:

@@ -53,8 +53,8 @@ class IlpCallback(TrainerCallback):
     URI), left out: what it says itself. `scoring` and `diagnostics` are as in an experiment's file.
 
     Raises DatasetError for a bad row and ConfigError for a bad option; before the first step ConfigError for packing, several
-    processes, or rows that are not the trainer's, and ModelError for a base that cannot be found. Behind the last step nothing is
-    raised: what fails is told on stderr.
+    processes, or rows that are not the trainer's, ModelError for a base that cannot be found, and TrackingError for an
+    MLflow that does not answer. Behind the last step nothing is raised: what fails is told on stderr.
     """
 
     report: Report | None = None
@@ -93,7 +93,9 @@ class IlpCallback(TrainerCallback):
     ) -> None:
         """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
         experiment, text = self._base(args, model)
-        how = {"training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
+        tracking.reach()
+        order = "sequential" if args.train_sampling_strategy == "sequential" else "shuffled"
+        how = {"schedule": order, "training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
         (stage,) = experiment.stages
         self.experiment = experiment.model_copy(update={"seed": args.seed, "stages": (stage.model_copy(update=how),)})
         self._text = replace(text, tokenizer=processing_class, ends=text.ends | {processing_class.eos_token_id})
@@ -116,7 +118,9 @@ class IlpCallback(TrainerCallback):
             with torch.random.fork_rng():
                 self.report = self._conclude(model)
         except Exception as error:  # the training is worth more than its diagnosis
-            print(f"ilp: the model is trained, but its diagnosis failed: {first_line(error)}", file=sys.stderr)
+            again = f"ilp diagnose --checkpoint base={self.experiment.model} --checkpoint sft=FOLDER --data ROWS"
+            why = f"the model is trained, but its diagnosis failed: {first_line(error)}"
+            print(f"ilp: {why}; once the model is saved: {again}", file=sys.stderr)
         else:
             print("\n".join(["", report.summary(self.report), "", *tracking.opening(self.report.run_id)]), file=sys.stderr)
 

@@ -29,7 +29,7 @@ def load(stage: str, data: DataConfig) -> list[Sample]:
     chosen = (r for r in read(data) if all(str(r[2].get(k)) == str(v) for k, v in data.where.items()))
     samples = collect(stage, itertools.islice(chosen, data.limit))
     if not samples:
-        raise DatasetError(f"{origin}: no rows{f' where {data.where}' if data.where else ''}; check the file and 'where'")
+        raise DatasetError(f"{origin}: no rows" + (f" where {data.where}; check the file and 'where'" if data.where else " in it"))
     return samples
 
 

@@ -25,7 +25,7 @@ def checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     An output folder of TRL, LLaMA-Factory or axolotl is read as all that is in it: NAME is the model or adapter in the folder
     itself, else in `merged`, else its highest `checkpoint-N`; before it comes NAME@N for every other `checkpoint-N` with weights of
     its own. Of the base only NAME is taken. Raises ConfigError when none is given, one is not written so or a name is given twice,
-    ModelError when a folder holds no weights.
+    ModelError when a folder is not there or holds no weights.
     """
     if not given:
         raise ConfigError("--checkpoint: missing; give NAME=LOCATION, the base first")
@@ -56,7 +56,8 @@ def experiment(found: Sequence[Checkpoint], data: Sequence[str], seed: str = "",
     for text in data:
         name, _, file = text.partition("=") if "=" in text else (names[-1], "", text)
         if name not in names:
-            raise ConfigError(f"--data {text}: '{name}' is no checkpoint after the base; {suggest(name, names)}")
+            hint = f", or write {names[-1]}={text} for a file of that name" if Path(text).exists() else ""
+            raise ConfigError(f"--data {text}: '{name}' is no checkpoint after the base; {suggest(name, names)}{hint}")
         if name in files:
             raise ConfigError(f"--data {text}: '{name}' has its rows from {files[name]}; put them into one file")
         files[name] = file
@@ -76,6 +77,8 @@ def experiment(found: Sequence[Checkpoint], data: Sequence[str], seed: str = "",
 def _inside(name: str, location: str) -> list[Checkpoint]:
     """The checkpoints in a local folder, the final one last; any other location is one checkpoint."""
     folder = Path(location).expanduser().absolute()
+    if location.startswith((".", "/", "~")) and not folder.exists():
+        raise ModelError(f"{location}: no such folder; check the path")
     if not folder.is_dir():
         return [Checkpoint(name=name, model_uri=location)]
     numbered = ((STEP.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir())

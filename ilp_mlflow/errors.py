@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -44,6 +45,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, at most 200 characters; its kind when it has no text."""
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    """The first line of an error's text that says what it is, at most 200 characters; its kind when it has no text."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("(raised as a result of")]
+    return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(error).__name__

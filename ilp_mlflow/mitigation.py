@@ -83,6 +83,7 @@ def attempt(experiment: Experiment, name: str, plan: Plan, before: Before, paren
         guard=grades.guard(before.answers, ours.answers, theirs.answers if theirs else None),
         model_uri=tracking.read_checkpoints(run_id)[-1].model_uri,
         tokens=int(done["tokens"]),
+        control_tokens=int(tracking.metrics(control_id)["tokens"]) if control_id else None,
         seconds=done["seconds"],
         accelerator_hours=hours,
         **change,
@@ -138,12 +139,12 @@ def planned(name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], conte
 
 
 def rates(found: Outcome, context: Context) -> dict[str, float]:
-    """Shares 0..1: targets recovered, learned samples regressed, and, where there are any, net recovery, net recovery held in other
-    words, and what is lost of the guard set; and the number of targets."""
+    """Shares 0..1: of the unlearned samples recovered, of the learned ones regressed, and, where there are any, held of those asked
+    in other words, lost of the guard set, and net recovery of the targets; and the number of targets."""
     learned = sum(v.status == "learned" for v in context.verdicts.values())
     rates = {
         "targets": len(found.targets),
-        "recovered": len(set(found.targets) & set(found.recovered)) / max(1, len(found.targets)),
+        "recovered": len(found.recovered) / max(1, len(found.recovered) + len(found.still)),
         "regressed": len(found.regressed) / max(1, learned),
     }
     asked = [t for t in found.causes.values() if t.paraphrased]

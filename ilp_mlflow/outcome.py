@@ -13,6 +13,8 @@ from ilp_mlflow.types import Outcome, Status, Tally
 
 GUARDED = 0.02
 """Share 0..1 of the guard set that a mitigation may lose beyond its control and still be recommended."""
+LONGER = 1.2
+"""How many times the tokens of its control a mitigation may train on without that being said."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,9 @@ def recommendation(outcomes: Sequence[Outcome], level: float = 0.05) -> str:
     if best.guard:
         one = best.guard
         text += f"; of {one.right} answers that were to stay it loses {one.lost}, its control {one.lost_by_control}"
+    if best.control_tokens and best.tokens > LONGER * best.control_tokens:
+        times = best.tokens / best.control_tokens
+        text += f"; it trains on {times:.1f} times the tokens of its control, so part of that may be more training alone"
     return f"{text}."
 
 

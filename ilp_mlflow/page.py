@@ -122,8 +122,10 @@ def html(found: Report, samples: Mapping[str, Sample]) -> str:
         flow=flow.figure(courses, stages) if len(stages) > 1 else None,
         courses={name: [flow.counts(courses, i).get(name, 0) for i in range(len(found.checkpoints))] for name in flow.ORDER},
         recovery=recovery,
-        fixes={name: _fix(recovery, place) for place, name in enumerate(tallied)},
+        fixes={name: best for name in names if (best := report.helps(found, name))},
+        tried=any(one.control_run_id for one in found.outcomes),
         names=tallied,
+        unexplained=report.UNEXPLAINED,
         best=outcome.recommend(found.outcomes),
         cut=listing.cut,
         words=words,
@@ -155,13 +157,6 @@ def _recovery(found: Report, names: Sequence[str]) -> list[tuple[Outcome, list[C
     of = {d.verdict.sample_id: d.cause or report.UNEXPLAINED for d in found.diagnoses}
     ordered = sorted(found.outcomes, key=lambda o: (o.net_recovery is None, -(o.net_recovery or 0.0)))
     return [(one, [_cell(one, name, Counter(of.get(t, "") for t in one.targets)) for name in names]) for one in ordered]
-
-
-def _fix(recovery: Sequence[tuple[Outcome, Sequence[Cell | None]]], place: int) -> tuple[str, Cell] | None:
-    """Of the mitigations whose interval for the cause at `place` is above 0, the one that recovers most, with its cell."""
-    cells = [(one.mitigation, cells[place]) for one, cells in recovery]
-    above = [(name, cell) for name, cell in cells if cell and cell.interval and cell.interval[0] > 0]
-    return max(above, key=lambda item: item[1].share, default=None)
 
 
 def _cell(one: Outcome, cause: str, targets: Mapping[str, int]) -> Cell | None:

@@ -17,12 +17,12 @@ from ilp_mlflow.mitigation import Before
 from ilp_mlflow.plugin import Context, Mitigation
 from ilp_mlflow.progress import task
 from ilp_mlflow.report import UNEXPLAINED
-from ilp_mlflow.types import Diagnosis, Outcome, Plan, Request, Sample
+from ilp_mlflow.types import Diagnosis, Outcome, Plan, Request, Sample, Value
 
 ALIAS = "mitigated"
 """Alias of the registered model that the recommended mitigation leads to."""
-
-
+LONG = 500
+"""Characters of an option that its run's parameter shows."""
 NOTHING = "no unlearned sample has a cause that it is for"
 """Why a mitigation that plans nothing was not tried."""
 
@@ -79,6 +79,8 @@ def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
                 break
             try:
                 with tracking.run(name, "mitigation", parent=run_id) as child, task(f"mitigate {name}"):
+                    options = plugin.model_dump() if isinstance(plugin, Value) else {}
+                    tracking.log(child, params={f"ilp.option.{k}": str(v)[:LONG] for k, v in options.items()})
                     plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
                     _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
             except Exception as error:  # a plugin may fail in any way, alone

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED
 from ilp_mlflow.layout import table, wrapped
-from ilp_mlflow.types import Diagnosis, Outcome, Report
+from ilp_mlflow.types import Diagnosis, Outcome, Report, Tally
 
 UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
@@ -32,6 +32,11 @@ OUTCOMES = {
     "net": "targets recovered, less those under the control (95 % interval)",
 }
 """What is counted of a mitigation, and what it means."""
+
+
+def percent(share: float) -> str:
+    """A share 0..1 in whole percent, halves up."""
+    return f"{share + 1e-9:.0%}"
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -66,6 +71,13 @@ def causes(report: Report) -> dict[str, list[Diagnosis]]:
     return dict(sorted(found.items(), key=lambda item: (item[0] == UNEXPLAINED, -len(item[1]), item[0])))
 
 
+def helps(report: Report, cause: str) -> tuple[Outcome, Tally] | None:
+    """The mitigation that recovers most samples of a cause beyond its control, of those whose 95 % interval is above 0."""
+    tallies = [(o, o.causes[cause]) for o in report.outcomes if o.control_run_id and cause in o.causes]
+    sure = [(o, t) for o, t in tallies if outcome.newcombe(t.recovered, t.by_control, t.unlearned)[0] > 0]
+    return max(sure, key=lambda one: one[1].net, default=None)
+
+
 def leak(report: Report) -> str:
     """How far the options alone give the answer away, in one sentence; "" without options."""
     blank, chance = report.recognition["blank"], report.recognition["chance"]
@@ -82,8 +94,8 @@ def weak(report: Report) -> list[str]:
     """A sentence for every stage that taught little."""
     taught = {stage: row[stage] for stage, row in report.retention.items() if stage in row}
     return [
-        f"Stage '{stage}' taught only {share:.0%} of its own samples: that is training too short or too weak rather than something "
-        "about single samples, so train longer or at a higher rate before you read causes."
+        f"Stage '{stage}' taught only {percent(share)} of its own samples: that is training too short or too weak rather than "
+        "something about single samples, so train longer or at a higher rate before you read causes."
         for stage, share in taught.items()
         if share < TAUGHT
     ]
@@ -113,7 +125,10 @@ def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colo
     `paint` gives text a colour: the verdict and the causes.
     """
     verdict = [paint(line, "cyan") for line in wrapped(sentence(report))]
-    lines = [*verdict, "", f"samples by status: {_counted(report)}", "", *table(_matrix(report))]
+    lines = [*verdict, "", f"samples by status: {_counted(report)}"]
+    for left in [v for v in report.verdicts if v.status == "unscored"][:EXAMPLES]:
+        lines += wrapped(f"unscored: {left.sample_id}: {left.reason}", 2, 2, most=3)
+    lines += ["", *table(_matrix(report))]
     for text in unavailable(report):
         lines += ["", *wrapped(text)]
     for cause, found in causes(report).items():
@@ -172,12 +187,10 @@ def tried(one: Outcome) -> str:
 
 
 def _most_recovered(report: Report, cause: str) -> str:
-    """The mitigation that recovers most samples of a cause beyond its control, and the counts."""
-    tallies = {o.mitigation: o.causes[cause] for o in report.outcomes if o.control_run_id and cause in o.causes}
-    if not tallies:
-        return "-"
-    name, most = max(tallies.items(), key=lambda item: item[1].recovered - item[1].by_control)
-    return f"{name} {most.recovered} ({most.by_control})" if most.recovered > most.by_control else "none"
+    """The mitigation that helps most with a cause, and the counts."""
+    if best := helps(report, cause):
+        return f"{best[0].mitigation} {best[1].recovered} ({best[1].by_control})"
+    return "none" if any(one.control_run_id for one in report.outcomes) else "-"
 
 
 def issue(report: Report) -> str:
@@ -216,7 +229,7 @@ def _counted(report: Report) -> str:
 def _matrix(report: Report) -> list[list[str]]:
     """Header and rows: share learned by stage (row) and stage checkpoint (column)."""
     names = [c.name for c in report.checkpoints if "@" not in c.name]
-    return [["learned, % of", *names], *([s, *(f"{row[n]:.0%}" for n in names)] for s, row in report.retention.items())]
+    return [["learned, % of", *names], *([s, *(percent(row[n]) for n in names)] for s, row in report.retention.items())]
 
 
 def _outcome_rows(report: Report) -> list[list[str]]:

@@ -71,7 +71,9 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
 
 def settings(stage: Stage) -> dict[str, Any]:
     """What a stage is trained with, one entry each: options of TRL by their name, of PEFT behind `peft.`, order and data."""
-    given = {"data": dataset.digest(stage.samples)[: tracking.DIGEST], "rows": len(stage.samples), "schedule": stage.schedule}
+    given = {"data": dataset.digest(stage.samples)[: tracking.DIGEST], "rows": len(stage.samples)}
+    if stage.schedule != "shuffled":
+        given["schedule"] = stage.schedule
     if stage.score_every:
         given["score_every"] = stage.score_every
     if stage.peft:
@@ -147,15 +149,17 @@ def copy_after(experiment: Experiment, stage: Stage, parent: str) -> Loaded:
 def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Iterator[Path | None]:
     """Folder in which a training of this very stage from this very model keeps where it stands, until it is done.
 
-    None while another process trains the same, and for a stage that keeps checkpoints inside, which an earlier run has.
+    None while another process trains the same, where nothing can be kept, and for a stage that keeps checkpoints inside, which an
+    earlier run has.
     """
     what = [*map(models.digest, parts), dataset.stage_digest(stage), experiment.tokenizer.model_dump_json(), version("trl")]
     folder = cache.folder() / "training" / hashlib.sha256("\n".join(what).encode()).hexdigest()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{folder}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
+    with cache.if_possible():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire()
+    if not lock.is_locked:
         yield None
         return
     try:

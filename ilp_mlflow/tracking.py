@@ -41,6 +41,10 @@ DIGEST = 12
 """Characters of a data set's digest that MLflow is given: it takes 36, and shows them all."""
 PARAMS = 100
 """Parameters that MLflow takes in one request."""
+AWAY = ("Max retries exceeded", "failed with exception", "Connection refused")
+"""In MLflow's words: its server cannot be reached."""
+CHECK = "check that it is up, and tracking.uri or MLFLOW_TRACKING_URI"
+"""What to do when a store does not answer."""
 Data = tuple[str, str]
 """Name and digest of a data set in MLflow."""
 
@@ -201,7 +205,9 @@ def _local(run_id: str, name: str) -> Iterator[Path]:
         try:
             path = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"{FOLDER}/{name}", dst_path=scratch)
         except (MlflowException, OSError):
-            raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; was the step before it finished?") from None
+            parent = parent_of(run_id)
+            why = f"it is a part of run {parent}: give that one" if parent else "was the step before it finished?"
+            raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; {why}") from None
         yield Path(path)
 
 
@@ -223,6 +229,12 @@ def write_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -
     shown = json.loads(MlflowClient().get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
     own = {"path": f"{folder}/{name}".lstrip("/"), "type": "table"}
     log(run_id, tags={"mlflow.loggedArtifacts": json.dumps(shown if own in shown else [*shown, own])})
+
+
+def name_of(run_id: str) -> str:
+    """The name of a run. Raises TrackingError when MLflow does not answer or does not have it."""
+    with answering():
+        return str(MlflowClient().get_run(run_id).info.run_name)
 
 
 def parent_of(run_id: str) -> str | None:
@@ -270,6 +282,7 @@ def find_parent(name: str, run_id: str | None, keep: bool = False) -> str:
         os.environ.pop("MLFLOW_RUN_ID", None)
     with answering():
         if run_id:
+            _there(run_id)
             return str(MlflowClient().get_run(run_id).info.run_id)
         ids = [e.experiment_id for e in MlflowClient().search_experiments()]
         query = f"tags.`ilp.trained` = 'true' and params.`ilp.name` = '{name}'"
@@ -278,6 +291,15 @@ def find_parent(name: str, run_id: str | None, keep: bool = False) -> str:
         store = mlflow.get_tracking_uri()
         raise TrackingError(f"no trained run of experiment '{name}' in {store}; run 'ilp train' first, or give --run-id")
     return str(found[0].info.run_id)
+
+
+def _there(run_id: str) -> None:
+    """Raise TrackingError where there is no store that could hold the run, before MLflow makes one."""
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise TrackingError(
+            f"run {run_id}: there is no {uri}; start in the folder in which the run was made, or set MLFLOW_TRACKING_URI"
+        )
 
 
 def link(run_id: str) -> str:
@@ -317,12 +339,17 @@ def experience(name: str) -> list[tuple[int, float]]:
     return [(int(m["targets"]), m["net_recovery"]) for m in once.values() if "net_recovery" in m]
 
 
+def reach() -> None:
+    """Raise TrackingError when MLflow does not answer."""
+    with answering():
+        MlflowClient().search_experiments(max_results=1)
+
+
 def doctor() -> dict[str, str]:
     """The tracking URI and whether it answers."""
     uri = mlflow.get_tracking_uri()
     try:
-        with answering():
-            MlflowClient().search_experiments(max_results=1)
+        reach()
         return {"tracking": f"{uri} answers"}
     except TrackingError as error:
         return {"tracking": str(error)}
@@ -339,8 +366,13 @@ def answering() -> Iterator[None]:
             raise TrackingError(
                 f"MLflow at {uri}: MLflow refuses plain files as a store; set tracking.uri to sqlite:///mlflow.db"
             ) from None
+        if any(sign in str(error) for sign in AWAY):
+            raise TrackingError(f"MLflow at {uri} does not answer; {CHECK}") from None
         raise TrackingError(f"MLflow at {uri}: {first_line(error)}") from None
+    except TrackingError:
+        raise
     except Exception as error:  # each store has its own kinds (SQLAlchemy, requests)
-        raise TrackingError(
-            f"MLflow at {mlflow.get_tracking_uri()} does not answer ({first_line(error)}); check tracking.uri"
-        ) from None
+        uri = mlflow.get_tracking_uri()
+        if "migration" in str(error):
+            raise TrackingError(f"MLflow at {uri} is being set up by another command at this moment; try again") from None
+        raise TrackingError(f"MLflow at {uri} does not answer ({first_line(error)}); {CHECK}") from None

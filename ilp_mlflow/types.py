@@ -364,6 +364,8 @@ class Outcome(Value):
     """Share 0..1 of all samples that are unlearned under it, without those in `left_out`."""
     tokens: int = 0
     """Tokens trained on."""
+    control_tokens: int | None = None
+    """Tokens its control is trained on; None without one."""
     seconds: float = 0.0
     """Training time."""
     accelerator_hours: float | None = None

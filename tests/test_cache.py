@@ -1,5 +1,7 @@
+import pyarrow as pa
 import pytest
 
+from ilp_mlflow import cache, config, pipeline, tracking
 from ilp_mlflow.cache import kept
 
 
@@ -20,3 +22,15 @@ def test_what_could_not_be_made_is_made_again(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         kept(("a",), lambda: 1 / 0)
     assert kept(("a",), lambda: 1) == 1
+
+
+def test_what_cannot_be_kept_is_told_once_and_all_goes_on(experiment_file, store, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made in it
+    for _ in range(2):
+        cache.write(["a"], pa.table({"x": [1]}))
+    assert cache.read(["a"]) is None
+    run_id = pipeline.train(config.read(experiment_file), experiment_file)
+    assert pipeline.diagnose(config.read(experiment_file), run_id)
+    assert tracking.tags(run_id)["ilp.trained"] == "true"
+    assert caplog.text.count("cannot be written (Not a directory)") == 1

@@ -81,6 +81,15 @@ def test_a_trainer_is_followed_registered_and_diagnosed_and_its_weights_stay_the
         pipeline.mitigate(pipeline.recorded(None, found.run_id), found.run_id, tmp_path)
 
 
+def test_an_mlflow_that_does_not_answer_is_told_before_the_first_step(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", "http://127.0.0.1:9")
+    whole = trainer(tiny_model, tmp_path, [IlpCallback(ROWS, base=str(tiny_model))])
+    with pytest.raises(TrackingError, match="does not answer; check that it is up"):
+        whole.train()
+    assert whole.state.global_step == 0
+
+
 def test_rows_may_be_a_data_set_of_mlflow():
     assert IlpCallback(mlflow.data.from_huggingface(ROWS)).samples == IlpCallback(ROWS).samples
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -211,3 +212,37 @@ def test_a_run_ends_with_the_verdict_table_and_the_way_into_the_ui(experiment_fi
     assert f"mlflow ui --backend-store-uri {store}" in out
     assert "?workflowType=machine_learning" in out
     assert max(len(line) for line in out.splitlines() if "://" not in line) <= 80
+
+
+def test_alone_it_says_what_it_can():
+    code, out, err = ilp()
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) > 10
+    assert "Commands:" in err
+
+
+def test_a_part_of_a_run_is_told_from_the_run(experiment_file, store):
+    run_id = json.loads(ilp("run", experiment_file, "--json")[1])["run_id"]
+    (part,) = (r for r in MlflowClient().search_runs(["1"]) if r.data.tags["ilp.kind"] == "diagnosis")
+    code, _, err = ilp("report", "--run-id", part.info.run_id)
+    assert code == 2
+    assert f"it is a part of run {run_id}: give that one" in err
+
+
+def test_to_ask_for_a_run_makes_no_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    for words in (["report", "--run-id", "deadbeef"], ["compare", "deadbeef", "b"], ["diagnose", "--run-id", "deadbeef"]):
+        code, _, err = ilp(*words)
+        assert code == 2
+        assert "run deadbeef: there is no sqlite:///" in err
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_missing_folder_of_a_model_and_a_file_with_a_sign_in_its_name_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "a=b.jsonl", rows())
+    given = ["diagnose", "--checkpoint", "base=a/b", "--checkpoint", "sft=c/d", "--data", "./a=b.jsonl"]
+    assert "or write sft=./a=b.jsonl for a file of that name" in ilp(*given)[2]
+    given[4] = "sft=./nothing"
+    assert "./nothing: no such folder; check the path" in ilp(*given)[2]

@@ -1,4 +1,5 @@
 import json
+import re
 
 from tests.conftest import edit_yaml
 from tests.test_cli import ilp
@@ -27,7 +28,7 @@ def test_two_runs_sample_by_sample_and_a_limit_for_ci(experiment_file, store):
         code, out, err = ilp("compare", *worse, "--max-regressed", "0")
         assert code == 1
         assert "samples regressed, more than --max-regressed 0" in err
-        assert out.startswith("recovered")
+        assert re.match(rf"from: \S.* \({worse[0]}\)\nto  : \S.*\({worse[1]}\)\n\nrecovered ", out)
 
     code, out, err = ilp("compare", first["run_id"], "nothing")
     assert (code, out) == (2, "")

@@ -136,3 +136,9 @@ def test_the_interval_of_a_difference_is_newcombes():
     assert newcombe(10, 0, 10)[1] == pytest.approx(1)
     low, high = newcombe(4, 4, 10)
     assert low == pytest.approx(-high)
+
+
+def test_a_mitigation_that_trains_longer_than_its_control_is_recommended_with_that_said():
+    one = tried("longer", 0.5, 0.001).model_copy(update={"tokens": 300, "control_tokens": 200})
+    assert "it trains on 1.5 times the tokens of its control" in recommendation([one])
+    assert "times the tokens" not in recommendation([one.model_copy(update={"tokens": 230})])

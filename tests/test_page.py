@@ -14,6 +14,7 @@ import pytest
 
 from ilp_mlflow import listing
 from ilp_mlflow.page import html
+from ilp_mlflow.report import markdown
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -222,9 +223,30 @@ def test_the_page_needs_nothing_else_and_lets_nothing_but_its_script_run():
     )
 
 
+def with_tallies(found, causes, **changes):
+    (one,) = found.outcomes
+    return found.model_copy(update={"outcomes": (one.model_copy(update={"causes": causes, **changes}),)})
+
+
+def test_what_helps_is_said_where_that_is_beyond_chance_as_the_description_says_it():
+    found, samples = report("plain")
+    few = {"data_contradiction": Tally(unlearned=20, recovered=7, by_control=3)}
+    assert "nothing beyond chance" in html(with_tallies(found, few), samples)
+    assert "| data_contradiction | 1 | none |" in markdown(with_tallies(found, few))
+    many = {"data_contradiction": Tally(unlearned=20, recovered=15, by_control=2)}
+    assert "| data_contradiction | 1 | mplain 15 (2) |" in markdown(with_tallies(found, many))
+    alone = with_tallies(found, many, control_run_id=None).model_copy(update={"requests": {}})
+    assert "nothing yet" in html(alone, samples)
+    assert "No mitigation was tried." in html(alone, samples)
+    assert "| data_contradiction | 1 | - |" in markdown(alone)
+
+
 def test_the_first_screen_says_how_many_why_and_what_to_do():
-    first = html(*report("plain")).split('<section id="when"')[0]
+    found, samples = report("plain")
+    sure = {"data_contradiction": Tally(unlearned=20, recovered=15, by_control=2)}
+    first = html(with_tallies(found, sure), samples).split('<section id="when"')[0]
     assert '<p class="big">2</p>' in first
+    assert "15 vs 2 of 20 with and without" in first
     assert "data contradiction" in first
     assert "Take mplain (xplain, y): net of its control it recovers 100% of its 1 targets" in first
     assert "kplain lacks data: oplain" in first

@@ -1,7 +1,7 @@
 import re
 
 from ilp_mlflow.page import html
-from ilp_mlflow.report import leak, markdown, sentence, summary, unavailable
+from ilp_mlflow.report import leak, markdown, percent, sentence, summary, unavailable
 from ilp_mlflow.types import Checkpoint, Diagnosis, Outcome, Report, Request, Sample, Verdict
 
 
@@ -101,3 +101,7 @@ def test_it_says_when_models_were_asked_about_some_samples_only():
     found = tuple(Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), evidence={}) for i in "abc")
     assert "asked about 2 of the 3 unlearned samples" in " ".join(unavailable(report(diagnoses=found, asked=2)))
     assert unavailable(report(diagnoses=found, asked=3)) == []
+
+
+def test_halves_of_a_percent_are_rounded_up():
+    assert [percent(n / 40) for n in (0, 1, 7, 39, 40)] == ["0%", "3%", "18%", "98%", "100%"]

@@ -246,12 +246,18 @@ def _on_run(
 
 
 def _peek(experiment: Experiment) -> None:
-    """Read the first row of every file, before libraries are loaded: a wrong name is told at once. Raises DatasetError."""
-    from ilp_mlflow import config, dataset
+    """Find plugins and read the first row of every file, before libraries are loaded: a wrong name is told at once.
 
-    for stage in experiment.stages:
-        if stage.data.path and not config.is_lab(experiment) and not config.REMOTE.match(stage.data.path):
-            dataset.load(stage.name, stage.data.model_copy(update={"limit": 1}))
+    Raises PluginError and DatasetError.
+    """
+    from ilp_mlflow import config, dataset, registry
+
+    registry.configured("diagnostic", experiment.diagnostics)
+    registry.configured("mitigation", experiment.mitigations)
+    held_out = {"held_out": experiment.held_out} if experiment.held_out else {}
+    for name, data in {**{s.name: s.data for s in experiment.stages}, **held_out}.items():
+        if data.path and not config.is_lab(experiment) and not config.REMOTE.match(data.path):
+            dataset.load(name, data.model_copy(update={"limit": 1}))
 
 
 def located(experiment: Experiment) -> Experiment:

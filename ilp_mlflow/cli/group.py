@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -30,6 +31,9 @@ class _Group(click.Group):
                 return super().main(*args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False})
         except IlpError as error:
             code, text = 2, FULL if _disk_full(error) else _line(str(error))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
         except click.UsageError as error:
             context = error.ctx.command_path if error.ctx else "ilp"
             code, text = 2, _line(f"{error.format_message().rstrip('.')}; see '{context} --help'")
@@ -42,6 +46,8 @@ class _Group(click.Group):
         except Exception as error:
             if _disk_full(error):
                 code, text = 2, FULL
+            elif isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES) and error.filename:
+                code, text = 2, f"{error.filename}: {error.strerror}; make it writable, or choose another place"
             else:
                 traceback.print_exc()
                 code, text = 3, "this is a fault in ilp or in a library below it; please report it with the lines above"

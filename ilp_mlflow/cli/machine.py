@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ilp_mlflow.cli.group import main
-from ilp_mlflow.cli.output import hush, print_result, printing
+from ilp_mlflow.cli.output import load_libraries, print_result, printing
 
 
 @main.command("plugins")
@@ -32,7 +32,7 @@ def doctor_command() -> None:
     import platform
     from importlib.metadata import version
 
-    hush()
+    load_libraries()
     import torch
 
     from ilp_mlflow import models, registry, tracking

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from ilp_mlflow.cli.group import CHECKPOINTS, SEED, main, scoring_options
-from ilp_mlflow.cli.output import hush, print_result, printing
+from ilp_mlflow.cli.output import hush, load_libraries, print_result, printing
 from ilp_mlflow.errors import ConfigError
 
 
@@ -25,10 +26,12 @@ def score_command(checkpoints: tuple[str, ...], data: str, out: Path, no_cache: 
     from ilp_mlflow import config, dataset, elsewhere
 
     locations = {c.name: c.model_uri for c in elsewhere.checkpoints(checkpoints)}
-    if out.suffix != ".parquet" or not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: must be a .parquet file in a folder that exists")
+    if out.suffix != ".parquet" or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ConfigError(f"--out {out}: must be a .parquet file that can be written, in a folder that exists")
     options = config.parameters(config.ScoringConfig, scoring)
-    hush()
+    if not config.REMOTE.match(data):  # what is wrong with a file is told before libraries are loaded
+        dataset.load("data", config.DataConfig(path=data, limit=1))
+    load_libraries()
     samples = dataset.load("data", config.DataConfig(path=data))
     number = config.parameters(config.Seed, {"seed": seed}).seed
     import pyarrow.parquet as pq
@@ -61,14 +64,17 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
 
     RUN_A and RUN_B are diagnosed runs, or runs of mitigations.
     """
-    hush()
-    from ilp_mlflow import comparison
+    load_libraries()
+    from ilp_mlflow import comparison, tracking
     from ilp_mlflow.layout import wrapped
 
     found = comparison.compare(run_a, run_b)
     groups = {name: ids for name, ids in found.items() if name != "p_value"}
-    lines = [line for name, ids in groups.items() for line in wrapped(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)]
-    lines += ["", f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"]
+    heads = (f"{side}: {tracking.name_of(run)} ({run})" for side, run in (("from", run_a), ("to  ", run_b)))
+    lines = [*(line for head in heads for line in wrapped(head, hang=6)), ""]
+    lines += [line for name, ids in groups.items() for line in wrapped(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)]
+    lines += ["", *wrapped("flickering: too close to call on one side or both, which is no change")]
+    lines += [f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"]
     print_result(found, "\n".join(lines))
     if max_regressed is None:
         return

@@ -81,8 +81,10 @@ def benchmark(found: Mapping[str, Any]) -> str:
 
 
 def _called(counts: Mapping[str, int]) -> str:
-    """The two commonest causes, one a line."""
-    return "\n".join(f"{cause} {n}" for cause, n in sorted(counts.items(), key=lambda item: -item[1])[:2]) or "-"
+    """The two commonest causes and how many have another one, each on a line."""
+    first, rest = (ranked := sorted(counts.items(), key=lambda item: -item[1]))[:2], ranked[2:]
+    others = [("others", sum(n for _, n in rest))] if rest else []
+    return "\n".join(f"{cause} {n}" for cause, n in [*first, *others]) or "-"
 
 
 def _share(value: float | None) -> str:

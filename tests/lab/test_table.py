@@ -7,7 +7,12 @@ from ilp_mlflow.lab.table import benchmark, composed, mitigations, truth
 def found(**more):
     groups = {g: {"n": 40, "learned": 0.125, "learned_when_removed": 1.0, "paraphrased": 0.2} for g in GROUPS}
     said = {g: {"unexplained": 20, "missing_knowledge": 15} for g in GROUPS}
-    attribution = {"macro_f1": 0.25, "per_cause": {}, "confusion": said, "beside": {"data_contradiction": 3}}
+    attribution = {
+        "macro_f1": 0.25,
+        "per_cause": {},
+        "confusion": said,
+        "beside": {"data_contradiction": 3, "not_trained": 2, "missing_knowledge": 1, "knowledge_conflict": 1},
+    }
     return {
         "seed": 7,
         "samples": 290,
@@ -21,7 +26,7 @@ def test_the_truth_stands_beside_what_was_said():
     text = truth(found())
     assert all(group in text for group in GROUPS)
     assert re.search(r"unexplained 20\n +missing_knowledge 15\n", text)
-    assert re.search(r"\(other rows\) +10 +data_contradiction 3", text)
+    assert re.search(r"\(other rows\) +10 +data_contradiction 3\n +not_trained 2\n +others 2$", text)
     assert max(map(len, text.splitlines())) <= 110
 
 
