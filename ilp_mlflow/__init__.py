@@ -9,7 +9,7 @@ from ilp_mlflow.errors import ConfigError, DatasetError, IlpError, ModelError, P
 from ilp_mlflow.judge import ruling, written
 from ilp_mlflow.knowledge import knowledge
 from ilp_mlflow.neighbours import similar
-from ilp_mlflow.plugin import Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Result, Round, Said, Schedule
+from ilp_mlflow.plugin import TAUGHT, Batch, Belief, Context, Diagnostic, History, Mitigation, Probe, Result, Round, Said, Schedule
 from ilp_mlflow.types import (
     Checkpoint,
     Diagnosis,
@@ -35,6 +35,7 @@ from ilp_mlflow.types import (
 from ilp_mlflow.votes import Near, Votes
 
 __all__ = [
+    "TAUGHT",
     "Batch",
     "Belief",
     "Checkpoint",

@@ -71,12 +71,14 @@ def beliefs(
     seed: int,
     write: Write | None = None,
     asked: Container[str] | None = None,
+    barely: Container[str] = (),
 ) -> dict[str, Belief]:
     """What the base model says about each unlearned sample of which that can be asked, by id; of those `asked` only, if given.
 
     Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and,
     with `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of
-    what it knows, and whether it matters for being learned. What does not fit into the model is not asked.
+    what it knows, and whether it matters for being learned. What does not fit into the model is not asked. `barely` are the stages
+    that taught fewer than half of their rows.
     """
     rng = random.Random(seed)
     few = [s for s in unlearned if asked is None or s.id in asked]
@@ -98,7 +100,9 @@ def beliefs(
     risks = _risks([few, compared], [unlearned, learned], found)
     entity = {id_: question.entity for id_, question in mined.items()}
     return {
-        s.id: replace(found[s.id], firm=firm, risks=risks.get(s.stage), entity=entity.get(s.id, "")) for s in few if s.id in found
+        s.id: replace(found[s.id], firm=firm, risks=risks.get(s.stage), barely=s.stage in barely, entity=entity.get(s.id, ""))
+        for s in few
+        if s.id in found
     }
 
 

@@ -14,7 +14,7 @@ from ilp_mlflow import beliefs, catalog, diagnosis, judge, models, paper, regist
 from ilp_mlflow.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.encoding import last_turn, reworded
 from ilp_mlflow.errors import PluginError
-from ilp_mlflow.plugin import Belief, Context, Diagnostic
+from ilp_mlflow.plugin import TAUGHT, Belief, Context, Diagnostic
 from ilp_mlflow.probe import ModelProbe
 from ilp_mlflow.progress import task
 from ilp_mlflow.recognition import recognition
@@ -141,9 +141,10 @@ def known(
     def believed() -> dict[str, Belief]:
         write = wordings(scoring)
         worded = (lambda s: [reworded(s.prompt, text) for text in write(s)]) if write else None
-        return beliefs.beliefs(unlearned, learned, names[0], probe, seed, worded, asked)
+        barely = {stage for stage, share in whole.taught.items() if share < TAUGHT}
+        return beliefs.beliefs(unlearned, learned, names[0], probe, seed, worded, asked, barely)
 
-    return Context(
+    whole = Context(
         stages=stages,
         checkpoints=checkpoints,
         samples={s.id: s for s in samples},
@@ -155,6 +156,7 @@ def known(
         beliefs=believed,
         fits=lambda stage, sample: training.fits(stage, sample, text()),
     )
+    return whole
 
 
 def wordings(scoring: ScoringConfig) -> Callable[[Sample], list[str]] | None:

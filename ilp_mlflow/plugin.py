@@ -114,6 +114,10 @@ FIRM = 0.85
 """How sure of an answer a base model is that counts as firm, where too little is known that it could be compared with."""
 UNCOMPARED = 0.7
 """How far not to be known is taken to explain not to be learned where that cannot be read."""
+BARELY = 0.4
+"""The same after a stage that taught fewer than TAUGHT of its rows: there more training teaches what the base lacks, too."""
+TAUGHT = 0.5
+"""Share 0..1 of its own rows below which a stage has not taught them."""
 KNOWN = 0.5
 """Probability 0..1 of a right answer from which it is known: no other can be more probable."""
 
@@ -141,6 +145,8 @@ class Belief:
     risks: tuple[float, float] | None = None
     """Share 0..1 that is not learned of the samples whose answer the base knows, and of those whose answer it does not; None where
     too few learned samples could be asked."""
+    barely: bool = False
+    """Its stage taught fewer than TAUGHT of its rows."""
 
     @property
     def asked(self) -> str:
@@ -155,7 +161,7 @@ class Belief:
         necessity (Tian and Pearl 2000), if nothing else tells the known from the others.
         """
         if self.risks is None:
-            return UNCOMPARED
+            return BARELY if self.barely else UNCOMPARED
         by_known, by_unknown = self.risks
         return max(0.0, 1 - by_known / by_unknown) if by_unknown else 0.0
 
@@ -163,7 +169,8 @@ class Belief:
     def told(self) -> str:
         """The same in a few words."""
         if self.risks is None:
-            return "whether that matters is not known: too few learned samples could be asked"
+            why = ", and its stage taught fewer than half of its rows" if self.barely else ""
+            return f"whether that matters is not known: too few learned samples could be asked{why}"
         return f"of such samples {self.risks[1]:.0%} are not learned, of those the base knows {self.risks[0]:.0%}"
 
     @property
@@ -214,6 +221,16 @@ class Context:
     """Rows that no stage trains; mitigations may measure them."""
     fits: Callable[[Stage, Sample], bool] = lambda stage, sample: True
     """Whether a stage, which cuts rows to its `max_length`, would train a sample's whole answer."""
+
+    @property
+    def taught(self) -> dict[str, float]:
+        """Share 0..1 of its own rows that were learned under the checkpoint of each stage that has one."""
+        place = {c.name: i for i, c in enumerate(self.checkpoints)}
+        return {
+            s.name: sum(self.histories[row.id][place[s.name]] == "learned" for row in s.samples) / len(s.samples)
+            for s in self.stages
+            if s.name in place and s.samples
+        }
 
 
 class Diagnostic(Protocol):

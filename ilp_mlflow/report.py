@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from ilp_mlflow import outcome
 from ilp_mlflow.diagnosis import UNTRACED
 from ilp_mlflow.layout import table, wrapped
+from ilp_mlflow.plugin import TAUGHT
 from ilp_mlflow.types import Diagnosis, Outcome, Report, Tally
 
 UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
 EXAMPLES = 2
 """Samples shown for every cause, in the terminal and in the table of the HTML report."""
-TAUGHT = 0.5
-"""Share 0..1 of a stage's samples below which its own end is no training that has converged."""
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so every other cause is given as "
     f"{UNTRACED:g} times as sure.",

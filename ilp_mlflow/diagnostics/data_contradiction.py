@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from ilp_mlflow import (
+    TAUGHT,
     Belief,
     Context,
     Evidence,
@@ -37,8 +38,6 @@ THIS, OTHERS = "this row", "the others"
 """Which side is wrong."""
 SHORT = 60
 """Characters of the longest answer the base is asked for: longer ones it gives to nothing, word for word."""
-FEW = 10
-"""Rows of a stage from which it is read whether it taught them."""
 JUDGED = 0.5
 """Strength from which a judge is asked: below it no cause is named."""
 
@@ -76,7 +75,9 @@ class DataContradiction(Value):
     """Unrelated prompts that show how readily the base gives an answer to anything."""
     compared: int = Field(default=1000, ge=1)
     """Rows of all that show how much near rows disagree anyway."""
-    taught: float = Field(default=0.5, ge=0, le=1)
+    few: int = Field(default=10, ge=0)
+    """Rows of a stage below which only equal prompts contradict each other: what is near is told from rows that are not."""
+    taught: float = Field(default=TAUGHT, ge=0, le=1)
     """Share 0..1 of its own rows that a stage must have taught; else a model's answers tell nothing of rows with other prompts."""
     unlike: float = Field(default=0.1, ge=0, le=1)
     """Share 0..1 of rows that may share fewer words with the nearest of their own answer than a row that is heard shares."""
@@ -186,7 +187,8 @@ class DataContradiction(Value):
         for row in pool:
             by_prompt.setdefault(same_prompt(row.prompt), []).append(row)
         by_prompt.pop("", None)
-        weak = self._weak(context)
+        few = {s.name for s in context.stages if len(s.samples) < self.few}
+        weak = few | {stage for stage, share in context.taught.items() if share < self.taught}
         for sample, rows in near:
             asked, by_answer, agreeing = same_prompt(sample.prompt), dict[str, list[Sample]](), list[Sample]()
             own = voters[sample.id] if not about[sample.id] else ()
@@ -208,16 +210,6 @@ class DataContradiction(Value):
                     continue
                 kept = [[row for row in some if not alike or row.id in same] for some in (found, agreeing)]
                 yield Rival(sample, tuple(kept[0]), tuple(kept[1]), speak.get(answer, 0.0), alike)
-
-    def _weak(self, context: Context) -> set[str]:
-        """The stages after which most of their own rows were not learned; of a few rows nothing is read."""
-        places = {c.name: place for place, c in enumerate(context.checkpoints)}
-        found = set[str]()
-        for stage in (s for s in context.stages if s.name in places and len(s.samples) >= FEW):
-            learned = sum(context.histories[s.id][places[stage.name]] == "learned" for s in stage.samples)
-            if learned < self.taught * len(stage.samples):
-                found.add(stage.name)
-        return found
 
     def _near(self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]) -> Iterator[tuple[Sample, Near]]:
         """Each sample with the rows that share words with it; where it is known what it asks `about`, by id, only such."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from ilp_mlflow import Context, Evidence, Exposure, Sample, Score, Value, gist, text_of, to_rows
+from ilp_mlflow import TAUGHT, Context, Evidence, Exposure, Sample, Score, Value, gist, text_of, to_rows
 
 
 class InsufficientOptimization(Value):
@@ -36,10 +36,14 @@ class InsufficientOptimization(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples whose prerequisites the base knows, that have a scarce answer, or that are partly learned.
 
-        The strength is the probability of the right answer in the base. Where the base cannot be asked it is `unknown` for a scarce
-        answer; for a long one that is on its way, `unknown` times the share of its tokens that are the model's first choice.
+        The strength is the probability of the right answer in the base. Where the base cannot be asked, or it is not known whether
+        what it knows matters, it is `unknown` for a scarce answer and for all of a stage that taught fewer than half of its rows
+        while the loss of the others was still falling; for a long one that is on its way, `unknown` times the share of its tokens
+        that are the model's first choice.
         """
-        believed, last, fell = context.beliefs(), _last(context, unlearned), _fell(context)
+        believed, last, losses = context.beliefs(), _last(context, unlearned), _losses(context)
+        fell = {id_: 1 - now / before for id_, (before, now) in losses.items() if before > 0}
+        unfinished = self._unfinished(unlearned, context, losses)
         words = Counter(w for s in context.samples.values() for w in set(text_of(s.prompt).casefold().split()))
         answers = Counter(gist(s.answer) for s in context.samples.values())
         usual = median(answers[gist(s.answer)] for s in context.samples.values())
@@ -71,6 +75,9 @@ class InsufficientOptimization(Value):
                 signs.insert(0, "the base knows what it needs")
             elif scarce:
                 strength = self.unknown
+            elif sample.stage in unfinished:
+                signs.insert(0, unfinished[sample.stage])
+                strength = self.unknown
             elif right and falls:
                 signs.insert(0, f"{right:.0%} of its {last[sample.id].tokens} tokens are right")
                 strength = self.unknown * right
@@ -88,6 +95,21 @@ class InsufficientOptimization(Value):
             )
         return found
 
+    def _unfinished(
+        self, unlearned: Sequence[Sample], context: Context, losses: Mapping[str, tuple[float, float]]
+    ) -> dict[str, str]:
+        """The stages that taught fewer than half of their rows and whose loss on the others was still falling, in words."""
+        found = {}
+        for stage, taught in context.taught.items():
+            course = [losses[s.id] for s in unlearned if s.stage == stage and s.id in losses]
+            before, now = (sum(side) for side in zip(*course, strict=True)) if course else (0.0, 0.0)
+            if taught < TAUGHT and before > 0 and 1 - now / before >= self.falling:
+                found[stage] = (
+                    f"its stage taught {taught:.0%} of its rows, and the loss of the others fell by {1 - now / before:.0%} from "
+                    "their last batch but one to the last"
+                )
+        return found
+
 
 def _last(context: Context, unlearned: Sequence[Sample]) -> dict[str, Score]:
     rows = context.scores.filter(pc.equal(context.scores["checkpoint"], context.checkpoints[-1].name))
@@ -95,12 +117,12 @@ def _last(context: Context, unlearned: Sequence[Sample]) -> dict[str, Score]:
     return {score.sample_id: score for score in to_rows(wanted, Score)}
 
 
-def _fell(context: Context) -> dict[str, float]:
-    """Share by which each sample's loss fell from the last batch but one to the last that it was in."""
+def _losses(context: Context) -> dict[str, tuple[float, float]]:
+    """Each sample's loss in the last batch but one that it was in, and in the last."""
     if context.signals is None:
         return {}
     rows = context.signals.sort_by("step").select(["sample_id", "loss"]).to_pydict()
     course: dict[str, list[float]] = {}
     for id_, loss in zip(rows["sample_id"], rows["loss"], strict=True):
         course.setdefault(id_, []).append(loss)
-    return {id_: 1 - losses[-1] / losses[-2] for id_, losses in course.items() if len(losses) > 1 and losses[-2] > 0}
+    return {id_: (losses[-2], losses[-1]) for id_, losses in course.items() if len(losses) > 1}

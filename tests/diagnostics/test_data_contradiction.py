@@ -19,7 +19,7 @@ def context(samples, **more):
 
 def examined(other, probe):
     samples = [X, *other, sample("far", "who painted the bridge", " Ann")]
-    return DataContradiction().examine([X], context(samples, probe=probe))
+    return DataContradiction(few=0).examine([X], context(samples, probe=probe))
 
 
 def test_the_same_prompt_answered_otherwise_is_a_contradiction_when_the_model_follows_it():
@@ -67,6 +67,7 @@ def test_after_a_stage_that_taught_little_only_the_very_prompt_tells():
     told = DataContradiction(nearest=4)
     assert told.examine([X], context(rows, probe=PULLED))["x"].strength > 0.5
     assert told.examine([X], contexts.context(rows, probe=PULLED)) == {}
+    assert told.examine([X], context([X, *NEAR, *FAR[:4]], probe=PULLED)) == {}  # nine rows are too few to tell near from far
     same = sample("y", QUESTION, " three")
     assert told.examine([X], contexts.context([*rows, same], probe=PULLED))["x"].details["rows"] == ["y"]
 

@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from ilp_mlflow import Exposure, Score, Signal
+from ilp_mlflow import Belief, Exposure, Score, Signal
 from ilp_mlflow.diagnostics.insufficient_optimization import InsufficientOptimization
 from tests.contexts import CHECKPOINTS, belief, context, sample
 
 
-def examined(samples, beliefs=None, losses=(2.0, 2.0), tokens=2, right=0.0, seen=9):
-    """Evidence for the first of `samples`."""
+def examined(samples, beliefs=None, losses=(2.0, 2.0), tokens=2, right=0.0, seen=9, taught=1.0):
+    """Evidence for the first of `samples`; the stage taught a share of the others."""
     scores = [Score(sample_id=s.id, checkpoint=name, tokens=tokens, token_accuracy=right) for s in samples for name in CHECKPOINTS]
     more = {"stage": "first", "supervised_tokens": 2, "truncated_tokens": 0}
     ledger = [Exposure(sample_id=s.id, exposures=seen, **more) for s in samples]
@@ -17,7 +17,8 @@ def examined(samples, beliefs=None, losses=(2.0, 2.0), tokens=2, right=0.0, seen
         for s in samples
         for step, loss in enumerate(losses, 1)
     ]
-    found = context(samples, scores=scores, exposures=ledger, beliefs=beliefs, signals=signals)
+    learned = {s.id: ("unlearned", "learned", "learned") for s in samples[1 : 1 + round(taught * (len(samples) - 1))]}
+    found = context(samples, learned, scores=scores, exposures=ledger, beliefs=beliefs, signals=signals)
     return InsufficientOptimization().examine(samples[:1], found).get(samples[0].id)
 
 
@@ -76,3 +77,27 @@ def test_a_long_answer_on_its_way_is_partly_learned():
     assert "80% of its 50 tokens are right" in found.reason
     assert examined([X, *COMMON], tokens=50, right=0.8) is None  # it gets no further
     assert examined([X, *COMMON], tokens=5, right=0.8, losses=(2.0, 1.0)) is None
+
+
+def test_a_stage_that_taught_little_and_was_still_learning_is_training_that_stopped_too_early():
+    falling, few = {"losses": (4.0, 3.0)}, [X, *COMMON[:40]]
+    found = examined(few, taught=0.4, **falling)
+    assert found.strength == 0.7
+    assert found.reason.startswith("its stage taught 39% of its rows, and the loss of the others fell by 25% from their last batch")
+    assert examined(few, taught=0.6, **falling) is None
+    assert examined(few, taught=0.4, losses=(4.0, 3.9)) is None  # it had stopped to learn
+    assert examined(few, taught=0.4, losses=(3.0,)) is None
+    assert examined(few, taught=0.0, losses=(0.0, 0.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [
+        (Belief(0.1, "", 0.0, ("a", "b"), barely=True), True),  # it cannot be told whether it matters
+        (belief(right=0.1), False),  # it matters
+        (replace(belief(right=0.1), risks=(0.5, 0.5)), True),  # it does not
+    ],
+)
+def test_there_it_counts_whether_what_the_base_does_not_know_is_seen_to_matter(known, named):
+    found = examined([X, *COMMON[:40]], {"x": known}, losses=(4.0, 3.0), taught=0.2)
+    assert (found is not None) is named
