@@ -77,7 +77,7 @@ class InsufficientOptimization(Value):
                 strength = self.unknown
             elif sample.stage in unfinished:
                 signs.insert(0, unfinished[sample.stage])
-                strength = self.unknown
+                strength, rarest = self.unknown, ""  # of all words there was too little
             elif right and falls:
                 signs.insert(0, f"{right:.0%} of its {last[sample.id].tokens} tokens are right")
                 strength = self.unknown * right

@@ -84,6 +84,7 @@ def test_a_stage_that_taught_little_and_was_still_learning_is_training_that_stop
     found = examined(few, taught=0.4, **falling)
     assert found.strength == 0.7
     assert found.reason.startswith("its stage taught 39% of its rows, and the loss of the others fell by 25% from their last batch")
+    assert found.details["rarest_word"] == ""
     assert examined(few, taught=0.6, **falling) is None
     assert examined(few, taught=0.4, losses=(4.0, 3.9)) is None  # it had stopped to learn
     assert examined(few, taught=0.4, losses=(3.0,)) is None
