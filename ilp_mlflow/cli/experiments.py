@@ -147,12 +147,14 @@ def mitigate_command(
 
     The model that it leads to is registered under the alias `mitigated`.
     """
-    from ilp_mlflow import config
+    from ilp_mlflow import config, registry
 
     config_ = config.read(experiment, {"launch": launch})
     names = tuple(name.strip() for name in only.split(",") if name.strip())
     if jobs > 1 and (config_.launch != "project" or plan == "auto"):
         raise ConfigError("--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation")
+    given = config_.mitigations  # a wrong name is told before libraries are loaded
+    registry.configured("mitigation", {name: given.get(name, {}) for name in names or given})
     load_libraries(config_)
     from ilp_mlflow.remedies import Wanted
 
