@@ -80,7 +80,7 @@ def each(experiment: Experiment, run_id: str, plugins: Mapping[str, Mitigation],
             try:
                 with tracking.run(name, "mitigation", parent=run_id) as child, task(f"mitigate {name}"):
                     options = plugin.model_dump() if isinstance(plugin, Value) else {}
-                    tracking.log(child, params={f"ilp.option.{k}": str(v)[:LONG] for k, v in options.items()})
+                    tracking.log(child, params={f"ilp.with.{k}": str(v)[:LONG] for k, v in options.items()})
                     plan = mitigation.planned(name, plugin, known.diagnoses, known.context)
                     _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
             except Exception as error:  # a plugin may fail in any way, alone

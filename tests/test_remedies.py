@@ -71,6 +71,10 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     assert tally.paraphrased == tally.unlearned
     assert tally.held >= tally.recovered > 0  # the paraphrases are the rows themselves; learned asks for more than saying it
     assert idle.recovered == ()
+    assert longer.tokens > 10 * longer.control_tokens
+    one = MlflowClient().get_run(longer.run_id).data
+    assert one.params["ilp.with.epochs"] == "25"
+    assert one.metrics["recovered"] == len(longer.recovered) / (len(longer.recovered) + len(longer.still))
     report = pipeline.make_report(experiment, run_id)
     assert list(report.requests) == ["lacking", "nothing"]
     assert report.requests["nothing"].targets == ()
@@ -89,6 +93,9 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     assert again.recovered == longer.recovered
     assert (again.tokens, again.control_run_id) == (longer.tokens, longer.control_run_id)
     assert [o.mitigation for o in pipeline.make_report(experiment, run_id).outcomes] == ["idle", "longer"]
+    assert list(pipeline.recorded(None, run_id).mitigations) == list(experiment.mitigations)
+    pipeline.mitigate(experiment.model_copy(update={"mitigations": {}}), run_id, file, Wanted(only=("nothing",)))
+    assert list(pipeline.recorded(None, run_id).mitigations) == list(experiment.mitigations)  # earlier ones stay
     assert len(children(run_id, "control")) == 1
     assert idle.guard is None  # nothing was right before, so nothing can be lost
     assert tracking.experience("longer") == [(len(longer.targets), pytest.approx(longer.net_recovery))]  # once
