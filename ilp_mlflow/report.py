@@ -128,7 +128,8 @@ def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colo
     for left in [v for v in report.verdicts if v.status == "unscored"][:EXAMPLES]:
         lines += wrapped(f"unscored: {left.sample_id}: {left.reason}", 2, 2, most=3)
     lines += ["", *table(_matrix(report))]
-    for text in unavailable(report):
+    early = [*weak(report), *unavailable(report)]  # before the causes that depend on it
+    for text in early:
         lines += ["", *wrapped(text)]
     for cause, found in causes(report).items():
         head, *more = wrapped(f"{cause}: {len(found)} of {len(report.diagnoses)} unlearned samples")
@@ -140,7 +141,7 @@ def summary(report: Report, paint: Callable[[str, str], str] = lambda text, colo
         lines += ["", *wrapped(leak(report))]
     if report.outcomes:
         lines += ["", *table([["mitigation", *OUTCOMES], *_outcome_rows(report)])]
-    for text in advice(report):
+    for text in (one for one in advice(report) if one not in early):
         lines += ["", *wrapped(text)]
     return "\n".join(lines)
 

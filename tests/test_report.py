@@ -88,6 +88,9 @@ def test_a_stage_that_taught_little_is_said_before_its_causes():
     for text in (summary(weak).replace("\n", " "), markdown(weak), html(weak, {i: _sample(i) for i in "ab"})):
         assert text.count("taught only 6% of its own samples") == 1
     assert "taught only" not in summary(report())
+    one = Diagnosis(verdict=Verdict(sample_id="a", status="unlearned"), cause="missing_knowledge", strength=0.7, evidence={})
+    text = summary(weak.model_copy(update={"diagnoses": (one,)}))
+    assert text.index("taught only") < text.index("missing_knowledge")
 
 
 def test_a_mitigation_without_anything_to_do_is_named():
