@@ -239,6 +239,7 @@ def _report(experiment: Experiment, run_id: str, samples: Sequence[Sample], chec
         outcomes=tuple(json.loads(tracking.read(run_id, "outcomes.json"))),
         requests=json.loads(tracking.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,
+        repeatable=tracking.tags(run_id).get("ilp.trained") == "true",
         unavailable=tuple(name for name in explain.LEFT if not tracking.has(run_id, f"{name}.parquet")),
         settings=config.dump(experiment.model_copy(update={"tracking": TrackingConfig()})),  # its address may hold a password
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

@@ -399,6 +399,8 @@ class Report(Value):
     """What mitigations lack, by plugin name."""
     asked: int
     """Unlearned samples that the models were asked about, at most."""
+    repeatable: bool = True
+    """Whether it is known how the models were trained, so that mitigations can be tried."""
     unavailable: tuple[Literal["exposures", "signals"], ...] = ()
     """What training did not leave behind for the diagnosis."""
     settings: str = ""

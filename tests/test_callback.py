@@ -64,6 +64,8 @@ def test_a_trainer_is_followed_registered_and_diagnosed_and_its_weights_stay_the
     assert signals["step"].to_pylist() == [s for s in range(1, 7) for _ in range(4)]
     logged = MlflowClient().get_run(found.run_id).data
     assert found.unavailable == ()
+    assert not found.repeatable
+    assert "No mitigation can be tried" in tracking.read(found.run_id, "report.html")
     assert (logged.params["ilp.sft.num_train_epochs"], logged.params["ilp.sft.weight_decay"]) == ("3", "0.1")
     assert "num_train_epochs: 3" in found.settings
     assert ("r: 4" in found.settings) is (peft is not None)

@@ -281,7 +281,7 @@ def test_without_mitigations_or_unlearned_samples_it_says_so():
     bare = html(found.model_copy(update={"outcomes": (), "requests": {}}), samples)
     assert "No mitigation was tried." in bare
     assert 'id="recovery"' not in bare
-    elsewhere = found.model_copy(update={"outcomes": (), "requests": {}, "unavailable": ("exposures", "signals")})
+    elsewhere = found.model_copy(update={"outcomes": (), "requests": {}, "repeatable": False})
     assert "No mitigation can be tried on models that were trained elsewhere" in html(elsewhere, samples)
     learned = tuple(Verdict(sample_id=i, status="learned") for i in samples)
     good = found.model_copy(update={"outcomes": (), "requests": {}, "diagnoses": (), "verdicts": learned})
