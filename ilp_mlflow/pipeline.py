@@ -178,8 +178,9 @@ def mitigate(experiment: Experiment, run_id: str, source: Path, wanted: Wanted |
             known = remedies.before(experiment, run_id, read_samples(run_id))
             found = getattr(remedies, wanted.plan)(experiment, run_id, plugins, known, wanted)
         if wanted.plan == "each" and not wanted.alone:  # what was tried, with its options, also by --only
-            tried = (recorded(None, run_id).mitigations if wanted.only else {}) | named
-            tracking.write(run_id, "experiment.yaml", config.dump(recorded(None, run_id).model_copy(update={"mitigations": tried})))
+            logged = recorded(None, run_id)
+            tried = (logged.mitigations if wanted.only else {}) | named
+            tracking.write(run_id, "experiment.yaml", config.dump(logged.model_copy(update={"mitigations": tried})))
         if not wanted.alone:
             _conclude(experiment, run_id, found, bool(wanted.only) or not found.outcomes)
     if found.failed:
