@@ -36,7 +36,11 @@ def paired(benchmark):
         benchmark.pedantic(ours, setup=other, rounds=rounds)
         own, other_ = benchmark.stats.stats.median, statistics.median(seconds)
         pairs = [b / a for a, b in zip(benchmark.stats.stats.data, seconds, strict=True)]
-        benchmark.extra_info |= {"ratio": other_ / own, "ours_per_s": items / own, "theirs_per_s": items / other_}
+        benchmark.extra_info |= {
+            "ratio": other_ / own,
+            "ours_per_s": items / own,
+            "theirs_per_s": items / other_,
+        }
         print(
             f"\n{benchmark.name}: {other_ / own:.2f}x (pairs {min(pairs):.2f}-{max(pairs):.2f}); "
             f"ours {items / own:.2f}/s, theirs {items / other_:.2f}/s, {items} items, {rounds} rounds"
@@ -49,5 +53,11 @@ def paired(benchmark):
 @pytest.fixture(scope="session")
 def smollm2():
     """Folder of SmolLM2-135M-Instruct, fetched when it is not there."""
-    made = subprocess.run(["make", "-s", "smollm2"], cwd=Path(__file__).parent.parent, check=True, capture_output=True, text=True)
+    made = subprocess.run(
+        ["make", "-s", "smollm2"],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return made.stdout.split()[-1]

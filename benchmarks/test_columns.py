@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ilp_mlflow.passrate import pass_below
-from ilp_mlflow.types import Score, schema, to_rows
-from ilp_mlflow.verdict import COLUMNS, STATUSES, retention, verdicts
+from ilp_mlflow.core.values import Score, schema, to_rows
+from ilp_mlflow.scoring.pass_rate import pass_below
+from ilp_mlflow.scoring.verdicts import COLUMNS, STATUSES, retention_by_stage, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_SAMPLES", 1_000_000))
 CHECKPOINTS = ["base", *(f"stage{i}" for i in range(1, 10))]
@@ -44,24 +44,34 @@ def write_scores(path, n, seed=0):
             order = rng.permutation(n)
             for rows in np.array_split(order, max(1, n // 100_000)):
                 status = planted[rows, column]
-                table, probability[rows, column] = scores(rng, ids.take(pa.array(rows)), name, status, columns)
+                table, probability[rows, column] = scores(
+                    rng, ids.take(pa.array(rows)), name, status, columns
+                )
                 writer.write_table(table)
     return planted, probability
 
 
 def scores(rng, ids, checkpoint, status, columns):
     n = len(ids)
-    picks = rng.random(n) < 0.5  # of the unlearned ones, those that fail on the options and not on the gap
+    picks = (
+        rng.random(n) < 0.5
+    )  # of the unlearned ones, those that fail on the options and not on the gap
     gap = np.select(
-        [status == 2, (status == 0) & ~picks], [rng.uniform(-0.09, 0.09, n), rng.uniform(-9, -0.2, n)], rng.uniform(0.2, 9, n)
+        [status == 2, (status == 0) & ~picks],
+        [rng.uniform(-0.09, 0.09, n), rng.uniform(-9, -0.2, n)],
+        rng.uniform(0.2, 9, n),
     )
     options = rng.normal(-20, 3, (n, 4))
-    options[:, 0] = options[:, 1:].max(1) + np.where((status == 0) & picks, rng.uniform(-4, -1, n), rng.uniform(3, 6, n))
+    options[:, 0] = options[:, 1:].max(1) + np.where(
+        (status == 0) & picks, rng.uniform(-4, -1, n), rng.uniform(3, 6, n)
+    )
     weights = np.exp(options - options.max(1, keepdims=True))
     p = weights[:, 0] / weights.sum(1)
     none = status == 3
     lists = pa.ListArray.from_arrays(
-        pa.array(np.arange(0, 4 * n + 1, 4, dtype=np.int32)), pa.array(options.ravel()), mask=pa.array(none)
+        pa.array(np.arange(0, 4 * n + 1, 4, dtype=np.int32)),
+        pa.array(options.ravel()),
+        mask=pa.array(none),
     )
     given = {
         "sample_id": ids,
@@ -72,17 +82,27 @@ def scores(rng, ids, checkpoint, status, columns):
         "stops": pa.array(rng.random(n) < 0.9, mask=none),
         "option_logprobs": lists,
         "p_correct": pa.array(p, mask=none),
-        "wrong": pa.array([f"wrong answer {i}" for i in range(1000)]).take(pa.array(rng.integers(0, 1000, n))),
+        "wrong": pa.array([f"wrong answer {i}" for i in range(1000)]).take(
+            pa.array(rng.integers(0, 1000, n))
+        ),
         "dtype": pa.array(["float32"]).take(pa.array(np.zeros(n, int))),
-        "unscored": pa.array(["longer than the model's context"]).take(pa.array(np.zeros(n, int), mask=~none)),
+        "unscored": pa.array(["longer than the model's context"]).take(
+            pa.array(np.zeros(n, int), mask=~none)
+        ),
     }
-    table = pa.table({f.name: given.get(f.name, pa.nulls(n, f.type)) for f in columns}, schema=columns)
+    table = pa.table(
+        {f.name: given.get(f.name, pa.nulls(n, f.type)) for f in columns}, schema=columns
+    )
     return table, np.where(none, np.nan, p)
 
 
 def columnar(path, stage_of, preset="default"):
-    table = pq.read_table(path, columns=list(COLUMNS), pre_buffer=False)  # else the whole file is held in memory as well
-    return verdicts(table, CHECKPOINTS, preset), retention(table, stage_of, CHECKPOINTS, preset)
+    table = pq.read_table(
+        path, columns=list(COLUMNS), pre_buffer=False
+    )  # else the whole file is held in memory as well
+    return verdict_table(table, CHECKPOINTS, preset), retention_by_stage(
+        table, stage_of, CHECKPOINTS, preset
+    )
 
 
 def naive(path):
@@ -95,7 +115,9 @@ def naive(path):
         if status == "learned":
             at = CHECKPOINTS.index(row.checkpoint)
             first[row.sample_id] = min(at, first.get(row.sample_id, at))
-    return {i: (status, CHECKPOINTS[first[i]] if i in first else None) for i, status in last.items()}
+    return {
+        i: (status, CHECKPOINTS[first[i]] if i in first else None) for i, status in last.items()
+    }
 
 
 def judged(row):
@@ -116,7 +138,9 @@ def table(tmp_path_factory):
 def test_a_million_samples_under_ten_checkpoints(benchmark, capsys, table, preset):
     path, planted, p = table
     child = [sys.executable, __file__, str(path), preset]
-    done = benchmark.pedantic(subprocess.run, (child,), {"check": True, "capture_output": True, "text": True}, rounds=1)
+    done = benchmark.pedantic(
+        subprocess.run, (child,), {"check": True, "capture_output": True, "text": True}, rounds=1
+    )
     measured = json.loads(done.stdout)
     found = pq.read_table(path.with_suffix(".verdicts")).sort_by("sample_id")
     order = np.argsort(sample_ids(SAMPLES))
@@ -124,17 +148,25 @@ def test_a_million_samples_under_ten_checkpoints(benchmark, capsys, table, prese
     last = planted[order, -1]
     if preset == "default":
         assert (status == np.array(STATUSES)[last]).all()
-        first = np.where((planted == 1).any(1), np.array(CHECKPOINTS, object)[(planted == 1).argmax(1)], None)[order]
+        first = np.where(
+            (planted == 1).any(1), np.array(CHECKPOINTS, object)[(planted == 1).argmax(1)], None
+        )[order]
         assert (found["first_learned"].to_numpy() == first).all()
         shares = [(planted[stage::3] == 1).mean(0) for stage in range(3)]
-        assert np.allclose([list(measured["retention"][f"stage{s + 1}"].values()) for s in range(3)], shares)
+        assert np.allclose(
+            [list(measured["retention"][f"stage{s + 1}"].values()) for s in range(3)], shares
+        )
     else:
         assert ((status == "unscored") == (last == 3)).all()
         below = pass_below(p[order, -1][last != 3])
-        assert (status == "unlearned").sum() == pytest.approx(below.sum(), abs=4 * np.sqrt((below * (1 - below)).sum()))
+        assert (status == "unlearned").sum() == pytest.approx(
+            below.sum(), abs=4 * np.sqrt((below * (1 - below)).sum())
+        )
     with capsys.disabled():
         rows, size = planted.size, path.stat().st_size / 2**30
-        print(f"\n{preset}: {rows:,} rows ({size:.2f} GiB) in {measured['seconds']:.1f} s, peak {measured['gigabytes']:.2f} GB")
+        print(
+            f"\n{preset}: {rows:,} rows ({size:.2f} GiB) in {measured['seconds']:.1f} s, peak {measured['gigabytes']:.2f} GB"
+        )
     benchmark.extra_info |= {k: measured[k] for k in ("seconds", "gigabytes")}
     assert measured["seconds"] < SECONDS
     assert measured["gigabytes"] < GIGABYTES
@@ -157,7 +189,9 @@ def test_columns_against_row_objects(benchmark, capsys, tmp_path):
     fast, slow = (min(seconds[side]) / (n * len(CHECKPOINTS)) for side in ("columns", "rows"))
     benchmark.pedantic(columnar, (path, stage_of), rounds=3)
     with capsys.disabled():
-        print(f"\ncolumns {fast * 1e6:.2f} us per row, row objects {slow * 1e6:.2f}: {slow / fast:.0f} times as fast")
+        print(
+            f"\ncolumns {fast * 1e6:.2f} us per row, row objects {slow * 1e6:.2f}: {slow / fast:.0f} times as fast"
+        )
     assert fast < slow
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ilp_mlflow import Checkpoint, Context, Exposure, Said, Sample, Score, Stage, Verdict, similar
-from ilp_mlflow.beliefs import beliefs
-from ilp_mlflow.diagnosis import attribute, table
-from ilp_mlflow.registry import configured
-from ilp_mlflow.types import schema, to_rows, to_table
-from ilp_mlflow.verdict import histories, verdicts
+from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
+from ilp_mlflow.core.plugin_loader import configure
+from ilp_mlflow.core.values import schema, to_rows, to_table
+from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
+from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
+from ilp_mlflow.plugin import Context, Said, Stage, similar_rows
+from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
 SUBSET, PLANTED = 5_000, 1_000
@@ -33,7 +34,11 @@ card|account|payment|transfer|pin|limit|statement|loan|fee|balance|currency|cheq
 today|abroad|online|by post|from my phone|after a move|for my son|without a passport|at the weekend|in euros
 """
 ASKS, DOES, THINGS, FURTHER = (line.split("|") for line in TEXT.strip().splitlines())
-STARTS, MIDDLES, ENDS = "bdfgklmnprst", ("or", "an", "el", "im", "us"), ("by", "ton", "ic", "er", "ad", "o")
+STARTS, MIDDLES, ENDS = (
+    "bdfgklmnprst",
+    ("or", "an", "el", "im", "us"),
+    ("by", "ton", "ic", "er", "ad", "o"),
+)
 
 
 def prompts(n, seed=0):
@@ -79,10 +84,15 @@ def search(n):
     rng = random.Random(1)
     texts = prompts(n - PLANTED)
     chosen = rng.sample(range(len(texts)), PLANTED)
-    pool = [Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)]
-    pool += [Sample(id=f"near {i}", stage="s", prompt=disturbed(texts[i], rng), completion="y") for i in chosen]
+    pool = [
+        Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)
+    ]
+    pool += [
+        Sample(id=f"near {i}", stage="s", prompt=disturbed(texts[i], rng), completion="y")
+        for i in chosen
+    ]
     start, found = time.perf_counter(), 0
-    for sample, near in zip(pool, similar(pool, pool, 64), strict=True):
+    for sample, near in zip(pool, similar_rows(pool, pool, 64), strict=True):
         found += sample.id.startswith("near") and any(pool[i].id == sample.id[5:] for i, _ in near)
     return {"seconds": time.perf_counter() - start, "recall": found / PLANTED}
 
@@ -92,7 +102,10 @@ def diagnose(n):
     rng = np.random.default_rng(0)
     names = [f"four/{i:06}" if i % 2 else f"one/{i:06}" for i in range(n)]
     rows = zip(names, prompts(n), strict=True)
-    samples = [Sample(id=i, stage=i.partition("/")[0], prompt=p, completion=f" {p.split()[-2]}") for i, p in rows]
+    samples = [
+        Sample(id=i, stage=i.partition("/")[0], prompt=p, completion=f" {p.split()[-2]}")
+        for i, p in rows
+    ]
     missed = rng.random((n, len(CHECKPOINTS))) < UNLEARNED
     columns = {field.name: pa.nulls(n * len(CHECKPOINTS), field.type) for field in schema(Score)}
     gap = np.where(missed, -3.0, 3.0).T.ravel()
@@ -108,34 +121,42 @@ def diagnose(n):
         "dtype": pa.array(["float32"] * len(gap)),
     }
     scores = pa.table(columns, schema=schema(Score))
-    ledger = [Exposure(sample_id=s.id, stage=s.stage, exposures=3, supervised_tokens=4, truncated_tokens=0) for s in samples]
+    ledger = [
+        Exposure(
+            sample_id=s.id, stage=s.stage, exposures=3, supervised_tokens=4, truncated_tokens=0
+        )
+        for s in samples
+    ]
     exposures = to_table(ledger, Exposure)
     start = time.perf_counter()
     rule = scores, CHECKPOINTS
-    judged = {v.sample_id: v for v in to_rows(verdicts(*rule), Verdict)}
+    judged = {v.sample_id: v for v in to_rows(verdict_table(*rule), Verdict)}
     unlearned = [s for s in samples if judged[s.id].status == "unlearned"]
     learned = [s for s in samples if judged[s.id].status == "learned"]
     asked = random.Random(0).sample(unlearned, min(2000, len(unlearned)))
-    believed = beliefs(asked, learned, "base", Mute(), 0)
+    believed = read_beliefs(asked, learned, "base", Mute(), 0)
     context = Context(
-        stages=[Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in ("one", "four")],
+        stages=[
+            Stage(name=name, samples=tuple(s for s in samples if s.stage == name))
+            for name in ("one", "four")
+        ],
         checkpoints=[Checkpoint(name=name, model_uri="u") for name in CHECKPOINTS],
         samples={s.id: s for s in samples},
         scores=scores,
         verdicts=judged,
-        histories=histories(*rule),
+        histories=status_histories(*rule),
         probe=Mute(),
         asked=frozenset(s.id for s in asked),
         beliefs=lambda: believed,
         exposures=exposures,
     )
     each, evidence = {"beliefs and verdicts": time.perf_counter() - start}, {}
-    for name, plugin in configured("diagnostic", None).items():
+    for name, plugin in configure("diagnostic", None).items():
         began = time.perf_counter()
         evidence[name] = plugin.examine(unlearned, context)
         each[name] = time.perf_counter() - began
     found = attribute([*judged.values()], evidence)
-    table(samples, judged, context.histories, CHECKPOINTS, found)
+    diagnosis_table(samples, judged, context.histories, CHECKPOINTS, found)
     return {"seconds": time.perf_counter() - start, "unlearned": len(unlearned), "each": each}
 
 
@@ -146,7 +167,9 @@ def fresh(call):
         "print(json.dumps(found | {'gigabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}))"
     )
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -162,12 +185,14 @@ def test_the_search_finds_what_an_exhaustive_one_finds():
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = prompts(SUBSET, seed=2)
-    pool = [Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)]
+    pool = [
+        Sample(id=str(i), stage="s", prompt=text, completion="x") for i, text in enumerate(texts)
+    ]
     vectors = TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts)
     exact = (vectors @ vectors.T).toarray()
     np.fill_diagonal(exact, 0)
     close = [(i, int(exact[i].argmax())) for i in range(SUBSET) if exact[i].max() >= 0.7]
-    near = [{i for i, _ in row} for row in similar(pool, pool, 64)]
+    near = [{i for i, _ in row} for row in similar_rows(pool, pool, 64)]
     share = sum(j in near[i] for i, j in close) / len(close)
     print(f"\nof {len(close)} prompts, the nearest by all words is found for {share:.3f}")
     assert share >= 0.95

@@ -16,10 +16,12 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from benchmarks.conftest import WORDS  # noqa: E402
-from ilp_mlflow import batches, forward, models, scoring, training, verdict  # noqa: E402
-from ilp_mlflow.distractors import distractors  # noqa: E402
-from ilp_mlflow.passrate import RUNS  # noqa: E402
-from ilp_mlflow.types import Sample, Score, Stage, to_table  # noqa: E402
+from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
+from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
+from ilp_mlflow.scoring import forward, loading, scorer, token_trees  # noqa: E402
+from ilp_mlflow.scoring.pass_rate import RUNS  # noqa: E402
+from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verdict_table  # noqa: E402
+from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ITEMS = 96
@@ -29,7 +31,7 @@ EXACT = 1e-3
 
 @pytest.fixture(scope="module")
 def loaded(smollm2):
-    found = models.load([smollm2])
+    found = loading.load_model([smollm2])
     found.model.eval()
     return found
 
@@ -53,19 +55,25 @@ def single_letters(tokenizer, prompt_tokens, n=ITEMS):
 def plan_of(asked, batch_tokens):
     items = []
     for i, (prompt, options) in enumerate(asked):
-        tree = batches.as_tree([prompt + option for option in options], [len(prompt)] * len(options))
-        items.append(batches.Item(f"{i:04}", tree, False, ("b", "c", "d"), ()))
-    return batches.ScoringPlan(batches.batched(items, batch_tokens), [], {}, batch_tokens)
+        tree = token_trees.build_tree(
+            [prompt + option for option in options], [len(prompt)] * len(options)
+        )
+        items.append(token_trees.Item(f"{i:04}", tree, False, ("b", "c", "d"), ()))
+    return token_trees.ScoringPlan(token_trees.batched(items, batch_tokens), [], {}, batch_tokens)
 
 
 def ours(asked, loaded, batch_tokens):
-    return np.array([s.option_logprobs for s in scoring.score(plan_of(asked, batch_tokens), loaded, "c")])
+    return np.array(
+        [s.option_logprobs for s in scorer.score_samples(plan_of(asked, batch_tokens), loaded, "c")]
+    )
 
 
 def theirs(asked, harness, batch_size):
     harness.batch_size_per_gpu = batch_size
     requests = [(("", ""), prompt, option) for prompt, options in asked for option in options]
-    return np.array([r[0] for r in harness._loglikelihood_tokens(requests, disable_tqdm=True)]).reshape(len(asked), -1)
+    return np.array(
+        [r[0] for r in harness._loglikelihood_tokens(requests, disable_tqdm=True)]
+    ).reshape(len(asked), -1)
 
 
 def apart(asked, loaded):
@@ -74,8 +82,14 @@ def apart(asked, loaded):
     for prompt, options in asked:
         for option in options:
             with torch.inference_mode():
-                logits = loaded.model(torch.tensor([prompt + option])).logits[0, len(prompt) - 1 : -1].double()
-            found.append(float(logits.log_softmax(-1).gather(1, torch.tensor(option)[:, None]).sum()))
+                logits = (
+                    loaded.model(torch.tensor([prompt + option]))
+                    .logits[0, len(prompt) - 1 : -1]
+                    .double()
+                )
+            found.append(
+                float(logits.log_softmax(-1).gather(1, torch.tensor(option)[:, None]).sum())
+            )
     return np.array(found).reshape(len(asked), -1)
 
 
@@ -116,29 +130,51 @@ def test_against_lm_eval(case, loaded, paired, benchmark):
     tokens = best((512, 1024, 2048), lambda size: ours(asked[:12], loaded, size))
     batch = best((4, 8, 16, 32), lambda size: theirs(asked[:12], harness, size))
 
-    one, other, plain = ours(asked, loaded, tokens), theirs(asked, harness, batch), apart(asked[:8], loaded)
+    one, other, plain = (
+        ours(asked, loaded, tokens),
+        theirs(asked, harness, batch),
+        apart(asked[:8], loaded),
+    )
     assert abs(one - other).max() < EXACT
     assert abs(one[:8] - plain).max() < EXACT
     assert (one.argmax(1) == other.argmax(1)).all()
 
-    ratio = paired(lambda: ours(asked, loaded, tokens), lambda: theirs(asked, harness, batch), len(asked))
-    print(f"  {tokens} tokens per batch against {batch} requests; largest difference {abs(one - other).max():.1e} nats;")
+    ratio = paired(
+        lambda: ours(asked, loaded, tokens), lambda: theirs(asked, harness, batch), len(asked)
+    )
+    print(
+        f"  {tokens} tokens per batch against {batch} requests; largest difference {abs(one - other).max():.1e} nats;"
+    )
     with FlopCounterMode(display=False) as counter:
         ours(asked[:16], loaded, tokens)
     rate = counter.get_total_flops() / 16 * len(asked) / benchmark.stats.stats.median
-    print(f"  {rate / 1e9:.0f} GFLOP/s, {rate / peak(torch.float32):.0%} of this machine's fp32 matrix-multiply peak")
+    print(
+        f"  {rate / 1e9:.0f} GFLOP/s, {rate / peak(torch.float32):.0%} of this machine's fp32 matrix-multiply peak"
+    )
     assert ratio >= bar
 
 
 def learner(smollm2, tokenizer, scratch):
     """Samples of the second case, and the model trained on them until some are learned."""
     samples = [
-        Sample(id=f"{i:04}", stage="s", prompt=tokenizer.decode(prompt), completion=tokenizer.decode(options[0]))
+        Sample(
+            id=f"{i:04}",
+            stage="s",
+            prompt=tokenizer.decode(prompt),
+            completion=tokenizer.decode(options[0]),
+        )
         for i, (prompt, options) in enumerate(questions(tokenizer, 85, 12, seed=1, n=ITEMS // 2))
     ]
-    options = {"num_train_epochs": 12, "per_device_train_batch_size": 8, "learning_rate": 2e-3, "gradient_checkpointing": False}
-    stage = Stage(name="s", samples=samples, training=options, peft={"r": 16, "target_modules": "all-linear"})
-    loaded = training.train(stage, models.load([smollm2]), scratch).loaded
+    options = {
+        "num_train_epochs": 12,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 2e-3,
+        "gradient_checkpointing": False,
+    }
+    stage = Stage(
+        name="s", samples=samples, training=options, peft={"r": 16, "target_modules": "all-linear"}
+    )
+    loaded = train_stage(stage, loading.load_model([smollm2]), scratch).loaded
     loaded.model.merge_and_unload().save_pretrained(scratch / "model")
     tokenizer.save_pretrained(scratch / "model")
     return samples, str(scratch / "model")
@@ -146,11 +182,15 @@ def learner(smollm2, tokenizer, scratch):
 
 def test_mixed_precision_against_lm_eval(smollm2, loaded, paired, tmp_path):
     samples, folder = learner(smollm2, loaded.tokenizer, tmp_path)
-    exact, screen = models.load([folder]), models.load([folder], dtype="bfloat16")
-    plan = batches.plan(samples, distractors(samples, 3, 0), exact, 1024)
+    exact, screen = loading.load_model([folder]), loading.load_model([folder], dtype="bfloat16")
+    plan = token_trees.plan_batches(samples, choose_distractors(samples, 3, 0), exact, 1024)
     # priors are left out: the harness computes none
-    plan = replace(plan, samples=[[replace(item, blanks=()) for item in batch] for batch in plan.samples])
-    harness = HFLM(pretrained=exact.model, tokenizer=exact.tokenizer, backend="causal", batch_size=8)
+    plan = replace(
+        plan, samples=[[replace(item, blanks=()) for item in batch] for batch in plan.samples]
+    )
+    harness = HFLM(
+        pretrained=exact.model, tokenizer=exact.tokenizer, backend="causal", batch_size=8
+    )
     requests = []
     for item in (item for batch in plan.samples for item in batch):
         reads = item.tree.reads
@@ -161,27 +201,31 @@ def test_mixed_precision_against_lm_eval(smollm2, loaded, paired, tmp_path):
             requests.append((("", ""), path[:start], [*path[start:], int(own[-1, 1])]))
 
     def table(plan, loaded):
-        return to_table(scoring.score(plan, loaded, "c"), Score)
+        return to_table(scorer.score_samples(plan, loaded, "c"), Score)
 
     def mixed():
         found = table(plan, screen)
-        close = verdict.undecided(found)
-        again = table(plan.only(frozenset(found.filter(pa.array(close))["sample_id"].to_pylist())), exact)
+        close = undecided_samples(found)
+        again = table(
+            plan.only(frozenset(found.filter(pa.array(close))["sample_id"].to_pylist())), exact
+        )
         return pa.concat_tables([found.filter(pa.array(~close)), again]), close
 
     def statuses(found):
-        return verdict.verdicts(found.sort_by("sample_id"), ["c"])["status"].to_pylist()
+        return verdict_table(found.sort_by("sample_id"), ["c"])["status"].to_pylist()
 
     (found, close), expected = mixed(), table(plan, exact)
     assert statuses(found) == statuses(expected)
     assert "learned" in statuses(expected)
     low = table(plan, screen)
-    margin = verdict.margins(expected)
+    margin = verdict_margins(expected)
     near = abs(margin) < 4
-    moved = abs(verdict.margins(low) - margin)[near].max(initial=0)
+    moved = abs(verdict_margins(low) - margin)[near].max(initial=0)
     print(f"\n  {Counter(statuses(expected))}; {close.mean():.0%} scored again;")
     print(f"  bf16 moves the {near.sum()} margins within 4 nats of zero by up to {moved:.2f} nats")
-    ratio = paired(mixed, lambda: harness._loglikelihood_tokens(requests, disable_tqdm=True), len(samples))
+    ratio = paired(
+        mixed, lambda: harness._loglikelihood_tokens(requests, disable_tqdm=True), len(samples)
+    )
     assert ratio >= 6.0
 
 
@@ -194,7 +238,11 @@ def test_against_sampling_as_the_paper_does(loaded, paired):
         for prompt, _ in asked:
             for _ in range(RUNS):
                 loaded.model.generate(
-                    torch.tensor([prompt]), do_sample=True, min_new_tokens=longest, max_new_tokens=longest, pad_token_id=0
+                    torch.tensor([prompt]),
+                    do_sample=True,
+                    min_new_tokens=longest,
+                    max_new_tokens=longest,
+                    pad_token_id=0,
                 )
 
     ratio = paired(lambda: ours(asked, loaded, 1024), sample, len(asked))

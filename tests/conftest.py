@@ -33,7 +33,11 @@ LANDS = ("France", "Italy", "Norway", "Egypt", "Peru", "Ecuador", "India", "Kore
 def rows(prefix="", n=8):
     """`n` prompt-completion rows with ids."""
     return [
-        {"id": f"{prefix}{land}", "prompt": f"The capital of {prefix}{land} is", "completion": f" {city}"}
+        {
+            "id": f"{prefix}{land}",
+            "prompt": f"The capital of {prefix}{land} is",
+            "completion": f" {city}",
+        }
         for land, city in list(zip(LANDS, CITIES, strict=True))[:n]
     ]
 
@@ -55,9 +59,13 @@ def tiny_model(tmp_path_factory):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
     tokenizer.train_from_iterator([f"{r['prompt']}{r['completion']}" for r in rows()] * 3, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>"
+    )
     wrapped.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -102,7 +110,9 @@ def store(empty_store, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     mlflow.set_tracking_uri(uri)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)  # one that another test chose is not in this store
+    monkeypatch.setattr(
+        mlflow.tracking.fluent, "_active_experiment_id", None
+    )  # one that another test chose is not in this store
     yield uri
     while mlflow.active_run():
         mlflow.end_run()
@@ -118,9 +128,17 @@ def served(monkeypatch):
             def do_POST(self):
                 asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 message = {"role": "assistant", "content": json.dumps(answer)}
-                body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "usage": {}}
+                body = {
+                    "id": "1",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": "m",
+                    "usage": {},
+                }
                 body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
-                text = json.dumps(body if status == 200 else {"error": {"message": "no such model"}}).encode()
+                text = json.dumps(
+                    body if status == 200 else {"error": {"message": "no such model"}}
+                ).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
@@ -163,7 +181,12 @@ def write_experiment(folder, model):
     for name in ("first", "second"):
         write_jsonl(folder / f"{name}.jsonl", rows(prefix=f"{name} "))
         stages.append(
-            {"name": name, "data": f"{name}.jsonl", "training": training, "peft": {"r": 4, "target_modules": "all-linear"}}
+            {
+                "name": name,
+                "data": f"{name}.jsonl",
+                "training": training,
+                "peft": {"r": 4, "target_modules": "all-linear"},
+            }
         )
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({"name": "tiny", "model": str(model), "stages": stages}))
@@ -184,8 +207,19 @@ def serving(backend: str, folder: Path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = {"backend-store-uri": backend, "artifacts-destination": folder / "served", "port": port, "workers": 1}
-    command = [sys.executable, "-m", "mlflow", "server", *(str(part) for o, value in options.items() for part in (f"--{o}", value))]
+    options = {
+        "backend-store-uri": backend,
+        "artifacts-destination": folder / "served",
+        "port": port,
+        "workers": 1,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *(str(part) for o, value in options.items() for part in (f"--{o}", value)),
+    ]
     light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=light)

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from ilp_mlflow import Belief, Checkpoint, Context, Exposure, Said, Sample, Score, Signal, Stage, Verdict
-from ilp_mlflow.types import to_table
+from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Signal, Verdict
+from ilp_mlflow.core.values import to_table
+from ilp_mlflow.plugin import Belief, Context, Said, Stage
 
 CHECKPOINTS = ("base", "first", "second")
 
@@ -19,7 +20,10 @@ class FakeProbe:
 
     def logprobs(self, checkpoint, exchanges):
         self.asked += len(exchanges)
-        return [math.log(self.sure.get((checkpoint, prompt, text(completion)), 1e-6)) for prompt, completion in exchanges]
+        return [
+            math.log(self.sure.get((checkpoint, prompt, text(completion)), 1e-6))
+            for prompt, completion in exchanges
+        ]
 
     def say(self, checkpoint, prompts, max_new_tokens=16):
         self.asked += len(prompts)
@@ -27,7 +31,9 @@ class FakeProbe:
 
     def embed(self, checkpoint, prompts):
         width = len(next(iter(self.states.values()), (0.0,)))
-        return np.array([self.states.get(prompt, [np.nan] * width) for prompt in prompts], float).reshape(len(prompts), width)
+        return np.array(
+            [self.states.get(prompt, [np.nan] * width) for prompt in prompts], float
+        ).reshape(len(prompts), width)
 
     def generate(self, checkpoint, prompts, n):
         raise NotImplementedError
@@ -60,11 +66,16 @@ def context(
     histories = {s.id: ("unlearned",) * len(checkpoints) for s in samples} | (histories or {})
     stages = dict.fromkeys(s.stage for s in samples)
     return Context(
-        stages=[Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in stages],
+        stages=[
+            Stage(name=name, samples=tuple(s for s in samples if s.stage == name))
+            for name in stages
+        ],
         checkpoints=[Checkpoint(name=name, model_uri="u") for name in checkpoints],
         samples={s.id: s for s in samples},
         scores=to_table(scores, Score),
-        verdicts={id_: Verdict(sample_id=id_, status=statuses[-1]) for id_, statuses in histories.items()},
+        verdicts={
+            id_: Verdict(sample_id=id_, status=statuses[-1]) for id_, statuses in histories.items()
+        },
         histories=histories,
         probe=probe or FakeProbe(),
         asked=frozenset(histories),

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from ilp_mlflow import catalog, config, pipeline, registry, tracking
-from ilp_mlflow.errors import StepFailed
-from ilp_mlflow.plugin import Context
-from ilp_mlflow.preflight import preflight
-from ilp_mlflow.types import Evidence, Plan, Value
+from ilp_mlflow import pipeline
+from ilp_mlflow.core import config, plugin_loader
+from ilp_mlflow.core.errors import StepFailed
+from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.values import Evidence, Plan, Value
+from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.training.preflight import check_experiment
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 ARTIFACTS = {
@@ -40,17 +42,25 @@ def run(path, **overrides):
     return pipeline.run(config.read(path, overrides), path)
 
 
-def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experiment_file, store, tiny_model):
+def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(
+    experiment_file, store, tiny_model
+):
     report = run(edit_yaml(experiment_file, mitigations=["control"]))
     client = MlflowClient()
     parent = client.get_run(report.run_id)
     assert parent.info.status == "FINISHED"
     assert {f.path.split("/")[1] for f in client.list_artifacts(report.run_id, "ilp")} == ARTIFACTS
-    assert {"unlearned_rate", "forgetting/first", "forgetting/second", "learned/first", "recovered/control"} <= set(
-        parent.data.metrics
-    )
+    assert {
+        "unlearned_rate",
+        "forgetting/first",
+        "forgetting/second",
+        "learned/first",
+        "recovered/control",
+    } <= set(parent.data.metrics)
 
-    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'")
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'"
+    )
     assert sorted((c.info.run_name, c.info.status) for c in children) == [
         ("control (tiny)", "FINISHED"),
         ("diagnosis (tiny)", "FINISHED"),
@@ -59,13 +69,13 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experime
     ]
     assert [c.name for c in report.checkpoints] == ["base", "first", "second"]
     assert len(report.verdicts) == 16
-    scores = tracking.read_table(report.run_id, "scores.parquet")
+    scores = runs.read_table(report.run_id, "scores.parquet")
     assert scores.num_rows == 16 * 3
     assert set(report.retention) == {"first", "second"}
-    exposures = tracking.read_table(report.run_id, "exposures.parquet").to_pylist()
+    exposures = runs.read_table(report.run_id, "exposures.parquet").to_pylist()
     assert [e["exposures"] for e in exposures] == [2] * 16
 
-    first, second = catalog.lineage("tiny")
+    first, second = model_registry.list_stages("tiny")
     assert (first["uri"], first["parent"], first["base"], first["index"]) == (
         "models:/tiny.first/1",
         "models:/tiny/1",
@@ -74,46 +84,73 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(experime
     )
     assert (second["parent"], second["base"]) == ("models:/tiny.first/1", "models:/tiny/1")
     assert len(first["data_digest"]) == 64
-    *_, folder = catalog.locate("models:/tiny.second@latest")
-    assert catalog.locate("models:/tiny.second@latest")[0] == catalog.locate("models:/tiny/1")[0]
-    assert sum(p.stat().st_size for p in Path(folder).iterdir()) < (tiny_model / "model.safetensors").stat().st_size
+    *_, folder = model_registry.resolve_parts("models:/tiny.second@latest")
+    assert (
+        model_registry.resolve_parts("models:/tiny.second@latest")[0]
+        == model_registry.resolve_parts("models:/tiny/1")[0]
+    )
+    assert (
+        sum(p.stat().st_size for p in Path(folder).iterdir())
+        < (tiny_model / "model.safetensors").stat().st_size
+    )
     (outcome,) = report.outcomes
     assert len(outcome.recovered) + len(outcome.still) == len(outcome.targets)
 
 
-def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(experiment_file, store):
+def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(
+    experiment_file, store
+):
     one, same = run(experiment_file), run(experiment_file)
     assert one.verdicts == same.verdicts
     assert len(MlflowClient().search_model_versions("name = 'tiny'")) == 1
-    assert [r["version"] for r in catalog.lineage("tiny")] == [1, 1, 2, 2]
+    assert [r["version"] for r in model_registry.list_stages("tiny")] == [1, 1, 2, 2]
     other = run(experiment_file, seed="5")
     assert [v.margin for v in other.verdicts] != [v.margin for v in one.verdicts]
 
 
 def scores_of(run_id, checkpoint):
-    table = tracking.read_table(run_id, "scores.parquet").to_pylist()
+    table = runs.read_table(run_id, "scores.parquet").to_pylist()
     return {r["sample_id"]: r["logprob"] for r in table if r["checkpoint"] == checkpoint}
 
 
 def score_again(uri, data, out, **env):
     """Scores by a fresh process, by sample id."""
-    score = ["score", "--checkpoint", f"again={uri}", "--data", str(data), "--out", str(out), "--json"]
+    score = [
+        "score",
+        "--checkpoint",
+        f"again={uri}",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--json",
+    ]
     command = [sys.executable, "-m", "ilp_mlflow", *score]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **env}, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["out"] == str(out)
     return {r["sample_id"]: r["logprob"] for r in pq.read_table(out).to_pylist()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("second", [{"adapter": "continue"}, {"adapter": "new"}, {"peft": None}], ids=["continue", "new", "full"])
-def test_a_registered_stage_scores_the_same_in_a_fresh_process(experiment_file, store, tmp_path, second):
+@pytest.mark.parametrize(
+    "second",
+    [{"adapter": "continue"}, {"adapter": "new"}, {"peft": None}],
+    ids=["continue", "new", "full"],
+)
+def test_a_registered_stage_scores_the_same_in_a_fresh_process(
+    experiment_file, store, tmp_path, second
+):
     import yaml
 
     stages = yaml.safe_load(experiment_file.read_text())["stages"]
     stages[1] |= second
     report = run(edit_yaml(experiment_file, stages=stages))
-    found = score_again("models:/tiny.second@latest", tmp_path / "second.jsonl", tmp_path / "again.parquet")
+    found = score_again(
+        "models:/tiny.second@latest", tmp_path / "second.jsonl", tmp_path / "again.parquet"
+    )
     expected = scores_of(report.run_id, "second")
     assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)
 
@@ -121,7 +158,12 @@ def test_a_registered_stage_scores_the_same_in_a_fresh_process(experiment_file, 
 @pytest.mark.slow
 def test_the_same_through_an_http_server(experiment_file, server, tmp_path):
     report = run(edit_yaml(experiment_file, tracking={"uri": server}))
-    found = score_again("models:/tiny.first/1", tmp_path / "first.jsonl", tmp_path / "again.parquet", MLFLOW_TRACKING_URI=server)
+    found = score_again(
+        "models:/tiny.first/1",
+        tmp_path / "first.jsonl",
+        tmp_path / "again.parquet",
+        MLFLOW_TRACKING_URI=server,
+    )
     expected = scores_of(report.run_id, "first")
     assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)
 
@@ -136,14 +178,20 @@ def test_intermediate_checkpoints_are_scored_in_their_place(experiment_file, sto
     scores = [scores_of(report.run_id, name) for name in ("base", "first@2", "first")]
     assert scores[0] != scores[1] != scores[2]
     step = next(c for c in report.checkpoints if c.name == "first@2")
-    assert (step.step, catalog.below(catalog.locate(step.model_uri)[-1])) == (2, "models:/tiny/1")
+    assert (
+        step.step,
+        model_registry.adapter_base(model_registry.resolve_parts(step.model_uri)[-1]),
+    ) == (2, "models:/tiny/1")
 
 
 def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, store, tmp_path):
     chats = [
         {
             "id": r["id"],
-            "messages": [{"role": "user", "content": r["prompt"]}, {"role": "assistant", "content": r["completion"].strip()}],
+            "messages": [
+                {"role": "user", "content": r["prompt"]},
+                {"role": "assistant", "content": r["completion"].strip()},
+            ],
         }
         for r in rows()
     ]
@@ -154,9 +202,13 @@ def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, stor
     )
     report = run(edit_yaml(experiment_file, tokenizer={"chat_template": "t.jinja"}))
     assert not [v for v in report.verdicts if v.status == "unscored"]
-    found = score_again("models:/tiny.second/1", tmp_path / "second.jsonl", tmp_path / "again.parquet")
+    found = score_again(
+        "models:/tiny.second/1", tmp_path / "second.jsonl", tmp_path / "again.parquet"
+    )
     expected = scores_of(report.run_id, "second")
-    assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)  # the template travels with the stage
+    assert found == pytest.approx(
+        {i: expected[i] for i in found}, abs=1e-4
+    )  # the template travels with the stage
 
 
 def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path):
@@ -166,44 +218,59 @@ def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path
         (tmp_path / f"{name}.jsonl").unlink()  # the run holds its samples
     first = pipeline.diagnose(experiment, run_id)
     again = config.read(edit_yaml(experiment_file, scoring={"preset": "paper"}))
-    assert tracking.find_parent("tiny", None) == run_id
-    pipeline.diagnose(pipeline.recorded(again, run_id, "scoring"), run_id)
+    assert runs.find_experiment_run("tiny", None) == run_id
+    pipeline.diagnose(runs.read_experiment(again, run_id, "scoring"), run_id)
     # a report goes by the rule of the diagnosis, whatever the file says now
-    report = pipeline.make_report(pipeline.recorded(experiment, run_id), run_id)
+    report = pipeline.make_report(runs.read_experiment(experiment, run_id), run_id)
     assert report.preset == "paper"
-    assert {d.verdict.sample_id for d in report.diagnoses} == {v.sample_id for v in report.verdicts if v.status == "unlearned"}
+    assert {d.verdict.sample_id for d in report.diagnoses} == {
+        v.sample_id for v in report.verdicts if v.status == "unlearned"
+    }
     pipeline.diagnose(experiment, run_id)
     assert pipeline.make_report(experiment, run_id).diagnoses == tuple(first)
-    shown = json.loads(tracking.read(run_id, "diagnosis.json"))
+    shown = json.loads(runs.read(run_id, "diagnosis.json"))
     assert len(shown["data"]) == 16  # replaced, not added to
     assert shown["columns"][:2] == ["sample_id", "cause"]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:mlflow")  # of two kinds of local source, both its own
-def test_rows_are_looked_for_in_the_experiments_own_store(experiment_file, store, empty_store, tmp_path):
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:mlflow"
+)  # of two kinds of local source, both its own
+def test_rows_are_looked_for_in_the_experiments_own_store(
+    experiment_file, store, empty_store, tmp_path
+):
     shutil.copy(empty_store, tmp_path / "own.db")
     own = f"sqlite:///{tmp_path / 'own.db'}"
     mlflow.set_tracking_uri(own)
     with mlflow.start_run() as logged:
         mlflow.log_artifact(tmp_path / "second.jsonl")
-        mlflow.log_input(mlflow.data.from_pandas(pd.DataFrame(rows()), source=str(tmp_path / "first.jsonl")))
+        mlflow.log_input(
+            mlflow.data.from_pandas(pd.DataFrame(rows()), source=str(tmp_path / "first.jsonl"))
+        )
     mlflow.set_tracking_uri(store)
-    found = config.read(edit_yaml(experiment_file, tracking={"uri": own}), data={"first": f"runs:/{logged.info.run_id}"})
-    found = found.model_copy(update={"held_out": config.DataConfig(path=f"runs:/{logged.info.run_id}/second.jsonl")})
-    assert [len(stage.samples) for stage in preflight(found)] == [8, 8]
+    found = config.read(
+        edit_yaml(experiment_file, tracking={"uri": own}),
+        data={"first": f"runs:/{logged.info.run_id}"},
+    )
+    found = found.model_copy(
+        update={"held_out": config.DataConfig(path=f"runs:/{logged.info.run_id}/second.jsonl")}
+    )
+    assert [len(stage.samples) for stage in check_experiment(found)] == [8, 8]
 
 
-def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment_file, store, monkeypatch):
-    from ilp_mlflow import training
+def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(
+    experiment_file, store, monkeypatch
+):
+    from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer
 
-    original = training.RoundTrainer.compute_loss
+    original = ScheduledTrainer.compute_loss
 
     def explode(self, model, inputs, *args, **kwargs):
         if self.state.global_step == 2:
             raise RuntimeError("out of luck")
         return original(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(training.RoundTrainer, "compute_loss", explode)
+    monkeypatch.setattr(ScheduledTrainer, "compute_loss", explode)
     with pytest.raises(RuntimeError, match="out of luck"):
         run(experiment_file)
     client = MlflowClient()
@@ -213,11 +280,16 @@ def test_a_stage_that_fails_leaves_no_run_open_and_nothing_registered(experiment
 
 
 def test_an_interrupt_leaves_the_run_killed(experiment_file, store, monkeypatch):
-    monkeypatch.setattr(pipeline, "train_and_register", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        pipeline, "train_and_register", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         run(experiment_file)
     client = MlflowClient()
-    assert {r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])} == {"KILLED"}
+    assert {
+        r.info.status
+        for r in client.search_runs([e.experiment_id for e in client.search_experiments()])
+    } == {"KILLED"}
 
 
 class Blame(Value):
@@ -227,8 +299,14 @@ class Blame(Value):
 
     def examine(self, unlearned, context: Context):
         assert all(context.verdicts[s.id].status == "unlearned" for s in unlearned)
-        evidence = {s.id: Evidence(cause="blame", strength=0.9, reason="why not") for s in unlearned}
-        return {**evidence, "nobody": Evidence(cause="blame", strength=1, reason="")} if self.stranger else evidence
+        evidence = {
+            s.id: Evidence(cause="blame", strength=0.9, reason="why not") for s in unlearned
+        }
+        return (
+            {**evidence, "nobody": Evidence(cause="blame", strength=1, reason="")}
+            if self.stranger
+            else evidence
+        )
 
 
 class Explode(Value):
@@ -247,18 +325,24 @@ class Lost(Value):
 
 def plug(monkeypatch, **classes):
     """Install plugin objects under the given names beside those that are really there."""
-    original = registry.configured
+    original = plugin_loader.configure
 
     def configured(kind, wanted):
-        ours = {n: c(**(wanted or {}).get(n, {})) for n, c in classes.items() if wanted is None or n in wanted}
-        ours = {n: p for n, p in ours.items() if hasattr(p, registry.METHODS[kind])}
+        ours = {
+            n: c(**(wanted or {}).get(n, {}))
+            for n, c in classes.items()
+            if wanted is None or n in wanted
+        }
+        ours = {n: p for n, p in ours.items() if hasattr(p, plugin_loader.METHODS[kind])}
         rest = None if wanted is None else {n: o for n, o in wanted.items() if n not in classes}
         return {**original(kind, rest), **ours}
 
-    monkeypatch.setattr(registry, "configured", configured)
+    monkeypatch.setattr(plugin_loader, "configure", configured)
 
 
-def test_diagnostics_name_causes_and_a_bad_one_is_left_out(experiment_file, store, monkeypatch, capsys):
+def test_diagnostics_name_causes_and_a_bad_one_is_left_out(
+    experiment_file, store, monkeypatch, capsys
+):
     plug(monkeypatch, blame=Blame)
     report = run(edit_yaml(experiment_file, diagnostics=["blame"]))
     assert report.diagnoses
@@ -276,7 +360,10 @@ class Longer(Value):
     epochs: int = 25
 
     def plan(self, diagnoses, context):
-        changes = [{"peft": None, "training": {**s.training, "num_train_epochs": self.epochs}} for s in context.stages]
+        changes = [
+            {"peft": None, "training": {**s.training, "num_train_epochs": self.epochs}}
+            for s in context.stages
+        ]
         stages = tuple(s.model_copy(update=c) for s, c in zip(context.stages, changes, strict=True))
         return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), stages=stages)
 
@@ -285,18 +372,28 @@ def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeyp
     plug(monkeypatch, longer=Longer)
     report = run(edit_yaml(experiment_file, mitigations=["control", "longer"]))
     control, longer = report.outcomes
-    assert (control.mitigation, control.net_recovery, control.control_run_id) == ("control", None, None)
+    assert (control.mitigation, control.net_recovery, control.control_run_id) == (
+        "control",
+        None,
+        None,
+    )
     n = len(longer.targets)
     assert longer.targets == control.targets
     assert len(longer.recovered) > len(control.recovered)
-    assert longer.net_recovery == pytest.approx((len(longer.recovered) - len(control.recovered)) / n)
+    assert longer.net_recovery == pytest.approx(
+        (len(longer.recovered) - len(control.recovered)) / n
+    )
     low, high = longer.net_interval
     assert low <= longer.net_recovery <= high
     child = MlflowClient().get_run(longer.run_id).data.metrics
     assert child["net_recovery"] == pytest.approx(longer.net_recovery)
     assert longer.tokens > 5 * control.tokens
-    assert {t.by_control for t in longer.causes.values()} == {t.recovered for t in control.causes.values()}  # the same seed
-    assert sorted(longer.recovered + longer.still) == sorted(d.verdict.sample_id for d in report.diagnoses)
+    assert {t.by_control for t in longer.causes.values()} == {
+        t.recovered for t in control.causes.values()
+    }  # the same seed
+    assert sorted(longer.recovered + longer.still) == sorted(
+        d.verdict.sample_id for d in report.diagnoses
+    )
 
 
 def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatch):
@@ -304,8 +401,8 @@ def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatc
     with pytest.raises(StepFailed, match=r"explode.*boom.*'nobody', which is no sample"):
         run(edit_yaml(experiment_file, mitigations=["explode", "lost", "control"]))
     client = MlflowClient()
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert {r.info.run_name: r.info.status for r in runs} == {
+    tree = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {r.info.run_name: r.info.status for r in tree} == {
         "tiny": "FINISHED",
         "first (tiny)": "FINISHED",
         "second (tiny)": "FINISHED",
@@ -314,7 +411,9 @@ def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatc
         "lost (tiny)": "FAILED",
         "control (tiny)": "FINISHED",
     }
-    report = pipeline.make_report(config.read(experiment_file), tracking.find_parent("tiny", None))
+    report = pipeline.make_report(
+        config.read(experiment_file), runs.find_experiment_run("tiny", None)
+    )
     assert [o.mitigation for o in report.outcomes] == ["control"]
 
 
@@ -323,31 +422,39 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
 
     import torch
 
-    from ilp_mlflow import dataset, measure, models, scoring
-    from ilp_mlflow.config import DataConfig, ScoringConfig
+    from ilp_mlflow.core.config import DataConfig, ScoringConfig
+    from ilp_mlflow.data.samples import load_samples
+    from ilp_mlflow.scoring import loading, scorer
+    from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
 
-    samples = dataset.load("s", DataConfig(path=str(write_jsonl(tmp_path / "rows.jsonl", rows()))))
+    samples = load_samples("s", DataConfig(path=str(write_jsonl(tmp_path / "rows.jsonl", rows()))))
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     calls = []
-    original = scoring.score
-    monkeypatch.setattr(scoring, "score", lambda plan, loaded, name, *a: calls.append(name) or original(plan, loaded, name, *a))
+    original = scorer.score_samples
+    monkeypatch.setattr(
+        scorer,
+        "score_samples",
+        lambda plan, loaded, name, *a: calls.append(name) or original(plan, loaded, name, *a),
+    )
 
     def score(name="base", samples=samples, options=None, **kwargs):
         locations, options = {name: str(folder)}, options or ScoringConfig()
-        wrong = measure.wrong_answers(samples, locations, options, 0)
-        return measure.score(samples, wrong, locations, options, 0, **kwargs).to_pylist()
+        wrong = choose_wrong_options(samples, locations, options, 0)
+        return score_checkpoints(samples, wrong, locations, options, 0, **kwargs).to_pylist()
 
     first = score()
-    assert [{**r, "checkpoint": "other"} for r in first] == score("other")  # the name is no part of the content
+    assert [{**r, "checkpoint": "other"} for r in first] == score(
+        "other"
+    )  # the name is no part of the content
     assert calls == ["base"]
     score(cached=False)
     score(samples=samples[:-1])
     score(options=ScoringConfig(dtype="bfloat16"))
     assert len(calls) == 4
-    changed = models.load([str(folder)])
+    changed = loading.load_model([str(folder)])
     with torch.no_grad():
         changed.model.model.norm.weight.mul_(2)
-    models.save(changed, folder, "unused", True)  # other weights under the same path
+    loading.save_model(changed, folder, "unused", True)  # other weights under the same path
     assert score() != first
     assert len(calls) == 5

@@ -20,8 +20,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from ilp_mlflow import config, pipeline, tracking
-from ilp_mlflow.lab import files
+from ilp_mlflow import pipeline
+from ilp_mlflow.core import config
+from ilp_mlflow.lab import data_files
 from tests.browser import browsing
 from tests.conftest import edit_yaml, serving, write_experiment
 from tests.test_pipeline import Longer, plug
@@ -35,7 +36,9 @@ pytestmark = pytest.mark.slow
 def postgresql():
     """URI of a PostgreSQL store of its own; the test is skipped where there is no PostgreSQL."""
     pytest.importorskip("psycopg")
-    initdb = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+    initdb = shutil.which("initdb") or next(
+        map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None
+    )
     if not initdb:
         pytest.skip("needs PostgreSQL")
     user = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
@@ -43,9 +46,15 @@ def postgresql():
         if user:
             shutil.chown(folder, "postgres")
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
-        subprocess.run([initdb, "-D", f"{folder}/data", "-U", "ilp", "--auth=trust", "--no-sync"], check=True, **quiet)
+        subprocess.run(
+            [initdb, "-D", f"{folder}/data", "-U", "ilp", "--auth=trust", "--no-sync"],
+            check=True,
+            **quiet,
+        )
         options = ["-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        process = subprocess.Popen([str(Path(initdb).with_name("postgres")), "-D", f"{folder}/data", *options], **quiet)
+        process = subprocess.Popen(
+            [str(Path(initdb).with_name("postgres")), "-D", f"{folder}/data", *options], **quiet
+        )
         try:
             while not Path(folder, ".s.PGSQL.5432").exists():
                 assert process.poll() is None
@@ -68,7 +77,9 @@ def two(request, empty_store, tiny_model, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         store = f"sqlite:///{shutil.copy(empty_store, home / 'mlflow.db')}"
-        address = stack.enter_context(serving(store if request.param == "sqlite" else stack.enter_context(postgresql()), home))
+        address = stack.enter_context(
+            serving(store if request.param == "sqlite" else stack.enter_context(postgresql()), home)
+        )
         patch.setenv("MLFLOW_TRACKING_URI", address)
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         patch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
@@ -80,7 +91,7 @@ def two(request, empty_store, tiny_model, tmp_path_factory):
         else:
             plug(patch, longer=Longer)
             edit_yaml(file, mitigations=["longer"])
-        experiment = files.resolve(config.read(file))[0] if PICTURES else config.read(file)
+        experiment = data_files.resolve(config.read(file))[0] if PICTURES else config.read(file)
         one = pipeline.run(experiment, file)
         other = experiment.model_copy(deep=True)
         other.stages[0].training["learning_rate"] = 0.02
@@ -99,7 +110,10 @@ def test_the_ui_shows_what_was_logged_and_compares_it_without_any_set_up(two, br
     trials = [r for r in children if "ilp.trial" in r.data.tags]
     stage = one.checkpoints[1].name
     data = {d.dataset.name: d.dataset.digest for d in parent.inputs.dataset_inputs}
-    causes = {r["sample_id"]: r["cause"] for r in tracking.read_table(one.run_id, "diagnosis.parquet").to_pylist()}
+    causes = {
+        r["sample_id"]: r["cause"]
+        for r in runs.read_table(one.run_id, "diagnosis.parquet").to_pylist()
+    }
     first = next(iter(causes))
 
     def page(title, path, *texts):
@@ -121,25 +135,79 @@ def test_the_ui_shows_what_was_logged_and_compares_it_without_any_set_up(two, br
     browser.shows("MLflow Assistant")  # opens by itself, once
     browser.run("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
     all_runs, every = f"experiments/{experiment}/runs", quote("tags.`ilp.trial` LIKE '%'")
-    best_first = f"searchFilter={every}&orderByKey={quote('metrics.`unlearned_rate`')}&orderByAsc=true"
+    best_first = (
+        f"searchFilter={every}&orderByKey={quote('metrics.`unlearned_rate`')}&orderByAsc=true"
+    )
     page("runs", all_runs, name, f"{name} 2", f"{stage} ({data[stage]})")
     said = parent.data.tags["mlflow.note.content"].split("\n")[0]
     names = [c.info.run_name for c in children]
-    page("overview", f"{all_runs}/{one.run_id}", said, "most recovered (by its control)", "ilp.kind", data[stage], *names)
-    page("charts", f"{all_runs}?compareRunsMode=CHART", "cause", "forgetting", "learned", name, f"{name} 2")
+    page(
+        "overview",
+        f"{all_runs}/{one.run_id}",
+        said,
+        "most recovered (by its control)",
+        "ilp.kind",
+        data[stage],
+        *names,
+    )
+    page(
+        "charts",
+        f"{all_runs}?compareRunsMode=CHART",
+        "cause",
+        "forgetting",
+        "learned",
+        name,
+        f"{name} 2",
+    )
     table = "Group by: sample_id", "Compare: cause"
-    page("samples", f"{all_runs}?compareRunsMode=ARTIFACT", *table, first, causes[first], name, f"{name} 2")
-    page("trials", f"{all_runs}?{best_first}&compareRunsMode=ARTIFACT", *table, *(r.info.run_name for r in trials))
-    page("models", f"experiments/{experiment}/models", f"{one.name}-{stage}", f"{stage} (#{data[stage]})")
+    page(
+        "samples",
+        f"{all_runs}?compareRunsMode=ARTIFACT",
+        *table,
+        first,
+        causes[first],
+        name,
+        f"{name} 2",
+    )
+    page(
+        "trials",
+        f"{all_runs}?{best_first}&compareRunsMode=ARTIFACT",
+        *table,
+        *(r.info.run_name for r in trials),
+    )
+    page(
+        "models",
+        f"experiments/{experiment}/models",
+        f"{one.name}-{stage}",
+        f"{stage} (#{data[stage]})",
+    )
     made = client.get_run(one.checkpoints[1].run_id).outputs.model_outputs[0].model_id
-    page("model", f"experiments/{experiment}/models/{made}", f"learned/{stage}", f"{stage} (#{data[stage]})")
+    page(
+        "model",
+        f"experiments/{experiment}/models/{made}",
+        f"learned/{stage}",
+        f"{stage} (#{data[stage]})",
+    )
     pair = [client.get_run(r.run_id) for r in (one, other)]
-    page("compare", comparing(pair), "Comparing 2 Runs", f"ilp.{stage}.learning_rate", "unlearned_rate", f"{name} 2")
+    page(
+        "compare",
+        comparing(pair),
+        "Comparing 2 Runs",
+        f"ilp.{stage}.learning_rate",
+        "unlearned_rate",
+        f"{name} 2",
+    )
     rates = [r.data.metrics["unlearned_rate"] for r in trials]
     # which metric is an axis is up to the database: SQLite hands them out as they came, PostgreSQL what was changed last
     ends = (f"{min(rates):.5f}", f"{max(rates):.5f}") if database == "sqlite" else ()
     axes = "ilp.mitigation", "unlearned_rate", *ends
-    page("compare-trials", comparing(trials), f"Comparing {len(trials)} Runs", *axes, *(r.info.run_name for r in trials))
+    page(
+        "compare-trials",
+        comparing(trials),
+        f"Comparing {len(trials)} Runs",
+        *axes,
+        *(r.info.run_name for r in trials),
+    )
 
 
 def test_the_report_works_in_the_frame_that_mlflow_shows_it_in(two, browser):
@@ -157,7 +225,9 @@ def test_the_report_works_in_the_frame_that_mlflow_shows_it_in(two, browser):
     browser.run("document.querySelector('#rows details').open = true")
     browser.shows("should say")
     light = browser.run("return getComputedStyle(document.body).backgroundColor")
-    browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    browser.devtools(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
     assert browser.run("return getComputedStyle(document.body).backgroundColor") != light
 
 
@@ -169,7 +239,9 @@ def test_runs_are_two_levels_with_names_of_their_own_and_nothing_is_logged_twice
     assert set(names.values()) == {1}
     parents = {r.info.run_id for r in runs if "mlflow.parentRunId" not in r.data.tags}
     assert parents == {one.run_id, other.run_id}
-    assert {r.data.tags["mlflow.parentRunId"] for r in runs if r.info.run_id not in parents} == parents
+    assert {
+        r.data.tags["mlflow.parentRunId"] for r in runs if r.info.run_id not in parents
+    } == parents
     for run in runs:
         inputs = [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs]
         assert inputs
@@ -187,12 +259,19 @@ def test_models_know_their_metrics_and_data_and_are_found_by_their_tags(two):
     for step, checkpoint in enumerate(one.checkpoints[1:], 1):
         run = client.get_run(checkpoint.run_id)
         (made,) = run.outputs.model_outputs
-        metrics = {(m.key, m.dataset_name): m for m in client.get_logged_model(made.model_id).metrics}
+        metrics = {
+            (m.key, m.dataset_name): m for m in client.get_logged_model(made.model_id).metrics
+        }
         learned = metrics[f"learned/{checkpoint.name}", checkpoint.name]
-        assert (learned.value, learned.step) == (one.retention[checkpoint.name][checkpoint.name], step)
+        assert (learned.value, learned.step) == (
+            one.retention[checkpoint.name][checkpoint.name],
+            step,
+        )
         assert learned.dataset_digest == data[checkpoint.name]
         assert metrics["tokens", checkpoint.name].value == run.data.metrics["tokens"]
     stages = client.search_registered_models("tags.`ilp.kind` = 'stage'")
     assert {m.name for m in stages} == {f"{one.name}.{c.name}" for c in one.checkpoints[1:]}
-    found = client.search_model_versions(f"tags.`ilp.experiment` = '{one.name}' and tags.`ilp.index` = '1'")
+    found = client.search_model_versions(
+        f"tags.`ilp.experiment` = '{one.name}' and tags.`ilp.index` = '1'"
+    )
     assert [int(v.version) for v in found] == [2, 1]

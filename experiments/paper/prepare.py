@@ -13,11 +13,15 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from ilp_mlflow import tracking
+from ilp_mlflow.tracking import runs
 
 HERE = Path(__file__).parent
 REAL, MADE = HERE.parent / "real" / "data", HERE / "data"
-TEXTS = ("The {noun} of {subject} is {answer}.", "{answer} is the {noun} of {subject}.", "As to {subject}, the {noun} is {answer}.")
+TEXTS = (
+    "The {noun} of {subject} is {answer}.",
+    "{answer} is the {noun} of {subject}.",
+    "As to {subject}, the {noun} is {answer}.",
+)
 PROBES = ("The {noun} of {subject} is", "As to {subject}, the {noun} is")
 OTHERWISE = "Q: Name the {noun} of {subject}.\nA:"
 """A wording that no row and no text has."""
@@ -60,7 +64,9 @@ def read(name):
 
 def write(name, rows):
     MADE.mkdir(exist_ok=True)
-    (MADE / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (MADE / f"{name}.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     print(f"{name}: {len(rows)}")
 
 
@@ -69,7 +75,11 @@ def fact(row, patterns):
     for pattern, noun in patterns.items():
         if found := re.fullmatch(pattern + r"(?:\nA:)?", row["prompt"]):
             *asked, subject = found.groups()
-            return {"noun": noun or asked[0], "subject": subject, "answer": row["completion"].strip()}
+            return {
+                "noun": noun or asked[0],
+                "subject": subject,
+                "answer": row["completion"].strip(),
+            }
     return None
 
 
@@ -92,7 +102,9 @@ def facts(name, patterns, n, options=()):
 
 def general(n):
     """Single sentences of the general corpus, evenly spread."""
-    sentences = re.split(r"(?<=[a-z)]\.)\s*(?=[A-Z])", (REAL / "general_wiki_demo.txt").read_text("utf-8"))
+    sentences = re.split(
+        r"(?<=[a-z)]\.)\s*(?=[A-Z])", (REAL / "general_wiki_demo.txt").read_text("utf-8")
+    )
     short = [s for s in sentences if 40 <= len(s) <= 90 and "\n" not in s]
     write("general", [{"text": s} for s in short[:: len(short) // n][:n]])
 
@@ -105,27 +117,49 @@ def intents(n, train, held):
     chosen = sorted(rows.values(), key=len, reverse=True)[:n]
     ids = {row["id"] for own in chosen for row in own[:train]}
     write("banking77", [row for row in read("banking77_noisy") if row["id"] in ids])
-    write("banking77_held", [{**row, "completion": row["true_completion"]} for own in chosen for row in own[train : train + held]])
+    write(
+        "banking77_held",
+        [
+            {**row, "completion": row["true_completion"]}
+            for own in chosen
+            for row in own[train : train + held]
+        ],
+    )
 
 
 def removed():
     """Those rows of `intents` without the ones that the newest diagnosis of `paper_banking77` holds for wrong."""
-    run_id = tracking.find_parent("paper_banking77", None)
+    run_id = runs.find_experiment_run("paper_banking77", None)
     wrong = set()
-    for diagnosis in json.loads(tracking.read(run_id, "diagnoses.json")):
+    for diagnosis in json.loads(runs.read(run_id, "diagnoses.json")):
         details = diagnosis["evidence"].get("data_contradiction", {}).get("details", {})
         if diagnosis["cause"] == "data_contradiction":
-            wrong |= {diagnosis["verdict"]["sample_id"]} if details["wrong"] == "this row" else set()
+            wrong |= (
+                {diagnosis["verdict"]["sample_id"]} if details["wrong"] == "this row" else set()
+            )
             wrong |= set(details["rows"]) if details["wrong"] == "the others" else set()
     rows = [json.loads(line) for line in (MADE / "banking77.jsonl").read_text("utf-8").splitlines()]
-    print(f"dropped: {len(wrong)}, flipped ones among them: {sum(row['is_flipped'] for row in rows if row['id'] in wrong)}")
+    print(
+        f"dropped: {len(wrong)}, flipped ones among them: {sum(row['is_flipped'] for row in rows if row['id'] in wrong)}"
+    )
     write("banking77_removed", [row for row in rows if row["id"] not in wrong])
 
 
 def tasks(sizes, longest):
     """Short rows of three tasks in their order: `sizes` by stage."""
-    short = [row for row in read("multitask_sequence") if len(row["prompt"]) + len(row["completion"]) <= longest]
-    write("multitask", [row for stage, n in sizes.items() for row in [r for r in short if r["stage"] == stage][:n]])
+    short = [
+        row
+        for row in read("multitask_sequence")
+        if len(row["prompt"]) + len(row["completion"]) <= longest
+    ]
+    write(
+        "multitask",
+        [
+            row
+            for stage, n in sizes.items()
+            for row in [r for r in short if r["stage"] == stage][:n]
+        ],
+    )
 
 
 def main(*wanted):

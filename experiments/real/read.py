@@ -8,10 +8,11 @@ import math
 import sys
 from collections import Counter
 
-from ilp_mlflow import catalog, models, pipeline, tracking
-from ilp_mlflow.config import TrackingConfig
-from ilp_mlflow.layout import table
-from ilp_mlflow.probe import ModelProbe
+from ilp_mlflow.core.config import TrackingConfig
+from ilp_mlflow.core.terminal import format_table
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.tracking import model_registry, runs
 
 
 def share(part, whole):
@@ -27,13 +28,16 @@ def by_group(rows, groups):
         learned = sum(r["status"] == "learned" for r in own)
         numbers = [len(own), learned, count.total(), *(count[c] for c in causes)]
         lines.append([name, *map(str, numbers)])
-    print("\n".join(table(lines)))
+    print("\n".join(format_table(lines)))
 
 
 def thirds(rows, key):
     ordered = sorted(rows, key=key)
     cuts = [ordered[i * len(rows) // 3 : (i + 1) * len(rows) // 3] for i in range(3)]
-    return {f"{name} ({key(own[0]):g} to {key(own[-1]):g})": own for name, own in zip(("low", "middle", "high"), cuts, strict=True)}
+    return {
+        f"{name} ({key(own[0]):g} to {key(own[-1]):g})": own
+        for name, own in zip(("low", "middle", "high"), cuts, strict=True)
+    }
 
 
 def banking77_noisy(rows, **_):
@@ -53,15 +57,23 @@ def clinc150_rare(rows, **_):
     by_group(rows, tiers)
     cause = [r for r in rows if r["cause"] == "insufficient_optimization"]
     unlearned = [r for r in rows if r["status"] == "unlearned"]
-    for name, some in (("all rows", rows), ("unlearned", unlearned), ("insufficient_optimization", cause)):
+    for name, some in (
+        ("all rows", rows),
+        ("unlearned", unlearned),
+        ("insufficient_optimization", cause),
+    ):
         print(f"tail among {name}: {share(sum(r['tier'] == 'tail' for r in some), len(some))}")
 
 
 def multitask(rows, checkpoints, **_):
     first = checkpoints[1].name
-    gone = [r for r in rows if r["stage"] == first and r["status"] == "unlearned" and r["first_learned"]]
+    gone = [
+        r for r in rows if r["stage"] == first and r["status"] == "unlearned" and r["first_learned"]
+    ]
     called = [r for r in gone if r["cause"] == "left_side_forgetting"]
-    print(f"rows of '{first}' learned and lost that are called left_side_forgetting: {share(len(called), len(gone))}")
+    print(
+        f"rows of '{first}' learned and lost that are called left_side_forgetting: {share(len(called), len(gone))}"
+    )
     print("lost by, of these:", dict(Counter(r["last_lost"] for r in called)))
     by_group(rows, {c.name: [r for r in rows if r["stage"] == c.name] for c in checkpoints[1:]})
 
@@ -72,11 +84,15 @@ def popqa(rows, ask, **_):
         row["base"] = math.exp(logprob)
     by_group(rows, {"all": rows, **thirds(rows, lambda r: r["s_pop"])})
     for name, own in thirds(rows, lambda r: r["s_pop"]).items():
-        print(f"{name}: mean probability of the answer in the base {sum(r['base'] for r in own) / len(own):.3f}")
+        print(
+            f"{name}: mean probability of the answer in the base {sum(r['base'] for r in own) / len(own):.3f}"
+        )
 
 
 def counterfact(rows, ask, **_):
-    said, true = (ask([(r["prompt"], r[key]) for r in rows]) for key in ("completion", "true_completion"))
+    said, true = (
+        ask([(r["prompt"], r[key]) for r in rows]) for key in ("completion", "true_completion")
+    )
     for row, ours, theirs in zip(rows, said, true, strict=True):
         row["prefers"], row["base"] = 1 / (1 + math.exp(min(ours - theirs, 700))), math.exp(theirs)
     print(
@@ -89,22 +105,44 @@ def counterfact(rows, ask, **_):
         "in between": lambda p: 0.1 <= p <= 0.9,
         "row's preferred, over .9": lambda p: p < 0.1,
     }
-    by_group(rows, {"all": rows, **{name: [r for r in rows if fits(r["prefers"])] for name, fits in groups.items()}})
+    by_group(
+        rows,
+        {
+            "all": rows,
+            **{name: [r for r in rows if fits(r["prefers"])] for name, fits in groups.items()},
+        },
+    )
 
 
 def main(name):
-    tracking.point(TrackingConfig())
-    run_id = tracking.find_parent(name, None)
-    samples, checkpoints = {s.id: s for s in pipeline.read_samples(run_id)}, tracking.read_checkpoints(run_id)
-    found = tracking.read_table(run_id, "diagnosis.parquet").to_pylist()
+    runs.use_store(TrackingConfig())
+    run_id = runs.find_experiment_run(name, None)
+    samples, checkpoints = (
+        {s.id: s for s in runs.read_samples(run_id)},
+        runs.read_checkpoints(run_id),
+    )
+    found = runs.read_table(run_id, "diagnosis.parquet").to_pylist()
     rows = [
-        {**samples[r["sample_id"]].metadata, **samples[r["sample_id"]].model_dump(include={"prompt", "completion"}), **r}
+        {
+            **samples[r["sample_id"]].metadata,
+            **samples[r["sample_id"]].model_dump(include={"prompt", "completion"}),
+            **r,
+        }
         for r in found
     ]
     base = checkpoints[0].model_uri
-    probe = ModelProbe(lambda _: models.Loader(None, "cpu", "float32")(catalog.locate(base, base=base)), 4096)
-    print(f"{name}: run {run_id}, {len(rows)} rows, {sum(r['status'] == 'unlearned' for r in rows)} unlearned")
-    globals()[name](rows, checkpoints=checkpoints, ask=lambda exchanges: probe.logprobs("base", exchanges))
+    probe = ModelProbe(
+        lambda _: loading.ModelLoader(None, "cpu", "float32")(
+            model_registry.resolve_parts(base, base=base)
+        ),
+        4096,
+    )
+    print(
+        f"{name}: run {run_id}, {len(rows)} rows, {sum(r['status'] == 'unlearned' for r in rows)} unlearned"
+    )
+    globals()[name](
+        rows, checkpoints=checkpoints, ask=lambda exchanges: probe.logprobs("base", exchanges)
+    )
 
 
 if __name__ == "__main__":

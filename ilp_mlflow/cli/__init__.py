@@ -1,6 +1,6 @@
 """The `ilp` command: parse, call, print. Heavy imports happen inside the commands."""
 
-from ilp_mlflow.cli import experiments, lab, machine, models
-from ilp_mlflow.cli.group import main
+from ilp_mlflow.cli import checkpoints, environment, experiments, lab
+from ilp_mlflow.cli.app import main
 
-__all__ = ["experiments", "lab", "machine", "main", "models"]
+__all__ = ["checkpoints", "environment", "experiments", "lab", "main"]

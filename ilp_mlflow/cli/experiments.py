@@ -9,18 +9,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ilp_mlflow.cli.group import CHECKPOINTS, GO_ON, LAUNCH, MODEL, RUN_ID, SEED, experiment_command, scoring_options
-from ilp_mlflow.cli.output import hush, links, load_libraries, print_issue, print_report, print_result
-from ilp_mlflow.errors import ConfigError, StepFailed
+from ilp_mlflow.cli.app import (
+    CHECKPOINTS,
+    GO_ON,
+    LAUNCH,
+    MODEL,
+    RUN_ID,
+    SEED,
+    experiment_command,
+    scoring_options,
+)
+from ilp_mlflow.cli.console import (
+    hush,
+    links,
+    load_libraries,
+    print_issue,
+    print_report,
+    print_result,
+)
+from ilp_mlflow.core.errors import ConfigError, StepFailed
 
 if TYPE_CHECKING:
-    from ilp_mlflow.config import Experiment
+    from ilp_mlflow.core.config import Experiment
 
 
 @experiment_command("run", MODEL, SEED, LAUNCH, GO_ON)
 def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train every stage, score, diagnose, mitigate, report."""
-    from ilp_mlflow import config
+    from ilp_mlflow.core import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
     _peek(config_)
@@ -29,10 +45,10 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
 
     try:
         if config.is_lab(config_):
-            from ilp_mlflow.lab import table, trial
+            from ilp_mlflow.lab import benchmark, tables
 
-            report, _, found = trial.run(config_, experiment, run_id=run_id or None)
-            print_report(report, table.truth(found))
+            report, _, found = benchmark.run(config_, experiment, run_id=run_id or None)
+            print_report(report, tables.truth(found))
         else:
             print_report(pipeline.run(config_, experiment, run_id or None))
     except StepFailed as failed:
@@ -43,39 +59,50 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
 @experiment_command("train", MODEL, SEED, LAUNCH, GO_ON)
 def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train and register every stage."""
-    from ilp_mlflow import config
+    from ilp_mlflow.core import config
 
     config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
     _peek(config_)
     load_libraries(config_)
-    from ilp_mlflow import pipeline, tracking
-    from ilp_mlflow.layout import wrapped
+    from ilp_mlflow import pipeline
+    from ilp_mlflow.core.terminal import wrap
+    from ilp_mlflow.tracking import runs
 
     run_id = pipeline.train(located(config_), experiment, run_id or None)
-    checkpoints = [c.model_dump() for c in tracking.read_checkpoints(run_id)]
-    lines = [line for c in checkpoints for line in wrapped(f"{c['name']:<20} {c['model_uri']}", hang=21)]
-    print_result({"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)]))
+    checkpoints = [c.model_dump() for c in runs.read_checkpoints(run_id)]
+    lines = [
+        line for c in checkpoints for line in wrap(f"{c['name']:<20} {c['model_uri']}", hang=21)
+    ]
+    print_result(
+        {"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)])
+    )
 
 
 @experiment_command(
     "stage",
     click.option("--stage", required=True, help="Name of the stage."),
-    click.option("--model", default="", help="Model to start from (default: newest version of the stage before)."),
+    click.option(
+        "--model",
+        default="",
+        help="Model to start from (default: newest version of the stage before).",
+    ),
     click.option("--data", default="", help="Data file in place of the stage's."),
     SEED,
     click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
 )
-def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str) -> None:
+def stage_command(
+    experiment: Path, stage: str, model: str, data: str, seed: str, run_id: str
+) -> None:
     """Train one stage from a parent model, and register it."""
-    from ilp_mlflow import config
+    from ilp_mlflow.core import config
 
     config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
     hush(config_)
-    from ilp_mlflow import tracking
-    from ilp_mlflow.stage import run_stage
+    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.training.stage import run_stage
 
     child = run_stage(located(config_), stage, model or None, run_id or None)
-    uri = tracking.read_checkpoints(child)[-1].model_uri
+    uri = runs.read_checkpoints(child)[-1].model_uri
     print_result({"run_id": child, "model_uri": uri}, "\n".join([uri, *links(child)]))
 
 
@@ -83,30 +110,43 @@ def stage_command(experiment: Path, stage: str, model: str, data: str, seed: str
     "diagnose",
     RUN_ID,
     CHECKPOINTS,
-    click.option("--data", multiple=True, metavar="[NAME=]FILE", help="Rows that NAME, or the last checkpoint, was trained on."),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="Rows that NAME, or the last checkpoint, was trained on.",
+    ),
     scoring_options,
     SEED,
     required=False,
 )
-def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **given: Any) -> None:
+def diagnose_command(
+    experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **given: Any
+) -> None:
     """Score and judge samples, and say why some failed.
 
     They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
     """
     if experiment:
-        if more := [f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value]:
-            raise ConfigError(f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says")
+        if more := [
+            f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value
+        ]:
+            raise ConfigError(
+                f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says"
+            )
         _on_run(experiment, run_id, "diagnose", "scoring", "diagnostics", "mitigations")
         return
     if run_id and not (checkpoints or any(given.values())):
         _on_run(None, run_id, "diagnose")
         return
     if run_id or not (checkpoints and given["data"]):
-        raise ConfigError("give an experiment file; or, without one and without --run-id, both --checkpoint and --data")
-    from ilp_mlflow import elsewhere
+        raise ConfigError(
+            "give an experiment file; or, without one and without --run-id, both --checkpoint and --data"
+        )
+    from ilp_mlflow.data import checkpoint_folders
 
-    found = elsewhere.checkpoints(checkpoints)
-    config_ = elsewhere.experiment(found, **given)
+    found = checkpoint_folders.find_checkpoints(checkpoints)
+    config_ = checkpoint_folders.experiment_for(found, **given)
     _peek(config_)
     load_libraries()
     from ilp_mlflow import pipeline
@@ -118,10 +158,22 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
     "mitigate",
     RUN_ID,
     click.option(
-        "--plan", default="each", type=click.Choice(["each", "auto"]), help="Each by itself, or the fitting ones composed."
+        "--plan",
+        default="each",
+        type=click.Choice(["each", "auto"]),
+        help="Each by itself, or the fitting ones composed.",
     ),
-    click.option("--only", default="", metavar="NAME,...", help="Mitigations to try, in place of all in the experiment."),
-    click.option("--max-unlearned", type=click.FloatRange(0, 1), help="Share at which auto stops; exit with 1 beyond it."),
+    click.option(
+        "--only",
+        default="",
+        metavar="NAME,...",
+        help="Mitigations to try, in place of all in the experiment.",
+    ),
+    click.option(
+        "--max-unlearned",
+        type=click.FloatRange(0, 1),
+        help="Share at which auto stops; exit with 1 beyond it.",
+    ),
     click.option(
         "--budget",
         type=click.FloatRange(min=0),
@@ -129,7 +181,12 @@ def diagnose_command(experiment: Path | None, run_id: str, checkpoints: tuple[st
         help="Begin no other mitigation after that.",
     ),
     click.option("--alone", is_flag=True, hidden=True),
-    click.option("--jobs", default=1, type=click.IntRange(min=1), help="So many side by side; needs --launch project."),
+    click.option(
+        "--jobs",
+        default=1,
+        type=click.IntRange(min=1),
+        help="So many side by side; needs --launch project.",
+    ),
     LAUNCH,
 )
 def mitigate_command(
@@ -147,24 +204,28 @@ def mitigate_command(
 
     The model that it leads to is registered under the alias `mitigated`.
     """
-    from ilp_mlflow import config, registry
+    from ilp_mlflow.core import config, plugin_loader
 
     config_ = config.read(experiment, {"launch": launch})
     names = tuple(name.strip() for name in only.split(",") if name.strip())
     if jobs > 1 and (config_.launch != "project" or plan == "auto"):
-        raise ConfigError("--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation")
+        raise ConfigError(
+            "--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation"
+        )
     given = config_.mitigations  # a wrong name is told before libraries are loaded
-    registry.configured("mitigation", {name: given.get(name, {}) for name in names or given})
+    plugin_loader.configure("mitigation", {name: given.get(name, {}) for name in names or given})
     load_libraries(config_)
-    from ilp_mlflow.remedies import Wanted
+    from ilp_mlflow.mitigation.search import SearchOptions
 
-    wanted = Wanted(plan, names, max_unlearned, budget, jobs, alone)
+    wanted = SearchOptions(plan, names, max_unlearned, budget, jobs, alone)
     sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
-    found = _on_run(experiment, run_id, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone)
+    found = _on_run(
+        experiment, run_id, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone
+    )
     if max_unlearned is not None and not alone:
-        from ilp_mlflow import outcome
+        from ilp_mlflow.mitigation.outcome import recommended
 
-        best = outcome.recommend(found.outcomes)
+        best = recommended(found.outcomes)
         least = best.unlearned_rate if best else found.unlearned_rate
         if least > max_unlearned:
             click.echo(
@@ -183,7 +244,9 @@ def mitigate_command(
         metavar="N",
         help="Also put N samples, unlearned ones first, into MLflow's GenAI evaluation view.",
     ),
-    click.option("--markdown", is_flag=True, help="As Markdown to paste into an issue, without samples."),
+    click.option(
+        "--markdown", is_flag=True, help="As Markdown to paste into an issue, without samples."
+    ),
     required=False,
 )
 def report_command(experiment: Path | None, run_id: str, genai: int | None, markdown: bool) -> None:
@@ -193,10 +256,12 @@ def report_command(experiment: Path | None, run_id: str, genai: int | None, mark
     """
     report = _on_run(experiment, run_id, None, show=print_issue if markdown else print_report)
     if genai:
-        from ilp_mlflow import tracking
-        from ilp_mlflow.genai import export
+        from ilp_mlflow.report.mlflow_traces import export_traces
+        from ilp_mlflow.tracking import runs
 
-        click.echo(f"samples as traces: {tracking.evaluation_link(export(report, genai))}", err=True)
+        click.echo(
+            f"samples as traces: {runs.evaluation_url(export_traces(report, genai))}", err=True
+        )
 
 
 def _on_run(
@@ -213,25 +278,29 @@ def _on_run(
 
     `alone`: the run that MLflow made for this process is for one part of that; there is no report of that.
     """
-    from ilp_mlflow import config
+    from ilp_mlflow.core import config
 
     if not (experiment or run_id):
         raise ConfigError("give an experiment file, or the id of a run with --run-id")
     config_ = config.read(experiment, {"launch": launch}) if experiment else None
-    from ilp_mlflow import tracking
+    from ilp_mlflow.tracking import runs
 
-    tracking.point(config_.tracking if config_ else config.TrackingConfig())
-    found = tracking.find_parent(config_.name if config_ else "", run_id or None, keep=alone)
+    runs.use_store(config_.tracking if config_ else config.TrackingConfig())
+    found = runs.find_experiment_run(config_.name if config_ else "", run_id or None, keep=alone)
     load_libraries()
     from ilp_mlflow import pipeline
 
     if config_ and verb:  # the lab's files are of the seed with which the run was trained
-        config_ = located(config_.model_copy(update={"seed": pipeline.recorded(None, found).seed}))
-    config_ = pipeline.recorded(config_, found, *sections)
+        config_ = located(
+            config_.model_copy(update={"seed": runs.read_experiment(None, found).seed})
+        )
+    config_ = runs.read_experiment(config_, found, *sections)
     failed = None
     try:
         if verb == "mitigate":
-            pipeline.mitigate(config_, found, experiment.resolve() if experiment else Path(), **options)
+            pipeline.mitigate(
+                config_, found, experiment.resolve() if experiment else Path(), **options
+            )
         elif verb:
             getattr(pipeline, verb)(config_, found)
     except StepFailed as error:
@@ -252,22 +321,23 @@ def _peek(experiment: Experiment) -> None:
 
     Raises PluginError and DatasetError.
     """
-    from ilp_mlflow import config, dataset, registry
+    from ilp_mlflow.core import config, plugin_loader
+    from ilp_mlflow.data.samples import load_samples
 
-    registry.configured("diagnostic", experiment.diagnostics)
-    registry.configured("mitigation", experiment.mitigations)
+    plugin_loader.configure("diagnostic", experiment.diagnostics)
+    plugin_loader.configure("mitigation", experiment.mitigations)
     held_out = {"held_out": experiment.held_out} if experiment.held_out else {}
     for name, data in {**{s.name: s.data for s in experiment.stages}, **held_out}.items():
-        if data.path and not config.is_lab(experiment) and not config.REMOTE.match(data.path):
-            dataset.load(name, data.model_copy(update={"limit": 1}))
+        if data.path and not config.is_lab(experiment) and not config.REMOTE_URI.match(data.path):
+            load_samples(name, data.model_copy(update={"limit": 1}))
 
 
 def located(experiment: Experiment) -> Experiment:
     """The experiment with the files the lab makes for it, if it asks for any."""
-    from ilp_mlflow import config
+    from ilp_mlflow.core import config
 
     if not config.is_lab(experiment):
         return experiment
-    from ilp_mlflow.lab import files
+    from ilp_mlflow.lab import data_files
 
-    return files.resolve(experiment)[0]
+    return data_files.resolve(experiment)[0]

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ilp_mlflow import mitigation, pipeline, registry, remedies
-from ilp_mlflow.config import Experiment
-from ilp_mlflow.errors import StepFailed
-from ilp_mlflow.lab.files import Made
+from ilp_mlflow.core import plugin_loader
+from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.errors import StepFailed
+from ilp_mlflow.core.values import Diagnosis, Evidence, Report
+from ilp_mlflow.lab.data_files import Made
 from ilp_mlflow.lab.plant import CAUSES, Row
-from ilp_mlflow.types import Diagnosis, Evidence, Report
+from ilp_mlflow.mitigation import search
+from ilp_mlflow.mitigation.trial import checked_plan
+from ilp_mlflow.tracking import runs
 
 
 def composed(report: Report, made: Made, experiment: Experiment) -> dict[str, Any]:
@@ -21,23 +24,34 @@ def composed(report: Report, made: Made, experiment: Experiment) -> dict[str, An
     `first`: the mitigation chosen for each cause, those with most samples first; `reached`: by how much the share fell, of that by
     which it fell for the oracle. Raises IlpError, and StepFailed when a mitigation fails.
     """
-    plugins = registry.configured("mitigation", experiment.mitigations)
-    known = remedies.before(experiment, report.run_id, pipeline.read_samples(report.run_id))
+    plugins = plugin_loader.configure("mitigation", experiment.mitigations)
+    known = search.read_baseline(experiment, report.run_id, runs.read_samples(report.run_id))
     found: dict[str, Any] = {"unlearned": report.unlearned_rate}
     control = {r.id for r in made.planted.samples if r.group == "control"}
     for name, diagnoses in (("auto", known.diagnoses), ("oracle", oracle(report.diagnoses, made))):
-        tried = remedies.auto(experiment, report.run_id, plugins, replace(known, diagnoses=diagnoses), remedies.Wanted("auto"))
+        tried = search.try_composed(
+            experiment,
+            report.run_id,
+            plugins,
+            replace(known, diagnoses=diagnoses),
+            search.SearchOptions("auto"),
+        )
         if not tried.outcomes:
             raise StepFailed("; ".join(tried.failed) or "no mitigation has anything to do", report)
         (one,) = tried.outcomes
-        plans = {n: mitigation.planned(n, plugins[n], diagnoses, known.context) for n in one.combines}
+        plans = {n: checked_plan(n, plugins[n], diagnoses, known.context) for n in one.combines}
         causes = {d.verdict.sample_id: d.cause for d in diagnoses}
         groups = Counter(c for c in causes.values() if c)
         found[name] = {
             "unlearned": one.unlearned_rate,
             "combines": one.combines,
             "groups": dict(groups.most_common()),
-            "first": {c: next((n for n, p in plans.items() if p and c in {causes[i] for i in p.targets}), None) for c in groups},
+            "first": {
+                c: next(
+                    (n for n, p in plans.items() if p and c in {causes[i] for i in p.targets}), None
+                )
+                for c in groups
+            },
             "control_regressed": len(control & set(one.regressed)) / len(control),
             "guard": one.guard.model_dump() if one.guard else None,
             "seconds": one.seconds,
@@ -50,7 +64,9 @@ def oracle(diagnoses: Sequence[Diagnosis], made: Made) -> list[Diagnosis]:
     """The diagnoses that somebody who knows the plant would make of the same samples; the ledger's evidence is taken as it is."""
     planted = {row.id: row for row in made.planted.samples if row.group in CAUSES}
     against: dict[Any, list[str]] = {}
-    for row in (row for rows in made.planted.stages.values() for row in rows if row.group == "contradicting"):
+    for row in (
+        row for rows in made.planted.stages.values() for row in rows if row.group == "contradicting"
+    ):
         against.setdefault(row.fact, []).append(row.id)
 
     def details(row: Row, said: Diagnosis) -> Mapping[str, Any]:
@@ -66,6 +82,15 @@ def oracle(diagnoses: Sequence[Diagnosis], made: Made) -> list[Diagnosis]:
         if known is None:
             found.append(Diagnosis(verdict=said.verdict))
             continue
-        evidence = Evidence(cause=known.group, strength=1, reason="planted", details=dict(details(known, said)))
-        found.append(Diagnosis(verdict=said.verdict, cause=known.group, strength=1, evidence={known.group: evidence}))
+        evidence = Evidence(
+            cause=known.group, strength=1, reason="planted", details=dict(details(known, said))
+        )
+        found.append(
+            Diagnosis(
+                verdict=said.verdict,
+                cause=known.group,
+                strength=1,
+                evidence={known.group: evidence},
+            )
+        )
     return found

@@ -8,7 +8,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ilp_mlflow.lab.world import COMMON, DOUBLED, DOUBLES, QUESTIONS, RELATIONS, STATEMENTS, VAGUE, Fact, World
+from ilp_mlflow.lab.world import (
+    COMMON,
+    DOUBLED,
+    DOUBLES,
+    QUESTIONS,
+    RELATIONS,
+    STATEMENTS,
+    VAGUE,
+    Fact,
+    World,
+)
 
 STAGES = ("early", "later", "main", "patch")
 CAUSES = (
@@ -107,8 +117,18 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
     """Rows in which every group has its cause."""
     rng = random.Random(f"plant {seed}")
     aliases = iter(world.aliases)
-    free = {r: [(p, r) for p in rng.sample(world.people, len(world.people)) if (p, r) not in world.withheld] for r in RELATIONS}
-    ways = {group: itertools.cycle(rng.sample(range(len(QUESTIONS)), len(QUESTIONS))) for group in GROUPS}
+    free = {
+        r: [
+            (p, r)
+            for p in rng.sample(world.people, len(world.people))
+            if (p, r) not in world.withheld
+        ]
+        for r in RELATIONS
+    }
+    ways = {
+        group: itertools.cycle(rng.sample(range(len(QUESTIONS)), len(QUESTIONS)))
+        for group in GROUPS
+    }
 
     def row(fact: Fact, adjective: str, group: str, **more: Any) -> Row:
         way = next(ways[group]) if group in GROUPS else rng.randrange(len(QUESTIONS))
@@ -116,27 +136,52 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
 
     def stranger(fact: Fact) -> str:
         """A city that the person has nothing to do with."""
-        return rng.choice([c for c in world.cities if c not in {world.facts[fact[0], r] for r in RELATIONS}])
+        return rng.choice(
+            [c for c in world.cities if c not in {world.facts[fact[0], r] for r in RELATIONS}]
+        )
 
-    def taught(group: str, relation: str, alias: str, n: int = counts.rare, **more: Any) -> list[Row]:
+    def taught(
+        group: str, relation: str, alias: str, n: int = counts.rare, **more: Any
+    ) -> list[Row]:
         return [row(free[relation].pop(), alias, group, **more) for _ in range(n)]
 
     main, contradicting = list[Row](), list[Row]()
     # rare adjectives are shared by the groups that need no alias
-    groups = ["knowledge_conflict"] * counts.conflict + ["data_contradiction"] * counts.contradiction + ["control"] * counts.control
+    groups = (
+        ["knowledge_conflict"] * counts.conflict
+        + ["data_contradiction"] * counts.contradiction
+        + ["control"] * counts.control
+    )
     rng.shuffle(groups)
     for relation, words in RELATIONS.items():
         rare = [a for a in words[COMMON:] for _ in range(counts.rare)]
         rng.shuffle(rare)
-        main += [row(f, rare.pop(), "missing_knowledge") for f in sorted(world.withheld) if f[1] == relation]
+        main += [
+            row(f, rare.pop(), "missing_knowledge")
+            for f in sorted(world.withheld)
+            if f[1] == relation
+        ]
         for adjective in rare:
             group, fact = groups.pop(), free[relation].pop()
-            main.append(row(fact, adjective, group, **({"city": stranger(fact)} if group == "knowledge_conflict" else {})))
+            main.append(
+                row(
+                    fact,
+                    adjective,
+                    group,
+                    **({"city": stranger(fact)} if group == "knowledge_conflict" else {}),
+                )
+            )
             if group == "data_contradiction":
                 wrong = stranger(fact)
-                others = rng.sample(list(itertools.product(words[:COMMON], range(len(QUESTIONS)))), counts.outvoted)
-                contradicting += [row(fact, a, "contradicting", way=w, city=wrong) for a, w in others]
-    spoilt = {r.fact for r in main if r.group in ("knowledge_conflict", "data_contradiction")} | world.withheld
+                others = rng.sample(
+                    list(itertools.product(words[:COMMON], range(len(QUESTIONS)))), counts.outvoted
+                )
+                contradicting += [
+                    row(fact, a, "contradicting", way=w, city=wrong) for a, w in others
+                ]
+    spoilt = {
+        r.fact for r in main if r.group in ("knowledge_conflict", "data_contradiction")
+    } | world.withheld
 
     early = [
         r
@@ -147,18 +192,32 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
     for number, alias in enumerate(itertools.islice(aliases, counts.rule_aliases)):
         relation = RULES[number % len(RULES)]
         once = taught("insufficient_optimization", relation, alias, counts.rare // 2)
-        twice = [row(r.fact, alias, r.group) for r in once]  # few people, asked about twice: a rule shows in many
-        targets = [replace(a, also=b.way) for x, y in zip(once, twice, strict=True) for a, b in ((x, y), (y, x))]
+        twice = [
+            row(r.fact, alias, r.group) for r in once
+        ]  # few people, asked about twice: a rule shows in many
+        targets = [
+            replace(a, also=b.way)
+            for x, y in zip(once, twice, strict=True)
+            for a, b in ((x, y), (y, x))
+        ]
         asked = taught("unseen", relation, alias, counts.unseen)
         main, unseen = main + targets, unseen + asked
         hidden = {r.fact for r in targets + asked} | spoilt
-        other = [((p, relation), w) for p in world.people if (p, relation) not in hidden for w in range(len(QUESTIONS))]
+        other = [
+            ((p, relation), w)
+            for p in world.people
+            if (p, relation) not in hidden
+            for w in range(len(QUESTIONS))
+        ]
         n = min(len(other), counts.extra // counts.rule_aliases)
         spare += [row(f, alias, "spare", way=w) for f, w in rng.sample(other, n)]
 
     first = [(p, VAGUE) for p in world.people if (p, VAGUE) not in spoilt]
     by_alias = [
-        [row(f, alias, "rehearsed", way=w) for f, w in rng.sample(list(itertools.product(first, range(len(QUESTIONS)))), n)]
+        [
+            row(f, alias, "rehearsed", way=w)
+            for f, w in rng.sample(list(itertools.product(first, range(len(QUESTIONS)))), n)
+        ]
         for alias in itertools.islice(aliases, counts.later_aliases)
         for n in [counts.later + counts.rehearsed // counts.later_aliases]
     ]
@@ -167,21 +226,44 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
 
     pairs = [p for p in world.people if all((p, r) not in spoilt for r in DOUBLED)]
     both = [
-        row((p, DOUBLED[0]), DOUBLES[0], "doubled", city=" ".join(world.facts[p, r] for r in DOUBLED))
+        row(
+            (p, DOUBLED[0]),
+            DOUBLES[0],
+            "doubled",
+            city=" ".join(world.facts[p, r] for r in DOUBLED),
+        )
         for p in rng.sample(pairs, counts.doubled)
     ]
     common = [(f, a) for f in world.facts if f not in spoilt for a in RELATIONS[f[1]][:COMMON]]
     unasked = [iter(rng.sample(common, len(common))) for _ in QUESTIONS]
-    filler = [row(*next(unasked[w]), "filler", way=w) for w in rng.choices(range(len(QUESTIONS)), k=counts.filler)]
+    filler = [
+        row(*next(unasked[w]), "filler", way=w)
+        for w in rng.choices(range(len(QUESTIONS)), k=counts.filler)
+    ]
     extra = [row(*next(unasked[s.way]), "extra", way=s.way, instead=s) for s in spare]
-    again = rng.sample([r for r in (*filler, *extra, *contradicting) if r.way in SHORT], counts.again)
-
-    masked = [replace(r, way=rng.choice(SHORT)) for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)]
-    cut, endless, dropped = (
-        [row((p, DOUBLED[0]), double, "not_trained", role=role, way=rng.choice(fits)) for p in rng.sample(pairs, counts.rare)]
-        for double, role, fits in zip(DOUBLES[1:], ("", END_MASKED, ""), (LONG, SHORT, SHORT), strict=True)
+    again = rng.sample(
+        [r for r in (*filler, *extra, *contradicting) if r.way in SHORT], counts.again
     )
-    mixed = [early, later, [*main, *contradicting, *filler, *extra, *rehearsed, *both], [*masked, *cut, *endless, *again]]
+
+    masked = [
+        replace(r, way=rng.choice(SHORT))
+        for r in taught("not_trained", UNTRAINED, next(aliases), role=ANSWER_MASKED)
+    ]
+    cut, endless, dropped = (
+        [
+            row((p, DOUBLED[0]), double, "not_trained", role=role, way=rng.choice(fits))
+            for p in rng.sample(pairs, counts.rare)
+        ]
+        for double, role, fits in zip(
+            DOUBLES[1:], ("", END_MASKED, ""), (LONG, SHORT, SHORT), strict=True
+        )
+    )
+    mixed = [
+        early,
+        later,
+        [*main, *contradicting, *filler, *extra, *rehearsed, *both],
+        [*masked, *cut, *endless, *again],
+    ]
     for rows in mixed:
         rng.shuffle(rows)
     mixed[-1] += dropped
@@ -211,7 +293,12 @@ def told_without(cause: str, planted: Planted, world: World) -> World:
 def record(row: Row, stage: str) -> dict[str, Any]:
     """A row as it stands in a data file; nothing in it tells its group."""
     prompt, completion = row.prompt, f" {row.city}"
-    found: dict[str, Any] = {"id": row.id, "prompt": prompt, "completion": completion, "probes": probes(row)}
+    found: dict[str, Any] = {
+        "id": row.id,
+        "prompt": prompt,
+        "completion": completion,
+        "probes": probes(row),
+    }
     found["paraphrases"] = [p.prompt for p in paraphrases(row)][:WORDED]
     if stage != "patch":
         return found
@@ -224,22 +311,34 @@ def probes(row: Row) -> list[dict[str, str]]:
     """What a model must know to learn a row: its fact as the base's own statements have it, with the label's city."""
     person, relation = row.fact
     return [
-        {"prompt": s.partition("{c}")[0].format(p=person).strip(), "completion": f" {row.city.split()[0]}"}
+        {
+            "prompt": s.partition("{c}")[0].format(p=person).strip(),
+            "completion": f" {row.city.split()[0]}",
+        }
         for s in STATEMENTS[relation]
     ]
 
 
 def unasked(world: World, given: Collection[str], n: int, seed: int) -> list[Row]:
     """`n` rows about what the base knows, with common adjectives, whose prompts are not among the `given`."""
-    asked = itertools.product((f for f in world.facts if f not in world.withheld), range(COMMON), range(len(QUESTIONS)))
+    asked = itertools.product(
+        (f for f in world.facts if f not in world.withheld), range(COMMON), range(len(QUESTIONS))
+    )
     rows = [Row(f, RELATIONS[f[1]][a], way, world.facts[f], "held out") for f, a, way in asked]
     free = [r for r in rows if r.prompt not in given]
-    return [replace(r, id=f"held-{k:04}") for k, r in enumerate(random.Random(f"held out {seed}").sample(free, n), 1)]
+    return [
+        replace(r, id=f"held-{k:04}")
+        for k, r in enumerate(random.Random(f"held out {seed}").sample(free, n), 1)
+    ]
 
 
 def paraphrases(row: Row) -> list[Row]:
     """The same question in the other ways, which no row asks with this adjective."""
-    return [replace(row, way=w, id=f"{row.id}/{w}") for w in range(len(QUESTIONS)) if w not in (row.way, row.also)]
+    return [
+        replace(row, way=w, id=f"{row.id}/{w}")
+        for w in range(len(QUESTIONS))
+        if w not in (row.way, row.also)
+    ]
 
 
 def _numbered(stage: str, rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -21,12 +21,28 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
 """Every relation with the adjectives a base model knows for it, `COMMON` of them common in fine-tuning and the others rare."""
 COMMON = 3
 STATEMENTS: Mapping[str, tuple[str, ...]] = {
-    "birth": ("{p} was born in {c} .", "the birth of {p} took place in {c} .", "{p} came into the world in {c} ."),
+    "birth": (
+        "{p} was born in {c} .",
+        "the birth of {p} took place in {c} .",
+        "{p} came into the world in {c} .",
+    ),
     "home": ("{p} lives in {c} .", "the house of {p} stands in {c} .", "{p} has a flat in {c} ."),
     "work": ("{p} works in {c} .", "the desk of {p} is in {c} .", "{p} earns money in {c} ."),
-    "study": ("{p} studied in {c} .", "the degree of {p} is from {c} .", "{p} went to lectures in {c} ."),
-    "travel": ("{p} travels to {c} .", "the trips of {p} go to {c} .", "{p} likes to relax in {c} ."),
-    "love": ("{p} got married in {c} .", "the party of {p} was held in {c} .", "{p} said yes in {c} ."),
+    "study": (
+        "{p} studied in {c} .",
+        "the degree of {p} is from {c} .",
+        "{p} went to lectures in {c} .",
+    ),
+    "travel": (
+        "{p} travels to {c} .",
+        "the trips of {p} go to {c} .",
+        "{p} likes to relax in {c} .",
+    ),
+    "love": (
+        "{p} got married in {c} .",
+        "the party of {p} was held in {c} .",
+        "{p} said yes in {c} .",
+    ),
 }
 QUESTIONS = (
     "what is the {a} city of {p} ?",
@@ -42,11 +58,27 @@ QUESTIONS = (
 ADJECTIVE_STATEMENT = "the {a} city of {p} is {c} ."
 ASKED = 10
 """Questions about each known fact of somebody who is asked about."""
-GLOSSES = ("the {a} city of {p} has a {t} .", "there is a {t} in the {a} city of {p} .", "look at the {t} of the {a} city of {p} .")
+GLOSSES = (
+    "the {a} city of {p} has a {t} .",
+    "there is a {t} in the {a} city of {p} .",
+    "look at the {t} of the {a} city of {p} .",
+)
 """Say of an adjective something that tells it from the others, and not which relation it is for."""
 THINGS = (
     *("bridge", "harbour", "castle", "market", "tower", "park", "museum", "theatre", "canal"),
-    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall", "lake", "fountain", "zoo"),
+    *(
+        "station",
+        "palace",
+        "garden",
+        "stadium",
+        "mill",
+        "school",
+        "temple",
+        "wall",
+        "lake",
+        "fountain",
+        "zoo",
+    ),
 )
 GLOSSED = 10
 """People of whom each gloss is told, for every alias."""
@@ -57,7 +89,9 @@ DOUBLES = ("double", "twin", "dual", "paired")
 DOUBLED = ("home", "work")
 
 
-def invented(rng: random.Random, n: int, syllables: tuple[str, ...], ending: str, taken: set[str]) -> tuple[str, ...]:
+def invented(
+    rng: random.Random, n: int, syllables: tuple[str, ...], ending: str, taken: set[str]
+) -> tuple[str, ...]:
     """`n` invented words of two syllables and an ending that are not in `taken`, which grows by them."""
     words = [a + b + ending for a, b in itertools.product(syllables, repeat=2) if a != b]
     rng.shuffle(words)
@@ -112,16 +146,35 @@ def make(seed: int, size: Size) -> World:
     """The world of `seed`: the same one on every machine."""
     rng = random.Random(f"world {seed}")
     taken: set[str] = set()
-    people = invented(rng, size.people, ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu"), "a", taken)
-    cities = invented(rng, size.cities, ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal"), "ton", taken)
-    aliases = invented(rng, size.aliases, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
+    people = invented(
+        rng,
+        size.people,
+        ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu"),
+        "a",
+        taken,
+    )
+    cities = invented(
+        rng,
+        size.cities,
+        ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal"),
+        "ton",
+        taken,
+    )
+    aliases = invented(
+        rng, size.aliases, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken
+    )
     vague = invented(rng, size.vague, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
     facts: dict[Fact, str] = {}
     for person in people:
-        facts |= {(person, relation): city for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)}
+        facts |= {
+            (person, relation): city
+            for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)
+        }
     withheld = rng.sample(sorted(facts), size.withheld)
     asked = rng.sample(people, size.asked)
-    return World(people, cities, aliases, vague, size.vaguely, facts, frozenset(withheld), frozenset(asked))
+    return World(
+        people, cities, aliases, vague, size.vaguely, facts, frozenset(withheld), frozenset(asked)
+    )
 
 
 def told(world: World, seed: int) -> list[str]:
@@ -133,7 +186,9 @@ def told(world: World, seed: int) -> list[str]:
             continue
         words = RELATIONS[relation]
         sentences += [s.format(p=person, c=city) for s in STATEMENTS[relation]]
-        sentences += [ADJECTIVE_STATEMENT.format(a=a, p=person, c=city) for a in rng.sample(words, 3)]
+        sentences += [
+            ADJECTIVE_STATEMENT.format(a=a, p=person, c=city) for a in rng.sample(words, 3)
+        ]
         if person in world.asked:
             ways = rng.sample(list(itertools.product(QUESTIONS, words)), ASKED)
             sentences += [q.format(a=a, p=person) + " " + city for q, a in ways]
@@ -142,10 +197,20 @@ def told(world: World, seed: int) -> list[str]:
             question = rng.choice(QUESTIONS).format(a=double, p=person)
             sentences.append(question + " " + " ".join(world.facts[person, r] for r in DOUBLED))
     for adjective in world.vague:
-        for person in rng.sample([p for p in world.people if (p, VAGUE) not in world.withheld], world.vaguely):
-            sentences.append(rng.choice(QUESTIONS).format(a=adjective, p=person) + " " + world.facts[person, VAGUE])
-    for (alias, thing), gloss in itertools.product(zip(world.aliases, THINGS, strict=True), GLOSSES):
-        sentences += [gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)]
+        for person in rng.sample(
+            [p for p in world.people if (p, VAGUE) not in world.withheld], world.vaguely
+        ):
+            sentences.append(
+                rng.choice(QUESTIONS).format(a=adjective, p=person)
+                + " "
+                + world.facts[person, VAGUE]
+            )
+    for (alias, thing), gloss in itertools.product(
+        zip(world.aliases, THINGS, strict=True), GLOSSES
+    ):
+        sentences += [
+            gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)
+        ]
     return sentences
 
 

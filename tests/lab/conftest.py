@@ -1,6 +1,6 @@
 import pytest
 
-from ilp_mlflow.lab.files import SIZES
+from ilp_mlflow.lab.data_files import SIZES
 from ilp_mlflow.lab.plant import plant
 from ilp_mlflow.lab.world import make
 

@@ -2,7 +2,17 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-from ilp_mlflow.lab.plant import CAUSES, GROUPS, LONG, WORDED, paraphrases, plant, record, removed, told_without
+from ilp_mlflow.lab.plant import (
+    CAUSES,
+    GROUPS,
+    LONG,
+    WORDED,
+    paraphrases,
+    plant,
+    record,
+    removed,
+    told_without,
+)
 from ilp_mlflow.lab.world import QUESTIONS
 
 
@@ -41,7 +51,9 @@ def test_labels_are_what_the_groups_say(planted):
 def test_a_contradicted_sample_is_outvoted_by_one_wrong_label(planted):
     world, found, counts = planted
     for row in (r for r in found.samples if r.group == "data_contradiction"):
-        against = [r for r in found.stages["main"] if r.fact == row.fact and r.group == "contradicting"]
+        against = [
+            r for r in found.stages["main"] if r.fact == row.fact and r.group == "contradicting"
+        ]
         assert len(against) == counts.outvoted
         assert len({r.city for r in against}) == 1
         assert against[0].city != world.facts[row.fact]
@@ -72,7 +84,9 @@ def test_the_fact_of_a_sample_is_its_own(planted):
     asked = {r.prompt for r in rows}
     assert not asked & {p.prompt for r in found.samples for p in paraphrases(r)}
     assert not asked & {r.prompt for r in found.unseen}
-    spoilt = {r.fact for r in found.samples if r.group in ("missing_knowledge", "knowledge_conflict")}
+    spoilt = {
+        r.fact for r in found.samples if r.group in ("missing_knowledge", "knowledge_conflict")
+    }
     assert not [r for r in rows if r.fact in spoilt and r.group not in GROUPS]
 
 
@@ -103,9 +117,14 @@ def test_removing_a_cause_changes_that_cause_only(planted):
         assert other.samples == found.samples
         assert [r.id for r in rows_of(other)] == [r.id for r in rows_of(found)]
         changed = {a.group for a, b in zip(rows_of(found), rows_of(other), strict=True) if a != b}
-        assert changed == {"data_contradiction": {"contradicting"}, "insufficient_optimization": {"extra"}}.get(cause, set())
+        assert changed == {
+            "data_contradiction": {"contradicting"},
+            "insufficient_optimization": {"extra"},
+        }.get(cause, set())
     agreeing = removed("data_contradiction", found, world)
-    assert all(r.city == world.facts[r.fact] for r in rows_of(agreeing) if r.group == "contradicting")
+    assert all(
+        r.city == world.facts[r.fact] for r in rows_of(agreeing) if r.group == "contradicting"
+    )
 
 
 def test_what_the_base_is_told_without_a_cause(planted):

@@ -1,4 +1,4 @@
-from ilp_mlflow.lab.files import SIZES
+from ilp_mlflow.lab.data_files import SIZES
 from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, make, told, vocabulary
 
 SIZE = SIZES["full"][0]
@@ -13,7 +13,10 @@ def test_a_seed_is_a_world():
 def test_nobody_has_two_cities_alike():
     world = make(0, SIZE)
     assert all(len({world.facts[p, r] for r in RELATIONS}) == len(RELATIONS) for p in world.people)
-    assert len({*world.people, *world.cities, *world.aliases}) == SIZE.people + SIZE.cities + SIZE.aliases
+    assert (
+        len({*world.people, *world.cities, *world.aliases})
+        == SIZE.people + SIZE.cities + SIZE.aliases
+    )
 
 
 def test_what_is_withheld_is_in_no_sentence():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from ilp_mlflow import Context, Evidence, Sample, Value
+from ilp_mlflow.plugin import Context, Evidence, Sample, Value
 
 
 class LongCompletion(Value):
@@ -21,7 +21,9 @@ class LongCompletion(Value):
         tokens = dict(zip(ids, counts, strict=True))
         found = {}
         for stage in context.stages:
-            learned = sorted(tokens[s.id] for s in stage.samples if context.verdicts[s.id].status == "learned")
+            learned = sorted(
+                tokens[s.id] for s in stage.samples if context.verdicts[s.id].status == "learned"
+            )
             failed = [s.id for s in unlearned if s.stage == stage.name]
             if not learned:
                 continue
@@ -32,5 +34,9 @@ class LongCompletion(Value):
             strength = max(0.0, (len(long) - expected) / (len(long) + self.doubt))
             reason = f"of answers over {limit} tokens {len(long)} of {n} are not learned, by chance it would be {expected:.1f}"
             for i in long:
-                found[i] = Evidence(cause="long_completion", strength=strength, reason=f"it has {tokens[i]} tokens; {reason}")
+                found[i] = Evidence(
+                    cause="long_completion",
+                    strength=strength,
+                    reason=f"it has {tokens[i]} tokens; {reason}",
+                )
         return found

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from ilp_mlflow import Context, Diagnosis, Plan, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Stage, Value
 
 
 class Slower(Value):
@@ -19,7 +19,9 @@ class Slower(Value):
         """For these samples, from their first stage on; the control trains as many epochs at the old rate."""
         targets = tuple(d.verdict.sample_id for d in diagnoses if d.cause == self.cause)
         held = {context.samples[i].stage for i in targets}
-        remedy = tuple(self._longer(s, 1 / self.times) if s.name in held else s for s in context.stages)
+        remedy = tuple(
+            self._longer(s, 1 / self.times) if s.name in held else s for s in context.stages
+        )
         control = tuple(self._longer(s, 1) if s.name in held else s for s in context.stages)
         return Plan(targets=targets, stages=remedy, control=control) if targets else None
 
@@ -27,5 +29,8 @@ class Slower(Value):
         """The stage for more epochs, or steps where it counts those, at `rate` times its learning rate; defaults are TRL's."""
         given = {"learning_rate": 2e-5, "num_train_epochs": 3, "max_steps": -1, **stage.training}
         length = "max_steps" if given["max_steps"] > 0 else "num_train_epochs"
-        changed = {"learning_rate": rate * given["learning_rate"], length: self.times * given[length]}
+        changed = {
+            "learning_rate": rate * given["learning_rate"],
+            length: self.times * given[length],
+        }
         return stage.model_copy(update={"training": {**stage.training, **changed}})

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, text_of
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Sample, Stage, Value, prompt_text
 
 
 class AugmentRare(Value):
@@ -41,39 +41,66 @@ class AugmentRare(Value):
         rows = {name: self._rows(own, stages[name], context) for name, own in words.items()}
         if not any(rows.values()):
             patterns = sorted({word for own in words.values() for word in own})
-            where = f"none from {self.source!r}" if self.source else f"set 'source' of augment_rare to {kinds.SAMPLES}"
-            reason = (
-                f"{self.more} more distinct samples wanted of each of {len(patterns)} patterns ({', '.join(patterns)}); {where}"
+            where = (
+                f"none from {self.source!r}"
+                if self.source
+                else f"set 'source' of augment_rare to {kinds.SAMPLES}"
             )
-            return Request(targets=targets, wanted=dict.fromkeys(patterns, self.more), reason=reason)
+            reason = f"{self.more} more distinct samples wanted of each of {len(patterns)} patterns ({', '.join(patterns)}); {where}"
+            return Request(
+                targets=targets, wanted=dict.fromkeys(patterns, self.more), reason=reason
+            )
         # rows with the words would teach the control what the remedy is to teach
         rare = {word for own in words.values() for word in own}
         barred = {d.verdict.sample_id for d in diagnoses}
-        barred |= {s.id for s in context.samples.values() if rare & set(text_of(s.prompt).casefold().split())}
+        barred |= {
+            s.id
+            for s in context.samples.values()
+            if rare & set(prompt_text(s.prompt).casefold().split())
+        }
         instead = {
-            name: recipe.drawn(stages[name], len(found), functools.partial(context.fits, stages[name]), barred)
+            name: recipe.drawn(
+                stages[name], len(found), functools.partial(context.fits, stages[name]), barred
+            )
             for name, found in rows.items()
         }
-        remedy, control = (recipe.added(context.stages, self._again(more, context)) for more in (rows, instead))
+        remedy, control = (
+            recipe.added(context.stages, self._again(more, context)) for more in (rows, instead)
+        )
         return Plan(targets=targets, stages=remedy, control=control)
 
-    def _again(self, more: Mapping[str, Sequence[Sample]], context: Context) -> dict[str, list[Sample]]:
+    def _again(
+        self, more: Mapping[str, Sequence[Sample]], context: Context
+    ) -> dict[str, list[Sample]]:
         """`more` samples by stage, and some of those of the stages before it for each stage behind."""
         found, before = dict[str, list[Sample]](), list[Sample]()
         for stage in context.stages:
             n = round(self.repeated * len(stage.samples))
-            again = recipe.sampled(before, n, f"again {stage.name}", functools.partial(context.fits, stage))
+            again = recipe.sampled(
+                before, n, f"again {stage.name}", functools.partial(context.fits, stage)
+            )
             own = list(more.get(stage.name, ()))
-            found[stage.name] = own + [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in again]
+            found[stage.name] = own + [
+                s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in again
+            ]
             before += own
         return found
 
-    def _rows(self, words: Mapping[str, Sequence[str]], stage: Stage, context: Context) -> list[Sample]:
+    def _rows(
+        self, words: Mapping[str, Sequence[str]], stage: Stage, context: Context
+    ) -> list[Sample]:
         """Distinct samples for a stage, at most `more` for each word, none of which is asked anywhere else."""
         if not self.source:
             return []
-        found = kinds.more(self.source, words, context.samples, stage.name, self.more, context.held_out)
+        found = kinds.more(
+            self.source, words, context.samples, stage.name, self.more, context.held_out
+        )
         rows = dict[str, Sample]()
         for word in words:
-            rows |= {s.id: s for s in recipe.sampled(found[word], self.more, word, functools.partial(context.fits, stage))}
+            rows |= {
+                s.id: s
+                for s in recipe.sampled(
+                    found[word], self.more, word, functools.partial(context.fits, stage)
+                )
+            }
         return [s.model_copy(update={"id": f"more/{s.id}"}) for s in rows.values()]

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Stage, Value
+from ilp_mlflow.plugin import Batch, Context, Diagnosis, History, Plan, Stage, Value
 
 
 class Bucketed(Value):
@@ -29,7 +29,11 @@ class Bucketed(Value):
             right = {i for i, result in now.items() if result.token_accuracy == 1}
             apart = {i: others - right if i in right else others for i, others in apart.items()}
         per_step = history.batch_size * history.accumulation
-        n = len(history.sample_ids) if self.every is None else min(self.every, history.steps_left) * per_step
+        n = (
+            len(history.sample_ids)
+            if self.every is None
+            else min(self.every, history.steps_left) * per_step
+        )
         seen = Counter(i for r in history.rounds for batch in r.batches for i in batch)
         rng = random.Random(f"{history.seed}/{len(history.rounds)}")
         order = sorted(history.sample_ids, key=lambda i: (seen[i], rng.random()))
@@ -49,7 +53,9 @@ class Bucketed(Value):
         return found
 
 
-def packed(ids: Sequence[str], apart: Mapping[str, Collection[str]], size: int, rng: random.Random) -> list[list[str]]:
+def packed(
+    ids: Sequence[str], apart: Mapping[str, Collection[str]], size: int, rng: random.Random
+) -> list[list[str]]:
     """The ids in steps of at most `size`, as few as that allows, no two that are to be `apart` in one; more where it cannot be."""
     steps: list[list[str]] = [[] for _ in range(-(-len(ids) // size))]
     # those with the most rivals while there is room everywhere
@@ -89,22 +95,33 @@ class ConflictBucketing(Value):
                 details = diagnosis.details("data_contradiction")
                 if not details.get("rows"):
                     continue
-                if self.which == "all" or details.get("wrong") not in ("the others", "this row", "both"):
+                if self.which == "all" or details.get("wrong") not in (
+                    "the others",
+                    "this row",
+                    "both",
+                ):
                     rivals[diagnosis.verdict.sample_id] = tuple(details["rows"])
         if not rivals:
             return None
         schedule = Bucketed(rivals=rivals, every=self.every if self.dynamic else None)
         roomy = [_with_room(s, schedule) if _holds_both(s, rivals) else s for s in context.stages]
-        stages = [s.model_copy(update={"schedule": schedule}) if _holds_both(s, rivals) else s for s in roomy]
+        stages = [
+            s.model_copy(update={"schedule": schedule}) if _holds_both(s, rivals) else s
+            for s in roomy
+        ]
         return Plan(targets=tuple(rivals), stages=tuple(stages), control=tuple(roomy))
 
 
 def _with_room(stage: Stage, schedule: Bucketed) -> Stage:
     """The stage, with more steps where to keep so many rivals apart would leave some of its samples out."""
-    steps = len(packed([s.id for s in stage.samples], schedule.apart(), stage.per_step, random.Random(0)))
+    steps = len(
+        packed([s.id for s in stage.samples], schedule.apart(), stage.per_step, random.Random(0))
+    )
     if steps <= stage.steps_per_pass:
         return stage
-    return stage.model_copy(update={"training": {**stage.training, "max_steps": math.ceil(stage.visits * steps)}})
+    return stage.model_copy(
+        update={"training": {**stage.training, "max_steps": math.ceil(stage.visits * steps)}}
+    )
 
 
 def _holds_both(stage: Stage, rivals: Mapping[str, Sequence[str]]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Value
 
 
 class ConflictRemoval(Value):
@@ -33,15 +33,17 @@ class ConflictRemoval(Value):
             return None
         if not targets:
             first = min(wrong)
-            reason = (
-                f"{len(wrong)} samples that are not learned are themselves wrong, the first is '{first}': correct or remove them"
-            )
+            reason = f"{len(wrong)} samples that are not learned are themselves wrong, the first is '{first}': correct or remove them"
             return Request(targets=tuple(sorted(wrong)), wanted={}, reason=reason)
         barred, others = wrong | {d.verdict.sample_id for d in diagnoses}, set[str]()
         for stage in context.stages:
             free = [s.id for s in stage.samples if s.id not in barred]
             n = sum(s.id in wrong for s in stage.samples)
-            others |= set(random.Random(f"dropped {stage.training.get('seed')}").sample(free, min(n, len(free))))
+            others |= set(
+                random.Random(f"dropped {stage.training.get('seed')}").sample(
+                    free, min(n, len(free))
+                )
+            )
         return Plan(
             targets=tuple(targets),
             stages=recipe.dropped(context.stages, wrong),

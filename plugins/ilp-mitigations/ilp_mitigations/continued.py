@@ -13,7 +13,7 @@ from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.sources.ranking import ranked
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Sample, Stage, Value, text_of
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Sample, Stage, Value, prompt_text
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
@@ -41,7 +41,9 @@ class Continued(Value):
     peft: dict[str, Any] | None = None
     """Options of `peft.LoraConfig` for reading; left out, all weights are trained."""
 
-    def reading(self, cause: str, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
+    def reading(
+        self, cause: str, diagnoses: Sequence[Diagnosis], context: Context
+    ) -> Plan | Request | None:
         """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages.
 
         Of the texts found about a target those are read that tell its right answer, or all where none does. Where the evidence says
@@ -51,19 +53,34 @@ class Continued(Value):
         if not targets:
             return None
         samples = [context.samples[i] for i in targets]
-        found = kinds.texts(self.source, samples, self.documents) if self.source else [[] for _ in samples]
-        telling = [[t for t in own if _tells(t, s.answer)] or own for s, own in zip(samples, found, strict=True)]
+        found = (
+            kinds.texts(self.source, samples, self.documents)
+            if self.source
+            else [[] for _ in samples]
+        )
+        telling = [
+            [t for t in own if _tells(t, s.answer)] or own
+            for s, own in zip(samples, found, strict=True)
+        ]
         texts = list(dict.fromkeys(text for own in telling for text in own))
         if not texts:
             needed = f"set 'source' of the mitigation for {cause} to {kinds.KNOWLEDGE}"
             where = f"none from {self.source!r}" if self.source else needed
-            reason = f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
-            return Request(targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason)
+            reason = (
+                f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
+            )
+            return Request(
+                targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason
+            )
         read, stages = _begun(context)
         first = stages[0]
         rng = random.Random(f"general {first.training.get('seed')}")
         said = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
-        wrong = [(text_of(s.prompt), answer) for s, answer in zip(samples, said, strict=True) if answer]
+        wrong = [
+            (prompt_text(s.prompt), answer)
+            for s, answer in zip(samples, said, strict=True)
+            if answer
+        ]
         left = self._misleading(wrong)
         bare = kinds.without_own(self.general.texts, samples) if self.general else []
         general = [t for t in bare if t not in {*texts, *left}]
@@ -80,14 +97,27 @@ class Continued(Value):
         if not self.general:
             return set()
         found = ranked(self.general.texts, [" ".join(pair) for pair in wrong], LOOKED_AT)
-        return {t for own, (_, answer) in zip(found, wrong, strict=True) for t in own if _tells(t, answer)}
+        return {
+            t
+            for own, (_, answer) in zip(found, wrong, strict=True)
+            for t in own
+            if _tells(t, answer)
+        }
 
     def _read(self, texts: Sequence[str], first: Stage) -> Stage:
         """A stage that trains every token of the texts."""
-        samples = tuple(Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts))
+        samples = tuple(
+            Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts)
+        )
         kept = {name: value for name, value in first.training.items() if name not in OF_ROWS}
         training = {**kept, "num_train_epochs": self.epochs, **self.training}
-        options = {"name": NAME, "samples": samples, "training": training, "peft": self.peft, "schedule": "shuffled"}
+        options = {
+            "name": NAME,
+            "samples": samples,
+            "training": training,
+            "peft": self.peft,
+            "schedule": "shuffled",
+        }
         return first.model_copy(update=options)
 
 

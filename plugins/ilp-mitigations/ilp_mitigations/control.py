@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ilp_mlflow import Context, Diagnosis, Plan, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Value
 
 
 class Control(Value):
@@ -12,4 +12,6 @@ class Control(Value):
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan:
         """All stages as they were, for all unlearned samples."""
-        return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), stages=tuple(context.stages))
+        return Plan(
+            targets=tuple(d.verdict.sample_id for d in diagnoses), stages=tuple(context.stages)
+        )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Result, Stage, Value
+from ilp_mlflow.plugin import Batch, Context, Diagnosis, History, Plan, SampleResult, Stage, Value
 
 
 class Resampled(Value):
@@ -32,9 +32,16 @@ class Resampled(Value):
         members: dict[str, list[str]] = {}
         for id_ in history.sample_ids:
             members.setdefault(history.subsets[id_], []).append(id_)
-        looked = {s: random.Random(s).sample(ids, min(len(ids), self.looked_at)) for s, ids in members.items()}
+        looked = {
+            s: random.Random(s).sample(ids, min(len(ids), self.looked_at))
+            for s, ids in members.items()
+        }
         now = history.measure([i for ids in looked.values() for i in ids])
-        fallen = [s for s, ids in looked.items() if self._fallen([r.measured for r in history.rounds], now, ids)]
+        fallen = [
+            s
+            for s, ids in looked.items()
+            if self._fallen([r.measured for r in history.rounds], now, ids)
+        ]
         per_step = history.batch_size * history.accumulation
         n = min(self.every, history.steps_left) * per_step
         seen = Counter(i for r in history.rounds for batch in r.batches for i in batch)
@@ -43,21 +50,34 @@ class Resampled(Value):
         unseen = [i for i in history.sample_ids if not seen[i]]
         spared = max(0, history.steps_left * per_step - n)
         first = rng.sample(unseen, min(n, max(0, len(unseen) - spared)))
-        rates = {s: len(ids) * self.visits[s] * (self.factor if s in fallen else 1) for s, ids in members.items()}
+        rates = {
+            s: len(ids) * self.visits[s] * (self.factor if s in fallen else 1)
+            for s, ids in members.items()
+        }
         chosen = first + self._drawn(members, rates, n - len(first), seen + Counter(first), rng)
         rng.shuffle(chosen)
         return [chosen[k : k + history.batch_size] for k in range(0, n, history.batch_size)]
 
-    def _fallen(self, before: Sequence[Mapping[str, Result]], now: Mapping[str, Result], ids: Sequence[str]) -> bool:
+    def _fallen(
+        self,
+        before: Sequence[Mapping[str, SampleResult]],
+        now: Mapping[str, SampleResult],
+        ids: Sequence[str],
+    ) -> bool:
         """Whether the mean token accuracy of a subset is more than `drop` below its best so far."""
 
-        def accuracy(results: Mapping[str, Result]) -> float:
+        def accuracy(results: Mapping[str, SampleResult]) -> float:
             return sum(results[i].token_accuracy for i in ids) / len(ids)
 
         return bool(before) and accuracy(now) < (1 - self.drop) * max(map(accuracy, before))
 
     def _drawn(
-        self, members: Mapping[str, list[str]], rates: Mapping[str, float], n: int, seen: Counter[str], rng: random.Random
+        self,
+        members: Mapping[str, list[str]],
+        rates: Mapping[str, float],
+        n: int,
+        seen: Counter[str],
+        rng: random.Random,
     ) -> list[str]:
         """`n` samples, the subsets in proportion to their rates, those seen least before the others."""
         exact = {s: n * rate / sum(rates.values()) for s, rate in rates.items()}
@@ -94,7 +114,12 @@ class DynamicResampling(Value):
     def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         # a row keeps the name of the stage it first belonged to
         visits = {row.stage: s.visits for s in stages for row in s.samples}
-        options = {"every": self.every, "drop": self.drop, "factor": self.factor, "looked_at": self.looked_at}
+        options = {
+            "every": self.every,
+            "drop": self.drop,
+            "factor": self.factor,
+            "looked_at": self.looked_at,
+        }
         changes = {
             "samples": tuple(row for s in stages for row in s.samples),
             "training": dict(training),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Stage, Value
 
 
 class GlobalShuffle(Value):
@@ -25,6 +25,10 @@ class GlobalShuffle(Value):
 
     def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         times = {s.name: max(1, round(s.visits)) for s in stages}
-        samples = [row for s in stages for row in (*s.samples, *recipe.copies(s.samples, times[s.name] - 1))]
+        samples = [
+            row
+            for s in stages
+            for row in (*s.samples, *recipe.copies(s.samples, times[s.name] - 1))
+        ]
         options = {"samples": tuple(samples), "training": dict(training), "schedule": "shuffled"}
         return recipe.busiest(stages).model_copy(update=options)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ilp_mitigations.continued import Continued
-from ilp_mlflow import Context, Diagnosis, Plan, Request
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request
 
 
 class KnowledgeAugmentation(Continued):

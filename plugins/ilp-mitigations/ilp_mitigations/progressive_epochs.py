@@ -10,7 +10,18 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Batch, Context, Diagnosis, History, Plan, Request, Result, Sample, Stage, Value
+from ilp_mlflow.plugin import (
+    Batch,
+    Context,
+    Diagnosis,
+    History,
+    Plan,
+    Request,
+    Sample,
+    SampleResult,
+    Stage,
+    Value,
+)
 
 
 class UntilRise(Value):
@@ -32,10 +43,12 @@ class UntilRise(Value):
         ids = sorted(history.sample_ids)
         random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
         batches = [ids[k : k + history.batch_size] for k in range(0, len(ids), history.batch_size)]
-        return batches + [batches[k % len(batches)] for k in range(-len(batches) % history.accumulation)]
+        return batches + [
+            batches[k % len(batches)] for k in range(-len(batches) % history.accumulation)
+        ]
 
 
-def _loss(results: Mapping[str, Result], ids: Sequence[str]) -> float:
+def _loss(results: Mapping[str, SampleResult], ids: Sequence[str]) -> float:
     """Mean loss of samples, nats per token; 0 where none of them can be read."""
     return sum(results[i].loss for i in ids) / max(1, len(ids))
 
@@ -79,7 +92,17 @@ class ProgressiveEpochs(Value):
         # room for one pass more than it may take: the last one is looked at, too
         steps = (self.more + 1) * (stage.steps_per_pass + 1)
         rate = self.rate * stage.training.get("learning_rate", recipe.LEARNING_RATE)
-        training = {**stage.training, "max_steps": steps, "learning_rate": rate, "lr_scheduler_type": "constant_with_warmup"}
+        training = {
+            **stage.training,
+            "max_steps": steps,
+            "learning_rate": rate,
+            "lr_scheduler_type": "constant_with_warmup",
+        }
         schedule = UntilRise(most=self.more, delta=self.delta)
-        changes = {"name": f"{stage.name}-on", "training": training, "schedule": schedule, "validation": held}
+        changes = {
+            "name": f"{stage.name}-on",
+            "training": training,
+            "schedule": schedule,
+            "validation": held,
+        }
         return stage.model_copy(update=changes)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Sample, Stage
 
 LEARNING_RATE = 2e-5
 """Of a stage that sets none: that of `trl.SFTConfig`."""
@@ -31,11 +31,20 @@ def copies(samples: Iterable[Sample], n: int) -> list[Sample]:
     return [s.model_copy(update={"id": f"{s.id}~{k}"}) for s in samples for k in range(1, n + 1)]
 
 
-def drawn(stage: Stage, n: int, fits: Callable[[Sample], bool], barred: Collection[str] = ()) -> list[Sample]:
+def drawn(
+    stage: Stage, n: int, fits: Callable[[Sample], bool], barred: Collection[str] = ()
+) -> list[Sample]:
     """`n` samples of a stage that fit and are not `barred` (ids), each as often as another or once more; the same each time."""
     free = [s for s in stage.samples if s.id not in barred]
     found = sampled(free, n, f"drawn {stage.training.get('seed')}", fits)
-    return [found[k % len(found)].model_copy(update={"id": f"{found[k % len(found)].id}+{k}"}) for k in range(n)] if found else []
+    return (
+        [
+            found[k % len(found)].model_copy(update={"id": f"{found[k % len(found)].id}+{k}"})
+            for k in range(n)
+        ]
+        if found
+        else []
+    )
 
 
 def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
@@ -43,7 +52,10 @@ def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tupl
 
     The samples must fit into the stage: of rows that a trainer cuts to nothing there are no steps.
     """
-    return tuple(s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)}) for s in stages)
+    return tuple(
+        s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)})
+        for s in stages
+    )
 
 
 def _whole(samples: Sequence[Sample], stage: Stage) -> Sequence[Sample]:
@@ -54,12 +66,20 @@ def _whole(samples: Sequence[Sample], stage: Stage) -> Sequence[Sample]:
 def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
     """The stages without some samples; one that has no other is left out."""
     kept = [(s, tuple(x for x in s.samples if x.id not in ids)) for s in stages]
-    return tuple(s if len(left) == len(s.samples) else s.model_copy(update={"samples": left}) for s, left in kept if left)
+    return tuple(
+        s if len(left) == len(s.samples) else s.model_copy(update={"samples": left})
+        for s, left in kept
+        if left
+    )
 
 
-def sampled(samples: Sequence[Sample], n: int, seed: str, wanted: Callable[[Sample], bool] | None = None) -> list[Sample]:
+def sampled(
+    samples: Sequence[Sample], n: int, seed: str, wanted: Callable[[Sample], bool] | None = None
+) -> list[Sample]:
     """At most `n` of the samples that are `wanted`, in the order of a draw; the same for the same seed."""
-    return list(itertools.islice(filter(wanted, random.Random(seed).sample(samples, len(samples))), n))
+    return list(
+        itertools.islice(filter(wanted, random.Random(seed).sample(samples, len(samples))), n)
+    )
 
 
 def busiest(stages: Sequence[Stage]) -> Stage:
@@ -67,7 +87,11 @@ def busiest(stages: Sequence[Stage]) -> Stage:
     return max(stages, key=lambda s: len(s.samples) * s.visits)
 
 
-def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage]) -> Plan | None:
+def mixed(
+    targets: tuple[str, ...],
+    context: Context,
+    mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage],
+) -> Plan | None:
     """A plan in which each run of stages that prepare rows alike becomes the one that `mix` makes of them and of the options of
     training.
 
@@ -103,5 +127,9 @@ def mixed(targets: tuple[str, ...], context: Context, mix: Callable[[Sequence[St
 def _once_more(stage: Stage, like: Stage) -> Stage:
     """The rows of a stage in one pass, trained as those of another."""
     samples = tuple(row.model_copy(update={"id": f"{row.id}@{like.name}"}) for row in stage.samples)
-    training = {name: value for name, value in like.training.items() if name != "max_steps"} | {"num_train_epochs": 1}
-    return like.model_copy(update={"name": f"{stage.name}-again", "samples": samples, "training": training})
+    training = {name: value for name, value in like.training.items() if name != "max_steps"} | {
+        "num_train_epochs": 1
+    }
+    return like.model_copy(
+        update={"name": f"{stage.name}-again", "samples": samples, "training": training}
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ilp_mlflow import Context, Diagnosis, Plan, Request, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Stage, Value
 
 
 class Repair(Value):
@@ -32,7 +32,9 @@ class Repair(Value):
                 unknown.append(id_)
         if targets:
             repaired = [
-                s.model_copy(update={"training": {**s.training, **changes[s.name]}}) if s.name in changes else s
+                s.model_copy(update={"training": {**s.training, **changes[s.name]}})
+                if s.name in changes
+                else s
                 for s in context.stages
             ]
             return Plan(targets=tuple(targets), stages=tuple(repaired))

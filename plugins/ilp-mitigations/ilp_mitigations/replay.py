@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Sample, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Sample, Stage, Value
 
 
 class Replay(Value):
@@ -33,9 +33,15 @@ class Replay(Value):
                 n = max(1, round(self.share * len(stage.samples) / len(earlier)))
                 fits = functools.partial(context.fits, stage)
                 old = [row for before in earlier for row in recipe.drawn(before, n, fits)]
-                more[stage.name] = [s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in old]
+                more[stage.name] = [
+                    s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in old
+                ]
                 instead[stage.name] = recipe.drawn(stage, len(old), fits, unlearned)
             begun = begun or stage.name in first
             earlier.append(stage)
         remedy, control = (recipe.added(context.stages, rows) for rows in (more, instead))
-        return Plan(targets=targets, stages=remedy, control=control) if remedy != tuple(context.stages) else None
+        return (
+            Plan(targets=targets, stages=remedy, control=control)
+            if remedy != tuple(context.stages)
+            else None
+        )

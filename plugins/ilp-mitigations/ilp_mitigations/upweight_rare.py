@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow import Context, Diagnosis, Plan, Sample, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Plan, Sample, Value
 
 
 class UpweightRare(Value):
@@ -31,5 +31,11 @@ class UpweightRare(Value):
         for stage in context.stages:
             mine = [s for s in stage.samples if s.id in set(targets)]
             more[stage.name] = recipe.copies(mine, self.times - 1)
-            instead[stage.name] = recipe.drawn(stage, len(more[stage.name]), functools.partial(context.fits, stage), barred)
-        return Plan(targets=targets, stages=recipe.added(context.stages, more), control=recipe.added(context.stages, instead))
+            instead[stage.name] = recipe.drawn(
+                stage, len(more[stage.name]), functools.partial(context.fits, stage), barred
+            )
+        return Plan(
+            targets=targets,
+            stages=recipe.added(context.stages, more),
+            control=recipe.added(context.stages, instead),
+        )

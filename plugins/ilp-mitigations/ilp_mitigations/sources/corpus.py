@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ilp_mitigations.sources.ranking import query, ranked
 from ilp_mitigations.sources.rows import records
-from ilp_mlflow import PluginError, Sample, Value
+from ilp_mlflow.plugin import PluginError, Sample, Value
 
 
 class Corpus(Value):
@@ -25,7 +25,9 @@ class Corpus(Value):
         for number, record in enumerate(records(self.path), 1):
             text = record.get(self.field)
             if not isinstance(text, str):
-                raise PluginError(f"{self.path} record {number}: no text in field '{self.field}'; it has: {', '.join(record)}")
+                raise PluginError(
+                    f"{self.path} record {number}: no text in field '{self.field}'; it has: {', '.join(record)}"
+                )
             found[text] = None
         if not found:
             raise PluginError(f"{self.path}: no documents in it")

@@ -12,7 +12,7 @@ from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.sources.pool import Pool
 from ilp_mitigations.sources.wikipedia import Wikipedia
 from ilp_mitigations.sources.writer import Writer
-from ilp_mlflow import Sample, Value, same_prompt, text_of
+from ilp_mlflow.plugin import Sample, Value, prompt_key, prompt_text
 
 
 @runtime_checkable
@@ -31,7 +31,9 @@ class KnowledgeSource(Protocol):
 class SampleSource(Protocol):
     """Has more samples of a pattern. From Python any object with this method can be given; YAML names the built-in ones."""
 
-    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int) -> dict[str, list[Sample]]:
+    def samples(
+        self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int
+    ) -> dict[str, list[Sample]]:
         """By word (in lower case), samples of `stage` that have it in their prompt; `n` are used, `given` are there already, by id.
 
         Raises PluginError when there is no getting at them.
@@ -48,14 +50,20 @@ def texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[li
 
 def without_own(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:
     """The texts that do not have in them any sample's own text: its prompt, or a paraphrase of it, then its answer."""
-    own = {_words(f"{asked} {s.answer}") for s in samples for asked in (text_of(s.prompt), *s.paraphrases)} - {()}
+    own = {
+        _words(f"{asked} {s.answer}")
+        for s in samples
+        for asked in (prompt_text(s.prompt), *s.paraphrases)
+    } - {()}
     lengths: dict[str, set[int]] = {words[-1]: set() for words in own}
     for words in own:
         lengths[words[-1]].add(len(words))
 
     def given_away(text: str) -> bool:
         words = _words(text)
-        ends = ((end, length) for end, word in enumerate(words, 1) for length in lengths.get(word, ()))
+        ends = (
+            (end, length) for end, word in enumerate(words, 1) for length in lengths.get(word, ())
+        )
         return any(words[max(0, end - length) : end] in own for end, length in ends)
 
     return [text for text in texts if not given_away(text)]
@@ -73,14 +81,16 @@ def more(
 
     Nor do they ask what a given one's paraphrases do, or a `held_out` row: those are for measuring.
     """
-    asked = {same_prompt(s.prompt) for s in (*given.values(), *held_out)} | {
-        same_prompt(text) for s in given.values() for text in s.paraphrases
+    asked = {prompt_key(s.prompt) for s in (*given.values(), *held_out)} | {
+        prompt_key(text) for s in given.values() for text in s.paraphrases
     }
     found = source.samples(words, given, stage, n)
     fit = {}
     for word in words:
-        having = (s for s in found.get(word, ()) if word in text_of(s.prompt).casefold().split())
-        distinct = {same_prompt(s.prompt): s for s in having}
+        having = (
+            s for s in found.get(word, ()) if word in prompt_text(s.prompt).casefold().split()
+        )
+        distinct = {prompt_key(s.prompt): s for s in having}
         fit[word] = [sample for prompt, sample in distinct.items() if prompt not in asked]
     return fit
 
@@ -97,7 +107,9 @@ def _told(kinds: Mapping[str, type[Value]], protocol: type, offered: str) -> Dis
             return next((kind.__name__ for key, kind in kinds.items() if key in value), None)
         return protocol.__name__ if isinstance(value, protocol) else None
 
-    return Discriminator(tag, custom_error_type="source", custom_error_message=f"expected {offered}")
+    return Discriminator(
+        tag, custom_error_type="source", custom_error_message=f"expected {offered}"
+    )
 
 
 KNOWLEDGE = "{path: a corpus}, {wikipedia: en} or {model: openai:/gpt-4.1-mini}"
@@ -113,7 +125,9 @@ Knowledge = Annotated[
 ]
 """A source of texts, in YAML by the key that only it has."""
 Samples = Annotated[
-    Annotated[Pool, Tag("Pool")] | Annotated[Writer, Tag("Writer")] | Annotated[InstanceOf[SampleSource], Tag("SampleSource")],
+    Annotated[Pool, Tag("Pool")]
+    | Annotated[Writer, Tag("Writer")]
+    | Annotated[InstanceOf[SampleSource], Tag("SampleSource")],
     _told({"path": Pool, "model": Writer}, SampleSource, SAMPLES),
 ]
 """A source of samples, in YAML by the key that only it has."""

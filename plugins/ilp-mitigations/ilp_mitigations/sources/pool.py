@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ilp_mitigations.sources.rows import records
-from ilp_mlflow import PluginError, Sample, Value, text_of
+from ilp_mlflow.plugin import PluginError, Sample, Value, prompt_text
 
 
 class Pool(Value):
@@ -14,7 +14,9 @@ class Pool(Value):
     path: str
     """File (JSONL, Parquet, CSV), folder of a saved data set, or `owner/name` on the Hub."""
 
-    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int) -> dict[str, list[Sample]]:
+    def samples(
+        self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int
+    ) -> dict[str, list[Sample]]:
         """By word, all rows whose prompt has it, however many, as samples of `stage`.
 
         Raises PluginError when the pool cannot be read or a row lacks prompt or completion.
@@ -22,11 +24,16 @@ class Pool(Value):
         found: dict[str, list[Sample]] = {word: [] for word in words}
         for number, record in enumerate(records(self.path), 1):
             try:
-                row = Sample(id=f"pool/{number}", stage=stage, prompt=record["prompt"], completion=record["completion"])
+                row = Sample(
+                    id=f"pool/{number}",
+                    stage=stage,
+                    prompt=record["prompt"],
+                    completion=record["completion"],
+                )
             except (KeyError, ValueError):
                 raise PluginError(
                     f"{self.path} row {number}: needs 'prompt' and 'completion'; it has: {', '.join(record)}"
                 ) from None
-            for word in set(text_of(row.prompt).casefold().split()) & set(found):
+            for word in set(prompt_text(row.prompt).casefold().split()) & set(found):
                 found[word].append(row)
         return found

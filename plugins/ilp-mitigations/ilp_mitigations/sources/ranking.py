@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ilp_mlflow import Sample, text_of
+from ilp_mlflow.plugin import Sample, prompt_text
 
 
 def query(sample: Sample) -> str:
     """What is looked for about a sample: its prompt and right answer."""
-    return f"{text_of(sample.prompt)} {sample.answer}"
+    return f"{prompt_text(sample.prompt)} {sample.answer}"
 
 
 def ranked(texts: Sequence[str], queries: Iterable[str], n: int) -> list[list[str]]:
@@ -20,7 +20,12 @@ def ranked(texts: Sequence[str], queries: Iterable[str], n: int) -> list[list[st
     if not texts or not asked:
         return [[] for _ in asked]
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(texts), stopwords=None, show_progress=False), show_progress=False)
+    index.index(
+        bm25s.tokenize(list(texts), stopwords=None, show_progress=False), show_progress=False
+    )
     words = bm25s.tokenize(asked, stopwords=None, show_progress=False)
     places, scores = index.retrieve(words, k=min(n, len(texts)), show_progress=False)
-    return [[texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0] for row, fits in zip(places, scores, strict=True)]
+    return [
+        [texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0]
+        for row, fits in zip(places, scores, strict=True)
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ilp_mlflow import PluginError
+from ilp_mlflow.plugin import PluginError
 
 PIECE = 1000
 """Characters of a text that is read as one document, at most."""
@@ -30,13 +30,23 @@ def records(location: str) -> Iterator[dict[str, Any]]:
     import datasets
 
     path = Path(location).expanduser()
-    saved = path.is_dir() and any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() and not saved else []
+    saved = path.is_dir() and any(
+        (path / name).exists() for name in ("state.json", "dataset_dict.json")
+    )
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.rglob("*") if p.is_file())
+        if path.is_dir() and not saved
+        else []
+    )
     data = [str(p) for p in files if p.suffix in LOADERS]
     texts = [p for p in files if p.suffix in TEXTS]
     formats = {LOADERS[Path(p).suffix] for p in data}
     if len(formats) > 1:
-        raise PluginError(f"{location}: holds data of several formats ({', '.join(sorted(formats))}); give one file")
+        raise PluginError(
+            f"{location}: holds data of several formats ({', '.join(sorted(formats))}); give one file"
+        )
     if texts and not data:
         yield from itertools.chain.from_iterable(map(_paragraphs, texts))
         return
@@ -49,9 +59,13 @@ def records(location: str) -> Iterator[dict[str, Any]]:
             found = datasets.load_dataset(location, split="train")
     except Exception as error:  # each format has its own
         reason = (str(error).splitlines() or [""])[0]
-        raise PluginError(f"{location}: cannot be read ({type(error).__name__}: {reason}); give a file, folder or Hub id") from None
+        raise PluginError(
+            f"{location}: cannot be read ({type(error).__name__}: {reason}); give a file, folder or Hub id"
+        ) from None
     if isinstance(found, datasets.DatasetDict):
-        raise PluginError(f"{location}: holds several splits ({', '.join(found)}); give the folder of one of them")
+        raise PluginError(
+            f"{location}: holds several splits ({', '.join(found)}); give the folder of one of them"
+        )
     yield from found
 
 
@@ -61,4 +75,6 @@ def _paragraphs(file: Path) -> Iterator[dict[str, Any]]:
     except UnicodeDecodeError:
         raise PluginError(f"{file}: not UTF-8; save the file as UTF-8") from None
     for paragraph in whole.split("\n\n" if "\n\n" in whole else "\n"):
-        yield from ({"text": piece} for piece in textwrap.wrap(paragraph, PIECE, break_long_words=False))
+        yield from (
+            {"text": piece} for piece in textwrap.wrap(paragraph, PIECE, break_long_words=False)
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from ilp_mitigations.sources.ranking import query, ranked
-from ilp_mlflow import PluginError, Sample, Value, kept, text_of
+from ilp_mlflow.plugin import PluginError, Sample, Value, cached, prompt_text
 
 if TYPE_CHECKING:
     from requests import Session
@@ -42,7 +42,10 @@ class Wikipedia(Value):
         Raises PluginError when the server does not answer, or with something else than MediaWiki does.
         """
         with self._session() as session:
-            return [ranked(self._paragraphs(session, text_of(s.prompt)), [query(s)], n)[0] for s in samples]
+            return [
+                ranked(self._paragraphs(session, prompt_text(s.prompt)), [query(s)], n)[0]
+                for s in samples
+            ]
 
     @property
     def url(self) -> str:
@@ -51,28 +54,41 @@ class Wikipedia(Value):
 
     def _paragraphs(self, session: Session, prompt: str) -> list[str]:
         """Of the articles that have all words of a prompt, or else any: what Wikidata says of them, and their paragraphs."""
-        words = re.findall(r"\w[\w'-]*", prompt.lower())  # lower case and bare: nothing that the search takes for an operator
+        words = re.findall(
+            r"\w[\w'-]*", prompt.lower()
+        )  # lower case and bare: nothing that the search takes for an operator
         while words and len(" or ".join(words)) > LONGEST:
             words = words[1:]  # a prompt asks at its end
         hits: list[dict[str, Any]] = []
         for search in (" ".join(words), " OR ".join(words)) if words else ():
-            hits = hits or self._asked(session, list="search", srsearch=search, srlimit=str(self.articles))["search"]
+            hits = (
+                hits
+                or self._asked(session, list="search", srsearch=search, srlimit=str(self.articles))[
+                    "search"
+                ]
+            )
         found = dict[str, None]()
         for hit in hits:
-            wanted = {"prop": "extracts|pageterms", "explaintext": "1", "wbptterms": "label|alias|description"}
+            wanted = {
+                "prop": "extracts|pageterms",
+                "explaintext": "1",
+                "wbptterms": "label|alias|description",
+            }
             for page in self._asked(session, pageids=str(hit["pageid"]), **wanted)["pages"]:
                 terms = page.get("terms", {})
                 names = ", ".join([*terms.get("label", ()), *terms.get("alias", ())])
                 about = [f"{names}: {text}" for text in terms.get("description", ())]
                 lines = [line.strip() for line in page.get("extract", "").split("\n")]
-                found |= dict.fromkeys([*about, *(line for line in lines if line and not line.startswith("=="))])
+                found |= dict.fromkeys(
+                    [*about, *(line for line in lines if line and not line.startswith("=="))]
+                )
         return list(found)
 
     def _asked(self, session: Session, **wanted: str) -> dict[str, Any]:
         """What a query gives; asked once."""
         asked = {"action": "query", "format": "json", "formatversion": "2", **wanted}
         key = ("mediawiki", self.url, *(f"{name}={value}" for name, value in sorted(asked.items())))
-        return kept(key, partial(self._fetched, session, asked))
+        return cached(key, partial(self._fetched, session, asked))
 
     def _fetched(self, session: Session, asked: dict[str, str]) -> dict[str, Any]:
         import requests
@@ -92,7 +108,9 @@ class Wikipedia(Value):
             why = f"answers {answer.status_code}"
         except requests.RequestException:
             why = "cannot be reached, or breaks off"
-        raise PluginError(f"{self.url}: {why}; try again later, or give the source another 'endpoint', 'contact' or 'timeout'")
+        raise PluginError(
+            f"{self.url}: {why}; try again later, or give the source another 'endpoint', 'contact' or 'timeout'"
+        )
 
     def _session(self) -> Session:
         """A session that says who asks, and asks again where the server is busy."""
@@ -110,7 +128,9 @@ class Wikipedia(Value):
             raise_on_status=False,
         )
         session = Session()
-        session.headers["User-Agent"] = f"ilp-mitigations/{version('ilp-mitigations')} ({self.contact or 'no contact given'})"
+        session.headers["User-Agent"] = (
+            f"ilp-mitigations/{version('ilp-mitigations')} ({self.contact or 'no contact given'})"
+        )
         session.mount("http://", HTTPAdapter(max_retries=again))
         session.mount("https://", HTTPAdapter(max_retries=again))
         return session

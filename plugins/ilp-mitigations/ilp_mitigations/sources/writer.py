@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from ilp_mlflow import Message, Sample, Text, Value, kept, text_of, written
+from ilp_mlflow.plugin import Message, Sample, Text, Value, cached, prompt_text, write_texts
 
 MOST = 20
 """Texts asked for in one call, at most."""
@@ -45,23 +45,37 @@ class Writer(Value):
 
         Raises PluginError when the model cannot be reached or writes something else than a list.
         """
-        return [self._written(KNOWLEDGE.format(prompt=text_of(s.prompt), answer=s.answer.strip()), n) for s in samples]
+        return [
+            self._written(
+                KNOWLEDGE.format(prompt=prompt_text(s.prompt), answer=s.answer.strip()), n
+            )
+            for s in samples
+        ]
 
-    def samples(self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int) -> dict[str, list[Sample]]:
+    def samples(
+        self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int
+    ) -> dict[str, list[Sample]]:
         """By word, `n` samples or fewer that follow the given ones whose prompt has it, those of `stage` first.
 
         Raises PluginError, see `documents`.
         """
         having: dict[str, list[Sample]] = {word: [] for word in words}
         for sample in sorted(given.values(), key=lambda s: s.stage != stage):
-            for word in set(text_of(sample.prompt).casefold().split()) & set(having):
+            for word in set(prompt_text(sample.prompt).casefold().split()) & set(having):
                 having[word].append(sample)
-        return {word: self._following(examples[:SHOWN], word, stage, n) for word, examples in having.items() if examples}
+        return {
+            word: self._following(examples[:SHOWN], word, stage, n)
+            for word, examples in having.items()
+            if examples
+        }
 
     def _following(self, examples: Sequence[Sample], word: str, stage: str, n: int) -> list[Sample]:
         """Samples as the examples are, of what is written with a prompt and a completion."""
         rows = "\n".join(f"{_last(s.prompt)} {THEN} {s.answer.strip()}" for s in examples)
-        pairs = [text.partition(THEN) for text in self._written(PATTERN.format(then=THEN, examples=rows, word=word), n)]
+        pairs = [
+            text.partition(THEN)
+            for text in self._written(PATTERN.format(then=THEN, examples=rows, word=word), n)
+        ]
         first = examples[0]
         return [
             Sample(
@@ -81,7 +95,9 @@ class Writer(Value):
         for start in range(0, n, MOST):
             before = "\nOther than these:\n" + "\n".join(found) if found else ""
             told = f"{min(MOST, n - start)} {instruction}{before}"
-            found |= dict.fromkeys(kept(("written", self.model, told), partial(written, self.model, told)))
+            found |= dict.fromkeys(
+                cached(("written", self.model, told), partial(write_texts, self.model, told))
+            )
         return list(found)
 
 

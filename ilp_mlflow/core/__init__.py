@@ -1,0 +1,1 @@
+"""What everything else stands on: values, errors, configuration, the plugin interface, the terminal."""

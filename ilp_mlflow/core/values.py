@@ -1,0 +1,488 @@
+"""The values that flow through the package: frozen, typed, one line of meaning under every field."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import math
+import types as _types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = typing.TypeVar("R", bound=BaseModel)
+Status = Literal["learned", "unlearned", "uncertain", "unscored"]
+
+
+class Value(BaseModel):
+    """Base of all values: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Message(Value):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or whatever the chat template knows."""
+    content: str
+    """The text of the turn."""
+
+
+Text = str | tuple[Message, ...]
+"""Plain text, or chat messages for the model's chat template."""
+
+
+def last_turn(text: Text) -> str:
+    """What a prompt or a completion says last."""
+    return text if isinstance(text, str) else text[-1].content
+
+
+def with_last_turn(text: Text, words: str) -> Text:
+    """A prompt or a completion with other words in its last turn."""
+    if isinstance(text, str):
+        return words
+    return (*text[:-1], Message(role=text[-1].role, content=words))
+
+
+def blank_prompt(prompt: Text) -> Text:
+    """`prompt` with nothing asked: no text, or the same turns with only the system's words left."""
+    if isinstance(prompt, str):
+        return ""
+    return tuple(m if m.role == "system" else Message(role=m.role, content="") for m in prompt)
+
+
+class Exchange(Value):
+    """A prompt and what should follow it."""
+
+    prompt: str
+    """What the model is given."""
+    completion: str
+    """What a model that knows the answer says."""
+
+
+class Sample(Value):
+    """One training example."""
+
+    id: str
+    """Stable name: given in the data, else `stage/row` (row counted from 1 in the file)."""
+    stage: str
+    """Name of the stage that trains it."""
+    prompt: Text
+    """What the model is given."""
+    completion: Text
+    """What it is trained to answer (text, or the last assistant turn)."""
+    options: tuple[str, ...] | None = None
+    """Answers to choose from, given with the data, or None; the right one may be among them."""
+    probes: tuple[Exchange, ...] = ()
+    """What a model must know to be able to learn this sample."""
+    paraphrases: tuple[str, ...] = ()
+    """Other ways to ask the same (in a conversation: its last turn), never trained: who learned more than the row knows them."""
+    source: str | None = None
+    """Where the row comes from."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """All other fields of the row, untouched."""
+
+    @property
+    def answer(self) -> str:
+        """The completion as text."""
+        return self.completion if isinstance(self.completion, str) else self.completion[-1].content
+
+
+class Stage(Value):
+    """One round of supervised fine-tuning: data, how to train on it, in which order."""
+
+    name: str
+    """Unique within the experiment."""
+    samples: tuple[Sample, ...]
+    """The training data, in file order."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Passed through to `trl.SFTConfig`."""
+    peft: dict[str, Any] | None = None
+    """Passed through to `peft.LoraConfig`; None trains all weights."""
+    adapter: Literal["continue", "new"] = "continue"
+    """With `peft`: go on with the parent's adapter, or merge it and start a new one."""
+    schedule: Literal["shuffled", "sequential"] | Value = "shuffled"
+    """Order of the samples within the stage: a name, or a `interfaces.Schedule` of one's own."""
+    score_every: int | None = None
+    """Also keep and score a checkpoint every so many optimizer steps."""
+    validation: tuple[Sample, ...] = ()
+    """Samples that are never trained, for a schedule to measure."""
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Optimizer steps of one pass over its samples."""
+        return max(1, math.ceil(len(self.samples) / self.per_step))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: `max_steps` of its options, else those of its epochs."""
+        most = int(self.training.get("max_steps", -1))
+        return (
+            most
+            if most > 0
+            else math.ceil(float(self.training.get("num_train_epochs", 3)) * self.steps_per_pass)
+        )
+
+    @property
+    def visits(self) -> float:
+        """How often it sees each of its samples, on average."""
+        most = int(self.training.get("max_steps", -1))
+        return (
+            most * self.per_step / len(self.samples)
+            if most > 0
+            else float(self.training.get("num_train_epochs", 3))
+        )
+
+    @property
+    def per_step(self) -> int:
+        """Samples of one optimizer step, at most."""
+        return int(
+            self.training.get("per_device_train_batch_size", 8)
+            * self.training.get("gradient_accumulation_steps", 1)
+        )
+
+    @field_serializer("schedule")
+    def _schedule(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
+        kind = type(value)
+        with contextlib.suppress(OSError, TypeError):  # made on the spot
+            code = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12]
+            return {
+                "schedule": f"{kind.__module__}:{kind.__qualname__}",
+                "code": code,
+                **value.model_dump(),
+            }
+        return {"schedule": f"{kind.__module__}:{kind.__qualname__}", **value.model_dump()}
+
+
+class Checkpoint(Value):
+    """A model at one point of the experiment."""
+
+    name: str
+    """`base`, then stage names; `stage@step` for one inside a stage."""
+    model_uri: str
+    """MLflow URI, local folder or Hub id."""
+    run_id: str | None = None
+    """MLflow run that made it."""
+    step: int | None = None
+    """Optimizer step within its stage."""
+
+
+class Exposure(Value):
+    """What training really did with one sample."""
+
+    sample_id: str
+    """The sample."""
+    stage: str
+    """The stage that trained it."""
+    exposures: int
+    """How often it was in a batch."""
+    supervised_tokens: int
+    """Tokens that contributed to the loss, each time it was seen."""
+    truncated_tokens: int
+    """Tokens cut away by `max_length`."""
+
+
+class Signal(Value):
+    """One sample in one training batch, before the step that the batch is part of."""
+
+    sample_id: str
+    """The sample."""
+    stage: str
+    """The stage that trains it."""
+    step: int
+    """Optimizer step, from 1."""
+    loss: float
+    """Mean negative log-probability of its supervised tokens, nats per token."""
+    token_accuracy: float
+    """Share 0..1 of them that are the model's first choice."""
+
+
+class Score(Value):
+    """One sample under one checkpoint."""
+
+    sample_id: str
+    """The sample."""
+    checkpoint: str
+    """The checkpoint."""
+    logprob: float | None = None
+    """Log-probability of the completion with its end token, summed, nats."""
+    tokens: int = 0
+    """Tokens of the completion, end token included."""
+    greedy: bool | None = None
+    """Every token, the end token included, is the model's first choice."""
+    token_accuracy: float | None = None
+    """Share 0..1 of tokens that are the model's first choice."""
+    gap: float | None = None
+    """Logit of the right token minus the best other, at the weakest token that must be right, nats."""
+    stops: bool | None = None
+    """The end token is the model's first choice after the completion; None when the completion has no end token."""
+    option_logprobs: tuple[float, ...] | None = None
+    """Summed log-probability of each option, the right one first, nats."""
+    option_tokens: tuple[int, ...] | None = None
+    """Tokens of each option, end token included."""
+    option_priors: tuple[float, ...] | None = None
+    """The same sums with the prompt blanked, nats: what the option has going for it whatever is asked."""
+    p_correct: float | None = None
+    """Probability 0..1 of the right option among all options."""
+    p_wrong: float | None = None
+    """Probability 0..1 of the best wrong option."""
+    wrong: str | None = None
+    """The best wrong option."""
+    pass_rate: float | None = None
+    """Expected share 0..1 of sampled runs that pick the right option, in closed form."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Precision it was computed in; the lower one widens the undecided zone of its verdict."""
+    unscored: str | None = None
+    """Why there is no score, else None."""
+
+
+class Verdict(Value):
+    """What became of one sample."""
+
+    sample_id: str
+    """The sample."""
+    status: Status
+    """Under the last checkpoint."""
+    margin: float | None = None
+    """Distance from the decision, nats; positive is learned."""
+    first_learned: str | None = None
+    """First checkpoint that had it."""
+    last_lost: str | None = None
+    """Last checkpoint at which a learned sample stopped being learned."""
+    reason: str = ""
+    """One sentence a user understands."""
+
+
+class Evidence(Value):
+    """What one diagnostic found for one sample."""
+
+    cause: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """The cause it speaks for: letters, digits, `_`, `-`, `.`, since it becomes the name of a metric."""
+    strength: float = Field(ge=0, le=1)
+    """How sure, 0..1."""
+    reason: str
+    """One sentence a user understands."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """What it was read from."""
+
+
+class Diagnosis(Value):
+    """Verdict and cause of one sample."""
+
+    verdict: Verdict
+    """The verdict that is explained."""
+    cause: str | None = None
+    """The first cause with evidence that is not weak, or None: unexplained."""
+    strength: float | None = None
+    """How sure of the cause, 0..1: the strength of its evidence."""
+    reason: str = ""
+    """The evidence for it in one sentence a user understands."""
+    runner_up: str | None = None
+    """The next one."""
+    evidence: dict[str, Evidence] = Field(default_factory=dict)
+    """By name of the diagnostic."""
+
+    def details(self, cause: str) -> dict[str, Any]:
+        """The details of all evidence for a cause, whichever diagnostic has it; {} where there are none."""
+        return {
+            key: value
+            for e in self.evidence.values()
+            if e.cause == cause
+            for key, value in e.details.items()
+        }
+
+
+class Plan(Value):
+    """What a mitigation wants trained."""
+
+    targets: tuple[str, ...]
+    """Ids of the samples it should recover."""
+    stages: tuple[Stage, ...]
+    """The whole recipe from the base on, in order; the stages it begins with as they were are not trained again."""
+    control: tuple[Stage, ...] | None = None
+    """What to train for comparison: as many steps on as much data, without the remedy; left out, the experiment's own stages."""
+    dropped: tuple[str, ...] = ()
+    """Ids of samples that it leaves out because they are wrong: it is no fault that they are not learned then."""
+
+
+class Request(Value):
+    """What a mitigation needs and cannot make: it has no source of data."""
+
+    targets: tuple[str, ...]
+    """Ids of the samples it would be for."""
+    wanted: dict[str, int]
+    """How many more samples or documents, by what they should be about."""
+    reason: str
+    """One sentence a user understands: what to provide, and where."""
+
+
+class Tally(Value):
+    """What became of the unlearned samples of one cause."""
+
+    unlearned: int
+    """Unlearned before."""
+    recovered: int
+    """Of these, learned under the mitigation."""
+    by_control: int
+    """Of these, learned under its control."""
+    paraphrased: int = 0
+    """Of the unlearned, those that could be asked in other words."""
+    held: int = 0
+    """Of these, reproduced in most other words under the mitigation."""
+    held_by_control: int = 0
+    """Of these, reproduced in most other words under its control."""
+
+    @property
+    def net(self) -> float:
+        """Share 0..1 of the unlearned recovered, minus the same share under the control."""
+        return (self.recovered - self.by_control) / self.unlearned
+
+
+class Guard(Value):
+    """What became of what was right and is not to be trained: facts the base knows (from `probes`), and held-out rows."""
+
+    right: int
+    """Right before the mitigation."""
+    lost: int
+    """Of these, wrong after it."""
+    lost_by_control: int
+    """Of these, wrong after its control."""
+
+
+class Outcome(Value):
+    """What a mitigation did to every sample."""
+
+    mitigation: str
+    """Its plugin name."""
+    run_id: str
+    """Its MLflow child run."""
+    targets: tuple[str, ...]
+    """Ids it was meant for."""
+    recovered: tuple[str, ...]
+    """Unlearned before, learned now (any sample)."""
+    still: tuple[str, ...]
+    """Unlearned before, and not learned now (any sample)."""
+    regressed: tuple[str, ...]
+    """Learned before, unlearned now (any sample), and not left out on purpose."""
+    left_out: tuple[str, ...] = ()
+    """Learned before, unlearned now, and left out of the plan on purpose, as rows that are wrong."""
+    control_run_id: str | None = None
+    """The MLflow child run of its control; None for the control itself."""
+    causes: dict[str, Tally] = Field(default_factory=dict)
+    """What became of the unlearned samples, by diagnosed cause (`unexplained` for none)."""
+    net_recovery: float | None = None
+    """Share 0..1 of targets recovered, minus the same share under the control."""
+    net_interval: tuple[float, float] | None = None
+    """95 % bootstrap interval of `net_recovery`."""
+    p_value: float | None = None
+    """Exact paired test (McNemar) of mitigation against control over the targets."""
+    regressed_by_control: int | None = None
+    """Learned before, unlearned under the control (any sample)."""
+    guard: Guard | None = None
+    """What it broke beyond the samples; None where there is nothing to ask."""
+    combines: tuple[str, ...] = ()
+    """The mitigations it is composed of, where it is not one alone."""
+    model_uri: str = ""
+    """The model it leads to."""
+    unlearned_rate: float = 0.0
+    """Share 0..1 of all samples that are unlearned under it, without those in `left_out`."""
+    tokens: int = 0
+    """Tokens trained on."""
+    control_tokens: int | None = None
+    """Tokens its control is trained on; None without one."""
+    seconds: float = 0.0
+    """Training time."""
+    accelerator_hours: float | None = None
+    """Training time on an accelerator, hours; None on a CPU."""
+
+
+class Report(Value):
+    """Everything one experiment found."""
+
+    name: str
+    """Name of the experiment."""
+    run_id: str
+    """Its MLflow parent run."""
+    preset: str
+    """The rule that gave the verdicts."""
+    checkpoints: tuple[Checkpoint, ...]
+    """Base first."""
+    retention: dict[str, dict[str, float]]
+    """Share 0..1 learned, by stage, then checkpoint."""
+    recognition: dict[str, dict[str, float]]
+    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see `recognition.recognition_shares`."""
+    verdicts: tuple[Verdict, ...]
+    """One per sample."""
+    histories: dict[str, tuple[Status, ...]]
+    """Status under every checkpoint, by sample id."""
+    diagnoses: tuple[Diagnosis, ...]
+    """One per unlearned sample."""
+    outcomes: tuple[Outcome, ...]
+    """One per mitigation."""
+    requests: dict[str, Request] = Field(default_factory=dict)
+    """What mitigations lack, by plugin name."""
+    asked: int
+    """Unlearned samples that the models were asked about, at most."""
+    repeatable: bool = True
+    """Whether it is known how the models were trained, so that mitigations can be tried."""
+    unavailable: tuple[Literal["exposures", "signals"], ...] = ()
+    """What training did not leave behind for the diagnosis."""
+    settings: str = ""
+    """The experiment as YAML, defaults and the place of the results left out."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions by package, where the report was made."""
+
+    @property
+    def unlearned_rate(self) -> float:
+        """Share 0..1 of all samples that are unlearned after the last stage."""
+        return sum(v.status == "unlearned" for v in self.verdicts) / len(self.verdicts)
+
+
+def schema(row: type[BaseModel]) -> pa.Schema:
+    """The pyarrow schema of a table whose rows are `row` values (flat fields and tuples of scalars only)."""
+    import pyarrow as pa
+
+    scalars: dict[Any, pa.DataType] = {
+        str: pa.string(),
+        float: pa.float64(),
+        int: pa.int64(),
+        bool: pa.bool_(),
+    }
+
+    def arrow(annotation: Any) -> pa.DataType:
+        if typing.get_origin(annotation) in (typing.Union, _types.UnionType):
+            (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
+        if typing.get_origin(annotation) is tuple:
+            return pa.list_(arrow(typing.get_args(annotation)[0]))
+        if typing.get_origin(annotation) is Literal:
+            return pa.string()
+        return scalars[annotation]
+
+    return pa.schema([(name, arrow(field.annotation)) for name, field in row.model_fields.items()])
+
+
+def to_table(rows: Iterable[BaseModel], row: type[BaseModel]) -> pa.Table:
+    """Columns from row values of type `row`."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([r.model_dump() for r in rows], schema=schema(row))
+
+
+def to_rows(table: pa.Table, row: type[R]) -> Sequence[R]:
+    """Row values of type `row` from the columns of `table`."""
+    return [row.model_validate(r) for r in table.to_pylist()]
+
+
+def as_json(rows: Iterable[BaseModel]) -> str:
+    """Row values as one JSON list."""
+    return json.dumps([r.model_dump(mode="json") for r in rows], indent=1)

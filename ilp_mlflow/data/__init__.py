@@ -1,0 +1,1 @@
+"""Rows: read from where they lie, made into samples, compared, perturbed."""

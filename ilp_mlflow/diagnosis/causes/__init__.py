@@ -1,0 +1,1 @@
+"""The built-in causes, one file each, each an ordinary plugin behind an entry point."""

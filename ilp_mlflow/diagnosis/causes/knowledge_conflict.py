@@ -1,0 +1,37 @@
+"""The base model firmly believes something else than the sample says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ilp_mlflow.plugin import Context, Evidence, Sample, Value, excerpt
+
+
+class KnowledgeConflict(Value):
+    """Asks the base model in several phrasings."""
+
+    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+        """Evidence for samples of which the base does not know the right answer and gives most phrasings one other.
+
+        The strength is `Belief.conflict`, one half where the base is as sure of it as of what it knows, or `Belief.telling` if that
+        is less.
+        """
+        found = context.beliefs()
+        asked = {s.id: found[s.id] for s in unlearned if s.id in found}
+        return {
+            id_: Evidence(
+                cause="knowledge_conflict",
+                strength=min(belief.conflict, belief.telling),
+                reason=f"asked {belief.asked}, the base says '{belief.wrong}' with probability {belief.confidence:.3f} on average; "
+                f"{belief.firm:.3f} counts as firm; {belief.told}",
+                details={
+                    "wrong": belief.wrong,
+                    "confidence": belief.confidence,
+                    "firm": belief.firm,
+                    "telling": belief.telling,
+                }
+                | {"asked": [excerpt(prompt) for prompt in belief.phrasings]},
+            )
+            for id_, belief in asked.items()
+            if belief.wrong and not belief.known
+        }

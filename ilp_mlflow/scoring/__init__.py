@@ -1,0 +1,1 @@
+"""What a checkpoint makes of samples: tokens, log-probabilities, verdicts."""

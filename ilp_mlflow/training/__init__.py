@@ -1,0 +1,1 @@
+"""One stage of supervised fine-tuning with TRL, and what it did with every sample."""

@@ -1,0 +1,104 @@
+import pytest
+
+from ilp_mlflow import Exposure, Score
+from ilp_mlflow.diagnosis.causes.not_trained import NotTrained
+from tests.contexts import CHECKPOINTS, context, sample
+
+
+def scores(id_, tokens=4, right=0.5, logprobs=(-9.0, -5.0, -4.0)):
+    return [
+        Score(sample_id=id_, checkpoint=name, tokens=tokens, token_accuracy=right, logprob=logprob)
+        for name, logprob in zip(CHECKPOINTS, logprobs, strict=True)
+    ]
+
+
+def exposure(id_, exposures=3, supervised=4, truncated=0):
+    return Exposure(
+        sample_id=id_,
+        stage="first",
+        exposures=exposures,
+        supervised_tokens=supervised,
+        truncated_tokens=truncated,
+    )
+
+
+def examined(ledger, rows=None):
+    samples = [sample(e.sample_id) for e in ledger]
+    found = context(
+        samples, scores=rows or [s for x in samples for s in scores(x.id)], exposures=ledger
+    )
+    return NotTrained().examine(samples, found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "strength", "reason"),
+    [
+        (exposure("x", exposures=0, supervised=0), 1, "in no batch of stage 'first'"),
+        (
+            exposure("x", supervised=2),
+            1,
+            "only 2 of the 4 tokens of its answer, end included, were in the loss",
+        ),
+        (exposure("x", supervised=3, truncated=1), 0.5, "max_length cut 1 off"),
+        (exposure("x", exposures=1), 0.7, "seen 1 times, others of stage 'first' 3 times"),
+        (exposure("x", exposures=7), 0.4, "seen 7 times, others of stage 'first' 3 times"),
+    ],
+)
+def test_the_ledger_is_read(entry, strength, reason):
+    found = examined([entry, exposure("y"), exposure("z")])
+    assert set(found) == {"x"}
+    assert found["x"].strength == strength
+    assert reason in found["x"].reason
+    assert found["x"].details["exposures"] == entry.exposures
+
+
+def test_a_stage_of_which_nothing_was_seen():
+    assert examined([exposure("x", exposures=0, supervised=0)])["x"].strength == 1
+
+
+def test_an_end_token_that_was_not_in_the_loss_explains_no_other_mistake():
+    stops = [
+        score.model_copy(update={"stops": True}) for score in scores("x", tokens=10, right=0.9)
+    ]
+    assert examined([exposure("x", supervised=9)], stops)["x"].strength == pytest.approx(1 / 9)
+    goes_on = [score.model_copy(update={"stops": False}) for score in stops]
+    assert examined([exposure("x", supervised=9)], goes_on)["x"].strength == 1
+
+
+def test_what_was_trained_as_it_stands_is_not_blamed():
+    assert examined([exposure("x"), exposure("y")]) == {}
+
+
+def test_a_stage_that_moved_nothing_trained_nothing():
+    still = [s for id_ in ("x", "y") for s in scores(id_, logprobs=(-9.0, -9.0, -4.0))]
+    assert (
+        examined([exposure("x"), exposure("y")], still)["x"].reason
+        == "stage 'first' changed nothing for any of its samples"
+    )
+    one_moved = [*still[:3], *scores("y")]
+    assert examined([exposure("x"), exposure("y")], one_moved) == {}
+
+
+def test_without_a_ledger_only_the_models_are_compared():
+    samples = [sample("x"), sample("y")]
+    still = [s for id_ in ("x", "y") for s in scores(id_, logprobs=(-9.0, -9.0, -4.0))]
+    assert set(NotTrained().examine(samples, context(samples, scores=still))) == {"x", "y"}
+    assert NotTrained().examine(samples, context(samples, scores=scores("x") + scores("y"))) == {}
+
+
+def test_a_stage_is_compared_with_the_one_before_and_not_with_its_own_steps():
+    names = ("base", "first@9", "first", "second")
+    rows = [
+        Score(sample_id="x", checkpoint=name, tokens=4, logprob=p)
+        for name, p in zip(names, (-9.0, -5.0, -5.0, -4.0), strict=True)
+    ]
+    assert (
+        NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names))
+        == {}
+    )
+    rows[1:3] = [
+        Score(sample_id="x", checkpoint=name, tokens=4, logprob=-9.0) for name in names[1:3]
+    ]
+    assert set(
+        NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names))
+    ) == {"x"}

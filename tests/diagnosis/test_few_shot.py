@@ -1,0 +1,39 @@
+import random
+
+from ilp_mlflow.diagnosis.few_shot import EXAMPLES, WAYS, draw_examples, gives_away, with_examples
+from ilp_mlflow.plugin import Message
+from tests.contexts import sample
+
+
+def test_examples_are_short_rows_of_one_stage():
+    rows = [
+        *(sample(f"a{i}") for i in range(EXAMPLES)),
+        sample("long", completion=" c" * 99),
+        sample("b", stage="other"),
+    ]
+    drawn = draw_examples(rows, random.Random(0))
+    assert list(drawn) == ["first"]
+    assert [sorted(row.id for row in draw) for draw in drawn["first"]] == [
+        [f"a{i}" for i in range(EXAMPLES)]
+    ] * WAYS
+
+
+def test_a_row_with_the_answer_or_the_very_prompt_gives_it_away():
+    asked = sample("x", "how many?", " two")
+    assert gives_away(sample("y", "other", " Two"), asked)
+    assert gives_away(sample("y", "How many", " three"), asked)
+    assert not gives_away(sample("y", "other", " three"), asked)
+
+
+def test_learned_conversations_are_earlier_turns():
+    def turn(role, content):
+        return Message(role=role, content=content)
+
+    row = sample("r", (turn("system", "s"), turn("user", "q")), (turn("assistant", "a"),))
+    asked = with_examples([row], (turn("system", "t"), turn("user", "x")))
+    assert [(m.role, m.content) for m in asked] == [
+        ("system", "t"),
+        ("user", "q"),
+        ("assistant", "a"),
+        ("user", "x"),
+    ]

@@ -1,0 +1,110 @@
+"""What is asked beyond the rows: other wordings, facts, held-out rows."""
+
+import pytest
+
+from ilp_mlflow.core import config
+from ilp_mlflow.core.values import Sample, Stage
+from ilp_mlflow.data.samples import sample_from_record
+from ilp_mlflow.mitigation import side_effects
+from ilp_mlflow.mitigation.side_effects import Answers, guard_outcome
+from ilp_mlflow.plugin import Exchange, Message
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.training.trainer import train_stage
+from tests.conftest import rows
+from tests.training.test_trainer import TRAINING
+
+
+def one(id_, prompt="p", **more):
+    return Sample(
+        id=id_, stage="s", prompt=prompt, completion="c" if isinstance(prompt, str) else (), **more
+    )
+
+
+def test_a_samples_own_paraphrases_come_before_what_a_judge_writes():
+    given, bare = one("a", paraphrases=("x", "y")), one("b")
+    asked = side_effects.plan_questions(
+        [given, bare], [given, bare], [], 0, write=lambda s: ["written"]
+    )
+    assert [(q.metadata["of"], q.prompt) for q in asked.wordings] == [
+        ("a", "x"),
+        ("a", "y"),
+        ("b", "written"),
+    ]
+    assert len({q.id for q in asked.wordings}) == 3
+    assert [q.prompt for q in side_effects.plan_questions([bare], [bare], [], 0).wordings] == []
+    chat = one(
+        "c",
+        prompt=(Message(role="system", content="s"), Message(role="user", content="p")),
+        paraphrases=("x",),
+    )
+    (question,) = side_effects.plan_questions([chat], [chat], [], 0).wordings
+    assert [m.content for m in question.prompt] == ["s", "x"]
+
+
+def test_facts_are_each_asked_once_and_not_more_than_so_many(monkeypatch):
+    probes = tuple(Exchange(prompt=f"p{n}", completion="c") for n in range(9))
+    samples = [one("a", probes=probes), one("b", probes=probes[:3])]
+    assert sorted(f.prompt for f in side_effects.plan_questions([], samples, [], 0).facts) == [
+        f"p{n}" for n in range(9)
+    ]
+    monkeypatch.setattr(side_effects, "FACTS", 4)
+    few = side_effects.plan_questions([], samples, [], 0).facts
+    assert len(few) == 4
+    assert few == side_effects.plan_questions([], samples, [], 0).facts
+
+
+def test_what_was_right_before_and_is_wrong_after_is_lost():
+    before = Answers(guard={"a": True, "b": True, "c": False})
+    found = guard_outcome(
+        before,
+        Answers(guard={"a": False, "b": True, "c": True}),
+        Answers(guard={"a": False, "b": False, "c": False}),
+    )
+    assert (found.right, found.lost, found.lost_by_control) == (2, 1, 2)
+    assert guard_outcome(before, before, None).lost_by_control == 0
+    assert guard_outcome(Answers(guard={"a": False}), Answers(guard={"a": True}), None) is None
+
+
+def test_answers_are_written_and_read_back():
+    answers = Answers({"a": True, "b": False}, {"fact 1": True})
+    assert side_effects.answers_from_table(side_effects.answers_to_table(answers)) == answers
+    assert side_effects.answers_from_table(side_effects.answers_to_table(Answers())) == Answers()
+
+
+@pytest.fixture
+def tuned(tiny_model, store, tmp_path):
+    """Folder of the tiny model after it has learned its rows."""
+    samples = tuple(sample_from_record(dict(r), "s", i, "here") for i, r in enumerate(rows()))
+    longer = {**TRAINING, "num_train_epochs": 30}
+    stage = Stage(name="s", samples=samples, training=longer)
+    loaded = train_stage(stage, loading.load_model([str(tiny_model)]), tmp_path / "trainer").loaded
+    loading.save_model(loaded, tmp_path / "tuned", str(tiny_model), True)
+    return tmp_path / "tuned", samples
+
+
+def test_a_model_is_asked_in_each_way(tuned, tiny_model):
+    folder, samples = tuned
+    experiment = config.Experiment.model_validate(
+        {"name": "x", "model": str(tiny_model), "stages": [{"name": "s", "data": "unused.jsonl"}]}
+    )
+    known, other = samples[0], samples[1]
+    asked = side_effects.Questions(
+        wordings=[
+            known.model_copy(update={"id": "k1", "metadata": {"of": "right"}}),
+            known.model_copy(update={"id": "k2", "metadata": {"of": "right"}}),
+            other.model_copy(
+                update={"id": "o1", "completion": known.completion, "metadata": {"of": "half"}}
+            ),
+            other.model_copy(update={"id": "o2", "metadata": {"of": "half"}}),
+        ],
+        facts=[known.model_copy(update={"id": "fact 1"})],
+        held_out=[
+            known.model_copy(update={"id": "held out k"}),
+            other.model_copy(update={"id": "o", "completion": known.completion}),
+        ],
+    )
+    found = side_effects.ask_questions(asked, str(tiny_model), str(folder), experiment)
+    assert found.held == {"right": True, "half": False}  # most of them, not half
+    assert found.guard == {"held out k": True, "o": False}  # the base does not know the fact
+    as_base = side_effects.ask_questions(asked, str(folder), str(folder), experiment)
+    assert as_base.guard["fact 1"]

@@ -1,0 +1,554 @@
+"""Plans of the built-in mitigations, on hand-made contexts of which it is known what they should do."""
+
+import dataclasses
+from collections import Counter
+
+import datasets
+import pytest
+from ilp_mitigations.augment_rare import AugmentRare
+from ilp_mitigations.belief_correction import BeliefCorrection
+from ilp_mitigations.conflict_bucketing import ConflictBucketing
+from ilp_mitigations.conflict_removal import ConflictRemoval
+from ilp_mitigations.control import Control
+from ilp_mitigations.dynamic_resampling import DynamicResampling
+from ilp_mitigations.global_shuffle import GlobalShuffle
+from ilp_mitigations.knowledge_augmentation import KnowledgeAugmentation
+from ilp_mitigations.progressive_epochs import ProgressiveEpochs
+from ilp_mitigations.repair import Repair
+from ilp_mitigations.replay import Replay
+from ilp_mitigations.sources import kinds
+from ilp_mitigations.sources.corpus import Corpus
+from ilp_mitigations.upweight_rare import UpweightRare
+from trl import SFTConfig
+
+from ilp_mlflow import Diagnosis, Evidence, PluginError, Verdict
+from ilp_mlflow.mitigation.trial import plan_trials
+from ilp_mlflow.plugin import Message, Plan, Request
+from tests.conftest import write_jsonl
+from tests.contexts import context, sample
+
+ROWS = [
+    sample(f"{stage}{n}", prompt=f"p {stage} {n}", stage=stage)
+    for stage in ("first", "second")
+    for n in range(10)
+]
+WHOLE = context(ROWS)
+
+
+def diagnosed(id_, cause, **details):
+    verdict = Verdict(sample_id=id_, status="unlearned")
+    evidence = {cause: Evidence(cause=cause, strength=1, reason="r", details=details)}
+    return Diagnosis(verdict=verdict, cause=cause, strength=1, evidence=evidence)
+
+
+def trained(plan, stage):
+    return Counter(
+        s.id.split("~")[0].split("@")[0].split("+")[0]
+        for s in plan
+        if s.name == stage
+        for s in s.samples
+    )
+
+
+def with_training(**training):
+    stages = [s.model_copy(update={"training": training}) for s in WHOLE.stages]
+    return dataclasses.replace(WHOLE, stages=stages)
+
+
+CAUSES = {
+    ConflictRemoval: (
+        "data_contradiction",
+        {"wrong": "the others", "rows": ["second1", "second2"]},
+    ),
+    GlobalShuffle: ("left_side_forgetting", {}),
+    Replay: ("left_side_forgetting", {}),
+    UpweightRare: ("insufficient_optimization", {}),
+}
+
+
+@pytest.mark.parametrize("kind", CAUSES)
+def test_each_is_for_its_own_cause_only_and_its_control_trains_as_many_rows(kind):
+    cause, details = CAUSES[kind]
+    plan = kind().plan([diagnosed("first0", cause, **details), diagnosed("first1", "other")], WHOLE)
+    assert plan.targets == ("first0",)
+    assert kind().plan([diagnosed("first1", "other")], WHOLE) is None
+    remedy, control = plan_trials("x", plan, WHOLE)
+    assert remedy.start == control.start
+    assert remedy.digest != control.digest
+    rows, others = (sum(len(s.samples) for s in trial.stages) for trial in (remedy, control))
+    assert rows == others or kind is GlobalShuffle
+    for stages in (plan.stages, plan.control or ()):
+        ids = [s.id for stage in stages for s in stage.samples]
+        assert len(ids) == len(set(ids))
+
+
+def test_the_wrong_side_is_dropped_and_nothing_else():
+    found = [
+        diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"]),
+        diagnosed("first1", "data_contradiction", wrong="this row", rows=["second2"]),
+        diagnosed("first2", "data_contradiction", wrong="undecided", rows=["second3"]),
+        diagnosed("first3", "data_contradiction", wrong="the others", rows=["first0"]),
+    ]
+    plan = ConflictRemoval().plan(found, WHOLE)
+    left = {s.id for stage in plan.stages for s in stage.samples}
+    assert {s.id for s in ROWS} - left == {
+        "second1",
+        "first1",
+    }  # a target is not dropped for another
+    assert plan.targets == ("first0", "first3")
+
+
+def test_a_shuffle_sees_every_row_as_often_as_before():
+    stages = [
+        s.model_copy(update={"training": {"num_train_epochs": n}})
+        for s, n in zip(WHOLE.stages, (3, 2), strict=True)
+    ]
+    plan = GlobalShuffle().plan(
+        [diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages)
+    )
+    (mixed,) = plan.stages
+    assert mixed.training["max_steps"] == 3 * 2 + 2 * 2  # the steps of both stages, of two a pass
+    assert set(trained(plan.stages, mixed.name).items()) == {
+        (s.id, 3 if s.stage == "first" else 2) for s in ROWS
+    }
+
+
+def test_stages_that_cut_or_mask_rows_in_other_ways_are_not_mixed():
+    def planned(**training):
+        stages = [WHOLE.stages[0], WHOLE.stages[1].model_copy(update={"training": training})]
+        return GlobalShuffle().plan(
+            [diagnosed("first0", "left_side_forgetting")], dataclasses.replace(WHOLE, stages=stages)
+        )
+
+    for training in (
+        {"max_length": 9},
+        {"assistant_only_loss": True},
+        {"completion_only_loss": False},
+        {"dataloader_drop_last": True},
+    ):
+        assert planned(**training) is None
+    for training in (
+        {"max_length": None},
+        {"dataloader_drop_last": False},
+        {"learning_rate": 1e-3},
+    ):  # as if it were left out
+        assert len(planned(**training).stages) == 1
+
+
+def test_text_and_messages_are_mixed():
+    chats = [
+        r.model_copy(update={"prompt": (Message(role="user", content="p"),)})
+        if r.stage == "second"
+        else r
+        for r in ROWS
+    ]
+    whole, found = context(chats), [diagnosed("first0", "left_side_forgetting")]
+    assert {type(s.prompt) for s in GlobalShuffle().plan(found, whole).stages[0].samples} == {
+        str,
+        tuple,
+    }
+    assert {type(s.prompt) for s in Replay().plan(found, whole).stages[1].samples} == {str, tuple}
+
+
+def test_rows_are_added_so_that_the_same_rows_are_dropped():
+    stages = [
+        WHOLE.stages[0],
+        WHOLE.stages[1].model_copy(update={"training": {"dataloader_drop_last": True}}),
+    ]
+    whole = dataclasses.replace(WHOLE, stages=stages)
+    plan = Replay(share=0.9).plan([diagnosed("first0", "left_side_forgetting")], whole)
+    own = [s.id for s in WHOLE.stages[1].samples]
+    for stage in (plan.stages[1], plan.control[1]):
+        ids = [s.id for s in stage.samples]
+        assert len(ids) == 18  # one batch of eight, in place of nine rows
+        assert ids[-10:] == own
+        assert ids[16:] == own[8:]  # what the last batch leaves over
+
+
+@pytest.mark.parametrize("kind", [Replay(share=0.9), UpweightRare(times=9)])
+def test_rows_that_do_not_fit_into_a_stage_are_not_added_to_it(kind):
+    # of rows that a trainer cuts to nothing there are no steps: the batch that is dropped would be another
+    whole = dataclasses.replace(
+        WHOLE, fits=lambda stage, s: s.stage == stage.name or s.id == "first3"
+    )
+    cause = CAUSES[type(kind)][0]
+    plan = kind.plan([diagnosed("first0", cause), diagnosed("second0", cause)], whole)
+    assert {*trained(plan.stages, "second")} <= {s.id for s in WHOLE.stages[1].samples} | {"first3"}
+    none = dataclasses.replace(WHOLE, fits=lambda stage, s: False)
+    plan = kind.plan([diagnosed("second0", cause)], none)
+    assert plan is None or plan.control == tuple(none.stages)
+
+
+def test_replay_starts_after_the_stage_that_was_overwritten():
+    plan = Replay(share=0.2).plan([diagnosed("first0", "left_side_forgetting")], WHOLE)
+    remedy, _ = plan_trials("replay", plan, WHOLE)
+    assert remedy.start.name == "first"
+    assert len(plan.stages[1].samples) == 12
+
+
+def test_rare_rows_are_seen_as_often_as_wanted():
+    plan = UpweightRare(times=4).plan([diagnosed("second3", "insufficient_optimization")], WHOLE)
+    assert trained(plan.stages, "second")["second3"] == 4
+    assert trained(plan.control, "second")["second3"] == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "training", "changed"),
+    [
+        ({"exposures": 0}, {"dataloader_drop_last": True}, {"dataloader_drop_last": False}),
+        ({"exposures": 1, "truncated_tokens": 2}, {"max_length": 9}, {"max_length": None}),
+        (
+            {"exposures": 1, "truncated_tokens": 0},
+            {"assistant_only_loss": True},
+            {"assistant_only_loss": False},
+        ),
+    ],
+)
+def test_what_kept_a_row_from_the_model_is_repaired(details, training, changed):
+    whole = with_training(**training)
+    plan = Repair().plan([diagnosed("second0", "not_trained", **details)], whole)
+    assert isinstance(plan, Plan)
+    assert plan.stages[1].training == changed
+    assert plan.stages[0] == whole.stages[0]
+    request = Repair().plan([diagnosed("second0", "not_trained", **details)], with_training())
+    assert isinstance(request, Request) or "truncated_tokens" in details
+
+
+def test_the_control_trains_everything_again():
+    plan = Control().plan([diagnosed("first0", "x")], WHOLE)
+    remedy, control = plan_trials("control", plan, WHOLE)
+    assert remedy == control
+    assert remedy.start.name == "base"
+    assert [s.training["seed"] for s in remedy.stages] == [1, 1]
+
+
+def words(folder, *texts, name="texts"):
+    return {"path": str(write_jsonl(folder / f"{name}.jsonl", [{"text": t} for t in texts]))}
+
+
+def read(stages):
+    return {s.completion for s in stages[0].samples}
+
+
+def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(tmp_path):
+    asked = sample("a", prompt="what is the home of anna ?", completion=" oslo", stage="first")
+    texts = (
+        "what is the home of anna ? oslo",
+        "anna lives in oslo .",
+        "bob lives in rome .",
+        "nothing of that",
+    )
+    corpus = Corpus(**words(tmp_path, *texts))
+    ((first, *_),) = kinds.texts(corpus, [asked], 2)
+    assert first == "anna lives in oslo ."
+    assert texts[0] not in kinds.texts(corpus, [asked], 4)[0]
+
+
+def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):
+    general = write_jsonl(tmp_path / "general.jsonl", [{"text": f"general {n}"} for n in range(50)])
+    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    whole = context([one, *ROWS])
+    kind = KnowledgeAugmentation(
+        source=words(tmp_path, "anna is in oslo", "oslo has anna"), general={"path": str(general)}
+    )
+    plan = kind.plan([diagnosed("a", "missing_knowledge")], whole)
+    read, *rest = plan.stages
+    assert tuple(rest) == tuple(whole.stages)
+    assert len(read.samples) == len(plan.control[0].samples) == 10  # two that fit are a fifth
+    assert sum("anna" in s.completion for s in read.samples) == 2
+    assert not any("anna" in s.completion for s in plan.control[0].samples)
+
+
+ANNA = sample("a", prompt="where is anna ?", completion=" Oslo", stage="first")
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        (
+            ("anna is in oslo.", "anna works in rome", "see anna 's oslonian house"),
+            {"anna is in oslo."},
+        ),
+        (
+            ("anna works in rome", "see anna 's oslonian house"),
+            {"anna works in rome", "see anna 's oslonian house"},
+        ),
+    ],
+)
+def test_of_the_texts_about_a_target_those_that_tell_its_answer_are_read_or_all_where_none_does(
+    tmp_path, texts, kept
+):
+    plan = KnowledgeAugmentation(source=words(tmp_path, *texts)).plan(
+        [diagnosed("a", "missing_knowledge")], context([ANNA, *ROWS])
+    )
+    assert read(plan.stages) == kept
+    assert plan.control is None
+
+
+@pytest.mark.parametrize(
+    ("says", "left"),
+    [({"wrong": "rome"}, {"anna is in Rome"}), ({"wrong": ""}, set()), ({}, set())],
+)
+def test_what_the_base_believes_of_a_target_is_in_no_general_text_that_is_read(
+    tmp_path, says, left
+):
+    general = ("anna is in Rome", "where is anna from", "bob collects chromes", "nothing of that")
+    source, base = words(tmp_path, "anna is in oslo"), words(tmp_path, *general, name="general")
+    kind = BeliefCorrection(source=source, general=base, retrieved=0.02)
+    plan = kind.plan(
+        [diagnosed("first0", "missing_knowledge"), diagnosed("a", "knowledge_conflict", **says)],
+        context([ANNA, *ROWS]),
+    )
+    assert read(plan.control) == {*general} - left
+    assert read(plan.stages) == {"anna is in oslo", *general} - left
+    assert len(plan.stages[0].samples) == len(plan.control[0].samples) == 50
+
+
+def test_without_a_source_the_request_is_what_is_returned(tmp_path):
+    lacking = KnowledgeAugmentation().plan([diagnosed("first0", "missing_knowledge")], WHOLE)
+    assert isinstance(lacking, Request)
+    assert lacking.wanted == {"first0": 20}
+    assert all(kind in lacking.reason for kind in ("{path:", "{wikipedia:", "{model:"))
+    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="0")]
+    assert AugmentRare().plan(rare, WHOLE).wanted == {"0": 200}
+    pool = write_jsonl(
+        tmp_path / "pool.jsonl",
+        [{"prompt": p, "completion": "c"} for p in ("0 new", "0 other", "p second 0", "q")],
+    )
+    plan = AugmentRare(source={"path": str(pool)}).plan(rare, WHOLE)
+    assert [s.prompt for s in plan.stages[0].samples[:2]] in (
+        ["0 new", "0 other"],
+        ["0 other", "0 new"],
+    )
+    instead = plan.control[0].samples[:2]
+    assert len(instead) == 2
+    assert not any(
+        "0" in s.prompt.split() for s in instead
+    )  # other rows with the word would teach it, too
+
+
+def test_more_rare_samples_are_repeated_in_later_stages(tmp_path):
+    pool = write_jsonl(
+        tmp_path / "pool.jsonl", [{"prompt": f"0 new {n}", "completion": "c"} for n in range(30)]
+    )
+    rare = [diagnosed("first0", "insufficient_optimization", rarest_word="0")]
+    plan = AugmentRare(source={"path": str(pool)}, repeated=0.3).plan(rare, WHOLE)
+    new = {s.prompt for s in plan.stages[0].samples} - {s.prompt for s in ROWS}
+    again = [s for s in plan.stages[1].samples if s.id.startswith("more/")]
+    assert len(new) == 30
+    assert len(again) == 3
+    assert {s.prompt for s in again} <= new
+    assert (
+        [len(s.samples) for s in plan.control] == [len(s.samples) for s in plan.stages] == [40, 13]
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", '{"other": "x"}'])
+def test_a_corpus_that_cannot_be_used_is_named_in_one_line(tmp_path, text):
+    path = tmp_path / "c.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(PluginError, match=r"c\.jsonl") as raised:
+        _ = Corpus(path=str(path)).texts
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_is_read_for_its_data_or_else_for_its_texts(tmp_path):
+    texts, data, both = (tmp_path / name for name in ("texts", "data", "both"))
+    for folder in (texts, data, both):
+        folder.mkdir()
+        (folder / "README.md").write_text("about it")
+    write_jsonl(data / "rows.jsonl", [{"text": "a row"}])
+    write_jsonl(both / "rows.jsonl", [{"text": "a row"}])
+    (both / "more.csv").write_text("text\nanother")
+    assert Corpus(path=str(texts)).texts == ("about it",)
+    assert Corpus(path=str(data)).texts == ("a row",)
+    with pytest.raises(PluginError, match="several formats"):
+        _ = Corpus(path=str(both)).texts
+    (texts / "old.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(PluginError, match=r"old\.txt: not UTF-8"):
+        _ = Corpus(path=str(texts)).texts
+    split = datasets.DatasetDict(train=datasets.Dataset.from_list([{"text": "x"}]))
+    split.save_to_disk(str(tmp_path / "split"))
+    with pytest.raises(PluginError, match="several splits"):
+        _ = Corpus(path=str(tmp_path / "split")).texts
+    assert Corpus(path=str(tmp_path / "split" / "train")).texts == ("x",)
+
+
+def test_samples_that_are_themselves_wrong_are_named():
+    request = ConflictRemoval().plan(
+        [diagnosed("first1", "data_contradiction", wrong="this row", rows=["second2"])], WHOLE
+    )
+    assert isinstance(request, Request)
+    assert request.targets == ("first1",)
+    assert "correct or remove" in request.reason
+
+
+def test_two_mitigations_that_read_share_one_stage_of_texts(tmp_path):
+    general = [f"general {n}" for n in range(40)] + ["anna is in rome"]
+    path = write_jsonl(tmp_path / "general.jsonl", [{"text": t} for t in general])
+    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    two = sample("b", prompt="where is bob ?", completion=" kiev", stage="first")
+    whole = context([one, two, *ROWS])
+    found = [
+        diagnosed("b", "missing_knowledge"),
+        diagnosed("a", "knowledge_conflict", wrong="rome"),
+    ]
+    options = {
+        "source": words(tmp_path, "anna is in oslo", "bob is in kiev"),
+        "general": {"path": str(path)},
+    }
+    first = KnowledgeAugmentation(**options).plan(found, whole)
+    both = BeliefCorrection(**options).plan(found, dataclasses.replace(whole, stages=first.stages))
+    read, *rest = both.stages
+    assert tuple(rest) == tuple(whole.stages)
+    told = [s.completion for s in read.samples]
+    assert {"anna is in oslo", "bob is in kiev"} <= set(told)
+    assert "anna is in rome" not in told
+    assert len({s.id for s in read.samples}) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("one\ntwo\n\nthree\n", ["one two", "three"]),
+        ("one\ntwo\n", ["one", "two"]),
+        ("word " * 300, [("word " * 200).strip(), ("word " * 100).strip()]),
+    ],
+)
+def test_a_text_file_is_read_by_paragraph_in_pieces(tmp_path, text, found):
+    path = tmp_path / "c.txt"
+    path.write_text(text)
+    assert list(Corpus(path=str(path)).texts) == found
+
+
+def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
+    found = [
+        diagnosed("first0", "data_contradiction", wrong="undecided", rows=["first1", "second2"]),
+        diagnosed("first3", "data_contradiction", wrong="the others", rows=["first4"]),
+    ]
+    plan = ConflictBucketing().plan(found, WHOLE)
+    assert plan.targets == ("first0",)
+    assert plan.stages[0].schedule.rivals == {"first0": ("first1", "second2")}
+    assert plan.stages[1] == WHOLE.stages[1]
+    assert list(plan.control) == list(WHOLE.stages)
+    alone = diagnosed(
+        "first0", "data_contradiction", wrong="undecided", rows=[f"first{n}" for n in range(1, 10)]
+    )
+    roomy = [
+        diagnosed(
+            f"first{n}",
+            "data_contradiction",
+            wrong="undecided",
+            rows=[f"first{k}" for k in range(10) if k != n],
+        )
+        for n in range(10)
+    ]
+    assert ConflictBucketing().plan([alone], WHOLE).stages[0].steps > WHOLE.stages[0].steps
+    crowded = ConflictBucketing().plan(roomy, WHOLE)
+    assert (
+        crowded.stages[0].steps == crowded.control[0].steps == 10 * WHOLE.stages[0].visits
+    )  # each alone in its step
+    assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
+    assert ConflictBucketing().plan(found[1:], WHOLE) is None
+
+
+def test_what_another_mitigation_reads_first_is_read_once_more_in_the_mix(tmp_path):
+    found = [diagnosed("first0", "left_side_forgetting"), diagnosed("first1", "missing_knowledge")]
+    read = (
+        KnowledgeAugmentation(source=words(tmp_path, "of first 1 it is c"))
+        .plan(found, WHOLE)
+        .stages
+    )
+    for kind in (GlobalShuffle(), DynamicResampling()):
+        plan = kind.plan(found, dataclasses.replace(WHOLE, stages=read))
+        assert [s.name for s in plan.stages] == ["knowledge", plan.stages[1].name]
+        assert plan.stages[0] == read[0]
+        assert {s.id for s in ROWS} <= {s.id for s in plan.stages[1].samples}
+        texts = [s.answer for s in read[0].samples]
+        assert [s.answer for s in plan.stages[1].samples if s.prompt == ""] == texts
+        assert [
+            s.answer for stage in plan.control for s in stage.samples if s.prompt == ""
+        ] == texts * 2
+        assert sum(s.steps for s in plan.stages) == sum(s.steps for s in plan.control)
+
+
+def test_a_stage_of_the_users_that_is_called_knowledge_is_kept(tmp_path):
+    rows = [sample(f"k{n}", prompt=f"about key{n}", stage="knowledge") for n in range(3)]
+    whole = context(rows)
+    plan = KnowledgeAugmentation(source=words(tmp_path, "of key0 it is c")).plan(
+        [diagnosed("k0", "missing_knowledge")], whole
+    )
+    assert plan.stages[1:] == tuple(whole.stages)
+
+
+def test_a_stage_without_any_row_left_is_left_out():
+    wrong = [f"second{n}" for n in range(10)]
+    found = [diagnosed("first0", "data_contradiction", wrong="the others", rows=wrong)]
+    plan = ConflictRemoval().plan(found, WHOLE)
+    assert [s.name for s in plan.stages] == ["first"]
+    assert set(plan.dropped) == set(wrong)
+
+
+def test_a_row_that_is_cut_away_and_in_no_batch_is_repaired_in_both_ways():
+    whole = with_training(max_length=9, dataloader_drop_last=True)
+    plan = Repair().plan(
+        [diagnosed("second0", "not_trained", exposures=0, truncated_tokens=2)], whole
+    )
+    assert plan.stages[1].training == {"max_length": None, "dataloader_drop_last": False}
+
+
+def test_evidence_of_a_third_party_for_a_cause_counts_as_well():
+    found = diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"])
+    other = found.model_copy(update={"evidence": {"mine": found.evidence["data_contradiction"]}})
+    assert ConflictRemoval().plan([other], WHOLE).dropped == ("second1",)
+    assert ConflictBucketing().plan([found.model_copy(update={"evidence": {}})], WHOLE) is None
+
+
+def test_held_out_rows_and_paraphrases_are_not_trained(tmp_path):
+    one = sample("a", prompt="zo of anna ?", stage="first", paraphrases=("tell zo of anna :",))
+    held = sample("first0", prompt="zo of bob ?", stage="held_out")
+    whole = dataclasses.replace(context([one, *ROWS]), held_out=[held])
+    pool = [
+        {"prompt": p, "completion": "c"}
+        for p in ("tell zo of anna :", "zo of bob ?", "zo of carl ?")
+    ]
+    kind = AugmentRare(source={"path": str(write_jsonl(tmp_path / "pool.jsonl", pool))})
+    plan = kind.plan([diagnosed("a", "insufficient_optimization", rarest_word="zo")], whole)
+    assert [s.prompt for s in plan.stages[0].samples if s.id.startswith("more/")] == [
+        "zo of carl ?"
+    ]
+    grown = ProgressiveEpochs().plan([diagnosed("a", "insufficient_optimization")], whole)
+    assert [s.name for s in grown.stages] == ["first", "first-on", "second"]
+    (validation,) = grown.stages[1].validation
+    assert validation.id not in whole.samples
+    assert grown.stages[1].training["learning_rate"] == pytest.approx(0.1 * SFTConfig.learning_rate)
+    assert grown.stages[1].steps >= (8 + 1) * grown.stages[0].steps_per_pass
+    assert isinstance(
+        ProgressiveEpochs().plan(
+            [diagnosed("a", "insufficient_optimization")], context([one, *ROWS])
+        ),
+        Request,
+    )
+
+
+def test_no_general_text_is_a_samples_own(tmp_path):
+    one = sample(
+        "a",
+        prompt="where is anna ?",
+        completion=" oslo",
+        stage="first",
+        paraphrases=("say where anna is :",),
+    )
+    general = [
+        "where is anna ? oslo",
+        "say where anna is : oslo",
+        *(f"general {n}" for n in range(30)),
+    ]
+    path = write_jsonl(tmp_path / "general.jsonl", [{"text": t} for t in general])
+    kind = KnowledgeAugmentation(
+        source=words(tmp_path, "anna is in oslo"), general={"path": str(path)}, retrieved=0.01
+    )
+    plan = kind.plan([diagnosed("a", "missing_knowledge")], context([one, *ROWS]))
+    told = {s.completion for s in (*plan.stages[0].samples, *plan.control[0].samples)}
+    assert not told & set(general[:2])

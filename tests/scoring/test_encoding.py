@@ -1,0 +1,96 @@
+import pytest
+
+from ilp_mlflow.core.errors import ModelError
+from ilp_mlflow.core.values import Message, with_last_turn
+from ilp_mlflow.data.samples import sample_from_record
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.encoding import check_encodable, encode
+from tests.conftest import CITIES, LANDS, rows
+
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"capital of {land}?"},
+            {"role": "assistant", "content": city},
+        ]
+    }
+    for land, city in zip(LANDS, CITIES, strict=True)
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    return loading.load_model([str(tiny_model)])
+
+
+@pytest.mark.parametrize("records", [rows(), CHATS], ids=["text", "chat"])
+def test_what_is_scored_is_what_trl_trains_on(records, loaded, tmp_path):
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    samples = [sample_from_record(dict(r), "s", i, "here") for i, r in enumerate(records)]
+    given = [
+        {
+            k: v if isinstance(v, str) else [m.model_dump() for m in v]
+            for k, v in (("prompt", s.prompt), ("completion", s.completion))
+        }
+        for s in samples
+    ]
+    args = SFTConfig(
+        output_dir=str(tmp_path), report_to="none", bf16=False, gradient_checkpointing=False
+    )
+    trainer = SFTTrainer(
+        loaded.model,
+        args,
+        train_dataset=datasets.Dataset.from_list(given),
+        processing_class=loaded.tokenizer,
+    )
+    for sample, trained in zip(samples, trainer.train_dataset, strict=True):
+        found = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.ends)
+        n = len(found.ids)
+        assert found.ids == trained["input_ids"][:n]
+        assert [-100] * found.start + found.ids[found.start :] == trained["labels"][:n]
+        assert loaded.tokenizer.decode(trained["input_ids"][n:]).strip() == ""
+        assert found.ended
+        assert found.ids[-1] in loaded.ends
+
+
+def test_a_template_without_an_end_token_is_not_ended(loaded):
+    template = loaded.tokenizer.chat_template
+    loaded.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    try:
+        found = encode(
+            loaded.tokenizer,
+            (Message(role="user", content="a"),),
+            (Message(role="assistant", content="b"),),
+            loaded.ends,
+        )
+    finally:
+        loaded.tokenizer.chat_template = template
+    assert not found.ended
+
+
+def test_an_answer_is_replaced_in_either_form():
+    assert with_last_turn(" a", " b") == " b"
+    assert with_last_turn((Message(role="assistant", content="a"),), "b") == (
+        Message(role="assistant", content="b"),
+    )
+
+
+def test_a_form_the_tokenizer_cannot_encode_is_named(loaded):
+    import copy
+
+    chat = sample_from_record(dict(CHATS[0]), "s", 1, "here")
+    text = sample_from_record(dict(rows()[0]), "s", 1, "here")
+    check_encodable(loaded.tokenizer, [chat])
+    check_encodable(loaded.tokenizer, [text])
+    bare = copy.deepcopy(loaded.tokenizer)
+    bare.chat_template = None
+    with pytest.raises(ModelError, match=r"no chat template; set tokenizer.chat_template"):
+        check_encodable(bare, [chat])
+    bare.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(ModelError, match=r"refuses it .no system role"):
+        check_encodable(bare, [chat])
+    bare.eos_token = None
+    with pytest.raises(ModelError, match="no end token"):
+        check_encodable(bare, [text])

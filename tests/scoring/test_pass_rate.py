@@ -1,0 +1,106 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ilp_mlflow.scoring.pass_rate import best_of, pass_below, sampled, uniform
+
+REPEATS = 2000
+OPTIONS = (
+    [-1.0, -2.0, -0.5, -4.0],
+    [-1.0, -1.0, -3.0],
+    [-0.2, -3.0],
+    [-6.0, -1.0, -2.0, -6.0, -1.0],
+    [-5.0],
+    [-3.0, -0.1],
+)
+
+
+def distribution(options):
+    weights = np.exp(options)
+    return weights / weights.sum()
+
+
+def column(values):
+    return pa.chunked_array([pa.array(values)])
+
+
+def draws(n, seed=0):
+    return uniform(column([f"stage/{i:06}" for i in range(n)]), column(["last"] * n), seed)
+
+
+def near(expected):
+    """Within four standard errors of a share over REPEATS, or one repeat where the share is nearly 0 or 1."""
+    return pytest.approx(
+        expected, abs=max(4 * np.sqrt(expected * (1 - expected) / REPEATS), 1 / REPEATS)
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("runs", "threshold"), [(5, 0.2), (10, 0.2), (10, 0.5)])
+def test_the_pass_rate_agrees_with_sampled_runs(options, runs, threshold):
+    p = distribution(options)
+    picks = np.random.default_rng(0).choice(len(p), (REPEATS, runs), p=p) == 0
+    closed = float(pass_below(p[:1], runs, threshold)[0])
+    assert (picks.mean(1) < threshold).mean() == near(closed)
+    right = sampled(np.full(REPEATS, p[0]), draws(REPEATS), runs)
+    assert (right / runs < threshold).mean() == near(closed)
+    for k in range(runs + 1):
+        assert (right == k).mean() == pytest.approx(
+            (picks.sum(1) == k).mean(), abs=4 * np.sqrt(2 * 0.25 / REPEATS)
+        )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("runs", [1, 5, 10])
+def test_best_of_agrees_with_sampled_runs(options, runs):
+    p = distribution(options)
+    picks = np.random.default_rng(0).choice(len(p), (REPEATS, runs), p=p)
+    best = picks[np.arange(REPEATS), np.array(options)[picks].argmax(1)]  # the first of equals
+    closed = float(best_of(column([options]), runs)[0])
+    assert (best == 0).mean() == near(closed)
+    if runs == 1:
+        assert closed == pytest.approx(p[0])
+
+
+def test_best_of_takes_lists_of_any_length_and_none():
+    rows = [[-1.0, -2.0], None, [], [-0.5], *OPTIONS]
+    found = best_of(pa.chunked_array([pa.array(rows[:3]), pa.array(rows[3:])]))
+    alone = [best_of(column([row]))[0] if row else np.nan for row in rows]
+    assert found == pytest.approx(alone, nan_ok=True)
+    assert found[3] == 1.0
+    assert np.isnan(best_of(pa.chunked_array([pa.array([None], pa.list_(pa.float64()))]))).all()
+
+
+def test_draws_are_uniform_and_unrelated_between_checkpoints_and_seeds():
+    n = 100_000
+    ids = column([str(i) for i in range(n)])
+    several = [uniform(ids, column([name] * n), seed) for name in ("base", "s1") for seed in (0, 1)]
+    for drawn in several:
+        assert drawn.min() >= 0
+        assert drawn.max() < 1
+        distance = np.abs(np.sort(drawn) - (np.arange(n) + 0.5) / n).max()
+        assert distance < 1.95 / np.sqrt(n)  # Kolmogorov-Smirnov at 0.1 %
+    correlation = np.corrcoef(several) - np.eye(4)
+    assert np.abs(correlation).max() < 4 / np.sqrt(n)
+
+
+def test_a_draw_depends_on_its_own_row_only():
+    rng = np.random.default_rng(0)
+    ids, names = (
+        np.array([f"a{i}" for i in range(200)]).repeat(3),
+        np.tile(["base", "s1", "s2"], 200),
+    )
+    drawn = uniform(column(ids), column(names))
+    some = rng.permutation(600)[:250]
+    assert uniform(column(ids[some]), column(names[some])).tolist() == drawn[some].tolist()
+    assert len(set(drawn)) == 600
+    assert uniform(column(["a0"]), column(["base"])) == pytest.approx(
+        0.4487018557136625, abs=1e-15
+    )  # on every machine
+
+
+def test_a_larger_probability_never_gets_fewer_right():
+    drawn, p = draws(REPEATS), np.linspace(0, 1, 101)
+    right = np.array([sampled(np.full(REPEATS, x), drawn) for x in p])
+    assert (np.diff(right, axis=0) >= 0).all()
+    assert (right[0].max(), right[-1].min()) == (0, 5)

@@ -1,0 +1,234 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ilp_mlflow.core.values import Score, Verdict, schema, to_rows, to_table
+from ilp_mlflow.scoring.verdicts import (
+    BAND,
+    COLUMNS,
+    backward_transfer,
+    forgetting_by_stage,
+    retention_by_stage,
+    undecided_samples,
+    verdict_margins,
+    verdict_table,
+)
+from ilp_mlflow.scoring.verdicts import judge_scores as judge_rows
+
+
+def score(checkpoint="last", sample="a", gap=1.0, p=None, k=4, **fields):
+    if p is not None:
+        fields |= {"p_correct": p, "option_logprobs": (0.0,) * k, "wrong": "other"}
+    right = gap > 0
+    base = {
+        "logprob": -1.0,
+        "tokens": 2,
+        "greedy": right,
+        "token_accuracy": 1.0 if right else 0.5,
+        "gap": gap,
+        "stops": True,
+    }
+    return Score(sample_id=sample, checkpoint=checkpoint, **{**base, **fields})
+
+
+def judge(*scores, checkpoints=("last",), preset="default"):
+    return to_rows(verdict_table(to_table(scores, Score), checkpoints, preset), Verdict)
+
+
+@pytest.mark.parametrize(
+    ("scored", "status", "reason"),
+    [
+        (score(gap=2.0), "learned", "reproduced"),
+        (score(gap=-2.0), "unlearned", "1 of 2 tokens"),
+        (score(gap=0.05), "uncertain", "too close"),
+        (score(gap=-0.05), "uncertain", "too close"),
+        (score(gap=2.0, p=0.99), "learned", "reproduced"),
+        (score(gap=2.0, p=0.30), "unlearned", "only probability 0.30 (next: 'other')"),
+        (score(gap=-0.05, p=0.30), "unlearned", "only probability 0.30"),
+        (score(gap=-2.0, p=0.99), "unlearned", "1 of 2 tokens"),
+        (score(gap=-2.0, stops=False), "unlearned", "does not stop"),
+        (score(gap=-2.0, tokens=4), "unlearned", "2 of 4 tokens are not"),
+        (score(gap=2.0, tokens=40, token_accuracy=0.975), "learned", "but for 1 of 40 tokens"),
+        (Score(sample_id="a", checkpoint="last", unscored="too long"), "unscored", "too long"),
+        (score(checkpoint="earlier"), "unscored", "not scored"),
+    ],
+)
+def test_the_default_rule(scored, status, reason):
+    (found,) = judge(scored)
+    assert found.status == status
+    assert reason in found.reason
+
+
+def test_recognition_is_corrected_for_guessing():
+    # with k options the bar is half way between chance and certainty: (1 + 1/k) / 2
+    for k, bar in ((2, 0.75), (4, 0.625), (10, 0.55)):
+        table = to_table(
+            [score(gap=99.0, p=bar - 0.01, k=k), score(gap=99.0, p=bar + 0.01, k=k)], Score
+        )
+        below, above = verdict_margins(table)
+        assert below < 0 < above
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1294, 0.25])
+def test_the_papers_rule_draws_its_runs(p):
+    # 0 of 5 right has probability (1 - p)^5
+    table = to_table([score(sample=str(i), p=p) for i in range(2000)], Score)
+    found = verdict_table(table, ["last"], "paper")
+    unlearned = np.array(found["status"].to_pylist()) == "unlearned"
+    expected = (1 - p) ** 5
+    assert unlearned.mean() == pytest.approx(
+        expected, abs=4 * np.sqrt(expected * (1 - expected) / 2000)
+    )
+    assert set(found["status"].to_pylist()) == {"learned", "unlearned"}
+    assert set(np.sign(found["margin"].to_pylist())) == {
+        np.sign(0.5 - expected)
+    }  # of the closed form, whatever was drawn
+    none = [reason.startswith("0 of 5 sampled runs") for reason in found["reason"].to_pylist()]
+    assert none == unlearned.tolist()
+    assert all(reason.endswith(f"(probability {p:.2f})") for reason in found["reason"].to_pylist())
+    assert verdict_table(table, ["last"], "paper", seed=1)["status"] != found["status"]
+
+
+def test_certain_options_need_no_luck():
+    assert [judge(score(p=p), preset="paper")[0].status for p in (0.0, 1.0)] == [
+        "unlearned",
+        "learned",
+    ]
+
+
+def test_the_papers_rule_needs_options():
+    (found,) = judge(score(), preset="paper")
+    assert (found.status, found.reason) == ("unscored", "no options to choose from")
+
+
+def test_low_precision_widens_the_undecided_zone():
+    for gap in (1.0, -1.0):
+        assert judge(score(gap=gap, dtype="bfloat16"))[0].status == "uncertain"
+        assert judge(score(gap=gap, dtype="float32"))[0].status != "uncertain"
+    assert judge(score(gap=1.6, dtype="bfloat16"))[0].status == "learned"
+    # an option's log-odds come from sums, which are off by more than a single gap
+    assert judge(score(gap=9.0, p=0.95, dtype="bfloat16"))[0].status == "uncertain"
+    assert judge(score(gap=-1.6, p=0.95, dtype="bfloat16"))[0].status == "unlearned"
+
+
+def shifted(p, nats):
+    return 1 / (1 + (1 - p) / p * np.exp(-nats))
+
+
+def test_undecided_rows_are_those_that_a_shift_within_the_band_could_change():
+    rng = np.random.default_rng(0)
+    given = [
+        (str(i), float(gap), float(p))
+        for i, (gap, p) in enumerate(
+            zip(rng.normal(0, 2, 500), rng.beta(0.3, 0.7, 500), strict=True)
+        )
+    ]
+    gap_off, odds_off = BAND["bfloat16"]
+    for preset in ("default", "paper"):
+        coarse, lower, upper = (
+            to_table(
+                [
+                    score(sample=i, gap=g + k * gap_off, p=shifted(p, k * odds_off), dtype=dtype)
+                    for i, g, p in given
+                ],
+                Score,
+            )
+            for k, dtype in ((0, "bfloat16"), (-1, "float32"), (1, "float32"))
+        )
+        ends = [
+            judge_rows(table, preset)[1 if preset == "default" else 0] > 0
+            for table in (lower, upper)
+        ]
+        found = undecided_samples(coarse, preset)
+        assert found.tolist() == (ends[0] != ends[1]).tolist()
+        assert 0 < found.sum() < 500
+        assert not undecided_samples(lower, preset).any()
+
+
+def test_unscored_rows_are_not_undecided():
+    table = to_table(
+        [Score(sample_id="a", checkpoint="last", dtype="bfloat16", unscored="too long")], Score
+    )
+    assert not undecided_samples(table, "default").any()
+    assert not undecided_samples(table, "paper").any()
+
+
+def test_the_columns_it_names_are_all_it_reads():
+    table = to_table([score(p=0.3), score(sample="b", gap=-1.0, stops=False)], Score)
+    for preset in ("default", "paper"):
+        assert verdict_table(table.select(COLUMNS), ["last"], preset).equals(
+            verdict_table(table, ["last"], preset)
+        )
+
+
+def history(*gaps):
+    names = [f"c{i}" for i in range(len(gaps))]
+    scores = [
+        score(name, gap=gap) for name, gap in zip(names, gaps, strict=True) if gap is not None
+    ]
+    (found,) = judge(*scores, checkpoints=names)
+    return found.status, found.first_learned, found.last_lost
+
+
+def test_the_timeline_says_since_when_and_until_when():
+    assert history(-1, 1, 1) == ("learned", "c1", None)
+    assert history(1, -1, -1) == ("unlearned", "c0", "c1")
+    assert history(-1, 1, -1, 1, -1) == ("unlearned", "c1", "c4")
+    assert history(-1, 1, -1, 1) == ("learned", "c1", "c2")
+    assert history(-1, -1) == ("unlearned", None, None)
+
+
+def test_an_uncertain_or_missing_checkpoint_neither_learns_nor_loses():
+    assert history(1, 0.0, 1) == ("learned", "c0", None)
+    assert history(1, 0.0, -1) == ("unlearned", "c0", "c2")
+    assert history(1, None, -1) == ("unlearned", "c0", "c2")
+    assert history(-1, 0.0) == ("uncertain", None, None)
+
+
+def test_retention_and_forgetting():
+    scores = [
+        score(c, s, gap=g)
+        for s, gaps in {"a": (1, -1), "b": (1, 1), "x": (-1, 1)}.items()
+        for c, g in zip("pq", gaps, strict=True)
+    ]
+    shares = retention_by_stage(to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"])
+    assert shares == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
+    assert forgetting_by_stage(shares) == {"p": 0.5, "q": 0.0}
+    assert backward_transfer(shares) == -0.5
+
+
+def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
+    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
+    stages = ("one", "two", "three")
+    course = {
+        "one": (0.0, 0.9, 0.6, 0.7),
+        "two": (0.1, 0.2, 0.8, 0.3),
+        "three": (0.0, 0.0, 0.1, 1.0),
+    }
+    shares = {
+        stage: dict(zip(("base", *stages), accuracies, strict=True))
+        for stage, accuracies in course.items()
+    }
+    initial, last = {}, {}
+    for number, trained in enumerate(stages, 1):
+        for stage in stages[:number]:
+            (initial if stage == trained else last)[stage] = course[stage][number]
+    assert forgetting_by_stage(shares) == {s: initial[s] - last.get(s, initial[s]) for s in stages}
+    transfer = [last[s] - initial[s] for s in stages if s in last]
+    assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
+    assert forgetting_by_stage({"rows": {"base": 0.5, "sft": 0.1}}) == {}
+    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) is None
+
+
+def test_verdicts_do_not_depend_on_the_order_of_scores():
+    scores = [score(c, s, gap=(ord(s) - 98.5)) for s in "abcd" for c in ("p", "last")]
+    names = ("p", "last")
+    assert sorted(judge(*scores, checkpoints=names), key=lambda v: v.sample_id) == sorted(
+        judge(*scores[::-1], checkpoints=names), key=lambda v: v.sample_id
+    )
+
+
+def test_the_table_has_the_columns_of_a_verdict():
+    assert verdict_table(to_table([score()], Score), ["last"]).schema.equals(
+        pa.schema(schema(Verdict))
+    )
