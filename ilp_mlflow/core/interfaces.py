@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from ilp_mlflow.core.values import (
     Checkpoint,
@@ -15,7 +16,9 @@ from ilp_mlflow.core.values import (
     Sample,
     Stage,
     Status,
+    Subject,
     Text,
+    Value,
     Verdict,
 )
 
@@ -75,19 +78,19 @@ class History:
     """Keep the model as it is now, in place of the one kept before: where the schedule stops, the stage ends with it."""
 
 
-class Schedule(Protocol):
-    """Decides in which batches a stage sees its samples, and when it ends.
+class Schedule(Value):
+    """Base of schedules: which batches a stage trains next, and when it ends; fields are options.
 
-    A stage's `schedule` is the name of one of the core's, or a frozen pydantic model (`Value`) whose fields are its options.
+    A stage's `schedule` is the name of one of the core's, or such a value.
     """
 
+    @abstractmethod
     def next_round(self, history: History) -> Sequence[Batch] | None:
         """The batches of the next round, or None to stop before the steps are used up.
 
-        Then the stage ends with the model that was last kept, or as it is. It may only stop under a constant learning rate: one
-        that falls to 0 makes a plateau of its own.
+        Then the stage ends with the model that was last kept, or as it is. It may only stop under a
+        constant learning rate: one that falls to 0 makes a plateau of its own.
         """
-        ...
 
 
 class Said(NamedTuple):
@@ -247,17 +250,31 @@ class Context:
         }
 
 
-class Diagnostic(Protocol):
-    """Finds evidence for one cause; a frozen pydantic model (`Value`) whose fields are its options."""
+class Diagnostic(Value):
+    """Base of diagnostics: finds evidence for one cause; fields are options."""
 
-    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence by sample id, for some or all of the `unlearned` samples and no other."""
-        ...
+    order: ClassVar[int] = 1000
+    """Causes are looked for in this order, each in what those before it leave over; equal orders by
+    the strength of their evidence."""
+    meaning: ClassVar[str] = ""
+    """The cause in a few words, for the report."""
+    colour: ClassVar[str] = ""
+    """CSS colour of the cause in the report; "" takes that of other causes."""
+
+    @abstractmethod
+    def examine(
+        self, unlearned: Sequence[Sample], context: Context
+    ) -> Mapping[str, Evidence] | Mapping[str | Subject, Evidence]:
+        """Evidence by sample id, for some or all of the `unlearned` samples and no other.
+
+        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`: it then
+        speaks for each of the subject's unlearned samples that has no evidence of its own here.
+        """
 
 
-class Mitigation(Protocol):
-    """Plans a remedy; a frozen pydantic model (`Value`) whose fields are its options."""
+class Mitigation(Value):
+    """Base of mitigations: plans what to train instead; fields are options."""
 
+    @abstractmethod
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """What to train, what it lacks for that, or None when there is nothing to do."""
-        ...

@@ -276,6 +276,26 @@ class Evidence(Value):
     """What it was read from."""
 
 
+class Subject(Value):
+    """What a finding is about, where that is more than one sample."""
+
+    kind: Literal["stage", "checkpoint", "run"]
+    """A stage and all its samples, a checkpoint, or the run as a whole."""
+    name: str = ""
+    """Name of the stage or checkpoint; "" for the run."""
+
+
+class Finding(Value):
+    """What is true of a whole stage, checkpoint or run, said once."""
+
+    subject: Subject
+    """What it is about."""
+    evidence: Evidence
+    """The evidence for its cause."""
+    samples: int
+    """Unlearned samples that it speaks for."""
+
+
 class Diagnosis(Value):
     """Verdict and cause of one sample."""
 
@@ -427,6 +447,8 @@ class Report(Value):
     """Status under every checkpoint, by sample id."""
     diagnoses: tuple[Diagnosis, ...]
     """One per unlearned sample."""
+    findings: tuple[Finding, ...] = ()
+    """What is true of whole stages, checkpoints or the run."""
     outcomes: tuple[Outcome, ...]
     """One per mitigation."""
     requests: dict[str, Request] = Field(default_factory=dict)

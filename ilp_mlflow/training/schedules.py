@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ilp_mlflow.core.interfaces import Batch, History, Schedule
 
 
-class Sequential:
+class Sequential(Schedule):
     """Every round in file order."""
 
     def next_round(self, history: History) -> Sequence[Batch]:
@@ -16,7 +16,7 @@ class Sequential:
         return _batches(list(history.sample_ids), history.batch_size)
 
 
-class Shuffled:
+class Shuffled(Schedule):
     """Every round in a new order, which depends on the seed, the round and the ids alone."""
 
     def next_round(self, history: History) -> Sequence[Batch]:
