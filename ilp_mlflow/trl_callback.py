@@ -1,4 +1,4 @@
-"""For anyone's own `trl.SFTTrainer`: follows what it trains sample by sample, registers the model as a stage, and diagnoses it."""
+"""For anyone's own `trl.SFTTrainer`: follow it by sample, register its model, diagnose it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment, describe_error
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
-from ilp_mlflow.core.values import Checkpoint, Exposure, Report, as_json, to_table
+from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
@@ -25,10 +25,11 @@ from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import check_encodable
 from ilp_mlflow.scoring.loading import LoadedModel, Tokenization
 from ilp_mlflow.tracking import model_registry, runs
-from ilp_mlflow.training.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
+from ilp_mlflow.training.prepared_rows import match_rows
 from ilp_mlflow.training.stage import version_tags
 
-TOLD = (
+REPORTED_OPTIONS = (
     "num_train_epochs",
     "max_steps",
     "learning_rate",
@@ -44,26 +45,30 @@ TOLD = (
     "loss_type",
 )
 """Options of the trainer that a report states, as far as they are set."""
-ADAPTED = ("r", "lora_alpha", "lora_dropout", "target_modules")
+REPORTED_LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "target_modules")
 """Those of its LoRA adapter."""
 
 
 class IlpCallback(TrainerCallback):
-    """Follows an SFTTrainer, and when it is done registers what it trained and diagnoses it; what is trained stays the same.
+    """Follows an SFTTrainer; when it is done, registers what it trained and diagnoses it.
 
-    `rows` are those of `train_dataset`: prompt and completion, or messages; optionally id, options, probes, paraphrases, source;
-    or the data set of `mlflow.data` that holds them.
-    Results go to the MLflow run that is active while it trains (to a child, where that has a diagnosis already), else to one of
-    their own, named `name`; the model becomes `<name>.<stage>`. `base` is where the model was loaded from (folder, Hub id, MLflow
-    URI), left out: what it says itself. `scoring` and `diagnostics` are as in an experiment's file.
+    What is trained stays the same, bit for bit.
 
-    Raises DatasetError for a bad row and ConfigError for a bad option; before the first step ConfigError for packing, several
-    processes, or rows that are not the trainer's, ModelError for a base that cannot be found, and TrackingError for an
-    MLflow that does not answer. Behind the last step nothing is raised: what fails is told on stderr.
+    `rows` are those of `train_dataset`: prompt and completion, or messages; optionally id, options,
+    probes, paraphrases, source; or the data set of `mlflow.data` that holds them. Results go to the
+    MLflow run that is active while it trains (to a child, where that has a diagnosis already), else
+    to one of their own, named `name`; the model becomes `<name>.<stage>`. `base` is where the model
+    was loaded from (folder, Hub id, MLflow URI), left out: what it says itself. `scoring` and
+    `diagnostics` are as in an experiment's file.
+
+    Raises DatasetError for a bad row and ConfigError for a bad option; before the first step
+    ConfigError for packing, several processes, or rows that are not the trainer's, ModelError for a
+    base that cannot be found, and TrackingError for an MLflow that does not answer. Behind the last
+    step nothing is raised: stderr says what failed.
     """
 
     report: Report | None = None
-    """What was found, once training is over."""
+    """The diagnosis, once training is over."""
 
     def __init__(
         self,
@@ -74,36 +79,35 @@ class IlpCallback(TrainerCallback):
         scoring: Mapping[str, Any] | None = None,
         diagnostics: Mapping[str, Any] | Sequence[str] | None = None,
     ) -> None:
-        stages = [
-            {"name": stage, "data": f"{runs.FOLDER}/samples.parquet"}
-        ]  # of the run: there is no file
-        given = {
+        config = {
             "name": name,
             "model": base or "",
-            "stages": stages,
+            # the samples are an artifact of the run: there is no file
+            "stages": [{"name": stage, "data": f"{runs.FOLDER}/samples.parquet"}],
             "scoring": scoring or {},
             "diagnostics": diagnostics,
         }
         try:
-            self.experiment = Experiment.model_validate(given)
+            self.experiment = Experiment.model_validate(config)
         except ValidationError as error:
             raise ConfigError(describe_error(error, Experiment, "IlpCallback")) from None
         rows = readers.as_records(rows)
         if not isinstance(rows, Sized):
             raise ConfigError(
-                f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; load it as a Dataset"
+                f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
+                "load it as a Dataset"
             )
-        self.samples = samples_from_records(
-            stage, ((f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1))
-        )
-        self.run: str | None = None
+        records = ((f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
+        self.samples = samples_from_records(stage, records)
+        self.run_id: str | None = None
         self.step = 0
         self._ledger: ExposureLedger | None = None
-        self._hook: Any = None
+        self._listener: BatchListener | None = None
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Refuse what cannot be followed or found again, as soon as there is a trainer."""
-        self._base(args, model)
+        _refuse_hidden_samples(args)
+        self._resolve_base(model)
 
     def on_train_begin(
         self,
@@ -112,76 +116,70 @@ class IlpCallback(TrainerCallback):
         control: Any,
         model: Any = None,
         processing_class: Any = None,
-        **given: Any,
+        **others: Any,
     ) -> None:
-        """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
-        experiment, text = self._base(args, model)
+        """Match the trainer's rows to the samples, and listen to the model's forward passes."""
+        _refuse_hidden_samples(args)
+        experiment, tokenization = self._resolve_base(model)
         runs.check_connection()
-        order = "sequential" if args.train_sampling_strategy == "sequential" else "shuffled"
-        how = {"schedule": order, "training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
-        (stage,) = experiment.stages
-        self.experiment = experiment.model_copy(
-            update={"seed": args.seed, "stages": (stage.model_copy(update=how),)}
-        )
-        self._text = replace(
-            text, tokenizer=processing_class, ends=text.ends | {processing_class.eos_token_id}
-        )
+        self.experiment = _with_settings(experiment, args, model)
+        # a model that this trainer trains also ends with the trainer's own end token
+        ends = tokenization.ends | {processing_class.eos_token_id}
+        self._tokenization = replace(tokenization, tokenizer=processing_class, ends=ends)
         check_encodable(processing_class, self.samples)
-        ledger = ExposureLedger(
-            self.samples,
-            self._text,
-            given["train_dataloader"].dataset,
-            args.truncation_mode == "keep_end",
-        )
-        self._ledger = (
-            ledger if state.global_step == 0 else None
-        )  # resumed: nobody knows what was trained before
-        if self._hook:
-            self._hook.remove()
-        self._hook = model.register_forward_hook(self._read, with_kwargs=True)
+        # the data loader's rows are those that TRL prepared; the text is gone from them
+        prepared = others["train_dataloader"].dataset
+        keeps_end = args.truncation_mode == "keep_end"
+        rows = match_rows(self.samples, self._tokenization, prepared, keeps_end)
+        self._stop_listening()
+        self._ledger = None
+        # of a training that is resumed, nobody knows what was trained before
+        if state.global_step == 0:
+            self._ledger = ExposureLedger(experiment.stages[0].name, self.samples, rows)
+            self._listener = self._ledger.follow(model, lambda: self.step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the step, and the run that whoever logs this training has started by now."""
-        self.step, self.run = state.global_step + 1, runs.active_run_id()
+        self.step, self.run_id = state.global_step + 1, runs.active_run_id()
 
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
         """Register the model and diagnose it."""
-        self._hook.remove()
-        self._hook = None
+        self._stop_listening()
         try:
+            # what the trainer draws behind this stays the same, too
             with torch.random.fork_rng():
-                self.report = self._conclude(model)
-        except Exception as error:  # the training is worth more than its diagnosis
-            again = f"ilp diagnose --checkpoint base={self.experiment.model} --checkpoint sft=FOLDER --data ROWS"
-            why = f"the model is trained, but its diagnosis failed: {first_line(error)}"
-            print(f"ilp: {why}; once the model is saved: {again}", file=sys.stderr)
-        else:
+                self.report = self._diagnose(model)
+        except Exception as error:
+            # the training is worth more than its diagnosis: whatever failed, it must not fail
             print(
-                "\n".join(
-                    ["", terminal_summary(self.report), "", *runs.how_to_open(self.report.run_id)]
-                ),
+                "ilp: the model is trained, but its diagnosis failed: "
+                f"{first_line(error)}; once the model is saved: ilp diagnose "
+                f"--checkpoint base={self.experiment.model} --checkpoint sft=FOLDER --data ROWS",
                 file=sys.stderr,
             )
+        else:
+            summary = terminal_summary(self.report)
+            lines = ["", summary, "", *runs.how_to_open(self.report.run_id)]
+            print("\n".join(lines), file=sys.stderr)
 
-    def _base(self, args: Any, model: Any) -> tuple[Experiment, Tokenization]:
-        """The experiment with its base, and how that reads text. Raises ConfigError and ModelError, see the class."""
-        for option in ("packing", "padding_free"):
-            if getattr(args, option, False):
-                raise ConfigError(
-                    f"IlpCallback: such a batch hides which samples are in it; leave out {option}"
-                )
-        if args.world_size > 1:
-            raise ConfigError(
-                f"IlpCallback: follows one process, there are {args.world_size}; train in one, or diagnose afterwards"
-            )
-        own = (
-            model.active_peft_config.base_model_name_or_path
-            if isinstance(model, PeftModel)
-            else model.config._name_or_path
-        )
-        base = self.experiment.model or own
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+
+    def _resolve_base(self, model: Any) -> tuple[Experiment, Tokenization]:
+        """The experiment with its base, and how that reads text.
+
+        Raises ConfigError when nobody says what the base is, ModelError when it is an adapter or
+        cannot be found.
+        """
+        if isinstance(model, PeftModel):
+            loaded_from = model.active_peft_config.base_model_name_or_path
+        else:
+            loaded_from = model.config._name_or_path
+        base = self.experiment.model or loaded_from
         if not base:
             raise ConfigError(
                 "IlpCallback: the model does not say where it was loaded from; give that as base="
@@ -189,76 +187,108 @@ class IlpCallback(TrainerCallback):
         parts = model_registry.resolve_parts(base)
         if len(parts) > 1:
             raise ModelError(
-                f"model '{base}' is an adapter; give the model below it as base=, or one that has it merged in"
+                f"model '{base}' is an adapter; give the model below it as base=, or one that has "
+                "it merged in"
             )
-        return self.experiment.model_copy(update={"model": base}), loading.read_tokenization(parts)
+        experiment = self.experiment.model_copy(update={"model": base})
+        return experiment, loading.read_tokenization(parts)
 
-    def _read(self, model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> None:
-        if self._ledger and model.training and getattr(outputs, "label_mask", None) is not None:
-            self._ledger.read(self.step, inputs, outputs)
-
-    def _conclude(self, model: Any) -> Report:
-        experiment, text = self.experiment, self._text
+    def _diagnose(self, model: Any) -> Report:
+        """Log and register what was trained, then diagnose it as if it had been trained here."""
+        experiment = self.experiment
         stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
-        before = runs.tags(self.run) if self.run else {}
-        into = {"parent": self.run} if "ilp.trained" in before else {"run_id": self.run}
-        with (
-            runs.start(experiment.name, "experiment", **into) as run_id,
-            tempfile.TemporaryDirectory() as folder,
-        ):
+        tags_before = runs.tags(self.run_id) if self.run_id else {}
+        # a run with a diagnosis keeps it: this one goes to a child
+        if "ilp.trained" in tags_before:
+            run = runs.start(experiment.name, "experiment", parent=self.run_id)
+        else:
+            run = runs.start(experiment.name, "experiment", run_id=self.run_id)
+        with run as run_id:
             pipeline.log_experiment(run_id, experiment, [stage])
-            base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
-            loading.save_model(
-                LoadedModel(text.tokenizer, text.ends, text.max_length, model),
-                Path(folder),
-                base,
-                with_tokenizer=True,
-            )
-            tags = version_tags(experiment, stage, base, run_id)
-            uri = model_registry.register(f"{experiment.name}.{stage.name}", folder, run_id, tags)
-            checkpoints = [
-                Checkpoint(name="base", model_uri=base),
-                Checkpoint(name=stage.name, model_uri=uri, run_id=run_id),
-            ]
+            checkpoints = self._register(stage, model, run_id)
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
-            if self._ledger:
-                runs.write(
-                    run_id, "exposures.parquet", to_table(self._ledger.exposures(), Exposure)
-                )
+            if self._ledger is not None:
+                exposures = to_table(self._ledger.exposures(), Exposure)
+                runs.write(run_id, "exposures.parquet", exposures)
                 runs.write(run_id, "signals.parquet", self._ledger.signals())
-            said = before.get("mlflow.note.content") if self.run == run_id else None
-            runs.log(
-                run_id, tags={"ilp.trained": "elsewhere"} | ({"ilp.foreword": said} if said else {})
-            )
+            tags = {"ilp.trained": "elsewhere"}
+            note = tags_before.get("mlflow.note.content")
+            if note and self.run_id == run_id:
+                tags["ilp.foreword"] = note
+            runs.log(run_id, tags=tags)
         try:
             pipeline.diagnose(experiment, run_id)
             return pipeline.make_report(experiment, run_id)
         except KeyboardInterrupt:
             print(
-                f"ilp: interrupted; the model is registered, to diagnose it: ilp diagnose --run-id {run_id}",
+                "ilp: interrupted; the model is registered, to diagnose it: "
+                f"ilp diagnose --run-id {run_id}",
                 file=sys.stderr,
             )
             raise
 
+    def _register(self, stage: Stage, model: Any, run_id: str) -> list[Checkpoint]:
+        """Register the base and the trained model; return their checkpoints."""
+        experiment, tokenization = self.experiment, self._tokenization
+        base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+        loaded = LoadedModel(
+            tokenization.tokenizer, tokenization.ends, tokenization.max_length, model
+        )
+        tags = version_tags(experiment, stage, base, run_id)
+        with tempfile.TemporaryDirectory() as folder:
+            loading.save_model(loaded, Path(folder), base, with_tokenizer=True)
+            uri = model_registry.register(f"{experiment.name}.{stage.name}", folder, run_id, tags)
+        return [
+            Checkpoint(name="base", model_uri=base),
+            Checkpoint(name=stage.name, model_uri=uri, run_id=run_id),
+        ]
 
-def _adapter(model: Any) -> dict[str, Any] | None:
-    """The options of a model's adapter, None without one."""
-    return (
-        _set(model.active_peft_config.to_dict(), ADAPTED) if isinstance(model, PeftModel) else None
-    )
+
+def _refuse_hidden_samples(args: Any) -> None:
+    """Raise ConfigError for trainer options under which the ledger would not see every sample."""
+    for option in ("packing", "padding_free"):
+        if getattr(args, option, False):
+            raise ConfigError(
+                f"IlpCallback: such a batch hides which samples are in it; leave out {option}"
+            )
+    if args.world_size > 1:
+        raise ConfigError(
+            f"IlpCallback: follows one process, there are {args.world_size}; train in one, or "
+            "diagnose afterwards"
+        )
 
 
-def _set(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Those of the options that are neither off nor without a value, lists sorted."""
-    given = {name: options[name] for name in names if options.get(name) not in (None, False, 0, -1)}
-    return {
-        name: sorted(value) if isinstance(value, set) else value for name, value in given.items()
+def _with_settings(experiment: Experiment, args: Any, model: Any) -> Experiment:
+    """The experiment with seed, order and options of the trainer, for the report to state."""
+    (stage,) = experiment.stages
+    order = "sequential" if args.train_sampling_strategy == "sequential" else "shuffled"
+    adapter = None
+    if isinstance(model, PeftModel):
+        adapter = _set_options(model.active_peft_config.to_dict(), REPORTED_LORA_OPTIONS)
+    settings = {
+        "schedule": order,
+        "training": _set_options(args.to_dict(), REPORTED_OPTIONS),
+        "peft": adapter,
     }
+    stage = stage.model_copy(update=settings)
+    return experiment.model_copy(update={"seed": args.seed, "stages": (stage,)})
 
 
-def _record(row: Any, number: int) -> dict[str, Any]:
+def _set_options(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the options that are neither off nor without a value, sets as sorted lists."""
+    set_options = {}
+    for name in names:
+        value = options.get(name)
+        # TRL says -1 for steps and lengths that are not limited
+        if value not in (None, False, 0, -1):
+            set_options[name] = sorted(value) if isinstance(value, set) else value
+    return set_options
+
+
+def _as_record(row: Any, number: int) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise DatasetError(
-            f"row {number}: expected an object with 'prompt' and 'completion', got {type(row).__name__}"
+            f"row {number}: expected an object with 'prompt' and 'completion', "
+            f"got {type(row).__name__}"
         )
     return dict(row)

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from ilp_mlflow import ConfigError, DatasetError, IlpCallback, TrackingError, pipeline
 from ilp_mlflow.cli import main
 from ilp_mlflow.scoring import loading, scorer, token_trees
+from ilp_mlflow.scoring.encoding import encode
 from ilp_mlflow.tracking import model_registry, runs
 from tests.conftest import rows
 from tests.training.test_trainer import PEFT, TRAINING, stage, weights
@@ -173,10 +174,12 @@ def test_cut_dropped_and_equal_rows_are_counted_as_they_were(tiny_model, store, 
     assert [by_id[i]["exposures"] for i in ("France", "twin", "cut", "Korea")] == [3] * 4
     assert by_id["lost"]["exposures"] == (0 if mode == "keep_start" else 3)
     assert by_id["lost"]["truncated_tokens"] > 0
-    assert (
-        by_id["cut"]["supervised_tokens"]
-        < by_id["cut"]["truncated_tokens"] + by_id["cut"]["supervised_tokens"]
-    )
+    tokenizer = loading.load_tokenizer([str(tiny_model)])
+    whole = encode(tokenizer, cut["prompt"], cut["completion"], frozenset())
+    assert by_id["cut"]["truncated_tokens"] == len(whole.ids) - 40 > 0
+    # cut in front, the row is all answer, and its first token is not predicted from anything
+    expected = 40 - whole.start if mode == "keep_start" else 39
+    assert by_id["cut"]["supervised_tokens"] == expected < len(whole.ids) - whole.start
     assert by_id["France"]["truncated_tokens"] == 0
     if mode == "keep_start":
         assert {d.cause for d in found.diagnoses if d.verdict.sample_id == "lost"} == {

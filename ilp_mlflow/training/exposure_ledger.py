@@ -1,123 +1,192 @@
-"""What someone else's trainer did with each sample, read off the batches and outputs of its model."""
+"""What a training did with every sample, noted batch by batch as the model sees it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import torch
+from trl.trainer.utils import FusedCausalLMOutput
 
 from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.core.values import Exposure, Sample, Signal, schema
-from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.loading import Tokenization
+from ilp_mlflow.training.prepared_rows import PreparedRow, row_key
 
-ROWS = "give IlpCallback the rows that the trainer gets as train_dataset, in their order"
+ROW = "row"
+"""Name under which our own trainer carries the row numbers of a batch along with its tokens."""
+
+
+class Pass(NamedTuple):
+    """One sample in one training batch."""
+
+    row: int
+    """Position of the sample in its stage."""
+    step: int
+    """Optimizer step that the batch is part of, from 1."""
+    result: SampleResult
+    """How the model did on it before that step; nan where no token of the row counts."""
 
 
 class ExposureLedger:
-    """What a training did with each sample; its tokens tell which one a row of a batch is."""
+    """Which samples were in each batch of a stage, and how the model did on them.
 
-    def __init__(
-        self, samples: Sequence[Sample], text: Tokenization, prepared: Any, keeps_end: bool
+    This is the one seam between a trainer and what is known of its samples, for our own trainer as
+    for someone else's: `note_batch` is called once for each batch that is trained, in order. It
+    needs nothing of the trainer but
+
+    - the optimizer step that the batch is part of, from 1;
+    - `inputs`, what the model is given: `input_ids`, `labels` (-100: not supervised) and
+      `attention_mask`, each (batch, length);
+    - `outputs`, what TRL's fused head says of every token but the first: `label_mask` (whether it
+      is supervised), `log_probs` (nats) and `is_top1`, each (batch, length - 1);
+    - for each row which sample it is: its position in the stage, where the trainer carries that
+      along, else its tokens. Samples that have become equal, or were cut until they were, cannot
+      be told apart by tokens: they take turns. Our own trainer carries the position, since a
+      schedule decides by sample which of two equal ones is trained.
+
+    It leaves the training alone: no random number is drawn, no tensor changed or kept.
+    """
+
+    def __init__(self, stage: str, samples: Sequence[Sample], prepared: Sequence[PreparedRow]):
+        self.stage, self.samples, self.prepared = stage, samples, prepared
+        self.passes: list[Pass] = []
+        self.trained_tokens = 0
+        """Tokens passed through the model, padding left out."""
+        self._rows_by_key: dict[bytes, deque[int]] = {}
+        for row, facts in enumerate(prepared):
+            self._rows_by_key.setdefault(facts.key, deque()).append(row)
+
+    def follow(self, model: torch.nn.Module, current_step: Callable[[], int]) -> BatchListener:
+        """Note every batch that `model` is trained on, until the listener is stopped.
+
+        `current_step` says which optimizer step is being trained, from 1.
+        """
+        return BatchListener(self, model, current_step)
+
+    def note_batch(
+        self,
+        step: int,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: FusedCausalLMOutput,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        """Raises ConfigError when `prepared` is no data set that TRL made of the `samples`."""
-        if not hasattr(prepared, "data"):
-            raise ConfigError(
-                f"IlpCallback: the trainer's rows are streamed; {ROWS}, and both as a Dataset"
-            )
-        table = prepared.data  # with the rows that the trainer drops, which `prepared` leaves out
-        if table.num_rows != len(samples):
-            raise ConfigError(
-                f"IlpCallback has {len(samples)} rows, the trainer {table.num_rows}; {ROWS}"
-            )
-        self.samples = samples
-        self.rows: dict[bytes, list[int]] = {}
-        self.starts, self.supervised, self.cut = ([0] * len(samples) for _ in range(3))
-        self.seen: Counter[int] = Counter()
-        self.noted: list[tuple[int, int, float, float]] = []
-        columns = (table.column(name) for name in ("input_ids", "labels"))
-        for row, (sample, *lists) in enumerate(zip(samples, *columns, strict=True)):
-            ids, labels = (np.array(one.as_py(), np.int64) for one in lists)
-            whole = encode(text.tokenizer, sample.prompt, sample.completion, text.ends)
-            off = next(
-                (
-                    n
-                    for n in range(len(whole.ids) if keeps_end else 1)
-                    if _agree(whole.ids[n:], ids)
-                ),
-                None,
-            )
-            if off is None:
-                raise ConfigError(
-                    f"sample '{sample.id}': the trainer has other tokens than its text gives when it is scored; {ROWS}"
-                )
-            self.starts[row] = max(0, whole.start - off)
-            self.supervised[row] = int((labels[max(1, self.starts[row]) :] != -100).sum())
-            self.cut[row] = max(0, len(whole.ids) - len(ids))
-            self.rows.setdefault(_key(ids, labels), []).append(row)
+        """Note one batch; `rows` are the positions of its samples, None: to be known by tokens.
 
-    def read(self, step: int, inputs: Mapping[str, Any], outputs: Any) -> None:
-        """Note how the samples of a batch did, before `step`, which the batch is part of. Raises ConfigError for a strange row."""
-        real = inputs["attention_mask"].bool()
-        rows = []
-        for ids, labels, mask in zip(
-            *(x.cpu().numpy() for x in (inputs["input_ids"], inputs["labels"], real)), strict=True
-        ):
-            same = self.rows.get(_key(ids[mask], labels[mask]))
-            if not same:
-                raise ConfigError(
-                    f"IlpCallback: step {step} trains a row that is not in the data set; does a data_collator change rows?"
-                )
-            rows.append(same[0])
-            same.append(
-                same.pop(0)
-            )  # equal to the token: nobody can tell which it is, so they take turns
-        self.seen.update(rows)
-        starts = torch.tensor([self.starts[row] for row in rows], device=real.device)
-        answer = outputs.label_mask & (
-            real.cumsum(1)[:, 1:] > starts[:, None]
-        )  # (batch, length - 1)
-        tokens = answer.sum(1)
-        losses = -(outputs.log_probs.detach().float() * answer).sum(1) / tokens
-        right = (outputs.is_top1 * answer).sum(1) / tokens
-        noted = zip(rows, losses.tolist(), right.tolist(), tokens.tolist(), strict=True)
-        self.noted += [(row, step, loss, share) for row, loss, share, n in noted if n]
+        Raises ConfigError when a row has the tokens of no sample.
+        """
+        if rows is None:
+            rows = self._find_rows(step, inputs)
+        first_counted = [self.prepared[row].first_counted for row in rows]
+        results = read_results(inputs, outputs, first_counted)
+        for row, result in zip(rows, results, strict=True):
+            self.passes.append(Pass(row, step, result))
+        self.trained_tokens += int(inputs["attention_mask"].sum())
 
     def exposures(self) -> list[Exposure]:
-        """One per sample, dropped ones included."""
-        facts = zip(self.samples, self.supervised, self.cut, strict=True)
-        return [
-            Exposure(
-                sample_id=s.id,
-                stage=s.stage,
-                exposures=self.seen[i],
-                supervised_tokens=n,
-                truncated_tokens=cut,
+        """One per sample, those that the trainer dropped included."""
+        passes_by_row = Counter(trained.row for trained in self.passes)
+        exposures = []
+        for row, (sample, prepared) in enumerate(zip(self.samples, self.prepared, strict=True)):
+            exposures.append(
+                Exposure(
+                    sample_id=sample.id,
+                    # a mitigation may train samples that another stage brought first
+                    stage=self.stage,
+                    exposures=passes_by_row[row],
+                    supervised_tokens=prepared.supervised_tokens,
+                    truncated_tokens=prepared.truncated_tokens,
+                )
             )
-            for i, (s, n, cut) in enumerate(facts)
-        ]
+        return exposures
 
     def signals(self) -> pa.Table:
-        """Columns of `Signal`, in the order of training."""
-        rows, steps, losses, shares = (
-            zip(*self.noted, strict=True) if self.noted else ((), (), (), ())
+        """Columns of `Signal`, in the order of training; without rows of which no token counts."""
+        rows = []
+        for trained in self.passes:
+            if self.prepared[trained.row].supervised_tokens > 0:
+                rows.append(
+                    {
+                        "sample_id": self.samples[trained.row].id,
+                        "stage": self.stage,
+                        "step": trained.step,
+                        "loss": trained.result.loss,
+                        "token_accuracy": trained.result.token_accuracy,
+                    }
+                )
+        return pa.Table.from_pylist(rows, schema=schema(Signal))
+
+    def _find_rows(self, step: int, inputs: Mapping[str, torch.Tensor]) -> list[int]:
+        """The position of each sample of a batch, by its tokens."""
+        batch_ids, batch_labels = inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy()
+        batch_masks = inputs["attention_mask"].bool().cpu().numpy()
+        rows = []
+        for ids, labels, mask in zip(batch_ids, batch_labels, batch_masks, strict=True):
+            equal_rows = self._rows_by_key.get(row_key(ids[mask], labels[mask]))
+            if equal_rows is None:
+                raise ConfigError(
+                    f"IlpCallback: step {step} trains a row that is not in the data set; "
+                    "does a data_collator change rows?"
+                )
+            rows.append(equal_rows[0])
+            # nobody can tell which of the equal rows this was, so they take turns
+            equal_rows.rotate(-1)
+        return rows
+
+
+class BatchListener:
+    """Hands a ledger each batch that a model is trained on, from the model's own forward pass.
+
+    A forward hook sees what the seam needs in any trainer built on TRL's fused head, and no method
+    of the trainer is overridden for it.
+    """
+
+    def __init__(
+        self, ledger: ExposureLedger, model: torch.nn.Module, current_step: Callable[[], int]
+    ) -> None:
+        self._ledger, self._current_step = ledger, current_step
+        self._rows: list[int] | None = None
+        self._hooks = (
+            model.register_forward_pre_hook(self._take_row_numbers, with_kwargs=True),
+            model.register_forward_hook(self._note_batch, with_kwargs=True),
         )
-        own = [self.samples[row] for row in rows]
-        return pa.table(
-            [[s.id for s in own], [s.stage for s in own], steps, losses, shares],
-            schema=schema(Signal),
-        )
+
+    def stop(self) -> None:
+        """Note no more batches."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _take_row_numbers(self, model: Any, args: Any, inputs: dict[str, Any]) -> Any:
+        """Set the row numbers aside that a batch carries along: no model takes them."""
+        numbers = inputs.pop(ROW, None)
+        self._rows = None if numbers is None else numbers.tolist()
+        return args, inputs
+
+    def _note_batch(self, model: Any, args: Any, inputs: dict[str, Any], outputs: Any) -> None:
+        # An evaluation is no training, and a pass with full logits (label smoothing makes one) is
+        # followed by one through TRL's head on the same batch.
+        if model.training and isinstance(outputs, FusedCausalLMOutput):
+            self._ledger.note_batch(self._current_step(), inputs, outputs, self._rows)
 
 
-def _agree(ids: Sequence[int], kept: Any) -> bool:
-    """Whether one of two sequences begins the other."""
-    n = min(len(ids), len(kept))
-    return bool((np.array(ids[:n]) == kept[:n]).all())
+def read_results(
+    inputs: Mapping[str, torch.Tensor], outputs: FusedCausalLMOutput, first_counted: Sequence[int]
+) -> list[SampleResult]:
+    """How a model does on each row of a batch; `inputs` and `outputs` as `note_batch` takes them.
 
-
-def _key(ids: Any, labels: Any) -> bytes:
-    return np.stack([ids, labels]).astype(np.int64).tobytes()
+    Loss is the mean of -log p over the row's supervised tokens from position `first_counted` on,
+    nats per token, accuracy the share 0..1 of them that are the model's first choice.
+    """
+    supervised = outputs.label_mask
+    # how many tokens of its row there are up to each token, itself included; padding is none
+    counts = inputs["attention_mask"].to(supervised.device).bool().cumsum(1)
+    starts = torch.tensor(first_counted, device=supervised.device)
+    # the head says nothing of the first token, so its outputs are one shorter: (batch, length - 1)
+    counted = supervised & (counts[:, 1:] > starts[:, None])
+    tokens = counted.sum(1)
+    losses = -(outputs.log_probs.detach() * counted).sum(1) / tokens
+    accuracies = (outputs.is_top1 * counted).sum(1) / tokens
+    pairs = zip(losses.tolist(), accuracies.tolist(), strict=True)
+    return [SampleResult(loss, accuracy) for loss, accuracy in pairs]

@@ -10,74 +10,93 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.samples import load_samples
-from ilp_mlflow.scoring import encoding, loading
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.encoding import check_encodable
 from ilp_mlflow.tracking import model_registry, runs
-from ilp_mlflow.training.trainer import check_max_length, check_options
+from ilp_mlflow.training.options import check_options
+from ilp_mlflow.training.trainer import check_max_length
 
 
 def check_experiment(experiment: Experiment, parent: str | None = None) -> list[Stage]:
-    """Check options, plugins, data, MLflow and the model (`parent` in place of the experiment's own); return the stages.
+    """Check options, plugins, data, MLflow and the model; return the stages with their data.
 
-    Raises IlpError for the first thing that is wrong.
+    The model is `parent`, left out: the experiment's own. Raises IlpError for the first fault.
     """
     for config in experiment.stages:
         check_options(config.name, config.training, config.peft)
-    if experiment.launch == "project" and not Path("MLproject").exists():
-        raise ConfigError(
-            f"launch: project needs an MLproject file in the current folder ({Path.cwd()}); start there"
-        )
-    stages = _stages(experiment)
+    _check_project_file(experiment)
+    _check_plugins_and_device(experiment)
+    stages = _load_stages(experiment)
     runs.connect(experiment.tracking, experiment.name)
-    location = parent or experiment.model
-    if (Path(location) / "adapter_config.json").exists():
-        raise ModelError(
-            f"model '{location}' is an adapter; give the model it was trained on, or one that has it merged in"
-        )
-    text = loading.read_tokenization(model_registry.resolve_parts(location), experiment.tokenizer)
+    model = parent or experiment.model
+    _refuse_adapter(model)
+    parts = model_registry.resolve_parts(model)
+    tokenization = loading.read_tokenization(parts, experiment.tokenizer)
     for stage in stages:
-        encoding.check_encodable(text.tokenizer, stage.samples)
-        check_max_length(stage, text)
+        check_encodable(tokenization.tokenizer, stage.samples)
+        check_max_length(stage, tokenization)
     return stages
 
 
 def check_trained_elsewhere(
     experiment: Experiment, checkpoints: Sequence[Checkpoint]
 ) -> list[Stage]:
-    """Check options, plugins, data, MLflow and the `checkpoints` (base first) of stages trained elsewhere; return the stages.
+    """Check plugins, data, MLflow and models of stages that were trained elsewhere.
 
-    Raises IlpError for the first thing that is wrong.
+    `checkpoints` are the models, base first. Returns the stages with their data. Raises IlpError
+    for the first fault.
     """
-    stages = _stages(experiment)
+    _check_plugins_and_device(experiment)
+    stages = _load_stages(experiment)
     runs.connect(experiment.tracking, experiment.name)
-    texts = [
-        loading.read_tokenization(
-            model_registry.resolve_parts(c.model_uri, checkpoints[0].model_uri),
-            experiment.tokenizer,
-        )
-        for c in checkpoints
-    ]
+    base = checkpoints[0].model_uri
+    for checkpoint in checkpoints:
+        parts = model_registry.resolve_parts(checkpoint.model_uri, base)
+        tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    # samples are encoded as the last checkpoint reads them
     for stage in stages:
-        encoding.check_encodable(texts[-1].tokenizer, stage.samples)
+        check_encodable(tokenization.tokenizer, stage.samples)
     return stages
 
 
-def _stages(experiment: Experiment) -> list[Stage]:
-    """The stages with their data, once plugins and device are there."""
-    runs.use_store(experiment.tracking)  # rows may be in its store
+def _check_project_file(experiment: Experiment) -> None:
+    if experiment.launch == "project" and not Path("MLproject").exists():
+        raise ConfigError(
+            "launch: project needs an MLproject file in the current folder "
+            f"({Path.cwd()}); start there"
+        )
+
+
+def _check_plugins_and_device(experiment: Experiment) -> None:
+    # data may lie in the store, so it is set before any is loaded
+    runs.use_store(experiment.tracking)
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
     loading.pick_device(experiment.scoring.device)
+
+
+def _refuse_adapter(model: str) -> None:
+    if (Path(model) / "adapter_config.json").exists():
+        raise ModelError(
+            f"model '{model}' is an adapter; give the model it was trained on, or one that has it "
+            "merged in"
+        )
+
+
+def _load_stages(experiment: Experiment) -> list[Stage]:
+    """The stages with their data. Raises DatasetError, also for bad held-out rows."""
     if experiment.held_out:
         load_samples("held_out", experiment.held_out)
-    stages, owner = [], dict[str, str]()
+    stages = []
+    stage_by_id: dict[str, str] = {}
     for config in experiment.stages:
         samples = load_samples(config.name, config.data)
         for sample in samples:
-            if sample.id in owner:
+            if sample.id in stage_by_id:
                 raise DatasetError(
-                    f"{config.data.path or config.data.dataset}: id '{sample.id}' is also in stage '{owner[sample.id]}'; "
-                    "ids must be unique over all stages (or left out)"
+                    f"{config.data.path or config.data.dataset}: id '{sample.id}' is also in stage "
+                    f"'{stage_by_id[sample.id]}'; ids must be unique over all stages (or left out)"
                 )
-            owner[sample.id] = config.name
+            stage_by_id[sample.id] = config.name
         stages.append(config.as_stage(samples, experiment.seed))
     return stages

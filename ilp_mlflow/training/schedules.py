@@ -21,6 +21,7 @@ class Shuffled(Schedule):
 
     def next_round(self, history: History) -> Sequence[Batch]:
         """All samples once, in random order."""
+        # sorted first, so that the order of the file does not matter
         ids = sorted(history.sample_ids)
         random.Random(f"{history.seed}/{len(history.rounds)}").shuffle(ids)
         return _batches(ids, history.batch_size)
@@ -30,4 +31,5 @@ SCHEDULES: dict[str, Schedule] = {"sequential": Sequential(), "shuffled": Shuffl
 
 
 def _batches(ids: list[str], size: int) -> list[Batch]:
+    """The ids in batches of `size`; the last one may be smaller."""
     return [ids[i : i + size] for i in range(0, len(ids), size)]

@@ -5,7 +5,7 @@ import pytest
 from ilp_mlflow import pipeline
 from ilp_mlflow.core import cache, config
 from ilp_mlflow.tracking import runs
-from ilp_mlflow.training import scheduled_trainer
+from ilp_mlflow.training import resume
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 
@@ -17,7 +17,7 @@ def standing():
 @pytest.fixture
 def interrupted(experiment_file, store, monkeypatch):
     """An experiment whose first stage was interrupted in its second epoch; and the steps that are logged from then on."""
-    monkeypatch.setattr(scheduled_trainer, "KEPT_EVERY", 0)
+    monkeypatch.setattr(resume, "SAVE_EVERY", 0)
     training = config.read(experiment_file).stages[0].training | {
         "logging_steps": 1,
         "num_train_epochs": 3,

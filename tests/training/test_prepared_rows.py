@@ -1,0 +1,92 @@
+"""What a trainer made of each sample, read from the data set that it prepared."""
+
+import datasets
+import pytest
+
+from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.training.prepared_rows import (
+    IGNORED,
+    PreparedRow,
+    match_rows,
+    read_numbered_rows,
+    row_key,
+)
+from tests.training.test_trainer import stage
+
+
+@pytest.fixture
+def text(tiny_model):
+    return loading.read_tokenization([str(tiny_model)])
+
+
+@pytest.fixture
+def encoded(text):
+    return [encode(text.tokenizer, s.prompt, s.completion, text.ends) for s in stage().samples]
+
+
+def labelled(row, start):
+    """Token ids and labels of one row, the tokens before `start` without a label."""
+    return {"input_ids": row, "labels": [IGNORED] * min(start, len(row)) + row[start:]}
+
+
+def test_numbered_rows_are_counted_by_their_number(text, encoded):
+    first, second = stage().samples[:2]
+    prepared = [{**labelled(encoded[1].ids[:-1], encoded[1].start), "row": 1}]
+    dropped, cut = read_numbered_rows([first, second], text, prepared)
+    assert dropped == PreparedRow(len(encoded[0].ids), 0, 0)
+    assert dropped.truncated_tokens == len(encoded[0].ids)
+    supervised = len(encoded[1].ids) - encoded[1].start - 1
+    assert cut == PreparedRow(len(encoded[1].ids), len(encoded[1].ids) - 1, supervised)
+    assert cut.truncated_tokens == 1
+
+
+def test_the_first_token_of_a_row_is_never_supervised(text, encoded):
+    (sample,) = stage().samples[:1]
+    prepared = [{**labelled(encoded[0].ids, 0), "row": 0}]
+    assert read_numbered_rows([sample], text, prepared)[0].supervised_tokens == (
+        len(encoded[0].ids) - 1
+    )
+
+
+@pytest.mark.parametrize("keeps_end", [False, True])
+def test_rows_are_matched_where_they_were_cut(text, encoded, keeps_end):
+    length = 5
+    cut = slice(-length, None) if keeps_end else slice(None, length)
+    whole = encoded[0]
+    row = whole.ids[cut]
+    # all tokens have a label, of which only those of the answer count
+    prepared = datasets.Dataset.from_list([labelled(row, 0)])
+    (matched,) = match_rows(stage().samples[:1], text, prepared, keeps_end)
+    start = max(0, whole.start - (len(whole.ids) - length)) if keeps_end else whole.start
+    assert matched.first_counted == start
+    assert matched.supervised_tokens == max(0, length - max(1, start))
+    assert matched.truncated_tokens == len(whole.ids) - length
+    assert matched.key == row_key(row, row)
+
+
+def test_rows_are_those_of_the_table_below_a_shuffled_and_filtered_data_set(text, encoded):
+    rows = [labelled(row.ids, row.start) for row in encoded]
+    prepared = datasets.Dataset.from_list(rows).filter(lambda _, i: i != 2, with_indices=True)
+    matched = match_rows(stage().samples, text, prepared.shuffle(seed=0), False)
+    assert [row.key for row in matched] == [
+        row_key(row["input_ids"], row["labels"]) for row in rows
+    ]
+
+
+def test_tokens_that_a_template_adds_behind_the_end_token_do_not_matter(text, encoded):
+    row = labelled([*encoded[0].ids, 300], encoded[0].start)
+    (matched,) = match_rows(stage().samples[:1], text, datasets.Dataset.from_list([row]), False)
+    assert matched.truncated_tokens == 0
+
+
+def test_other_rows_are_refused(text, encoded):
+    rows = datasets.Dataset.from_list([labelled(row.ids, row.start) for row in encoded])
+    samples = stage().samples
+    with pytest.raises(ConfigError, match="has 7 rows, the trainer 8"):
+        match_rows(samples[:7], text, rows, False)
+    with pytest.raises(ConfigError, match="sample 'Norway': the trainer has other tokens"):
+        match_rows((samples[0], samples[2], *samples[2:]), text, rows, False)
+    with pytest.raises(ConfigError, match="the trainer's rows are streamed"):
+        match_rows(samples, text, rows.to_iterable_dataset(), False)
