@@ -23,14 +23,19 @@ from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.preflight import check_experiment
+from ilp_mlflow.training.resume import STATE_FILE
 from ilp_mlflow.training.trainer import TrainedStage, train_stage
+
+StoreModel = Callable[[str, str], str]
+"""Stores a model: given its name and its folder, returns its URI."""
 
 
 def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run: str | None) -> str:
     """Train and register one stage in a run of its own; return the run's id.
 
-    `parent` is the model to start from: given, else the newest version of the stage before, else the base.
-    `parent_run` makes it a child of that run. Raises IlpError.
+    `parent` is the URI of the model to start from; left out, it is the newest version of the stage
+    before, for the first stage the base. `parent_run` makes the run a child of that one. Raises
+    IlpError.
     """
     names = [stage.name for stage in experiment.stages]
     if name not in names:
@@ -38,7 +43,7 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
             f"no stage '{name}' in experiment '{experiment.name}'; {suggest(name, names)}"
         )
     index = names.index(name)
-    if parent is None and index:
+    if parent is None and index > 0:
         parent = f"models:/{experiment.name}.{names[index - 1]}@latest"
     stage = check_experiment(experiment, parent)[index]
     with runs.start(name, "stage", parent=parent_run) as run_id:
@@ -50,65 +55,77 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
 
 
 def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> None:
-    """Train `stage` from the model at the URI `parent` and register it as `<experiment>.<stage>`, all on the run `run_id`.
+    """Train `stage` from the model at the URI `parent`, all on the run `run_id`.
 
-    Logs `ilp/checkpoints.json` (intermediate ones first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
+    The model is registered as `<experiment>.<stage>`. Logs `ilp/checkpoints.json` (those inside the
+    stage first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
     """
     tags = version_tags(experiment, stage, parent, run_id)
     index = tags["ilp.index"]
-    said = f"Stage {index} of {len(experiment.stages)} of `{experiment.name}`: {len(stage.samples)} samples, trained from `{parent}`."
-    params = {f"ilp.{k}": v for k, v in stage_settings(stage).items()}
-    runs.log(
-        run_id,
-        params=params,
-        tags={
-            "mlflow.note.content": said,
-            "ilp.training": training_digest(experiment, stage, parent),
-        },
-    )
-    data = runs.log_dataset(
-        run_id, stage.name, stage.samples, "training", experiment.stages[index - 1].data
-    )
+    # before training, so that a run that fails says what it was, too
+    _describe_run(experiment, stage, index, parent, run_id)
+    config = experiment.stages[index - 1].data
+    data = runs.log_dataset(run_id, stage.name, stage.samples, "training", config)
     model_registry.log_model_inputs(run_id, [parent])
 
-    def keep(name: str, folder: str) -> str:
+    def register(name: str, folder: str) -> str:
         return model_registry.register(f"{experiment.name}.{name}", folder, run_id, tags)
 
-    checkpoints, done = fit_stage(experiment, stage, parent, run_id, keep)
+    checkpoints, trained = fit_stage(experiment, stage, parent, run_id, register)
     runs.write(run_id, "checkpoints.json", as_json(checkpoints))
-    runs.write(run_id, "exposures.parquet", to_table(done.exposures, Exposure))
-    runs.write(run_id, "signals.parquet", done.signals)
-    uri = checkpoints[-1].model_uri
-    metrics = {"tokens": done.tokens, "seconds": done.seconds}
+    runs.write(run_id, "exposures.parquet", to_table(trained.exposures, Exposure))
+    runs.write(run_id, "signals.parquet", trained.signals)
+    model_uri = checkpoints[-1].model_uri
     runs.log(
         run_id,
-        metrics=metrics,
-        tags={"ilp.model_uri": uri},
-        model=model_registry.model_id(uri),
+        metrics={"tokens": trained.tokens, "seconds": trained.seconds},
+        tags={"ilp.model_uri": model_uri},
+        model=model_registry.model_id(model_uri),
         data=data,
     )
 
 
+def _describe_run(
+    experiment: Experiment, stage: Stage, index: int, parent: str, run_id: str
+) -> None:
+    """Log what the run is going to train: a sentence, parameters, digest; `index` counts from 1."""
+    note = (
+        f"Stage {index} of {len(experiment.stages)} of `{experiment.name}`: "
+        f"{len(stage.samples)} samples, trained from `{parent}`."
+    )
+    digest = training_digest(experiment, stage, parent)
+    runs.log(
+        run_id,
+        params={f"ilp.{name}": value for name, value in stage_settings(stage).items()},
+        tags={"mlflow.note.content": note, "ilp.training": digest},
+    )
+
+
 def stage_settings(stage: Stage) -> dict[str, Any]:
-    """What a stage is trained with, one entry each: options of TRL by their name, of PEFT behind `peft.`, order and data."""
-    given = {"data": samples_digest(stage.samples)[: runs.DIGEST], "rows": len(stage.samples)}
+    """What a stage is trained with: data, order, options of PEFT (`peft.` in front) and of TRL."""
+    settings: dict[str, Any] = {
+        "data": samples_digest(stage.samples)[: runs.DIGEST],
+        "rows": len(stage.samples),
+    }
     if stage.schedule != "shuffled":
-        given["schedule"] = stage.schedule
+        settings["schedule"] = stage.schedule
     if stage.score_every:
-        given["score_every"] = stage.score_every
+        settings["score_every"] = stage.score_every
     if stage.peft:
-        given |= {"adapter": stage.adapter, **{f"peft.{k}": v for k, v in stage.peft.items()}}
-    return given | stage.training
+        settings["adapter"] = stage.adapter
+        for name, value in stage.peft.items():
+            settings[f"peft.{name}"] = value
+    settings.update(stage.training)
+    return settings
 
 
 def training_digest(experiment: Experiment, stage: Stage, parent: str) -> str:
-    """Name of what is trained when `stage` is trained from the model at the URI `parent`, equal for equal trainings."""
-    what = [parent, stage_digest(stage), experiment.tokenizer.model_dump_json()]
-    return hashlib.sha256("\n".join(what).encode()).hexdigest()
+    """SHA-256 of a training of `stage` from the model at the URI `parent`: equal for equal ones."""
+    return _digest([parent, stage_digest(stage), experiment.tokenizer.model_dump_json()])
 
 
 def version_tags(experiment: Experiment, stage: Stage, parent: str, run_id: str) -> dict[str, Any]:
-    """Tags of the registered version that a run makes of `stage`, trained from the model at the URI `parent`."""
+    """Tags of the version that a run registers of `stage`, trained from the model at `parent`."""
     tags = {
         "kind": "stage",
         "experiment": experiment.name,
@@ -119,75 +136,86 @@ def version_tags(experiment: Experiment, stage: Stage, parent: str, run_id: str)
         "data_digest": samples_digest(stage.samples),
         "run_id": run_id,
     }
-    return {f"ilp.{k}": v for k, v in tags.items()}
+    return {f"ilp.{name}": value for name, value in tags.items()}
 
 
 def fit_stage(
-    experiment: Experiment, stage: Stage, parent: str, run_id: str, keep: Callable[[str, str], str]
+    experiment: Experiment, stage: Stage, parent: str, run_id: str, store_model: StoreModel
 ) -> tuple[list[Checkpoint], TrainedStage]:
-    """Train `stage` from the model at `parent`; `keep` is given name and folder of the result and returns its URI.
+    """Train `stage` from the model at the URI `parent`, and have the result stored.
 
-    The same training, if it was interrupted before, goes on behind its last round that was kept.
+    A training of the same that was interrupted before goes on behind its last saved round. Metrics
+    go to the run `run_id`, `<stage>/` in front of their names.
 
-    Returns the checkpoints, the final one last. Metrics go to the run `run_id`, `<stage>/` in front. Raises IlpError.
+    Returns the checkpoints, those inside the stage first and the final one last. Raises IlpError.
     """
     parts = model_registry.resolve_parts(parent)
-    below = model_registry.adapter_base(parts[-1]) if _continued(stage, parts) else parent
+    saved_parent = _saved_parent(stage, parent, parts)
+    with_tokenizer = _has_own_tokenizer(experiment, parts)
     with task("load the model to start from"):
-        loaded = _start(experiment, stage, parts)
-    # a template of its own, set here or by a stage below, travels with the stage
-    retokenised = experiment.tokenizer != TokenizerConfig() or any(
-        loading.has_tokenizer(part) for part in parts[1:]
-    )
-    kept: list[Checkpoint] = []
-    with tempfile.TemporaryDirectory() as scratch, _standing(experiment, stage, parts) as standing:
+        start = _load_start(experiment, stage, parts)
+    checkpoints: list[Checkpoint] = []
 
-        def save(now: LoadedModel, name: str) -> str:
+    def log(metrics: dict[str, float], step: int) -> None:
+        named = {f"{stage.name}/{name}": value for name, value in metrics.items()}
+        runs.log(run_id, metrics=named, step=step)
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        _resume_folder(experiment, stage, parts) as resume_folder,
+    ):
+
+        def save_model(model: LoadedModel, name: str) -> str:
             folder = Path(scratch) / name
-            loading.save_model(now, folder, str(below), retokenised)
+            loading.save_model(model, folder, saved_parent, with_tokenizer)
             return str(folder)
 
-        def inside(now: LoadedModel, step: int) -> None:
+        def save_checkpoint(model: LoadedModel, step: int) -> None:
             name = f"{stage.name}@{step}"
-            uri = model_registry.store(name, save(now, name), run_id)
-            kept.append(Checkpoint(name=name, model_uri=uri, run_id=run_id, step=step))
+            uri = model_registry.store(name, save_model(model, name), run_id)
+            checkpoints.append(Checkpoint(name=name, model_uri=uri, run_id=run_id, step=step))
 
-        def log(metrics: dict[str, float], step: int) -> None:
-            runs.log(
-                run_id, metrics={f"{stage.name}/{k}": v for k, v in metrics.items()}, step=step
-            )
-
-        done = train_stage(stage, loaded, standing or Path(scratch) / "trainer", log, inside)
+        # what cannot be resumed is saved all the same, into a folder that goes with this process
+        folder = resume_folder or Path(scratch) / "trainer"
+        trained = train_stage(stage, start, folder, log, save_checkpoint)
         with task(f"store {stage.name}"):
-            uri = keep(stage.name, save(done.loaded, stage.name))
-    return [*kept, Checkpoint(name=stage.name, model_uri=uri, run_id=run_id)], done
+            uri = store_model(stage.name, save_model(trained.loaded, stage.name))
+    checkpoints.append(Checkpoint(name=stage.name, model_uri=uri, run_id=run_id))
+    return checkpoints, trained
 
 
 def train_copy(experiment: Experiment, stage: Stage, parent: str) -> LoadedModel:
-    """A copy of the model at `parent` trained on `stage`; nothing is stored or logged. Raises IlpError."""
+    """A copy of the model at the URI `parent`, trained on `stage`; not stored. Raises IlpError."""
+    start = _load_start(experiment, stage, model_registry.resolve_parts(parent))
     with tempfile.TemporaryDirectory() as scratch:
-        return train_stage(
-            stage, _start(experiment, stage, model_registry.resolve_parts(parent)), Path(scratch)
-        ).loaded
+        return train_stage(stage, start, Path(scratch)).loaded
 
 
 @contextlib.contextmanager
-def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Iterator[Path | None]:
-    """Folder in which a training of this very stage from this very model keeps where it stands, until it is done.
+def _resume_folder(
+    experiment: Experiment, stage: Stage, parts: Sequence[str]
+) -> Iterator[Path | None]:
+    """Folder to save this training in, so that it can be resumed; deleted when it is done.
 
-    None while another process trains the same, where nothing can be kept, and for a stage that keeps checkpoints inside, which an
-    earlier run has.
+    The folder's name is a digest of all that decides the result: model, stage, tokenizer, TRL. None
+    while another process trains the same, where the cache cannot be written, and for a stage with
+    checkpoints inside: those from before the interruption are on the run that was interrupted.
     """
-    what = [
-        *map(loading.model_digest, parts),
-        stage_digest(stage),
-        experiment.tokenizer.model_dump_json(),
-        version("trl"),
-    ]
-    folder = cache.folder() / "training" / hashlib.sha256("\n".join(what).encode()).hexdigest()
+    digest = _digest(
+        [
+            *map(loading.model_digest, parts),
+            stage_digest(stage),
+            experiment.tokenizer.model_dump_json(),
+            version("trl"),
+            # names the layout of what is saved: another layout cannot be resumed from
+            STATE_FILE,
+        ]
+    )
+    folder = cache.folder() / "training" / digest
     lock = filelock.FileLock(f"{folder}.lock", timeout=0)
     with cache.best_effort():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Timeout: another process trains the same, and two would write over each other
         with contextlib.suppress(filelock.Timeout):
             lock.acquire()
     if not lock.is_locked:
@@ -196,21 +224,40 @@ def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Ite
     try:
         yield None if stage.score_every else folder
         shutil.rmtree(folder, ignore_errors=True)
-    except IlpError:  # it would fail again
+    except IlpError:
+        # resumed, it would fail again; any other error or an interrupt leaves the folder there
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         lock.release()
 
 
-def _start(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> LoadedModel:
-    """The model of `parts`, ready to be trained as `stage` wants it."""
-    init = stage.training.get("model_init_kwargs") or {}
+def _load_start(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> LoadedModel:
+    """The model made of `parts`, ready to be trained as `stage` wants it."""
+    init_kwargs = stage.training.get("model_init_kwargs") or {}
+    merge = not _continues_adapter(stage, parts)
     return loading.load_model(
-        parts, experiment.tokenizer, merge=not _continued(stage, parts), trainable=True, **init
+        parts, experiment.tokenizer, merge=merge, trainable=True, **init_kwargs
     )
 
 
-def _continued(stage: Stage, parts: Sequence[str]) -> bool:
-    """The parent's adapter is trained on, not merged."""
+def _continues_adapter(stage: Stage, parts: Sequence[str]) -> bool:
+    """Whether the parent's adapter is trained on; else it is merged into the weights."""
     return len(parts) > 1 and stage.peft is not None and stage.adapter == "continue"
+
+
+def _saved_parent(stage: Stage, parent: str, parts: Sequence[str]) -> str:
+    """URI of the model that a saved adapter of this stage sits on."""
+    if _continues_adapter(stage, parts):
+        return str(model_registry.adapter_base(parts[-1]))
+    return parent
+
+
+def _has_own_tokenizer(experiment: Experiment, parts: Sequence[str]) -> bool:
+    """Whether a tokenizer is saved with the stage: one set here or by a stage below it."""
+    is_configured = experiment.tokenizer != TokenizerConfig()
+    return is_configured or any(loading.has_tokenizer(part) for part in parts[1:])
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
