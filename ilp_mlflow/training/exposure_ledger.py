@@ -56,8 +56,8 @@ class ExposureLedger:
         self.trained_tokens = 0
         """Tokens passed through the model, padding left out."""
         self._rows_by_key: dict[bytes, deque[int]] = {}
-        for row, facts in enumerate(prepared):
-            self._rows_by_key.setdefault(facts.key, deque()).append(row)
+        for row, prepared_row in enumerate(prepared):
+            self._rows_by_key.setdefault(prepared_row.key, deque()).append(row)
 
     def follow(self, model: torch.nn.Module, current_step: Callable[[], int]) -> BatchListener:
         """Note every batch that `model` is trained on, until the listener is stopped.

@@ -157,8 +157,8 @@ def fit_stage(
     checkpoints: list[Checkpoint] = []
 
     def log(metrics: dict[str, float], step: int) -> None:
-        named = {f"{stage.name}/{name}": value for name, value in metrics.items()}
-        runs.log(run_id, metrics=named, step=step)
+        stage_metrics = {f"{stage.name}/{name}": value for name, value in metrics.items()}
+        runs.log(run_id, metrics=stage_metrics, step=step)
 
     with (
         tempfile.TemporaryDirectory() as scratch,

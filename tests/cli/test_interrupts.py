@@ -167,7 +167,7 @@ def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
 
 
 def test_nothing_is_left_where_no_run_was_open(experiment_file, store, interrupt):
-    interrupt(preflight, "_stages", signal.SIGTERM)
+    interrupt(preflight, "_load_stages", signal.SIGTERM)
     code, _, err = ilp("train", experiment_file, "--model", "")
     told = f"ilp: interrupted; no run was open; to start again: {sys.executable} -m ilp_mlflow train {experiment_file}"
     assert (code, err.strip(), run_statuses()) == (130, told, {})

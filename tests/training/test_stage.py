@@ -9,7 +9,7 @@ from ilp_mlflow.training import resume
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 
-def standing():
+def saved_trainings():
     folder = cache.folder() / "training"
     return [p for p in folder.glob("*") if p.is_dir()] if folder.exists() else []
 
@@ -37,17 +37,17 @@ def interrupted(experiment_file, store, monkeypatch):
         step = what.get("step", 0)
         if "first/loss" in (what.get("metrics") or {}):
             steps.append(step)
-            if step == 3 and not standing_before:
-                standing_before.append(True)
+            if step == 3 and not interrupted_before:
+                interrupted_before.append(True)
                 raise KeyboardInterrupt
         return original(run_id, **what)
 
-    standing_before = []
+    interrupted_before = []
     monkeypatch.setattr(runs, "log", log)
     with pytest.raises(KeyboardInterrupt):
         pipeline.train(config.read(experiment_file), experiment_file)
     assert steps == [1, 2, 3]
-    assert len(standing()) == 1
+    assert len(saved_trainings()) == 1
     steps.clear()
     return experiment_file, steps
 
@@ -56,8 +56,8 @@ def test_the_same_stage_goes_on_and_leaves_nothing_behind(interrupted, caplog):
     file, steps = interrupted
     run_id = pipeline.train(config.read(file), file)
     assert "stage 'first' goes on behind step 2" in caplog.text
-    assert steps == [3, 4, 5, 6]  # two steps an epoch: the first epoch was kept
-    assert standing() == []
+    assert steps == [3, 4, 5, 6]  # two steps an epoch: the first epoch was saved
+    assert saved_trainings() == []
     seen = runs.read_table(run_id, "exposures.parquet")["exposures"].to_pylist()
     assert seen == [3] * 8
 
