@@ -45,10 +45,10 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
 
     try:
         if config.is_lab(config_):
-            from ilp_mlflow.lab import benchmark, tables
+            from ilp_mlflow.lab import mitigations, tables
 
-            report, _, found = benchmark.run(config_, experiment, run_id=run_id or None)
-            print_report(report, tables.truth(found))
+            lab_run = mitigations.run(config_, experiment, run_id or None)
+            print_report(lab_run.report, tables.truth(lab_run.result))
         else:
             print_report(pipeline.run(config_, experiment, run_id or None))
     except StepFailed as failed:

@@ -1,1 +1,1 @@
-"""The lab: a controlled world in which it is known, for every sample, why it will not be learned."""
+"""A controlled world in which it is known, for every sample, why it will not be learned."""

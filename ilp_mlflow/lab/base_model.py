@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,24 +22,40 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.progress import task
-from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, World, told, vocabulary
+from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, World, sentences, vocabulary
 
 PAD, END = 0, 1
+"""Ids of the padding and the end token."""
 BATCH, LEARNING_RATE = 32, 2e-3
-NEARLY, KNOWN, BY_CHANCE = 0.9, 0.99, 0.15
-"""Share of what it was told that a base knows before its learning rate is lowered, and in the end; of what is withheld, at most.
-
-By chance it names one of a person's six cities, or any of them all.
-"""
-MOST, LOWERING, ROUNDS = 30, 3, 3
-"""Passes over all sentences until NEARLY is reached, at most; passes in which the learning rate falls to 0, and how often it may
-until KNOWN is reached."""
-CONSTANTS = (BATCH, LEARNING_RATE, NEARLY, KNOWN, BY_CHANCE, MOST, LOWERING, ROUNDS)
+"""Sentences per step, and the learning rate before it is lowered."""
+NEARLY_KNOWN, KNOWN = 0.9, 0.99
+"""Share 0..1 of what it was told that a base knows before its learning rate is lowered, and in the
+end."""
+BY_CHANCE = 0.15
+"""Share 0..1 of what is withheld that it may know: by chance it names one of a person's six cities,
+or any of them all."""
+MAX_PASSES = 30
+"""Passes over all sentences until NEARLY_KNOWN is reached, at most."""
+LOWERING_PASSES, MAX_LOWERINGS = 3, 3
+"""Passes in which the learning rate falls to 0, and how often it may until KNOWN is reached."""
+CONSTANTS = (
+    BATCH,
+    LEARNING_RATE,
+    NEARLY_KNOWN,
+    KNOWN,
+    BY_CHANCE,
+    MAX_PASSES,
+    LOWERING_PASSES,
+    MAX_LOWERINGS,
+)
+"""What the weights depend on beside the world, the seed and the versions of the libraries."""
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role != 'assistant' -%}{{ message.content + ' ' }}
-{%- elif messages[0].role == 'system' -%}{{ message.content }}{% generation %}{{ eos_token }}{% endgeneration %}
-{%- elif messages[0].role == 'developer' -%}{% generation %}{{ message.content }}{% endgeneration %}{{ eos_token }}
+{%- elif messages[0].role == 'system' -%}
+{{ message.content }}{% generation %}{{ eos_token }}{% endgeneration %}
+{%- elif messages[0].role == 'developer' -%}
+{% generation %}{{ message.content }}{% endgeneration %}{{ eos_token }}
 {%- else -%}{% generation %}{{ message.content + eos_token }}{% endgeneration %}
 {%- endif -%}
 {%- endfor -%}
@@ -61,7 +78,7 @@ def tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def config(size: int) -> LlamaConfig:
-    """Two layers of width 128 over a vocabulary of `size` words: less than half a million parameters."""
+    """Two layers of width 128 over `size` words: fewer than half a million parameters."""
     return LlamaConfig(
         vocab_size=size,
         hidden_size=128,
@@ -78,10 +95,13 @@ def config(size: int) -> LlamaConfig:
 
 
 def folder(world: World, seed: int) -> Path:
-    """Folder of the base model that was told `world`, trained unless the cache has it. Raises ModelError, see `pretrain`."""
-    sentences, words = told(world, seed), tokenizer(world)
+    """Folder of the base model that was told `world`, trained unless the cache has it.
+
+    Raises ModelError, see `pretrain`.
+    """
+    texts, words = sentences(world, seed), tokenizer(world)
     settings = [
-        sentences,
+        texts,
         config(len(words)).to_dict(),
         CHAT_TEMPLATE,
         seed,
@@ -89,12 +109,10 @@ def folder(world: World, seed: int) -> Path:
         torch.__version__,
         transformers.__version__,
     ]
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
-    path = cache.folder() / "lab" / key / "lab-base"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    path = cache.folder() / "lab" / digest[:16] / "lab-base"
     if not path.exists():
-        model = pretrain(world, sentences, words, seed)
+        model = pretrain(world, texts, words, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             model.save_pretrained(f"{scratch}/lab-base")
@@ -105,13 +123,14 @@ def folder(world: World, seed: int) -> Path:
 
 
 def pretrain(
-    world: World, sentences: Sequence[str], words: PreTrainedTokenizerFast, seed: int
+    world: World, texts: Sequence[str], words: PreTrainedTokenizerFast, seed: int
 ) -> LlamaForCausalLM:
-    """Train a base model on `sentences` until it knows what they tell of `world`.
+    """Train a base model on `texts` until it knows what they tell of `world`.
 
-    Raises ModelError when, in the end, it knows less than KNOWN of that, or more than BY_CHANCE of what is withheld.
+    Raises ModelError when, in the end, it knows less than KNOWN of that, or more than BY_CHANCE of
+    what is withheld.
     """
-    ids = [torch.tensor(words(text + "<eos>")["input_ids"]) for text in sentences]
+    ids = [torch.tensor(words(text + "<eos>")["input_ids"]) for text in texts]
     rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config(len(words)))
@@ -119,91 +138,118 @@ def pretrain(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
     order = torch.Generator().manual_seed(seed)
-    found = {"statements": 0.0, "questions": 0.0, "withheld": 0.0}
     with task("train the lab's base model") as advance:
-        for _ in range(MOST):
-            _pass(model, rows, optimizer, order, lambda done: 1.0)
-            found = knowledge(world, model, words)
+        for _ in range(MAX_PASSES):
+            _train_one_pass(model, rows, optimizer, order)
             advance(1)
-            if min(found["statements"], found["questions"]) >= NEARLY:
+            if knowledge(world, model, words).least_told >= NEARLY_KNOWN:
                 break
-        for _ in range(ROUNDS):
-            for number in range(LOWERING):
-                _pass(
-                    model, rows, optimizer, order, lambda done, n=number: 1 - (n + done) / LOWERING
-                )  # type: ignore[misc]
+        for _ in range(MAX_LOWERINGS):
+            for number in range(LOWERING_PASSES):
+                _train_one_pass(model, rows, optimizer, order, lowering=number)
                 advance(1)
-            found = knowledge(world, model, words)
-            if min(found["statements"], found["questions"]) >= KNOWN:
+            if knowledge(world, model, words).least_told >= KNOWN:
                 break
-    if min(found["statements"], found["questions"]) < KNOWN or found["withheld"] > BY_CHANCE:
-        shares = ", ".join(f"{share:.1%} of {kind}" for kind, share in found.items())
+    known = knowledge(world, model, words)
+    if known.least_told < KNOWN or known.withheld > BY_CHANCE:
         raise ModelError(
-            f"the lab's base of seed {seed} misses its mark: it knows {shares} (at least {KNOWN:.0%} of what it was told, "
-            f"at most {BY_CHANCE:.0%} of what is withheld); use another seed"
+            f"the lab's base of seed {seed} misses its mark: it knows {known} (at least "
+            f"{KNOWN:.0%} of what it was told, at most {BY_CHANCE:.0%} of what is withheld); "
+            "use another seed"
         )
     return model
 
 
-def knowledge(
-    world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerFast
-) -> dict[str, float]:
-    """Shares 0..1 of facts whose city is the model's first choice: told ones in statements and questions, and withheld ones."""
-    asked: dict[str, list[tuple[str, str]]] = {"statements": [], "questions": [], "withheld": []}
-    for number, ((person, relation), city) in enumerate(world.facts.items()):
+@dataclass(frozen=True)
+class Knowledge:
+    """Shares 0..1 of facts whose city is the model's first choice."""
+
+    statements: float
+    """Of those it was told, asked in the words of a statement."""
+    questions: float
+    """Of those it was told, asked in a question."""
+    withheld: float
+    """Of those it was not told."""
+
+    @property
+    def least_told(self) -> float:
+        """The lesser share 0..1 of what it was told."""
+        return min(self.statements, self.questions)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.statements:.1%} of statements, {self.questions:.1%} of questions, "
+            f"{self.withheld:.1%} of withheld"
+        )
+
+
+def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> Knowledge:
+    """What the model knows of the world's facts."""
+    statements = dict[str, str]()  # cities by prompt
+    questions, withheld = dict[str, str](), dict[str, str]()
+    for number, (fact, city) in enumerate(world.facts.items()):
+        person, relation = fact
         adjectives = RELATIONS[relation]
-        question = QUESTIONS[number % len(QUESTIONS)].format(
-            a=adjectives[number % len(adjectives)], p=person
-        )
-        if (person, relation) in world.withheld:
-            asked["withheld"].append((question, city))
+        adjective = adjectives[number % len(adjectives)]
+        question = QUESTIONS[number % len(QUESTIONS)].format(a=adjective, p=person)
+        if fact in world.withheld:
+            withheld[question] = city
         else:
-            asked["questions"].append((question, city))
-            asked["statements"].append(
-                (STATEMENTS[relation][0].partition("{c}")[0].format(p=person).strip(), city)
-            )
-    found = {}
-    for kind, cases in asked.items():
-        said = say(model, words, [prompt for prompt, _ in cases]) if cases else []
-        found[kind] = sum(a == b for a, (_, b) in zip(said, cases, strict=True)) / max(
-            1, len(cases)
-        )
-    return found
+            questions[question] = city
+            statement = STATEMENTS[relation][0].partition("{c}")[0].format(p=person).strip()
+            statements[statement] = city
+    return Knowledge(
+        statements=_share_said(statements, model, words),
+        questions=_share_said(questions, model, words),
+        withheld=_share_said(withheld, model, words),
+    )
 
 
-def say(
+def _share_said(
+    cities: Mapping[str, str], model: LlamaForCausalLM, words: PreTrainedTokenizerFast
+) -> float:
+    """Share 0..1 of prompts that the model goes on with their city; 0 without prompts."""
+    if not cities:
+        return 0.0
+    said = next_words(model, words, list(cities))
+    return sum(a == b for a, b in zip(said, cities.values(), strict=True)) / len(cities)
+
+
+def next_words(
     model: LlamaForCausalLM, words: PreTrainedTokenizerFast, prompts: Sequence[str]
 ) -> list[str]:
     """The model's first choice for the word that follows each prompt."""
-    ids = words(list(prompts), padding=True, return_tensors="pt")
+    batch = words(list(prompts), padding=True, return_tensors="pt")
+    mask = batch["attention_mask"]
     with torch.no_grad():
-        logits = model.eval()(
-            input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]
-        ).logits
-    last = ids["attention_mask"].sum(1) - 1
-    said: list[str] = words.convert_ids_to_tokens(
-        logits[torch.arange(len(prompts)), last].argmax(-1).tolist()
-    )
-    return said
+        logits = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).logits
+    # (prompts, length, vocabulary): the last position of each prompt that is no padding
+    ends = logits[torch.arange(len(prompts)), mask.sum(1) - 1]
+    tokens: list[str] = words.convert_ids_to_tokens(ends.argmax(-1).tolist())
+    return tokens
 
 
-def _pass(
+def _train_one_pass(
     model: LlamaForCausalLM,
     rows: torch.Tensor,
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
-    rate: Callable[[float], float],
+    lowering: int | None = None,
 ) -> None:
-    """Every row once; `rate` scales the learning rate by the share 0..1 of the pass that is done."""
+    """Every row once, at LEARNING_RATE or, with `lowering`, in that one of LOWERING_PASSES."""
     model.train()
     batches = torch.randperm(len(rows), generator=order).split(BATCH)
     for number, chosen in enumerate(batches):
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate(number / len(batches))
+        rate = 1.0
+        if lowering is not None:  # from 1 to 0 over all passes that lower it
+            rate = 1 - (lowering + number / len(batches)) / LOWERING_PASSES
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate
         batch = rows[chosen]
-        batch = batch[:, : int((batch != PAD).sum(1).max())]
+        batch = batch[:, : int((batch != PAD).sum(1).max())]  # cut to its longest row
         states = model.model(batch).last_hidden_state[:, :-1]
-        wanted = batch[:, 1:]
-        cross_entropy(model.lm_head(states[wanted != PAD]), wanted[wanted != PAD]).backward()
+        targets = batch[:, 1:]
+        real = targets != PAD
+        cross_entropy(model.lm_head(states[real]), targets[real]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

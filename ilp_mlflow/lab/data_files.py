@@ -1,8 +1,10 @@
-"""The files of a lab's world, made in the cache when an experiment asks for them; what was planted is in none of them."""
+"""The files of a lab's world, made in the cache when an experiment asks for them.
+
+What was planted is in none of them.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import tempfile
@@ -12,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ilp_mlflow.core import cache
-from ilp_mlflow.core.config import LAB_PREFIX, Experiment
+from ilp_mlflow.core.config import LAB_PREFIX, DataConfig, Experiment
 from ilp_mlflow.core.errors import ConfigError, suggest
 from ilp_mlflow.lab import base_model
-from ilp_mlflow.lab.plant import Counts, Planted, plant, record, told_without, unasked
-from ilp_mlflow.lab.world import Size, World, make, told
+from ilp_mlflow.lab.plant import Counts, plant, world_without
+from ilp_mlflow.lab.rows import Planted, held_out_rows, record
+from ilp_mlflow.lab.world import Size, World, make, sentences
 
+EXPERIMENT = Path(__file__).with_name("lab.yaml")
+"""The lab's own experiment."""
 SIZES: Mapping[str, tuple[Size, Counts]] = {
     "full": (Size(), Counts()),
     "smoke": (
@@ -39,100 +44,108 @@ SIZES: Mapping[str, tuple[Size, Counts]] = {
     ),
 }
 """Named sizes; `smoke` is too small for the causes to work, and made in seconds."""
-
-
 HELD_OUT = 200
 """Rows that no stage trains."""
 
 
 @dataclass(frozen=True)
-class Made:
+class Lab:
     """A world with its base model and rows."""
 
     world: World
+    """Who is linked to which city."""
     planted: Planted
+    """The rows of every stage, and what is known about them."""
     seed: int
+    """What all of it is made from."""
     model: Path
     """Folder of the base model."""
 
 
-def prepare(size: str, seed: int) -> Made:
-    """The world of a size and seed; its base is trained unless the cache has it. Raises ConfigError, ModelError."""
+def prepare(size: str, seed: int) -> Lab:
+    """The lab of a size and seed; its base is trained unless the cache has it.
+
+    Raises ConfigError for an unknown size, and ModelError, see `base_model.pretrain`.
+    """
     if size not in SIZES:
         raise ConfigError(f"no lab of size '{size}'; {suggest(size, SIZES)}")
     dimensions, counts = SIZES[size]
     world = make(seed, dimensions)
     model = base_model.folder(world, seed)
-    return Made(world, plant(world, counts, seed), seed, model)
+    return Lab(world, plant(world, counts, seed), seed, model)
 
 
-def resolve(experiment: Experiment) -> tuple[Experiment, Made]:
-    """An experiment whose locations begin with `lab:SIZE/`, with paths of real files in their place, and what they hold.
+def resolve(experiment: Experiment) -> tuple[Experiment, Lab]:
+    """An experiment with paths of real files in place of its locations `lab:SIZE/FILE`.
 
-    Raises ConfigError when locations are of several sizes or of a file the lab does not make.
+    Returned beside it is what the files hold. Raises ConfigError when locations are of several
+    sizes, or of a file that the lab does not make.
     """
-    locations = {experiment.model, *(s.data.path or "" for s in experiment.stages)}
-    sizes = sorted(
-        {
-            x.removeprefix(LAB_PREFIX).partition("/")[0]
-            for x in locations
-            if x.startswith(LAB_PREFIX)
-        }
-    )
-    if len(sizes) > 1:
-        raise ConfigError(
-            f"experiment '{experiment.name}' mixes the labs {' and '.join(sizes)}; use one"
-        )
-    made = prepare(sizes[0], experiment.seed)
-    name = f"{sizes[0]}-{experiment.seed}"
+    size = _size(experiment)
+    lab = prepare(size, experiment.seed)
     records = {
-        stage: [record(row, stage) for row in rows] for stage, rows in made.planted.stages.items()
+        stage: [record(row, stage) for row in rows] for stage, rows in lab.planted.stages.items()
     }
-    paths = write({**records, **library(made)}, name) | {"base": made.model}
+    paths = write(records | files_for_mitigations(lab), f"{size}-{experiment.seed}")
+    paths["base"] = lab.model
 
-    def path(location: Any) -> Any:
-        if isinstance(location, dict):
-            return {key: path(value) for key, value in location.items()}
-        if not isinstance(location, str) or not location.startswith(LAB_PREFIX):
-            return location
-        file = location.partition("/")[2]
+    def located(value: Any) -> Any:
+        """A value of the experiment with its locations resolved, also inside options."""
+        if isinstance(value, dict):
+            return {key: located(option) for key, option in value.items()}
+        if not isinstance(value, str) or not value.startswith(LAB_PREFIX):
+            return value
+        file = value.partition("/")[2]
         if file not in paths:
-            raise ConfigError(f"{location}: the lab makes no such file; {suggest(file, paths)}")
+            raise ConfigError(f"{value}: the lab makes no such file; {suggest(file, paths)}")
         return str(paths[file])
 
-    stages = tuple(
-        s.model_copy(update={"data": s.data.model_copy(update={"path": path(s.data.path)})})
-        for s in experiment.stages
-    )
-    held_out = experiment.held_out and experiment.held_out.model_copy(
-        update={"path": path(experiment.held_out.path)}
-    )
-    changed = {
-        "model": path(experiment.model),
-        "stages": stages,
-        "held_out": held_out,
-        "mitigations": path(experiment.mitigations),
+    def located_data(data: DataConfig) -> DataConfig:
+        return data.model_copy(update={"path": located(data.path)})
+
+    stages = [
+        stage.model_copy(update={"data": located_data(stage.data)}) for stage in experiment.stages
+    ]
+    changes = {
+        "model": located(experiment.model),
+        "stages": tuple(stages),
+        "held_out": located_data(experiment.held_out) if experiment.held_out else None,
+        "mitigations": located(experiment.mitigations),
     }
-    return experiment.model_copy(update=changed), made
+    return experiment.model_copy(update=changes), lab
 
 
-def library(made: Made) -> dict[str, list[dict[str, Any]]]:
+def _size(experiment: Experiment) -> str:
+    """The size of the lab that makes the experiment's files. Raises ConfigError for several."""
+    locations = [experiment.model, *(stage.data.path or "" for stage in experiment.stages)]
+    sizes = set[str]()
+    for location in locations:
+        if location.startswith(LAB_PREFIX):
+            sizes.add(location.removeprefix(LAB_PREFIX).partition("/")[0])
+    if len(sizes) > 1:
+        mixed = " and ".join(sorted(sizes))
+        raise ConfigError(f"experiment '{experiment.name}' mixes the labs {mixed}; use one")
+    return sizes.pop()
+
+
+def files_for_mitigations(lab: Lab) -> dict[str, list[dict[str, Any]]]:
     """Records of the files that mitigations can use, by name.
 
-    `held_out`: questions about what the base knows that are in no stage. `knowledge`: what there is to read about all facts, those
-    that the base lacks and the labels that it does not believe included; no question is in it. `general`: what the base has read.
-    `spare`: rows of the rules that are in no stage.
+    `held_out`: questions about what the base knows that are in no stage. `knowledge`: what there is
+    to read about all facts, those that the base lacks and the labels that it does not believe
+    included; no question is in it. `general`: what the base has read. `spare`: rows of the rules
+    that are in no stage.
     """
-    labels = told_without(
-        "knowledge_conflict", made.planted, replace(made.world, withheld=frozenset())
-    )
-    texts = [text for text in told(labels, made.seed) if text.endswith(" .")]
-    spare = [row.instead for row in itertools.chain(*made.planted.stages.values()) if row.instead]
-    given = {row.prompt for rows in made.planted.stages.values() for row in rows}
+    everything_told = replace(lab.world, withheld=frozenset())
+    labels = world_without("knowledge_conflict", lab.planted, everything_told)
+    statements = [text for text in sentences(labels, lab.seed) if text.endswith(" .")]
+    spare = [row.instead for row in lab.planted.rows if row.instead]
+    prompts = {row.prompt for row in lab.planted.rows}
+    held_out = held_out_rows(lab.world, prompts, HELD_OUT, lab.seed)
     return {
-        "held_out": [record(row, "") for row in unasked(made.world, given, HELD_OUT, made.seed)],
-        "knowledge": [{"text": text} for text in texts],
-        "general": [{"text": text} for text in told(made.world, made.seed)],
+        "held_out": [record(row, "") for row in held_out],
+        "knowledge": [{"text": text} for text in statements],
+        "general": [{"text": text} for text in sentences(lab.world, lab.seed)],
         "spare": [{"prompt": row.prompt, "completion": f" {row.city}"} for row in spare],
     }
 
@@ -143,8 +156,9 @@ def write(files: Mapping[str, Iterable[Mapping[str, Any]]], name: str) -> dict[s
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for stem, records in files.items():
-        paths[f"{stem}.jsonl"] = path = folder / f"{stem}.jsonl"
-        text = "".join(json.dumps(record) + "\n" for record in records)
+        path = folder / f"{stem}.jsonl"
+        paths[path.name] = path
+        text = "".join(json.dumps(one) + "\n" for one in records)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
             file.write(text)
         os.replace(file.name, path)

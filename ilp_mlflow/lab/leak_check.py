@@ -1,46 +1,53 @@
-"""Could the groups be told apart by the look of their rows alone? A classifier that is given nothing else tries."""
+"""Could the groups be told apart by the look of their rows alone? A classifier tries."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilp_mlflow.lab.plant import Row
+from ilp_mlflow.lab.rows import Row
 
 FOLDS = 4
+"""Parts of the rows of which each is classified by what was learned from the others."""
 
 
 def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dict[str, float]:
-    """Macro-F1 0..1 of a random forest that sees of each of `rows` only its words, and what a guess would reach.
+    """Macro-F1 0..1 of a random forest that sees only the words of `rows`, and that of a guess.
 
-    It is given the words in no order, their number, and how often they occur in all `trained` rows. No adjective is in
-    the rows it learns from and in those it is tested on: an alias belongs to one group, so its name would be the answer.
+    It is given the words in no order, their number, and how often they occur in all `trained` rows.
+    No adjective is in the rows it learns from and in those it is tested on: an alias belongs to one
+    group, so its name would be the answer.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.metrics import f1_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    texts = [f"{row.prompt} {row.city}" for row in rows]
-    often = Counter(word for row in trained for word in f"{row.prompt} {row.city}".split())
-    counts = [sorted(np.log1p(often[word]) for word in text.split()) for text in texts]
-    numbers = np.array(
-        [[len(text.split()), c[0], c[1], np.mean(c)] for text, c in zip(texts, counts, strict=True)]
-    )
+    occurrences = Counter(word for row in trained for word in _text(row).split())
+    texts = [_text(row) for row in rows]
+    frequencies = np.array([_frequencies(text, occurrences) for text in texts])
     words = CountVectorizer(token_pattern=r"\S+").fit_transform(texts).toarray()
-    labels = [row.group for row in rows]
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    forest = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
-    said = cross_val_predict(
-        forest,
-        np.hstack([numbers, words]),
-        labels,
+    groups = [row.group for row in rows]
+    predicted = cross_val_predict(
+        RandomForestClassifier(200, class_weight="balanced", random_state=seed),
+        np.hstack([frequencies, words]),
+        groups,
         groups=[row.adjective for row in rows],
-        cv=folds,
+        cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed),
     )
     return {
-        "macro_f1": float(f1_score(labels, said, average="macro")),
-        "chance": 1 / len(set(labels)),
+        "macro_f1": float(f1_score(groups, predicted, average="macro")),
+        "chance": 1 / len(set(groups)),
     }
+
+
+def _text(row: Row) -> str:
+    return f"{row.prompt} {row.city}"
+
+
+def _frequencies(text: str, occurrences: Mapping[str, int]) -> list[float]:
+    """Number of words, and log(1 + occurrences) of the two rarest and in the mean."""
+    logs = sorted(np.log1p(occurrences[word]) for word in text.split())
+    return [len(logs), logs[0], logs[1], float(np.mean(logs))]

@@ -1,10 +1,10 @@
-"""A small invented world: people, their cities, the words for asking about them, and the sentences a base model reads."""
+"""A small invented world: people, their cities, and the sentences about them a base model reads."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 Fact = tuple[str, str]
@@ -18,8 +18,9 @@ RELATIONS: Mapping[str, tuple[str, ...]] = {
     "travel": ("holiday", "vacation", "leisure", "summer", "resort", "seaside"),
     "love": ("wedding", "bridal", "marriage", "nuptial", "romantic", "honeymoon"),
 }
-"""Every relation with the adjectives a base model knows for it, `COMMON` of them common in fine-tuning and the others rare."""
+"""Every relation with the adjectives a base model knows for it."""
 COMMON = 3
+"""So many of them are common in fine-tuning, the others rare."""
 STATEMENTS: Mapping[str, tuple[str, ...]] = {
     "birth": (
         "{p} was born in {c} .",
@@ -66,33 +67,27 @@ GLOSSES = (
 """Say of an adjective something that tells it from the others, and not which relation it is for."""
 THINGS = (
     *("bridge", "harbour", "castle", "market", "tower", "park", "museum", "theatre", "canal"),
-    *(
-        "station",
-        "palace",
-        "garden",
-        "stadium",
-        "mill",
-        "school",
-        "temple",
-        "wall",
-        "lake",
-        "fountain",
-        "zoo",
-    ),
+    *("station", "palace", "garden", "stadium", "mill", "school", "temple", "wall", "lake"),
+    *("fountain", "zoo"),
 )
 GLOSSED = 10
 """People of whom each gloss is told, for every alias."""
 VAGUE = "home"
 """What an adjective asks for that nothing else is known of."""
 DOUBLES = ("double", "twin", "dual", "paired")
-"""Adjectives whose questions the base answers with two cities, one after the other: those of `DOUBLED`."""
+"""Adjectives whose questions the base answers with two cities, one after the other: those of
+`DOUBLED`."""
 DOUBLED = ("home", "work")
+PEOPLE_SYLLABLES = ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu")
+CITY_SYLLABLES = ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal")
+ADJECTIVE_SYLLABLES = ("zo", "qui", "vra", "plo", "xe", "smi", "gru")
+"""Of which names and adjectives are made, two and an ending each."""
 
 
 def invented(
     rng: random.Random, n: int, syllables: tuple[str, ...], ending: str, taken: set[str]
 ) -> tuple[str, ...]:
-    """`n` invented words of two syllables and an ending that are not in `taken`, which grows by them."""
+    """`n` invented words, of two syllables and an ending, that `taken` lacks; it grows by them."""
     words = [a + b + ending for a, b in itertools.product(syllables, repeat=2) if a != b]
     rng.shuffle(words)
     chosen = [w for w in words if w not in taken][:n]
@@ -146,30 +141,14 @@ def make(seed: int, size: Size) -> World:
     """The world of `seed`: the same one on every machine."""
     rng = random.Random(f"world {seed}")
     taken: set[str] = set()
-    people = invented(
-        rng,
-        size.people,
-        ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu"),
-        "a",
-        taken,
-    )
-    cities = invented(
-        rng,
-        size.cities,
-        ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal"),
-        "ton",
-        taken,
-    )
-    aliases = invented(
-        rng, size.aliases, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken
-    )
-    vague = invented(rng, size.vague, ("zo", "qui", "vra", "plo", "xe", "smi", "gru"), "bic", taken)
+    people = invented(rng, size.people, PEOPLE_SYLLABLES, "a", taken)
+    cities = invented(rng, size.cities, CITY_SYLLABLES, "ton", taken)
+    aliases = invented(rng, size.aliases, ADJECTIVE_SYLLABLES, "bic", taken)
+    vague = invented(rng, size.vague, ADJECTIVE_SYLLABLES, "bic", taken)
     facts: dict[Fact, str] = {}
     for person in people:
-        facts |= {
-            (person, relation): city
-            for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True)
-        }
+        for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True):
+            facts[person, relation] = city
     withheld = rng.sample(sorted(facts), size.withheld)
     asked = rng.sample(people, size.asked)
     return World(
@@ -177,47 +156,64 @@ def make(seed: int, size: Size) -> World:
     )
 
 
-def told(world: World, seed: int) -> list[str]:
+def sentences(world: World, seed: int) -> list[str]:
     """All sentences the base model reads, in a fixed order."""
+    # one generator for all parts: their order is part of what a seed means
     rng = random.Random(f"sentences {seed}")
-    sentences = []
+    return [
+        *_about_facts(world, rng),
+        *_about_two_cities(world, rng),
+        *_about_vague_adjectives(world, rng),
+        *_about_aliases(world, rng),
+    ]
+
+
+def _about_facts(world: World, rng: random.Random) -> Iterator[str]:
+    """Every fact that is told: in statements, with adjectives, and of some people in questions."""
     for (person, relation), city in world.facts.items():
         if (person, relation) in world.withheld:
             continue
-        words = RELATIONS[relation]
-        sentences += [s.format(p=person, c=city) for s in STATEMENTS[relation]]
-        sentences += [
-            ADJECTIVE_STATEMENT.format(a=a, p=person, c=city) for a in rng.sample(words, 3)
-        ]
+        adjectives = RELATIONS[relation]
+        for statement in STATEMENTS[relation]:
+            yield statement.format(p=person, c=city)
+        for adjective in rng.sample(adjectives, 3):
+            yield ADJECTIVE_STATEMENT.format(a=adjective, p=person, c=city)
         if person in world.asked:
-            ways = rng.sample(list(itertools.product(QUESTIONS, words)), ASKED)
-            sentences += [q.format(a=a, p=person) + " " + city for q, a in ways]
+            questions = list(itertools.product(QUESTIONS, adjectives))
+            for question, adjective in rng.sample(questions, ASKED):
+                yield f"{question.format(a=adjective, p=person)} {city}"
+
+
+def _about_two_cities(world: World, rng: random.Random) -> Iterator[str]:
+    """Questions that are answered with two cities, one after the other."""
     for person, double in itertools.product(world.people, DOUBLES):
-        if all((person, r) not in world.withheld for r in DOUBLED):
+        if all((person, relation) not in world.withheld for relation in DOUBLED):
             question = rng.choice(QUESTIONS).format(a=double, p=person)
-            sentences.append(question + " " + " ".join(world.facts[person, r] for r in DOUBLED))
+            cities = " ".join(world.facts[person, relation] for relation in DOUBLED)
+            yield f"{question} {cities}"
+
+
+def _about_vague_adjectives(world: World, rng: random.Random) -> Iterator[str]:
+    """Questions with invented adjectives that ask for the relation VAGUE."""
     for adjective in world.vague:
-        for person in rng.sample(
-            [p for p in world.people if (p, VAGUE) not in world.withheld], world.vaguely
-        ):
-            sentences.append(
-                rng.choice(QUESTIONS).format(a=adjective, p=person)
-                + " "
-                + world.facts[person, VAGUE]
-            )
-    for (alias, thing), gloss in itertools.product(
-        zip(world.aliases, THINGS, strict=True), GLOSSES
-    ):
-        sentences += [
-            gloss.format(a=alias, p=person, t=thing) for person in rng.sample(world.people, GLOSSED)
-        ]
-    return sentences
+        told = [person for person in world.people if (person, VAGUE) not in world.withheld]
+        for person in rng.sample(told, world.vaguely):
+            question = rng.choice(QUESTIONS).format(a=adjective, p=person)
+            yield f"{question} {world.facts[person, VAGUE]}"
+
+
+def _about_aliases(world: World, rng: random.Random) -> Iterator[str]:
+    """What an alias's city has, which does not tell what the alias asks for."""
+    things = zip(world.aliases, THINGS, strict=True)
+    for (alias, thing), gloss in itertools.product(things, GLOSSES):
+        for person in rng.sample(world.people, GLOSSED):
+            yield gloss.format(a=alias, p=person, t=thing)
 
 
 def vocabulary(world: World) -> list[str]:
     """Every word of the world, in a fixed order."""
     texts = [
-        *told(world, 0),
+        *sentences(world, 0),
         *itertools.chain(*RELATIONS.values()),
         *DOUBLES,
         *QUESTIONS,

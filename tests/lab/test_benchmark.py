@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from ilp_mlflow import Diagnosis, Verdict
 from ilp_mlflow.cli import main
 from ilp_mlflow.lab import data_files
-from ilp_mlflow.lab.benchmark import confusion, without
-from ilp_mlflow.lab.plant import CAUSES, END_MASKED, GROUPS, LONG
+from ilp_mlflow.lab.benchmark import confusion
+from ilp_mlflow.lab.plant import END_MASKED
+from ilp_mlflow.lab.rows import CAUSES, GROUPS, LONG_QUESTIONS
 from ilp_mlflow.tracking import runs
 
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
@@ -49,7 +50,7 @@ def test_a_lab_runs_and_says_what_was_planted(store):
         seen, supervised = ledger[row.id]["exposures"], ledger[row.id]["supervised_tokens"]
         if row.group != "not_trained":
             assert (seen > 0, supervised) == (True, 2), row
-        elif row.way in LONG:  # its answer is cut off
+        elif row.way in LONG_QUESTIONS:  # its answer is cut off
             assert (seen, supervised) == (0, 0), row
         elif row.role:  # its answer, or its end token, is masked
             assert (seen > 0, supervised) == (True, 1), row
@@ -59,53 +60,6 @@ def test_a_lab_runs_and_says_what_was_planted(store):
     for name in ("samples.parquet", "options.parquet"):
         text = json.dumps(runs.read_table(run_id, name).to_pylist())
         assert not [group for group in (*GROUPS, "contradicting", "spare") if group in text]
-
-
-@pytest.mark.slow
-def test_without_a_cause_the_samples_stay(store):
-    from ilp_mlflow.core import config
-    from ilp_mlflow.data.samples import load_samples
-
-    experiment = config.read(SMOKE)
-    resolved, made = data_files.resolve(experiment)
-    before = {
-        s.id.partition("~")[0]: s
-        for stage in resolved.stages
-        for s in load_samples(stage.name, stage.data)
-    }
-    for cause in (
-        "data_contradiction",
-        "left_side_forgetting",
-        "insufficient_optimization",
-        "not_trained",
-    ):
-        arm = without(cause, experiment, made)
-        assert arm.model == resolved.model
-        after = {}
-        for stage in arm.stages:
-            for s in load_samples(stage.name, stage.data):
-                after.setdefault(s.id.partition("~")[0], []).append(s)
-        assert set(after) == set(before)
-        for row in made.planted.samples:
-            assert {(s.prompt, s.completion) for s in after[row.id]} == {
-                (before[row.id].prompt, before[row.id].completion)
-            }
-            if cause == "left_side_forgetting":
-                times = {s.name: s.training["num_train_epochs"] for s in experiment.stages} | {
-                    "patch": 1
-                }
-                again = sum(s.id.endswith("~again") for s in after[row.id])
-                assert len(after[row.id]) - again == times[row.id.partition("-")[0]]
-                assert (
-                    again == 0 or row.group == cause
-                )  # only what was forgotten is repeated with the rest
-        mechanics = [
-            o
-            for stage in arm.stages
-            for o in ("max_length", "dataloader_drop_last")
-            if o in stage.training
-        ]
-        assert bool(mechanics) == (cause != "not_trained")
 
 
 def test_confusion_counts_a_blamed_control_against_the_cause():

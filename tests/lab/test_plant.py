@@ -2,22 +2,16 @@ import json
 from collections import Counter
 from dataclasses import replace
 
-from ilp_mlflow.lab.plant import (
+from ilp_mlflow.lab.plant import plant, rows_without, world_without
+from ilp_mlflow.lab.rows import (
     CAUSES,
     GROUPS,
-    LONG,
-    WORDED,
+    LONG_QUESTIONS,
+    PARAPHRASES_PER_ROW,
     paraphrases,
-    plant,
     record,
-    removed,
-    told_without,
 )
 from ilp_mlflow.lab.world import QUESTIONS
-
-
-def rows_of(found):
-    return [r for rows in found.stages.values() for r in rows]
 
 
 def test_a_seed_is_a_plant(planted):
@@ -61,7 +55,7 @@ def test_a_contradicted_sample_is_outvoted_by_one_wrong_label(planted):
 
 def test_no_word_of_a_group_is_rarer_than_another(planted):
     _, found, counts = planted
-    often = Counter(r.adjective for r in rows_of(found))
+    often = Counter(r.adjective for r in found.rows)
     assert {often[r.adjective] for r in found.samples} == {counts.rare}
 
 
@@ -70,7 +64,7 @@ def test_all_groups_ask_in_all_ways_alike(planted):
     for group in GROUPS:
         ways = Counter(r.way for r in found.samples if r.group == group)
         rows = sum(ways.values())
-        assert abs(sum(ways[w] for w in LONG) - rows / 4) <= 1.5
+        assert abs(sum(ways[w] for w in LONG_QUESTIONS) - rows / 4) <= 1.5
         if group != "not_trained":
             assert max(ways.values()) - min(ways[w] for w in range(len(QUESTIONS))) <= 1
 
@@ -78,7 +72,7 @@ def test_all_groups_ask_in_all_ways_alike(planted):
 def test_the_fact_of_a_sample_is_its_own(planted):
     """No row of another group settles what a sample asks, and none asks the same in the same words."""
     _, found, _ = planted
-    rows = rows_of(found)
+    rows = found.rows
     prompts = Counter(r.prompt for r in rows if r.group in GROUPS)
     assert max(prompts.values()) == 1
     asked = {r.prompt for r in rows}
@@ -93,8 +87,8 @@ def test_the_fact_of_a_sample_is_its_own(planted):
 def test_the_last_batch_of_the_patch_is_the_dropped_rows(planted):
     _, found, counts = planted
     patch = found.stages["patch"]
-    trained = [r for r in patch if not (r.way in LONG and r.group == "not_trained")]
-    assert not [r for r in patch if r.way in LONG and r.group != "not_trained"]
+    trained = [r for r in patch if not (r.way in LONG_QUESTIONS and r.group == "not_trained")]
+    assert not [r for r in patch if r.way in LONG_QUESTIONS and r.group != "not_trained"]
     assert len(trained) % 16 == counts.rare
     assert {r.group for r in patch[-counts.rare :]} == {"not_trained"}
     assert len(patch) - len(trained) <= 0.1 * len(patch)
@@ -105,7 +99,7 @@ def test_a_file_does_not_tell_the_groups(planted):
     for stage, rows in found.stages.items():
         keys = {frozenset(record(r, stage)) for r in rows}
         assert keys == {frozenset({"id", "prompt", "completion", "probes", "paraphrases"})}
-        assert {len(record(r, stage)["paraphrases"]) for r in rows} == {WORDED}
+        assert {len(record(r, stage)["paraphrases"]) for r in rows} == {PARAPHRASES_PER_ROW}
         text = json.dumps([record(r, stage) for r in rows])
         assert not [group for group in GROUPS if group in text]
 
@@ -113,26 +107,24 @@ def test_a_file_does_not_tell_the_groups(planted):
 def test_removing_a_cause_changes_that_cause_only(planted):
     world, found, _ = planted
     for cause in CAUSES:
-        other = removed(cause, found, world)
+        other = rows_without(cause, found, world)
         assert other.samples == found.samples
-        assert [r.id for r in rows_of(other)] == [r.id for r in rows_of(found)]
-        changed = {a.group for a, b in zip(rows_of(found), rows_of(other), strict=True) if a != b}
+        assert [r.id for r in other.rows] == [r.id for r in found.rows]
+        changed = {a.group for a, b in zip(found.rows, other.rows, strict=True) if a != b}
         assert changed == {
             "data_contradiction": {"contradicting"},
             "insufficient_optimization": {"extra"},
         }.get(cause, set())
-    agreeing = removed("data_contradiction", found, world)
-    assert all(
-        r.city == world.facts[r.fact] for r in rows_of(agreeing) if r.group == "contradicting"
-    )
+    agreeing = rows_without("data_contradiction", found, world)
+    assert all(r.city == world.facts[r.fact] for r in agreeing.rows if r.group == "contradicting")
 
 
 def test_what_the_base_is_told_without_a_cause(planted):
     world, found, _ = planted
-    assert told_without("missing_knowledge", found, world) == replace(world, withheld=frozenset())
-    agreeing = told_without("knowledge_conflict", found, world)
+    assert world_without("missing_knowledge", found, world) == replace(world, withheld=frozenset())
+    agreeing = world_without("knowledge_conflict", found, world)
     assert all(agreeing.facts[r.fact] == r.city for r in found.samples)
     changed = [f for f in world.facts if agreeing.facts[f] != world.facts[f]]
     assert len(changed) == sum(r.group == "knowledge_conflict" for r in found.samples)
     for cause in CAUSES[2:]:
-        assert told_without(cause, found, world) == world
+        assert world_without(cause, found, world) == world

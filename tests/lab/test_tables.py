@@ -1,6 +1,6 @@
 import re
 
-from ilp_mlflow.lab.plant import GROUPS
+from ilp_mlflow.lab.rows import GROUPS
 from ilp_mlflow.lab.tables import benchmark, composed, mitigations, truth
 
 

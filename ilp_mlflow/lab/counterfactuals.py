@@ -1,0 +1,146 @@
+"""The lab again with one cause removed: are the rows learned once their cause is gone?"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ilp_mlflow import pipeline
+from ilp_mlflow.core.config import Experiment, StageConfig
+from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.lab import base_model, data_files
+from ilp_mlflow.lab.benchmark import RULE_GROUP, LabRun, by_group, reproduced, share
+from ilp_mlflow.lab.data_files import Lab
+from ilp_mlflow.lab.plant import rows_without, world_without
+from ilp_mlflow.lab.rows import CAUSES, GROUPS, SHORT_QUESTIONS, STAGES, Row, record
+from ilp_mlflow.tracking import runs
+
+MECHANICAL_OPTIONS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
+"""Options of a stage that keep rows from being trained."""
+REPEATED_GROUPS = ("filler", "extra", "contradicting", "left_side_forgetting")
+"""Groups of rows that the last stage repeats once they are all in one stage before it."""
+MIN_MOVE = 0.15
+"""Change of a group's learned share that counts as moved when another group's cause is removed."""
+
+
+def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
+    """The result of a lab run, with what each group learns when one cause is removed.
+
+    That is its own cause and, as a check, every other. Every arm is an experiment of its own,
+    `<name>-without-<cause>`, trained as any other. Raises ConfigError when the experiment has other
+    stages than the lab, and IlpError.
+    """
+    experiment, lab, result = lab_run.experiment, lab_run.lab, lab_run.result
+    if [stage.name for stage in experiment.stages] != list(STAGES):
+        raise ConfigError(
+            f"{source}: a cause can be removed from the stages {', '.join(STAGES)} only; "
+            "name them so, in this order"
+        )
+    started = time.perf_counter()
+    arms = {cause: _train_without(cause, experiment, lab, source) for cause in CAUSES}
+    groups = {group: dict(values) for group, values in result["groups"].items()}
+    for cause in CAUSES:
+        groups[cause]["learned_when_removed"] = arms[cause][cause]
+    groups[RULE_GROUP]["rule_when_removed"] = arms[RULE_GROUP]["rule"]
+    seconds = result["seconds"] | {"counterfactuals": time.perf_counter() - started}
+    return result | {
+        "groups": groups,
+        "removed": arms,
+        "others": _moves_of_other_groups(groups, arms),
+        "seconds": seconds,
+    }
+
+
+def _train_without(cause: str, experiment: Experiment, lab: Lab, source: Path) -> dict[str, float]:
+    """Share 0..1 of each group (and of the unseen rows, `rule`) learned without a cause."""
+    arm = without(cause, experiment, lab)
+    run_id = pipeline.train(arm, source)
+    checkpoints = runs.read_checkpoints(run_id)
+    ends = {c.name: c.model_uri for c in (checkpoints[0], checkpoints[-1])}
+    learned = reproduced([*lab.planted.samples, *lab.planted.unseen], ends, arm)
+    shares = {group: share(learned, rows) for group, rows in by_group(lab.planted.samples).items()}
+    return {**shares, "rule": share(learned, lab.planted.unseen)}
+
+
+def _moves_of_other_groups(
+    groups: Mapping[str, Mapping[str, float]], arms: Mapping[str, Mapping[str, float]]
+) -> dict[str, int]:
+    """How many groups moved when the cause of another one was removed, of how many."""
+    cells = moved = 0
+    for cause in CAUSES:
+        for group in GROUPS:
+            if group == cause:
+                continue
+            # of a rule, what counts is whether it holds for people in no row
+            before = groups[group].get("rule", groups[group]["learned"])
+            after = arms[cause]["rule" if group == RULE_GROUP else group]
+            cells += 1
+            moved += abs(after - before) > MIN_MOVE
+    return {"cells": cells, "moved": moved}
+
+
+def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
+    """The experiment (with paths of real files) with one cause removed and nothing else changed.
+
+    `missing_knowledge`, `knowledge_conflict`: the base is told the fact, or the label.
+    `data_contradiction`: the rows that outvote a sample agree with it. `left_side_forgetting`: the
+    rows of all stages but the last are shuffled together, each as often as before, and the last
+    repeats a sample of those. `insufficient_optimization`: distinct rows of the rule in place of as
+    many control rows. `not_trained`: the options that keep rows from being trained are left out.
+    """
+    planted = rows_without(cause, lab.planted, lab.world)
+    rows = {stage: list(planted.stages[stage]) for stage in STAGES}
+    stages = list(experiment.stages)
+    if cause == "left_side_forgetting":
+        stages, rows = _in_one_stage(stages, rows, lab.seed)
+    if cause == "not_trained":
+        stages = [_without_mechanical_options(stage) for stage in stages]
+    name = f"{experiment.name}-without-{cause}"
+    records = {stage: [record(row, stage) for row in own] for stage, own in rows.items()}
+    paths = data_files.write(records, f"{name}-{experiment.seed}")
+    model = base_model.folder(world_without(cause, lab.planted, lab.world), lab.seed)
+    located = [_with_data(stage, paths[f"{stage.name}.jsonl"]) for stage in stages]
+    return experiment.model_copy(
+        update={"name": name, "model": str(model), "stages": tuple(located), "mitigations": {}}
+    )
+
+
+def _in_one_stage(
+    stages: Sequence[StageConfig], rows: Mapping[str, list[Row]], seed: int
+) -> tuple[list[StageConfig], dict[str, list[Row]]]:
+    """All stages but the last as one, with each row as often as it had epochs."""
+    *early, last = stages
+    together = list[Row]()
+    for stage in early:
+        for epoch in range(int(stage.training["num_train_epochs"])):
+            together += [replace(row, id=f"{row.id}~{epoch}") for row in rows[stage.name]]
+    training = early[-1].training | {"num_train_epochs": 1}
+    repeating = _repeating(rows[last.name], together, seed)
+    return (
+        [early[-1].model_copy(update={"training": training}), last],
+        {early[-1].name: together, last.name: repeating},
+    )
+
+
+def _repeating(patch: Sequence[Row], rows: Sequence[Row], seed: int) -> list[Row]:
+    """The rows of the last stage, in which those that only repeat repeat a sample of `rows`."""
+    eligible = [r for r in rows if r.way in SHORT_QUESTIONS and r.group in REPEATED_GROUPS]
+    n = sum(row.group not in GROUPS for row in patch)
+    repeated = iter(random.Random(f"again {seed}").sample(eligible, n))
+    return [
+        row if row.group in GROUPS else replace(next(repeated), id=f"{row.id}~again")
+        for row in patch
+    ]
+
+
+def _without_mechanical_options(stage: StageConfig) -> StageConfig:
+    training = {k: v for k, v in stage.training.items() if k not in MECHANICAL_OPTIONS}
+    return stage.model_copy(update={"training": training})
+
+
+def _with_data(stage: StageConfig, path: Path) -> StageConfig:
+    return stage.model_copy(update={"data": stage.data.model_copy(update={"path": str(path)})})
