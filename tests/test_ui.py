@@ -23,7 +23,8 @@ from mlflow import MlflowClient
 from ilp_mlflow import pipeline
 from ilp_mlflow.core import config
 from ilp_mlflow.lab import data_files
-from tests.browser import browsing
+from ilp_mlflow.tracking import runs
+from tests.browser import browsing, shows
 from tests.conftest import edit_yaml, serving, write_experiment
 from tests.test_pipeline import Longer, plug
 
@@ -66,9 +67,9 @@ def postgresql():
 
 
 @pytest.fixture
-def browser(tmp_path):
-    with browsing(tmp_path / "profile") as browser:
-        yield browser
+def browser():
+    with browsing() as page:
+        yield page
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -105,8 +106,8 @@ def test_the_ui_shows_what_was_logged_and_compares_it_without_any_set_up(two, br
     client, server = MlflowClient(), mlflow.get_tracking_uri()
     parent = client.get_run(one.run_id)
     experiment, name = parent.info.experiment_id, parent.info.run_name
-    runs = client.search_runs([experiment])
-    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == one.run_id]
+    tree = client.search_runs([experiment])
+    children = [r for r in tree if r.data.tags.get("mlflow.parentRunId") == one.run_id]
     trials = [r for r in children if "ilp.trial" in r.data.tags]
     stage = one.checkpoints[1].name
     data = {d.dataset.name: d.dataset.digest for d in parent.inputs.dataset_inputs}
@@ -117,23 +118,25 @@ def test_the_ui_shows_what_was_logged_and_compares_it_without_any_set_up(two, br
     first = next(iter(causes))
 
     def page(title, path, *texts):
-        browser.open(f"{server}/#/{path}{'&' if '?' in path else '?'}workflowType=machine_learning")
-        browser.shows(*texts)
+        browser.goto("about:blank")  # MLflow's own router would keep what another page had
+        browser.goto(f"{server}/#/{path}{'&' if '?' in path else '?'}workflowType=machine_learning")
+        shows(browser, *texts)
         picture(title)
 
     def picture(title):
         if PICTURES:
             for width in (390, 1280):
-                browser.resize(width)
-                browser.picture(Path(PICTURES, f"ui-{title}-{width}.png"))
+                browser.set_viewport_size({"width": width, "height": 800})
+                browser.wait_for_timeout(2000)  # what is still being drawn
+                browser.screenshot(path=Path(PICTURES, f"ui-{title}-{width}.png"))
 
     def comparing(chosen):
         ids, where = json.dumps([r.info.run_id for r in chosen]), json.dumps([experiment])
         return f"compare-runs?runs={quote(ids)}&experiments={quote(where)}"
 
-    browser.open(server)
-    browser.shows("MLflow Assistant")  # opens by itself, once
-    browser.run("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
+    browser.goto(server)
+    shows(browser, "MLflow Assistant")  # opens by itself, once
+    browser.evaluate("localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false')")
     all_runs, every = f"experiments/{experiment}/runs", quote("tags.`ilp.trial` LIKE '%'")
     best_first = (
         f"searchFilter={every}&orderByKey={quote('metrics.`unlearned_rate`')}&orderByAsc=true"
@@ -214,21 +217,19 @@ def test_the_report_works_in_the_frame_that_mlflow_shows_it_in(two, browser):
     one, *_ = two
     experiment = MlflowClient().get_run(one.run_id).info.experiment_id
     path = f"experiments/{experiment}/runs/{one.run_id}/artifacts/ilp/report.html"
-    browser.open(f"{mlflow.get_tracking_uri()}/#/{path}?workflowType=machine_learning")
-    browser.enter("iframe")
-    browser.shows("How many are unlearned", f"{len(one.diagnoses)} samples")
+    browser.goto(f"{mlflow.get_tracking_uri()}/#/{path}?workflowType=machine_learning")
+    frame = browser.wait_for_selector("iframe").content_frame()
+    shows(frame, "How many are unlearned", f"{len(one.diagnoses)} samples")
     wanted = one.diagnoses[0].verdict.sample_id
-    browser.type("#search", "nobody")
-    browser.shows("0 samples")
-    browser.type("#search", wanted)
-    browser.shows("1 to ", wanted)
-    browser.run("document.querySelector('#rows details').open = true")
-    browser.shows("should say")
-    light = browser.run("return getComputedStyle(document.body).backgroundColor")
-    browser.devtools(
-        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}]
-    )
-    assert browser.run("return getComputedStyle(document.body).backgroundColor") != light
+    frame.locator("#search").fill("nobody")
+    shows(frame, "0 samples")
+    frame.locator("#search").fill(wanted)
+    shows(frame, "1 to ", wanted)
+    frame.evaluate("document.querySelector('#rows details').open = true")
+    shows(frame, "should say")
+    light = frame.evaluate("getComputedStyle(document.body).backgroundColor")
+    browser.emulate_media(color_scheme="dark")
+    assert frame.evaluate("getComputedStyle(document.body).backgroundColor") != light
 
 
 def test_runs_are_two_levels_with_names_of_their_own_and_nothing_is_logged_twice(two):
