@@ -16,7 +16,7 @@ define FINETUNE
 	$(RUN) mlflow run . --env-manager local --experiment-name "$(1)" -P experiment=experiments/$(1).yaml -P model="$$model"
 endef
 
-.PHONY: help demo smoke example example-smoke smollm2 test test-fast test-long check format docs constraints conda-check clean
+.PHONY: help demo smoke example example-smoke smollm2 test test-fast test-long check format docs constraints wheels conda-check clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,8 +55,12 @@ format: $(VENV)/installed-dev ## put the code in its one format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/installed ## the reference in docs/configuration.md, from the types
+docs: $(VENV)/installed ## the reference in docs/configuration.md, from the types; the figures, from the contract
 	@$(BIN)/python docs/configuration.py
+	@$(BIN)/python docs/figures.py
+
+wheels: $(VENV)/installed ## a wheel of every distribution, in dist/
+	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist . plugins/ilp-mitigations plugins/ilp-example
 
 conda-check: ## install the pip section of conda.yaml into a clean environment and run the smoke form there
 	@rm -rf .conda-check && $(PYTHON) -m venv .conda-check

@@ -1,4 +1,7 @@
-"""Write the reference in configuration.md from the types, whose docstrings `ilp plugins` shows too. `make docs` runs it."""
+"""Write the reference in configuration.md from the types. `make docs` runs it.
+
+The meanings are the docstrings, which `ilp plugins` shows too.
+"""
 
 import json
 import re
@@ -76,7 +79,8 @@ def _table(cls: type[Any]) -> Iterator[str]:
             )
         limits = [text for m in cls.model_fields[option.name].metadata for text in _bounds(m)]
         meaning = " ".join(option.meaning.split())
-        yield f"| `{option.name}` | {', '.join([kind, *limits])} | {_default(option.default)} | {meaning} |"
+        cells = [f"`{option.name}`", ", ".join([kind, *limits]), _default(option.default), meaning]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _bounds(limit: Any) -> list[str]:

@@ -228,6 +228,14 @@ def test_the_reference_is_that_of_the_types():
     assert runpy.run_path(page.with_suffix(".py"))["page"](text) == text, "run `make docs`"
 
 
+@pytest.mark.parametrize(
+    ("name", "draw"), runpy.run_path(ROOT / "docs" / "figures.py")["FIGURES"].items()
+)
+def test_the_figures_are_those_of_the_contract(name, draw):
+    drawn = (ROOT / "docs" / "images" / name).read_text(encoding="utf-8")
+    assert draw() == drawn, "run `make docs`"
+
+
 @pytest.fixture
 def desk(store, tiny_model, monkeypatch):
     """A user's folder, which the pages speak of: rows, a model trained elsewhere, and a clone's experiments, all tiny."""
