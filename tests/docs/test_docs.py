@@ -330,7 +330,7 @@ def test_the_guide_does_what_it_says(desk, tiny_model, monkeypatch):
     # not tried here: tests/lab, tests/test_project.py, tests/test_comparison.py, tests/mitigations
     others = "ilp lab", "--launch", "RUN_A", "--plan auto", "ilp mitigate my.yaml ", "--only repair"
     names, done = do(ROOT / "docs" / "guide.md", tiny_model, monkeypatch, elsewhere=others)
-    assert 0 <= names["found"].metrics["unlearned_rate"] <= 1
+    assert 0 <= names["result"].metrics["unlearned_rate"] <= 1
     commands = {command.split()[0] for command, _ in done}
     assert {"run", "train", "diagnose", "report", "stages", "score"} <= commands
 
