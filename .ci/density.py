@@ -1,9 +1,9 @@
 """How dense code reads: `python .ci/density.py FOLDER...` prints a line for each folder; no gate.
 
-Decisions per line: functions, branches, loops, conditional expressions, handlers, assertions, further
-operands of `and` and `or`, clauses of comprehensions and match cases, over the lines of functions that
-are neither blank nor comments nor docstrings. Comprehensions are counted per 100 such lines, full
-comment lines over all lines that are not blank.
+Decisions per line: functions, branches, loops, conditional expressions, handlers, assertions,
+further operands of `and` and `or`, clauses of comprehensions and match cases, over the lines of
+functions that are neither blank nor comments nor docstrings. Comprehensions are counted per 100
+such lines, full comment lines over all lines that are not blank.
 """
 
 from __future__ import annotations
