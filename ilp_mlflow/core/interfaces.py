@@ -93,7 +93,7 @@ class Schedule(Value):
         """
 
 
-class Said(NamedTuple):
+class GreedyAnswer(NamedTuple):
     """What a checkpoint answers of its own accord."""
 
     text: str
@@ -111,9 +111,9 @@ class Probe(Protocol):
         """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
         ...
 
-    def say(
+    def answer(
         self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
-    ) -> Sequence[Said]:
+    ) -> Sequence[GreedyAnswer]:
         """What it answers to each prompt, greedily."""
         ...
 

@@ -300,7 +300,9 @@ def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K
 
     Left out is what has no prompt that fits.
     """
-    answers = iter(probe.say(base, [prompt for prompts in asked.values() for prompt, _ in prompts]))
+    answers = iter(
+        probe.answer(base, [prompt for prompts in asked.values() for prompt, _ in prompts])
+    )
     usual = {}
     for key, prompts in asked.items():
         given = [
@@ -343,7 +345,7 @@ def _sorted(
     entities = sorted({q.entity for q in found.values()})
     entities = rng.sample(entities, min(ENTITIES, len(entities)))
     templates = {q.template: q for q in (*pool, *own.values())}
-    answers = iter(probe.say(base, [q.about(e) for q in templates.values() for e in entities]))
+    answers = iter(probe.answer(base, [q.about(e) for q in templates.values() for e in entities]))
     said = {template: [answer_key(next(answers).text) for _ in entities] for template in templates}
 
     def alike(one: Question, other: Question) -> bool:

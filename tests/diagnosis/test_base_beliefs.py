@@ -6,7 +6,7 @@ import pytest
 from ilp_mlflow.core.interfaces import FIRM
 from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
 from ilp_mlflow.diagnosis.few_shot import EXAMPLES, WAYS
-from ilp_mlflow.plugin import Exchange, Said
+from ilp_mlflow.plugin import Exchange, GreedyAnswer
 from tests.contexts import FakeProbe, belief, sample, text
 
 CITY = {
@@ -24,7 +24,7 @@ class Base(FakeProbe):
         super().__init__()
         self.unsure, self.wrong = set(unsure), wrong or {}
 
-    def answer(self, prompt):
+    def answer_to(self, prompt):
         name = next(n for n in CITY if n in prompt)
         if any(prompt == way.format(name) for way in OTHER):
             return f"Food{name}", 0.95
@@ -32,12 +32,14 @@ class Base(FakeProbe):
             return f"Guess{len(prompt) % 3}", 0.4
         return self.wrong.get(name, CITY[name]), 0.95
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
-        self.says = {(checkpoint, p): self.answer(p)[0] for p in prompts}
-        return super().say(checkpoint, prompts)
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        self.says = {(checkpoint, p): self.answer_to(p)[0] for p in prompts}
+        return super().answer(checkpoint, prompts)
 
     def logprobs(self, checkpoint, exchanges):
-        self.sure = {(checkpoint, p, self.answer(p)[0]): self.answer(p)[1] for p, _ in exchanges}
+        self.sure = {
+            (checkpoint, p, self.answer_to(p)[0]): self.answer_to(p)[1] for p, _ in exchanges
+        }
         return super().logprobs(checkpoint, exchanges)
 
 
@@ -130,8 +132,8 @@ class Reader(FakeProbe):
         self.prompts.add(prompt)
         return self.table.get(prompt.rpartition("\n\n")[2], "")
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
-        return [Said(self.last(p), -0.05, self.ended) for p in prompts]
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        return [GreedyAnswer(self.last(p), -0.05, self.ended) for p in prompts]
 
     def logprobs(self, checkpoint, exchanges):
         return [math.log(self.p if text(c) == self.last(p) else 1e-6) for p, c in exchanges]
@@ -220,8 +222,11 @@ def test_an_answer_that_goes_on_where_the_right_one_ends_is_another():
 
 def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
     class Fickle(Reader):
-        def say(self, checkpoint, prompts, max_new_tokens=16):
-            return [Said(("Answer0", "Rome", "Lima")[i % 3], -0.05) for i, _ in enumerate(prompts)]
+        def answer(self, checkpoint, prompts, max_new_tokens=16):
+            return [
+                GreedyAnswer(("Answer0", "Rome", "Lima")[i % 3], -0.05)
+                for i, _ in enumerate(prompts)
+            ]
 
     assert not read_beliefs(FREE[:1], FREE[1:], "base", Fickle({}), 0)["0"].agrees
 
