@@ -6,7 +6,7 @@ import numpy as np
 
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Signal, Verdict
 from ilp_mlflow.core.values import to_table
-from ilp_mlflow.plugin import Belief, Context, GreedyAnswer, Stage
+from ilp_mlflow.plugin import Belief, Context, GreedyAnswer, Stage, UnlearnedRisk
 
 CHECKPOINTS = ("base", "first", "second")
 
@@ -48,7 +48,14 @@ def sample(id_, prompt="p", completion=" c", stage="first", **more):
 
 
 def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=0.9):
-    return Belief(right, wrong, confidence, phrasings, firm=firm, risks=(0.0, 1.0))
+    return Belief(
+        right,
+        wrong,
+        confidence,
+        phrasings,
+        firm_confidence=firm,
+        unlearned_risk=UnlearnedRisk(0.0, 1.0),
+    )
 
 
 def context(

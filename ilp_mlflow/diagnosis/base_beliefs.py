@@ -11,7 +11,13 @@ from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
-from ilp_mlflow.core.interfaces import FIRM, KNOWN, Belief, Probe
+from ilp_mlflow.core.interfaces import (
+    DEFAULT_FIRM_CONFIDENCE,
+    MIN_KNOWN_PROBABILITY,
+    Belief,
+    Probe,
+    UnlearnedRisk,
+)
 from ilp_mlflow.core.values import Exchange, Sample, Text
 from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer, with_answer
 from ilp_mlflow.diagnosis.elicitation import Question, draw_questions, mine_questions
@@ -106,15 +112,19 @@ def read_beliefs(
     lacking = [s for s in lacking if s.id in mined or 2 * labels[s.stage] < rows[s.stage]]
     found |= _behind_examples(lacking, draws, base, probe, write)
     known = sorted(b.confidence for b in found.values() if b.agrees)
-    firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
+    firm = (
+        max(MIN_KNOWN_PROBABILITY, known[int(UNSUREST * len(known))])
+        if len(known) >= LEAST
+        else DEFAULT_FIRM_CONFIDENCE
+    )
     risks = _risks([few, compared], [unlearned, learned], found)
     entity = {id_: question.entity for id_, question in mined.items()}
     return {
         s.id: replace(
             found[s.id],
-            firm=firm,
-            risks=risks.get(s.stage),
-            barely=s.stage in barely,
+            firm_confidence=firm,
+            unlearned_risk=risks.get(s.stage),
+            stage_undertrained=s.stage in barely,
             entity=entity.get(s.id, ""),
         )
         for s in few
@@ -133,7 +143,7 @@ def _compared(learned: Sequence[Sample], stages: set[str]) -> list[Sample]:
 
 def _risks(
     read: Sequence[Sequence[Sample]], whole: Sequence[Sequence[Sample]], found: Mapping[str, Belief]
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, UnlearnedRisk]:
     """By stage, the share 0..1 that is not learned of what the base knows, and of what it does not.
 
     Reckoned from the shares that it knows of the unlearned and of the learned samples it was asked about (`read`, unlearned first),
@@ -142,7 +152,7 @@ def _risks(
     be asked is compared with all; left out are stages that cannot be compared with anything.
     """
 
-    def risk(stage: str | None) -> tuple[float, float] | None:
+    def risk(stage: str | None) -> UnlearnedRisk | None:
         lost, kept = (
             [found[s.id].known for s in some if stage in (None, s.stage) and s.id in found]
             for some in read
@@ -157,7 +167,9 @@ def _risks(
         )
         by_known, by_unknown = (a / (a + b) for a, b in zip(fail, keep, strict=True))
         m = sum(lost) + sum(kept)
-        return (m * by_known + ALIKE * totals[0] / sum(totals)) / (m + ALIKE), by_unknown
+        return UnlearnedRisk(
+            (m * by_known + ALIKE * totals[0] / sum(totals)) / (m + ALIKE), by_unknown
+        )
 
     stages = {s.stage: risk(s.stage) or risk(None) for s in read[0]}
     return {stage: risks for stage, risks in stages.items() if risks}
@@ -201,7 +213,9 @@ def _behind_examples(
         for id_, own in asked.items()
         if id_ in said and right[id_]
     }
-    return {id_: replace(belief, ways=words) for id_, belief in beliefs_.items() if belief}
+    return {
+        id_: replace(belief, phrasings_format=words) for id_, belief in beliefs_.items() if belief
+    }
 
 
 def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Belief]:
@@ -226,7 +240,7 @@ def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Beli
     )
     found: dict[str, Belief] = {}
     for key, probes in asked.items():
-        if key in said and (key[0] not in found or right[key] < found[key[0]].right):
+        if key in said and (key[0] not in found or right[key] < found[key[0]].p_correct):
             belief = _belief(
                 right[key], said[key], probes[0].completion, [p.prompt for p in probes]
             )

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ilp_mlflow.diagnosis.neighbour_votes import Near, NeighbourVotes
 from ilp_mlflow.plugin import (
-    TAUGHT,
+    MIN_TAUGHT_SHARE,
     Belief,
     Context,
     Evidence,
@@ -76,7 +76,7 @@ class DataContradiction(Value):
     """Rows of all that show how much near rows disagree anyway."""
     few: int = Field(default=10, ge=0)
     """Rows of a stage below which only equal prompts contradict each other: what is near is told from rows that are not."""
-    taught: float = Field(default=TAUGHT, ge=0, le=1)
+    taught: float = Field(default=MIN_TAUGHT_SHARE, ge=0, le=1)
     """Share 0..1 of its own rows that a stage must have taught; else a model's answers tell nothing of rows with other prompts."""
     unlike: float = Field(default=0.1, ge=0, le=1)
     """Share 0..1 of rows that may share fewer words with the nearest of their own answer than a row that is heard shares."""
