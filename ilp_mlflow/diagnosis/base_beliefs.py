@@ -22,9 +22,9 @@ from ilp_mlflow.core.values import Exchange, Sample, Text
 from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer, with_answer
 from ilp_mlflow.diagnosis.elicitation import Question, draw_questions, mine_questions
 from ilp_mlflow.diagnosis.few_shot import (
-    EXAMPLES,
+    EXAMPLES_PER_DRAW,
     draw_examples,
-    gives_away,
+    reveals_answer,
     is_short,
     with_examples,
 )
@@ -192,7 +192,7 @@ def _behind_examples(
             fit = [
                 draw
                 for draw in draws.get(sample.stage, ())
-                if not any(gives_away(row, sample) for row in draw)
+                if not any(reveals_answer(row, sample) for row in draw)
             ]
             if len(fit) > 1:
                 wordings = [sample.prompt, *(write(sample) if write else ())]
@@ -207,7 +207,7 @@ def _behind_examples(
     sure = iter(probe.logprobs(base, [exchange for own in asked.values() for exchange in own]))
     right = {id_: _probabilities(itertools.islice(sure, len(own))) for id_, own in asked.items()}
     said = _said(asked, base, probe)
-    words = f"in {{}} ways, each behind {EXAMPLES} learned rows"
+    words = f"in {{}} ways, each behind {EXAMPLES_PER_DRAW} learned rows"
     beliefs_ = {
         id_: _belief(fmean(right[id_]), said[id_], answers[id_], [p for p, _ in own])
         for id_, own in asked.items()

@@ -1,156 +1,222 @@
-"""Other ways to ask about what a sample asks about, mined from the prompts of all rows."""
+"""Other ways to ask about the same thing, mined from the prompts of all rows.
+
+A prompt is taken apart into what it asks about (an entity, "Ann Lee") and how it asks (a template,
+"What is the home city of ...?"), so that any template can be asked about any entity.
+"""
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ilp_mlflow.core.values import Sample, Text, last_turn
+from ilp_mlflow.core.values import Sample, Text, last_turn, with_last_turn
 from ilp_mlflow.data.matching import answer_key, with_answer
 
-LONGEST = 4
-"""Words of the longest stretch of a prompt that is taken for what it asks about."""
-FILLERS = 5
-"""Other stretches that must stand in the same place of some row."""
-PROMPT, CHARACTERS = 40, 400
-"""Words, and characters, of the longest prompt that is read."""
-ENOUGH = 0.5
-"""Agreement of answers that is enough, as a share 0..1 of the row's most."""
-RECUR = 2
-"""Rows per template, on average, from which prompts are made from templates."""
-MADE = 0.5
-"""Share 0..1 of a stage's rows in which it can be told from which its prompts are made from templates."""
-FEW = 10
-"""Pairs of rows that show little."""
-FRAME = 0.5
-"""Share 0..1 of the prompts that have a word of the frame all stand in, which asks nothing."""
+MAX_ENTITY_WORDS = 4
+"""Words of the longest stretch of a prompt that may be its entity."""
+MIN_OTHER_FILLERS = 5
+"""Other stretches that must stand in the same place of other prompts."""
+MAX_PROMPT_WORDS = 40
+"""Words of the longest prompt that is read."""
+MAX_PROMPT_CHARACTERS = 400
+"""Characters of the longest prompt that is read."""
+MIN_LIFT_SHARE = 0.5
+"""Share 0..1 of the largest lift among a prompt's stretches that is enough to be its entity."""
+MIN_ROWS_PER_TEMPLATE = 2
+"""Rows per template, on average, below which the prompts are not made from templates."""
+MIN_TEMPLATED_SHARE = 0.5
+"""Share 0..1 of a stage's rows with a template, below which it is not made from templates."""
+PRIOR_PAIRS = 10
+"""Pairs of rows with different answers that are added to those seen: few rows show little."""
+MIN_FRAME_SHARE = 0.5
+"""Share 0..1 of all prompts above which a word in them belongs to their frame and asks nothing."""
 GAP = "\0"
+"""Stands in a template for the entity."""
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as a template, what stands in its gap, and the form of its answer."""
+    """A prompt taken apart into its template and its entity."""
 
     template: Text
-    """The prompt, or a conversation that ends with it, with GAP in the entity's place."""
+    """The prompt with GAP in the place of the entity; of a conversation, in its last turn."""
     entity: str
-    """What the row asks about."""
+    """What the prompt asks about."""
     completion: Text
-    """The row's answer."""
+    """The row's completion: other answers are given its form."""
 
     def about(self, entity: str) -> Text:
-        """The same question about `entity`."""
-        if isinstance(self.template, str):
-            return self.template.replace(GAP, entity)
-        *before, last = self.template
-        return (*before, last.model_copy(update={"content": last.content.replace(GAP, entity)}))
+        """The same question about another entity."""
+        question = last_turn(self.template).replace(GAP, entity)
+        return with_last_turn(self.template, question)
 
     def answered(self, entity: str, answer: str) -> tuple[Text, Text]:
-        """The same question about `entity`, answered with `answer`."""
+        """The same question about another entity, as a prompt with the completion `answer`."""
         return self.about(entity), with_answer(self.completion, answer)
 
 
+class Stretch(NamedTuple):
+    """A few consecutive words of a prompt, any of which may be its entity."""
+
+    template: str
+    """The prompt with GAP in the place of these words."""
+    filler: str
+    """These words."""
+    words: int
+    """Their number."""
+
+
 def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
-    """What each of `samples` asks about, by id, for those in which it can be told.
+    """Take prompts apart into templates and entities; by sample id, where that can be told.
 
-    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose rows
-    agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its
-    stretches which was chosen for most rows. Nothing is told where templates hardly recur, or of a stage of which
-    few rows have one: what varies in free text is no entity.
+    The entity is what decides the answer. A stretch of words may be one when at least
+    MIN_OTHER_FILLERS others stand in its place in other prompts. In each prompt, the shortest
+    stretch whose rows clearly agree in their answers is nominated; then the prompt's entity is the
+    one of its stretches that was nominated in most rows.
+
+    Left out are stages of which few rows have a template, and all rows where templates hardly
+    recur: what varies in free text is no entity.
     """
-    last = {s.id: last_turn(s.prompt) for s in samples}
-    words = Counter(
-        word for prompt in last.values() for word in {w.casefold() for w in WORD.findall(prompt)}
-    )
-    frame = {
-        word for word, rows in words.items() if rows > FRAME * len(samples) or not word.isalnum()
+    stretches = _candidates(samples)
+    recurring = _in_recurring_places(stretches)
+    lift = _answer_lift(samples, recurring)
+    nominations = Counter[str]()
+    for candidates in recurring.values():
+        if candidates:
+            nominations[_nominate(candidates, lift)] += 1
+    questions = _take_apart(samples, stretches, nominations)
+    questions = _in_templated_stages(samples, questions)
+    templates = {question.template for question in questions.values()}
+    if len(questions) < MIN_ROWS_PER_TEMPLATE * len(templates):
+        return {}
+    return questions
+
+
+def draw_questions(questions: Mapping[str, Question], n: int, rng: random.Random) -> list[Question]:
+    """Draw up to `n` questions with different templates; common templates come sooner."""
+    by_template = {question.template: question for question in questions.values()}
+    rows_by_template = Counter(question.template for question in questions.values())
+    # weighted sampling without replacement: the largest of u^(1/weight), u uniform in 0..1
+    # (Efraimidis and Spirakis 2006)
+    keys = {t: rng.random() ** (1 / rows_by_template[t]) for t in by_template}
+    drawn = sorted(keys, key=lambda template: -keys[template])[:n]
+    return [by_template[template] for template in drawn]
+
+
+def _candidates(samples: Sequence[Sample]) -> dict[str, list[Stretch]]:
+    """Every stretch of each sample's prompt that may be its entity, by sample id."""
+    prompts = {s.id: last_turn(s.prompt) for s in samples}
+    frame = _frame_words(prompts.values())
+    return {id_: _stretches(prompt, frame) for id_, prompt in prompts.items()}
+
+
+def _frame_words(prompts: Collection[str]) -> set[str]:
+    """The words, casefolded, that most prompts have (`User: ... Intent:`), and punctuation."""
+    rows_by_word = Counter[str]()
+    for prompt in prompts:
+        rows_by_word.update({word.casefold() for word in WORD.findall(prompt)})
+    min_rows = MIN_FRAME_SHARE * len(prompts)
+    return {word for word, rows in rows_by_word.items() if rows > min_rows or not word.isalnum()}
+
+
+def _stretches(prompt: str, frame: Set[str]) -> list[Stretch]:
+    """Every stretch of up to MAX_ENTITY_WORDS words that leaves something that asks."""
+    if len(prompt) > MAX_PROMPT_CHARACTERS or GAP in prompt:
+        return []
+    words = list(WORD.finditer(prompt))
+    if len(words) > MAX_PROMPT_WORDS:
+        return []
+    asking = [i for i, word in enumerate(words) if word[0].casefold() not in frame]
+    stretches = []
+    for first in range(len(words)):
+        for last in range(first, min(first + MAX_ENTITY_WORDS, len(words))):
+            is_words = words[first][0].isalnum() and words[last][0].isalnum()
+            # without a word outside of both the stretch and the frame, the template asks nothing
+            if is_words and any(not first <= i <= last for i in asking):
+                start, end = words[first].start(), words[last].end()
+                template = prompt[:start] + GAP + prompt[end:]
+                stretches.append(Stretch(template, prompt[start:end], last - first + 1))
+    return stretches
+
+
+def _in_recurring_places(
+    stretches_by_id: Mapping[str, Sequence[Stretch]],
+) -> dict[str, list[Stretch]]:
+    """Those stretches in whose place enough others stand in other prompts."""
+    fillers_by_template = defaultdict[str, set[str]](set)
+    for stretches in stretches_by_id.values():
+        for stretch in stretches:
+            fillers_by_template[stretch.template].add(stretch.filler)
+    # a template's fillers include the stretch's own
+    recurring = {
+        t for t, fillers in fillers_by_template.items() if len(fillers) > MIN_OTHER_FILLERS
     }
-    found = {s.id: list(_stretches(last[s.id], frame)) for s in samples}
-    fillers = defaultdict[str, set[str]](set)
-    for stretches in found.values():
-        for template, filler, _ in stretches:
-            fillers[template].add(filler)
-    answers = defaultdict[str, Counter[str]](Counter)
-    usable = {
-        id_: [x for x in stretches if len(fillers[x[0]]) > FILLERS]
-        for id_, stretches in found.items()
+    return {
+        id_: [stretch for stretch in stretches if stretch.template in recurring]
+        for id_, stretches in stretches_by_id.items()
     }
+
+
+def _answer_lift(
+    samples: Sequence[Sample], stretches_by_id: Mapping[str, Sequence[Stretch]]
+) -> dict[str, float]:
+    """How much more often rows with a stretch agree in their answers than any rows, by its words.
+
+    At least 0: a difference of two shares 0..1 of pairs of rows, see `_agreement`.
+    """
+    answers_by_filler = defaultdict[str, Counter[str]](Counter)
     for sample in samples:
-        for filler in {filler for _, filler, _ in usable[sample.id]}:
-            answers[filler][answer_key(sample.answer)] += 1
-    usual = _agreement(Counter(answer_key(s.answer) for s in samples))
-    lift = {filler: max(0.0, _agreement(counts) - usual) for filler, counts in answers.items()}
-    first = {}
-    for id_, own in usable.items():
-        most = max((lift[filler] for _, filler, _ in own), default=0.0)
-        telling = [
-            (length, -lift[filler], filler)
-            for _, filler, length in own
-            if lift[filler] >= ENOUGH * most
-        ]
-        if telling:
-            first[id_] = min(telling)[2]
-    often = Counter(first.values())
-    chosen = {}
-    for sample in samples:
-        template, entity, _ = max(
-            found[sample.id], key=lambda x: (often[x[1]], -x[2]), default=("", "", 0)
-        )
-        if often[entity]:
-            prompt = sample.prompt
-            whole = (
-                template
-                if isinstance(prompt, str)
-                else (*prompt[:-1], prompt[-1].model_copy(update={"content": template}))
-            )
-            chosen[sample.id] = Question(whole, entity, sample.completion)
-    rows, told = (
-        Counter(s.stage for s in samples),
-        Counter(s.stage for s in samples if s.id in chosen),
-    )
-    chosen = {
-        s.id: chosen[s.id]
-        for s in samples
-        if s.id in chosen and told[s.stage] >= MADE * rows[s.stage]
+        for filler in {stretch.filler for stretch in stretches_by_id[sample.id]}:
+            answers_by_filler[filler][answer_key(sample.answer)] += 1
+    baseline = _agreement(Counter(answer_key(s.answer) for s in samples))
+    return {
+        filler: max(0.0, _agreement(answers) - baseline)
+        for filler, answers in answers_by_filler.items()
     }
-    return (
-        chosen
-        if len(chosen) >= RECUR * len({question.template for question in chosen.values()})
-        else {}
-    )
 
 
-def draw_questions(found: Mapping[str, Question], n: int, rng: random.Random) -> list[Question]:
-    """Up to `n` questions with different templates, drawn by how many rows have them."""
-    by_template = {question.template: question for question in found.values()}
-    often = Counter(question.template for question in found.values())
-    keys = {template: rng.random() ** (1 / often[template]) for template in by_template}
-    return [by_template[template] for template in sorted(keys, key=lambda t: -keys[t])[:n]]
+def _agreement(answers: Counter[str]) -> float:
+    """Share 0..1 of pairs of rows with the same answer, PRIOR_PAIRS pairs without it added."""
+    rows = answers.total()
+    agreeing_pairs = sum(n * (n - 1) for n in answers.values())
+    return agreeing_pairs / (rows * (rows - 1) + PRIOR_PAIRS)
 
 
-def _agreement(counts: Counter[str]) -> float:
-    """Share 0..1 of pairs of rows with the same answer, as if FEW pairs without it had been seen too."""
-    n = counts.total()
-    return sum(k * (k - 1) for k in counts.values()) / (n * (n - 1) + FEW)
+def _nominate(stretches: Sequence[Stretch], lift: Mapping[str, float]) -> str:
+    """The shortest of a prompt's stretches with nearly the largest lift: its words."""
+    enough = MIN_LIFT_SHARE * max(lift[stretch.filler] for stretch in stretches)
+    deciding = [stretch for stretch in stretches if lift[stretch.filler] >= enough]
+    shortest = min(deciding, key=lambda s: (s.words, -lift[s.filler], s.filler))
+    return shortest.filler
 
 
-def _stretches(prompt: str, frame: Set[str]) -> Iterator[tuple[str, str, int]]:
-    """The prompt with a gap, what was there, and its length in words; what is left has a word that is not of the `frame`."""
-    if len(prompt) > CHARACTERS or GAP in prompt:
-        return
-    words = [(m.start(), m.end(), m[0].isalnum()) for m in WORD.finditer(prompt)]
-    if len(words) > PROMPT:
-        return
-    told = [
-        n for n, (start, end, _) in enumerate(words) if prompt[start:end].casefold() not in frame
-    ]
-    for first, length in itertools.product(range(len(words)), range(1, LONGEST + 1)):
-        whole = first + length <= len(words) and words[first][2] and words[first + length - 1][2]
-        if whole and any(not first <= n < first + length for n in told):
-            start, end = words[first][0], words[first + length - 1][1]
-            yield prompt[:start] + GAP + prompt[end:], prompt[start:end], length
+def _take_apart(
+    samples: Sequence[Sample],
+    stretches_by_id: Mapping[str, Sequence[Stretch]],
+    nominations: Counter[str],
+) -> dict[str, Question]:
+    """Each prompt's question about the one of its stretches with most nominations, if any has."""
+    questions = {}
+    for sample in samples:
+        nominated = [s for s in stretches_by_id[sample.id] if nominations[s.filler]]
+        if nominated:
+            # of equals the shortest, then the first in the prompt
+            best = max(nominated, key=lambda s: (nominations[s.filler], -s.words))
+            template = with_last_turn(sample.prompt, best.template)
+            questions[sample.id] = Question(template, best.filler, sample.completion)
+    return questions
+
+
+def _in_templated_stages(
+    samples: Sequence[Sample], questions: Mapping[str, Question]
+) -> dict[str, Question]:
+    """The questions of stages in which at least MIN_TEMPLATED_SHARE of the rows have one."""
+    rows = Counter(s.stage for s in samples)
+    templated = Counter(s.stage for s in samples if s.id in questions)
+    stages = {stage for stage, n in rows.items() if templated[stage] >= MIN_TEMPLATED_SHARE * n}
+    return {s.id: questions[s.id] for s in samples if s.id in questions and s.stage in stages}

@@ -5,7 +5,7 @@ import pytest
 
 from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE
 from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
-from ilp_mlflow.diagnosis.few_shot import EXAMPLES, WAYS
+from ilp_mlflow.diagnosis.few_shot import DRAWS_PER_STAGE, EXAMPLES_PER_DRAW
 from ilp_mlflow.plugin import Exchange, GreedyAnswer
 from tests.contexts import FakeProbe, belief, sample, text
 
@@ -159,12 +159,12 @@ TRUTH = {s.prompt: s.answer.strip() for s in FREE}
 def test_a_prompt_without_a_pattern_is_asked_behind_learned_rows_without_its_answer():
     probe = Reader(TRUTH | {FREE[0].prompt: "Other"})
     found = read_beliefs(FREE[:1], FREE[1:], "base", probe, 0)["0"]
-    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, WAYS)
+    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, DRAWS_PER_STAGE)
     assert found.phrasings_text == "in 3 ways, each behind 4 learned rows"
     for prompt in found.phrasings:
         *examples, last = prompt.split("\n\n")
         assert last == FREE[0].prompt
-        assert len(examples) == EXAMPLES == len(set(examples))
+        assert len(examples) == EXAMPLES_PER_DRAW == len(set(examples))
         assert set(examples) <= {s.prompt + s.completion for s in FREE[1:]}
 
 
