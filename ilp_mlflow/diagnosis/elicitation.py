@@ -99,12 +99,17 @@ def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
 
 def draw_questions(questions: Mapping[str, Question], n: int, rng: random.Random) -> list[Question]:
     """Draw up to `n` questions with different templates; common templates come sooner."""
-    by_template = {question.template: question for question in questions.values()}
-    rows_by_template = Counter(question.template for question in questions.values())
-    # weighted sampling without replacement: the largest of u^(1/weight), u uniform in 0..1
-    # (Efraimidis and Spirakis 2006)
-    keys = {t: rng.random() ** (1 / rows_by_template[t]) for t in by_template}
-    drawn = sorted(keys, key=lambda template: -keys[template])[:n]
+    by_template: dict[Text, Question] = {}
+    rows_by_template = Counter[Text]()
+    for question in questions.values():
+        by_template[question.template] = question
+        rows_by_template[question.template] += 1
+    # weighted sampling without replacement: those with the largest u ^ (1 / weight), u uniform in
+    # 0..1 (Efraimidis and Spirakis 2006)
+    keys = {}
+    for template, rows in rows_by_template.items():
+        keys[template] = rng.random() ** (1 / rows)
+    drawn = sorted(keys, key=lambda template: keys[template], reverse=True)[:n]
     return [by_template[template] for template in drawn]
 
 
@@ -121,7 +126,11 @@ def _frame_words(prompts: Collection[str]) -> set[str]:
     for prompt in prompts:
         rows_by_word.update({word.casefold() for word in WORD.findall(prompt)})
     min_rows = MIN_FRAME_SHARE * len(prompts)
-    return {word for word, rows in rows_by_word.items() if rows > min_rows or not word.isalnum()}
+    frame = set()
+    for word, rows in rows_by_word.items():
+        if rows > min_rows or not word.isalnum():
+            frame.add(word)
+    return frame
 
 
 def _stretches(prompt: str, frame: Set[str]) -> list[Stretch]:
@@ -132,12 +141,15 @@ def _stretches(prompt: str, frame: Set[str]) -> list[Stretch]:
     if len(words) > MAX_PROMPT_WORDS:
         return []
     asking = [i for i, word in enumerate(words) if word[0].casefold() not in frame]
+    if not asking:
+        return []
     stretches = []
     for first in range(len(words)):
         for last in range(first, min(first + MAX_ENTITY_WORDS, len(words))):
-            is_words = words[first][0].isalnum() and words[last][0].isalnum()
             # without a word outside of both the stretch and the frame, the template asks nothing
-            if is_words and any(not first <= i <= last for i in asking):
+            asks = asking[0] < first or last < asking[-1]
+            # an entity neither begins nor ends with punctuation
+            if asks and words[first][0].isalnum() and words[last][0].isalnum():
                 start, end = words[first].start(), words[last].end()
                 template = prompt[:start] + GAP + prompt[end:]
                 stretches.append(Stretch(template, prompt[start:end], last - first + 1))
@@ -152,14 +164,14 @@ def _in_recurring_places(
     for stretches in stretches_by_id.values():
         for stretch in stretches:
             fillers_by_template[stretch.template].add(stretch.filler)
-    # a template's fillers include the stretch's own
-    recurring = {
-        t for t, fillers in fillers_by_template.items() if len(fillers) > MIN_OTHER_FILLERS
-    }
-    return {
-        id_: [stretch for stretch in stretches if stretch.template in recurring]
-        for id_, stretches in stretches_by_id.items()
-    }
+    recurring = {}
+    for id_, stretches in stretches_by_id.items():
+        recurring[id_] = list[Stretch]()
+        for stretch in stretches:
+            # its own filler is one of them
+            if len(fillers_by_template[stretch.template]) > MIN_OTHER_FILLERS:
+                recurring[id_].append(stretch)
+    return recurring
 
 
 def _answer_lift(
@@ -169,15 +181,19 @@ def _answer_lift(
 
     At least 0: a difference of two shares 0..1 of pairs of rows, see `_agreement`.
     """
+    all_answers = Counter[str]()
     answers_by_filler = defaultdict[str, Counter[str]](Counter)
     for sample in samples:
+        answer = answer_key(sample.answer)
+        all_answers[answer] += 1
+        # a row counts once for the same words, wherever they stand in its prompt
         for filler in {stretch.filler for stretch in stretches_by_id[sample.id]}:
-            answers_by_filler[filler][answer_key(sample.answer)] += 1
-    baseline = _agreement(Counter(answer_key(s.answer) for s in samples))
-    return {
-        filler: max(0.0, _agreement(answers) - baseline)
-        for filler, answers in answers_by_filler.items()
-    }
+            answers_by_filler[filler][answer] += 1
+    baseline = _agreement(all_answers)
+    lift = {}
+    for filler, answers in answers_by_filler.items():
+        lift[filler] = max(0.0, _agreement(answers) - baseline)
+    return lift
 
 
 def _agreement(answers: Counter[str]) -> float:
@@ -216,7 +232,15 @@ def _in_templated_stages(
     samples: Sequence[Sample], questions: Mapping[str, Question]
 ) -> dict[str, Question]:
     """The questions of stages in which at least MIN_TEMPLATED_SHARE of the rows have one."""
-    rows = Counter(s.stage for s in samples)
-    templated = Counter(s.stage for s in samples if s.id in questions)
-    stages = {stage for stage, n in rows.items() if templated[stage] >= MIN_TEMPLATED_SHARE * n}
-    return {s.id: questions[s.id] for s in samples if s.id in questions and s.stage in stages}
+    rows = Counter[str]()
+    templated_rows = Counter[str]()
+    for sample in samples:
+        rows[sample.stage] += 1
+        if sample.id in questions:
+            templated_rows[sample.stage] += 1
+    kept = {}
+    for sample in samples:
+        is_templated = templated_rows[sample.stage] >= MIN_TEMPLATED_SHARE * rows[sample.stage]
+        if is_templated and sample.id in questions:
+            kept[sample.id] = questions[sample.id]
+    return kept

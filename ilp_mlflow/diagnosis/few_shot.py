@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ilp_mlflow.core.values import Message, Sample, Text
 from ilp_mlflow.data.matching import prompt_key, prompt_text, same_answer
@@ -50,14 +50,34 @@ def reveals_answer(example: Sample, sample: Sample) -> bool:
     return same_prompt or same_answer(example.answer, sample.answer)
 
 
+def fair_draws(draws: Iterable[Sequence[Sample]], sample: Sample) -> list[Sequence[Sample]]:
+    """The draws in which no example reveals the sample's answer."""
+    fair = []
+    for draw in draws:
+        if not any(reveals_answer(example, sample) for example in draw):
+            fair.append(draw)
+    return fair
+
+
+def few_shot_prompts(wordings: Sequence[Text], draws: Sequence[Sequence[Sample]]) -> list[Text]:
+    """Put the wordings of a prompt behind the draws, so that each of both is used."""
+    prompts = []
+    # the shorter of the two lists starts again
+    for i in range(max(len(wordings), len(draws))):
+        prompts.append(with_examples(draws[i % len(draws)], wordings[i % len(wordings)]))
+    return prompts
+
+
 def with_examples(examples: Sequence[Sample], prompt: Text) -> Text:
     """Put examples in front of a prompt: as paragraphs of its text, or as earlier turns.
 
     A conversation keeps its own system turns and loses those of the examples.
     """
     if isinstance(prompt, str):
-        paragraphs = [f"{row.prompt}{row.completion}\n\n" for row in examples]
-        return "".join(paragraphs) + prompt
+        text = ""
+        for row in examples:
+            text += f"{row.prompt}{row.completion}\n\n"
+        return text + prompt
     system_turns = list(itertools.takewhile(lambda turn: turn.role == "system", prompt))
     example_turns = list[Message]()
     for row in examples:

@@ -237,7 +237,7 @@ def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
 def test_how_many_are_asked_does_not_change_what_they_are_told():
     knows = dict(list(TRUTH.items())[10:])
     whole = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0)
-    few = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0, asked={"0", "1", "2"})
+    few = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0, asked_ids={"0", "1", "2"})
     assert set(few) == {"0", "1", "2"}
     assert few["0"].unlearned_risk == pytest.approx(whole["0"].unlearned_risk, abs=0.05)
 

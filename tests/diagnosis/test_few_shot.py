@@ -1,8 +1,8 @@
 import random
 
 from ilp_mlflow.diagnosis.few_shot import (
-    EXAMPLES_PER_DRAW,
     DRAWS_PER_STAGE,
+    EXAMPLES_PER_DRAW,
     draw_examples,
     reveals_answer,
     with_examples,
