@@ -51,16 +51,21 @@ def read_beliefs(
     asked_ids: Container[str] | None = None,
     undertrained_stages: Container[str] = (),
 ) -> dict[str, Belief]:
-    """What the base believes about each unlearned sample, by id; of `asked_ids` only, if given.
+    """What the base model believes about each unlearned sample, by id.
 
     A sample is asked about with its own `probes`; without them, with other rows' prompts about the
-    same thing; where there are none or too few, with its own prompt, and what `reword` makes of
-    it, behind a few learned rows. Left out are samples that cannot be asked about in any of these
-    ways. Up to MAX_COMPARED learned samples of each stage are asked about, too: they show how sure
-    the base is of what it knows, and whether that matters for being learned.
+    same thing; where there are fewer than two ways to ask so, with its own prompt behind a few
+    learned rows. Left out are samples that cannot be asked about in any of these ways. Up to
+    MAX_COMPARED learned samples of each stage are asked about, too: they show how sure the base is
+    of what it knows, and whether that matters for being learned.
+
+    `base` is the name of the base checkpoint. If `asked_ids` are given, only these are asked
+    about; the other unlearned samples are counted. `reword` gives further wordings of prompts. Of
+    `undertrained_stages` it is noted with the belief that their rows had little training.
     """
     rng = random.Random(seed)
     asked = [s for s in unlearned if asked_ids is None or s.id in asked_ids]
+    # enough to mine phrasings from, and to compare with
     n_drawn = min(max(MAX_COMPARED, MAX_MINED_ROWS - len(asked)), len(learned))
     # the order of draws, rows before examples, decides what a seed means
     drawn = rng.sample(list(learned), n_drawn)
@@ -76,9 +81,10 @@ def read_beliefs(
     beliefs |= from_templates(templated, questions, model, seed)
     few_shot = []
     for sample in without_probes:
-        # the rows of a stage of labels teach them, whatever the base knows
-        is_free = sample.id in questions or sample.stage not in label_stages
-        if is_free and not _asked_in_several_ways(sample, beliefs):
+        asked_enough = sample.id in beliefs and len(beliefs[sample.id].phrasings) > 1
+        # a label is taught by the many rows that have it, whatever the base knows
+        is_label = sample.id not in questions and sample.stage in label_stages
+        if not asked_enough and not is_label:
             few_shot.append(sample)
     beliefs |= from_few_shot(few_shot, examples, model, reword)
 
@@ -113,6 +119,7 @@ def from_probes(samples: Sequence[Sample], base: BaseProbe) -> dict[str, Belief]
     beliefs: dict[str, Belief] = {}
     for fact, answer in answers.items():
         id_, _ = fact
+        # what is known is known however it is asked
         p_correct = min(probabilities[fact], default=0.0)
         if id_ in beliefs and beliefs[id_].p_correct <= p_correct:
             continue
@@ -136,16 +143,7 @@ def from_templates(
         return {}
     groups = group_templates(questions, [questions[s.id] for s in samples], base, seed)
     p_correct = _largest_probability(samples, questions, groups, base)
-    others: dict[Text, list[Question]] = {}
-    phrasings = {}
-    for sample in samples:
-        question = questions[sample.id]
-        if question.template not in others:
-            others[question.template] = groups.others_like(question.template, MAX_PHRASINGS - 1)
-        phrasings[sample.id] = [
-            Phrasing(q.about(question.entity), q.completion)
-            for q in (question, *others[question.template])
-        ]
+    phrasings = _template_phrasings(samples, questions, groups)
     answers = base.common_answers(phrasings)
     beliefs = {}
     for sample in samples:
@@ -172,6 +170,7 @@ def from_few_shot(
     phrasings: dict[str, list[Phrasing]] = {}
     for sample in samples:
         fair = fair_draws(draws.get(sample.stage, ()), sample)
+        # asked in one way only, a firm belief and a passing guess look the same
         if is_short(sample) and len(fair) > 1:
             wordings = [sample.prompt]
             if reword:
@@ -218,8 +217,22 @@ def _label_stages(samples: Sequence[Sample]) -> set[str]:
     return {stage for stage, n in rows.items() if 2 * labelled[stage] >= n}
 
 
-def _asked_in_several_ways(sample: Sample, beliefs: Mapping[str, Belief]) -> bool:
-    return sample.id in beliefs and len(beliefs[sample.id].phrasings) > 1
+def _template_phrasings(
+    samples: Sequence[Sample], questions: Mapping[str, Question], groups: TemplateGroups
+) -> dict[str, list[Phrasing]]:
+    """Each sample's question, and up to MAX_PHRASINGS - 1 others that ask the same, by its id."""
+    others: dict[Text, list[Question]] = {}
+    phrasings: dict[str, list[Phrasing]] = {}
+    for sample in samples:
+        question = questions[sample.id]
+        # many samples share a template
+        if question.template not in others:
+            others[question.template] = groups.others_like(question.template, MAX_PHRASINGS - 1)
+        phrasings[sample.id] = []
+        for other in (question, *others[question.template]):
+            prompt = other.about(question.entity)
+            phrasings[sample.id].append(Phrasing(prompt, other.completion))
+    return phrasings
 
 
 def _largest_probability(
@@ -259,6 +272,7 @@ def _to_belief(
         return Belief(p_correct, "", answer.confidence, prompts, agrees=True)
     if not answer.text:
         return Belief(p_correct, "", answer.confidence, prompts)
+    # what follows might have been the rest of the right answer
     if not answer.ended and answer_key(correct).startswith(answer_key(answer.text)):
         return None
     if answer.text.casefold().startswith(correct.strip().casefold()):

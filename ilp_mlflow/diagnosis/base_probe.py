@@ -80,13 +80,10 @@ class BaseProbe:
             if fitting:
                 common[key] = _most_frequent(fitting)
         # how sure the base is of it: its probability after each of the phrasings
-        exchanges: dict[K, list[tuple[Text, Text]]] = {}
+        exchanges = {}
         for key, common_answer in common.items():
             if common_answer.text:
-                exchanges[key] = []
-                for phrasing in phrasings[key]:
-                    completion = with_answer(phrasing.completion, common_answer.text)
-                    exchanges[key].append((phrasing.prompt, completion))
+                exchanges[key] = _answered(phrasings[key], common_answer.text)
         for key, probabilities in self.probabilities(exchanges).items():
             if probabilities:
                 common[key] = common[key]._replace(confidence=fmean(probabilities))
@@ -117,3 +114,8 @@ def _most_frequent(answers: Sequence[GreedyAnswer]) -> CommonAnswer:
     # a wording that came to an end tells more than one that was cut off
     wording = min(same, key=lambda answer: not answer.ended)
     return CommonAnswer(wording.text, 0.0, wording.ended, 2 * times > len(answers))
+
+
+def _answered(phrasings: Iterable[Phrasing], answer: str) -> list[tuple[Text, Text]]:
+    """The prompt of each phrasing with a completion that says `answer`."""
+    return [(phrasing.prompt, with_answer(phrasing.completion, answer)) for phrasing in phrasings]

@@ -4,6 +4,8 @@ from ilp_mlflow.diagnosis.few_shot import (
     DRAWS_PER_STAGE,
     EXAMPLES_PER_DRAW,
     draw_examples,
+    fair_draws,
+    few_shot_prompts,
     reveals_answer,
     with_examples,
 )
@@ -42,4 +44,21 @@ def test_learned_conversations_are_earlier_turns():
         ("user", "q"),
         ("assistant", "a"),
         ("user", "x"),
+    ]
+
+
+def test_a_draw_with_an_example_that_reveals_the_answer_is_not_fair():
+    asked = sample("x", "how many?", " two")
+    fair = [sample("a", "who?", " Ann"), sample("b", "where?", " Oslo")]
+    unfair = [sample("a", "who?", " Ann"), sample("c", "how much?", " Two")]
+    assert fair_draws([fair, unfair], asked) == [fair]
+
+
+def test_every_wording_and_every_draw_is_used():
+    draws = [[sample(f"r{i}", f"q{i} ", f"a{i}")] for i in range(3)]
+    assert few_shot_prompts(["x", "y"], draws) == ["q0 a0\n\nx", "q1 a1\n\ny", "q2 a2\n\nx"]
+    assert few_shot_prompts(["x", "y", "z"], draws[:1]) == [
+        "q0 a0\n\nx",
+        "q0 a0\n\ny",
+        "q0 a0\n\nz",
     ]
