@@ -209,12 +209,13 @@ def _compared_samples(
 def _label_stages(samples: Sequence[Sample]) -> set[str]:
     """The stages in which at least half of the rows have an answer that is a label."""
     rows_by_answer = Counter(answer_key(s.answer) for s in samples)
-    rows = Counter(s.stage for s in samples)
-    labelled = Counter[str]()
+    rows = Counter[str]()
+    label_rows = Counter[str]()
     for sample in samples:
+        rows[sample.stage] += 1
         if rows_by_answer[answer_key(sample.answer)] >= MIN_LABEL_ROWS:
-            labelled[sample.stage] += 1
-    return {stage for stage, n in rows.items() if 2 * labelled[stage] >= n}
+            label_rows[sample.stage] += 1
+    return {stage for stage in rows if 2 * label_rows[stage] >= rows[stage]}
 
 
 def _template_phrasings(

@@ -73,7 +73,9 @@ class BaseProbe:
 
         Left out are questions of which no phrasing fits into the model.
         """
-        prompts = {key: [p.prompt for p in group] for key, group in phrasings.items()}
+        prompts: dict[K, list[Text]] = {}
+        for key, group in phrasings.items():
+            prompts[key] = [phrasing.prompt for phrasing in group]
         common = {}
         for key, answers in self.answers(prompts).items():
             fitting = [answer for answer in answers if not math.isnan(answer.logprob)]
@@ -93,7 +95,10 @@ class BaseProbe:
 def _regroup(values: Iterable[V], groups: Mapping[K, Sequence[object]]) -> dict[K, list[V]]:
     """Hand `values`, which came in one list, back to the groups they were asked for."""
     remaining = iter(values)
-    return {key: list(itertools.islice(remaining, len(group))) for key, group in groups.items()}
+    regrouped = {}
+    for key, group in groups.items():
+        regrouped[key] = list(itertools.islice(remaining, len(group)))
+    return regrouped
 
 
 def _fitting_probabilities(logprobs: Iterable[float]) -> list[float]:

@@ -17,15 +17,15 @@ from ilp_mlflow.core.values import Sample, Text, last_turn, with_last_turn
 from ilp_mlflow.data.matching import answer_key, with_answer
 
 MAX_ENTITY_WORDS = 4
-"""Words of the longest stretch of a prompt that may be its entity."""
-MIN_OTHER_FILLERS = 5
-"""Other stretches that must stand in the same place of other prompts."""
+"""Words of the longest span of a prompt that may be its entity."""
+MIN_OTHER_SPANS = 5
+"""Other spans that must stand in the same place of other prompts."""
 MAX_PROMPT_WORDS = 40
 """Words of the longest prompt that is read."""
 MAX_PROMPT_CHARACTERS = 400
 """Characters of the longest prompt that is read."""
 MIN_LIFT_SHARE = 0.5
-"""Share 0..1 of the largest lift among a prompt's stretches that is enough to be its entity."""
+"""Share 0..1 of the largest lift among a prompt's spans that is enough to be its entity."""
 MIN_ROWS_PER_TEMPLATE = 2
 """Rows per template, on average, below which the prompts are not made from templates."""
 MIN_TEMPLATED_SHARE = 0.5
@@ -60,12 +60,12 @@ class Question:
         return self.about(entity), with_answer(self.completion, answer)
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """A few consecutive words of a prompt, any of which may be its entity."""
 
     template: str
     """The prompt with GAP in the place of these words."""
-    filler: str
+    text: str
     """These words."""
     words: int
     """Their number."""
@@ -74,22 +74,22 @@ class Stretch(NamedTuple):
 def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
     """Take prompts apart into templates and entities; by sample id, where that can be told.
 
-    The entity is what decides the answer. A stretch of words may be one when at least
-    MIN_OTHER_FILLERS others stand in its place in other prompts. In each prompt, the shortest
-    stretch whose rows clearly agree in their answers is nominated; then the prompt's entity is the
-    one of its stretches that was nominated in most rows.
+    The entity is what decides the answer. A span of words may be one when at least
+    MIN_OTHER_SPANS others stand in its place in other prompts. In each prompt, the shortest
+    span whose rows clearly agree in their answers is nominated; then the prompt's entity is the
+    one of its spans that was nominated in most rows.
 
     Left out are stages of which few rows have a template, and all rows where templates hardly
     recur: what varies in free text is no entity.
     """
-    stretches = _candidates(samples)
-    recurring = _in_recurring_places(stretches)
+    spans = _candidates(samples)
+    recurring = _in_recurring_places(spans)
     lift = _answer_lift(samples, recurring)
     nominations = Counter[str]()
     for candidates in recurring.values():
         if candidates:
             nominations[_nominate(candidates, lift)] += 1
-    questions = _take_apart(samples, stretches, nominations)
+    questions = _take_apart(samples, spans, nominations)
     questions = _in_templated_stages(samples, questions)
     templates = {question.template for question in questions.values()}
     if len(questions) < MIN_ROWS_PER_TEMPLATE * len(templates):
@@ -113,11 +113,11 @@ def draw_questions(questions: Mapping[str, Question], n: int, rng: random.Random
     return [by_template[template] for template in drawn]
 
 
-def _candidates(samples: Sequence[Sample]) -> dict[str, list[Stretch]]:
-    """Every stretch of each sample's prompt that may be its entity, by sample id."""
+def _candidates(samples: Sequence[Sample]) -> dict[str, list[Span]]:
+    """Every span of each sample's prompt that may be its entity, by sample id."""
     prompts = {s.id: last_turn(s.prompt) for s in samples}
     frame = _frame_words(prompts.values())
-    return {id_: _stretches(prompt, frame) for id_, prompt in prompts.items()}
+    return {id_: _spans(prompt, frame) for id_, prompt in prompts.items()}
 
 
 def _frame_words(prompts: Collection[str]) -> set[str]:
@@ -133,8 +133,8 @@ def _frame_words(prompts: Collection[str]) -> set[str]:
     return frame
 
 
-def _stretches(prompt: str, frame: Set[str]) -> list[Stretch]:
-    """Every stretch of up to MAX_ENTITY_WORDS words that leaves something that asks."""
+def _spans(prompt: str, frame: Set[str]) -> list[Span]:
+    """Every span of up to MAX_ENTITY_WORDS words that leaves something that asks."""
     if len(prompt) > MAX_PROMPT_CHARACTERS or GAP in prompt:
         return []
     words = list(WORD.finditer(prompt))
@@ -143,56 +143,56 @@ def _stretches(prompt: str, frame: Set[str]) -> list[Stretch]:
     asking = [i for i, word in enumerate(words) if word[0].casefold() not in frame]
     if not asking:
         return []
-    stretches = []
+    spans = []
     for first in range(len(words)):
         for last in range(first, min(first + MAX_ENTITY_WORDS, len(words))):
-            # without a word outside of both the stretch and the frame, the template asks nothing
+            # without a word outside of both the span and the frame, the template asks nothing
             asks = asking[0] < first or last < asking[-1]
             # an entity neither begins nor ends with punctuation
             if asks and words[first][0].isalnum() and words[last][0].isalnum():
                 start, end = words[first].start(), words[last].end()
                 template = prompt[:start] + GAP + prompt[end:]
-                stretches.append(Stretch(template, prompt[start:end], last - first + 1))
-    return stretches
+                spans.append(Span(template, prompt[start:end], last - first + 1))
+    return spans
 
 
 def _in_recurring_places(
-    stretches_by_id: Mapping[str, Sequence[Stretch]],
-) -> dict[str, list[Stretch]]:
-    """Those stretches in whose place enough others stand in other prompts."""
-    fillers_by_template = defaultdict[str, set[str]](set)
-    for stretches in stretches_by_id.values():
-        for stretch in stretches:
-            fillers_by_template[stretch.template].add(stretch.filler)
+    spans_by_id: Mapping[str, Sequence[Span]],
+) -> dict[str, list[Span]]:
+    """Those spans in whose place enough others stand in other prompts."""
+    texts_by_template = defaultdict[str, set[str]](set)
+    for spans in spans_by_id.values():
+        for span in spans:
+            texts_by_template[span.template].add(span.text)
     recurring = {}
-    for id_, stretches in stretches_by_id.items():
-        recurring[id_] = list[Stretch]()
-        for stretch in stretches:
-            # its own filler is one of them
-            if len(fillers_by_template[stretch.template]) > MIN_OTHER_FILLERS:
-                recurring[id_].append(stretch)
+    for id_, spans in spans_by_id.items():
+        recurring[id_] = list[Span]()
+        for span in spans:
+            # its own text is one of them
+            if len(texts_by_template[span.template]) > MIN_OTHER_SPANS:
+                recurring[id_].append(span)
     return recurring
 
 
 def _answer_lift(
-    samples: Sequence[Sample], stretches_by_id: Mapping[str, Sequence[Stretch]]
+    samples: Sequence[Sample], spans_by_id: Mapping[str, Sequence[Span]]
 ) -> dict[str, float]:
-    """How much more often rows with a stretch agree in their answers than any rows, by its words.
+    """How much more often rows with a span agree in their answers than any rows, by its text.
 
     At least 0: a difference of two shares 0..1 of pairs of rows, see `_agreement`.
     """
     all_answers = Counter[str]()
-    answers_by_filler = defaultdict[str, Counter[str]](Counter)
+    answers_by_text = defaultdict[str, Counter[str]](Counter)
     for sample in samples:
         answer = answer_key(sample.answer)
         all_answers[answer] += 1
         # a row counts once for the same words, wherever they stand in its prompt
-        for filler in {stretch.filler for stretch in stretches_by_id[sample.id]}:
-            answers_by_filler[filler][answer] += 1
+        for text in {span.text for span in spans_by_id[sample.id]}:
+            answers_by_text[text][answer] += 1
     baseline = _agreement(all_answers)
     lift = {}
-    for filler, answers in answers_by_filler.items():
-        lift[filler] = max(0.0, _agreement(answers) - baseline)
+    for text, answers in answers_by_text.items():
+        lift[text] = max(0.0, _agreement(answers) - baseline)
     return lift
 
 
@@ -203,28 +203,28 @@ def _agreement(answers: Counter[str]) -> float:
     return agreeing_pairs / (rows * (rows - 1) + PRIOR_PAIRS)
 
 
-def _nominate(stretches: Sequence[Stretch], lift: Mapping[str, float]) -> str:
-    """The shortest of a prompt's stretches with nearly the largest lift: its words."""
-    enough = MIN_LIFT_SHARE * max(lift[stretch.filler] for stretch in stretches)
-    deciding = [stretch for stretch in stretches if lift[stretch.filler] >= enough]
-    shortest = min(deciding, key=lambda s: (s.words, -lift[s.filler], s.filler))
-    return shortest.filler
+def _nominate(spans: Sequence[Span], lift: Mapping[str, float]) -> str:
+    """The shortest of a prompt's spans with nearly the largest lift: its words."""
+    min_lift = MIN_LIFT_SHARE * max(lift[span.text] for span in spans)
+    deciding = [span for span in spans if lift[span.text] >= min_lift]
+    shortest = min(deciding, key=lambda s: (s.words, -lift[s.text], s.text))
+    return shortest.text
 
 
 def _take_apart(
     samples: Sequence[Sample],
-    stretches_by_id: Mapping[str, Sequence[Stretch]],
+    spans_by_id: Mapping[str, Sequence[Span]],
     nominations: Counter[str],
 ) -> dict[str, Question]:
-    """Each prompt's question about the one of its stretches with most nominations, if any has."""
+    """Each prompt's question about the one of its spans with most nominations, if any has."""
     questions = {}
     for sample in samples:
-        nominated = [s for s in stretches_by_id[sample.id] if nominations[s.filler]]
+        nominated = [s for s in spans_by_id[sample.id] if nominations[s.text]]
         if nominated:
             # of equals the shortest, then the first in the prompt
-            best = max(nominated, key=lambda s: (nominations[s.filler], -s.words))
+            best = max(nominated, key=lambda s: (nominations[s.text], -s.words))
             template = with_last_turn(sample.prompt, best.template)
-            questions[sample.id] = Question(template, best.filler, sample.completion)
+            questions[sample.id] = Question(template, best.text, sample.completion)
     return questions
 
 

@@ -32,6 +32,7 @@ class NeighbourVotes:
         self._answer_counts = answer_counts
         self._rows = sum(answer_counts.values())
         self._trust = trust
+        # until `calibrate`, no vote is unusual and every row is heard
         self._usual_shares: list[float] = []
         self._min_similarity = 0.0
 
@@ -49,6 +50,7 @@ class NeighbourVotes:
         for sample, voters, word_neighbours in rows:
             shares = self._shares(sample, voters)
             self._usual_shares.append(max(shares.values(), default=0.0))
+            # the only row with its answer says nothing about how near such rows are
             if self._answer_counts[answer_key(sample.answer)] > 1:
                 own_similarities.append(_own_similarity(sample, word_neighbours))
         self._usual_shares.sort()
@@ -64,11 +66,10 @@ class NeighbourVotes:
 
         Only answers of rows that share enough words with the sample are heard.
         """
-        heard = {
-            answer_key(row.answer)
-            for row, similarity in word_neighbours
-            if similarity >= self._min_similarity
-        }
+        heard = set()
+        for row, similarity in word_neighbours:
+            if similarity >= self._min_similarity:
+                heard.add(answer_key(row.answer))
         votes = {}
         for answer, share in self._shares(sample, voters).items():
             if answer in heard:

@@ -78,6 +78,7 @@ def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str
     for sample, similarities in zip(judged, neighbours, strict=True):
         base, last = base_options[sample.id], last_options[sample.id]
         similar = [pool[i] for i, cosine in similarities if cosine > MIN_COSINE]
+        # every test is run: which cause comes first is decided by whoever attributes
         reasons = {
             "missing_knowledge": _missing_knowledge(knowledge[sample.id], base),
             "knowledge_conflict": _knowledge_conflict(base, last),
@@ -105,6 +106,7 @@ def study_knowledge(context: Context) -> dict[str, Knowledge]:
     best_of_5 = pass_rate.best_of(base["option_logprobs"])
     knowledge = {}
     for id_, accuracy, best in zip(ids, accuracies, best_of_5, strict=True):
+        # a sample without options has no accuracy
         if accuracy is not None:
             blind = accuracy < MAX_BLIND_PASS_RATE and best < MAX_BLIND_BEST_OF_5
             knowledge[id_] = Knowledge(accuracy > MIN_EXISTS_ACCURACY, bool(blind))
@@ -184,11 +186,11 @@ def _forgotten_stages(context: Context) -> set[str]:
         is_right = {id_: bool(p.argmax() == 0) for id_, p in options.items()}
         for stage in context.stages:
             accuracies[stage.name].append(_accuracy(stage, is_right))
-    return {
-        stage
-        for stage, course in accuracies.items()
-        if course[-1] < (1 - MIN_RELATIVE_DROP) * max(course)
-    }
+    forgotten = set()
+    for stage_name, course in accuracies.items():
+        if course[-1] < (1 - MIN_RELATIVE_DROP) * max(course):
+            forgotten.add(stage_name)
+    return forgotten
 
 
 def _accuracy(stage: Stage, is_right: Mapping[str, bool]) -> float:
