@@ -170,7 +170,7 @@ class Belief:
     entity: str = ""
     """The words of the prompt that name what the sample asks about; "" where that cannot be told."""
     phrasings_format: str = "in {} ways"
-    """How several phrasings are told in a sentence, with {} for their number."""
+    """How a sentence names several phrasings; {} stands for their number."""
     unlearned_risk: UnlearnedRisk | None = None
     """Of the sample's stage; None where too few learned samples could be asked to estimate it."""
     stage_undertrained: bool = False

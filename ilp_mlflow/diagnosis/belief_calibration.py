@@ -18,11 +18,11 @@ from ilp_mlflow.core.interfaces import (
 from ilp_mlflow.core.values import Sample
 
 MIN_COMPARED = 20
-"""Beliefs that are right, or learned samples that were asked about, from which one can tell."""
+"""Right beliefs, or learned samples asked about, below which neither estimate is made."""
 FIRM_QUANTILE = 0.1
-"""Share 0..1 of what the base knows of which it is less sure than of a firm belief."""
+"""Share 0..1 of the right beliefs that are less confident than a firm one."""
 PRIOR_KNOWN_SAMPLES = 10
-"""Known samples that fail as often as all and are added to those seen."""
+"""Known samples, unlearned as often as all samples, that are added to those seen."""
 
 
 def firm_confidence(beliefs: Iterable[Belief]) -> float:
