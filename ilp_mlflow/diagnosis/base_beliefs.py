@@ -1,72 +1,44 @@
-"""What the base model believes about what a sample asks for, over several phrasings of it."""
+"""What the base model believes about what each unlearned sample asks, over several phrasings."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import NamedTuple, TypeVar
 
-from ilp_mlflow.core.interfaces import FIRM, KNOWN, Belief, Probe
-from ilp_mlflow.core.values import Exchange, Sample, Text
-from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer, with_answer
-from ilp_mlflow.diagnosis.elicitation import Question, draw_questions, mine_questions
+from ilp_mlflow.core.interfaces import Belief, Probe
+from ilp_mlflow.core.values import Sample, Text, last_turn
+from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer
+from ilp_mlflow.diagnosis.base_probe import BaseProbe, CommonAnswer, Phrasing
+from ilp_mlflow.diagnosis.belief_calibration import firm_confidence, unlearned_risks
+from ilp_mlflow.diagnosis.elicitation import Question, mine_questions
 from ilp_mlflow.diagnosis.few_shot import (
-    EXAMPLES,
+    EXAMPLES_PER_DRAW,
     draw_examples,
-    gives_away,
+    fair_draws,
+    few_shot_prompts,
     is_short,
-    with_examples,
 )
+from ilp_mlflow.diagnosis.template_groups import TemplateGroups, group_templates
 
-ROWS = 20_000
-"""Rows whose prompts other phrasings are mined from, unless more are unlearned."""
-COMPARED = 100
-"""Learned samples that are asked about too: what the base knows of them shows how sure it is of what it knows."""
-LEAST = 20
-"""Known ones among them from which that is read."""
-UNSUREST = 0.1
-"""Share 0..1 of what the base knows of which it is less sure than of what counts as firm."""
-TEMPLATES = 200
-"""Mined templates that are sorted by what they ask."""
-ENTITIES = 12
-"""Entities the base is asked about with each of them."""
-SAME = 0.7
-"""Share 0..1 of those with the same answer from which two templates ask the same."""
-DISTINCT = 16
-"""Questions told apart, those with most templates first."""
-WAYS = 3
-"""Templates of each with which the base is asked for the right answer."""
-PHRASINGS = 9
+MAX_MINED_ROWS = 20_000
+"""Rows whose prompts phrasings are mined from, unless more are unlearned."""
+MAX_COMPARED = 100
+"""Learned samples of a stage that the base is asked about, too."""
+MAX_DISTINCT_QUESTIONS = 16
+"""Groups of templates with which the base is asked for the right answer, the largest first."""
+TEMPLATES_PER_QUESTION = 3
+"""Templates of each of these groups."""
+MAX_PHRASINGS = 9
 """Templates with which the base is asked what a sample asks."""
-ALIKE = 10
-"""Known samples that are added to those seen, failing as often as all."""
-SHARED = 10
-"""Rows with one answer from which it is a label; where most of a stage are, its rows teach them, whatever the base knows."""
-K = TypeVar("K")
+MIN_LABEL_ROWS = 10
+"""Rows with one answer from which that answer is a label."""
 
-
-class Usual(NamedTuple):
-    """The answer given to most of some prompts."""
-
-    text: str
-    """"" where there is none."""
-    confidence: float
-    """Its mean probability 0..1 over the prompts."""
-    ended: bool
-    """It was not cut off."""
-    most: bool
-    """It was given to more than half of them."""
-
-
-Write = Callable[[Sample], Sequence[Text]]
-"""Other wordings of a sample's prompt."""
-Asked = tuple[Text, Text]
-"""A prompt, and the completion whose form its answers have."""
+Reword = Callable[[Sample], Sequence[Text]]
+"""Gives other wordings of a sample's prompt."""
 
 
 def read_beliefs(
@@ -75,307 +47,246 @@ def read_beliefs(
     base: str,
     probe: Probe,
     seed: int,
-    write: Write | None = None,
-    asked: Container[str] | None = None,
-    barely: Container[str] = (),
+    reword: Reword | None = None,
+    asked_ids: Container[str] | None = None,
+    undertrained_stages: Container[str] = (),
 ) -> dict[str, Belief]:
-    """What the base model says about each unlearned sample of which that can be asked, by id; of those `asked` only, if given.
+    """What the base model believes about each unlearned sample, by id.
 
-    Asked are the sample's own probes, else other rows' prompts about the same thing, see `phrasings`, else its own prompt (and,
-    with `write`, what that makes of it) behind a few learned rows. Some of the `learned` samples show how sure the base is of
-    what it knows, and whether it matters for being learned. What does not fit into the model is not asked. `barely` are the stages
-    that taught fewer than half of their rows.
+    A sample is asked about with its own `probes`; without them, with other rows' prompts about the
+    same thing; where there are fewer than two ways to ask so, with its own prompt behind a few
+    learned rows. Left out are samples that cannot be asked about in any of these ways. Up to
+    MAX_COMPARED learned samples of each stage are asked about, too: they show how sure the base is
+    of what it knows, and whether that matters for being learned.
+
+    `base` is the name of the base checkpoint. If `asked_ids` are given, only these are asked
+    about; the other unlearned samples are counted. `reword` gives further wordings of prompts. Of
+    `undertrained_stages` it is noted with the belief that their rows had little training.
     """
     rng = random.Random(seed)
-    few = [s for s in unlearned if asked is None or s.id in asked]
-    rest = rng.sample(list(learned), min(max(COMPARED, ROWS - len(few)), len(learned)))
-    draws = draw_examples(rest, rng)
-    shown = {row.id for stage in draws.values() for draw in stage for row in draw}
-    compared = _compared([s for s in rest if s.id not in shown], {s.stage for s in few})
-    read, mined = [*few, *compared], mine_questions([*few, *rest])
-    found = _given([s for s in read if s.probes], base, probe)
-    found |= _mined([s for s in read if not s.probes and s.id in mined], mined, base, probe, seed)
-    lacking = [
-        s for s in read if not s.probes and (s.id not in found or len(found[s.id].phrasings) < 2)
-    ]
-    often = Counter(answer_key(s.answer) for s in (*unlearned, *learned))
-    labels = Counter(
-        s.stage for s in (*unlearned, *learned) if often[answer_key(s.answer)] >= SHARED
-    )
-    rows = Counter(s.stage for s in (*unlearned, *learned))
-    lacking = [s for s in lacking if s.id in mined or 2 * labels[s.stage] < rows[s.stage]]
-    found |= _behind_examples(lacking, draws, base, probe, write)
-    known = sorted(b.confidence for b in found.values() if b.agrees)
-    firm = max(KNOWN, known[int(UNSUREST * len(known))]) if len(known) >= LEAST else FIRM
-    risks = _risks([few, compared], [unlearned, learned], found)
-    entity = {id_: question.entity for id_, question in mined.items()}
-    return {
-        s.id: replace(
-            found[s.id],
-            firm=firm,
-            risks=risks.get(s.stage),
-            barely=s.stage in barely,
-            entity=entity.get(s.id, ""),
-        )
-        for s in few
-        if s.id in found
-    }
+    asked = [s for s in unlearned if asked_ids is None or s.id in asked_ids]
+    # enough to mine phrasings from, and to compare with
+    n_drawn = min(max(MAX_COMPARED, MAX_MINED_ROWS - len(asked)), len(learned))
+    # the order of draws, rows before examples, decides what a seed means
+    drawn = rng.sample(list(learned), n_drawn)
+    examples = draw_examples(drawn, rng)
+    compared = _compared_samples(drawn, examples, {s.stage for s in asked})
+    questions = mine_questions([*asked, *drawn])
+    label_stages = _label_stages([*unlearned, *learned])
 
+    model = BaseProbe(probe, base)
+    beliefs = from_probes([s for s in (*asked, *compared) if s.probes], model)
+    without_probes = [s for s in (*asked, *compared) if not s.probes]
+    templated = [s for s in without_probes if s.id in questions]
+    beliefs |= from_templates(templated, questions, model, seed)
+    few_shot = []
+    for sample in without_probes:
+        asked_enough = sample.id in beliefs and len(beliefs[sample.id].phrasings) > 1
+        # a label is taught by the many rows that have it, whatever the base knows
+        is_label = sample.id not in questions and sample.stage in label_stages
+        if not asked_enough and not is_label:
+            few_shot.append(sample)
+    beliefs |= from_few_shot(few_shot, examples, model, reword)
 
-def _compared(learned: Sequence[Sample], stages: set[str]) -> list[Sample]:
-    """Up to COMPARED of each of the `stages`."""
-    by_stage: dict[str, list[Sample]] = {stage: [] for stage in sorted(stages)}
-    for sample in learned:
-        if len(by_stage.get(sample.stage, (None,) * COMPARED)) < COMPARED:
-            by_stage[sample.stage].append(sample)
-    return [sample for own in by_stage.values() for sample in own]
-
-
-def _risks(
-    read: Sequence[Sequence[Sample]], whole: Sequence[Sequence[Sample]], found: Mapping[str, Belief]
-) -> dict[str, tuple[float, float]]:
-    """By stage, the share 0..1 that is not learned of what the base knows, and of what it does not.
-
-    Reckoned from the shares that it knows of the unlearned and of the learned samples it was asked about (`read`, unlearned first),
-    each with one more that is as often known as all, and the number of the `whole`; with ALIKE more known ones that fail as often
-    as all, so that nothing is read off a base that knows hardly anything. A stage of which fewer than LEAST learned samples could
-    be asked is compared with all; left out are stages that cannot be compared with anything.
-    """
-
-    def risk(stage: str | None) -> tuple[float, float] | None:
-        lost, kept = (
-            [found[s.id].known for s in some if stage in (None, s.stage) and s.id in found]
-            for some in read
-        )
-        if not lost or len(kept) < LEAST:
-            return None
-        usual = (sum(lost) + sum(kept) + 1) / (len(lost) + len(kept) + 2)
-        known = [(sum(some) + usual) / (len(some) + 1) for some in (lost, kept)]
-        totals = [sum(stage in (None, s.stage) for s in some) for some in whole]
-        fail, keep = (
-            [total * share for share in (p, 1 - p)] for total, p in zip(totals, known, strict=True)
-        )
-        by_known, by_unknown = (a / (a + b) for a, b in zip(fail, keep, strict=True))
-        m = sum(lost) + sum(kept)
-        return (m * by_known + ALIKE * totals[0] / sum(totals)) / (m + ALIKE), by_unknown
-
-    stages = {s.stage: risk(s.stage) or risk(None) for s in read[0]}
-    return {stage: risks for stage, risks in stages.items() if risks}
-
-
-def _behind_examples(
-    samples: Sequence[Sample],
-    draws: Mapping[str, Sequence[Sequence[Sample]]],
-    base: str,
-    probe: Probe,
-    write: Write | None,
-) -> dict[str, Belief]:
-    """From the sample's own prompt behind learned rows of its stage, with every draw of `draws` in which none has its answer.
-
-    They show a base that can use them which form an answer has. Only short answers are asked for.
-    """
-    asked = dict[str, list[Asked]]()
-    for sample in samples:
-        if is_short(sample):
-            fit = [
-                draw
-                for draw in draws.get(sample.stage, ())
-                if not any(gives_away(row, sample) for row in draw)
-            ]
-            if len(fit) > 1:
-                wordings = [sample.prompt, *(write(sample) if write else ())]
-                asked[sample.id] = [
-                    (
-                        with_examples(fit[i % len(fit)], wordings[i % len(wordings)]),
-                        sample.completion,
-                    )
-                    for i in range(max(len(fit), len(wordings)))
-                ]
-    answers = {s.id: s.answer for s in samples}
-    sure = iter(probe.logprobs(base, [exchange for own in asked.values() for exchange in own]))
-    right = {id_: _probabilities(itertools.islice(sure, len(own))) for id_, own in asked.items()}
-    said = _said(asked, base, probe)
-    words = f"in {{}} ways, each behind {EXAMPLES} learned rows"
-    beliefs_ = {
-        id_: _belief(fmean(right[id_]), said[id_], answers[id_], [p for p, _ in own])
-        for id_, own in asked.items()
-        if id_ in said and right[id_]
-    }
-    return {id_: replace(belief, ways=words) for id_, belief in beliefs_.items() if belief}
-
-
-def _given(samples: Sequence[Sample], base: str, probe: Probe) -> dict[str, Belief]:
-    """From own probes: of those with one completion, which ask one thing in several ways; of several things the least known."""
-    asked = dict[tuple[str, str], list[Exchange]]()
-    for sample in samples:
-        for own in sample.probes:
-            asked.setdefault((sample.id, answer_key(own.completion)), []).append(own)
-    sure = iter(
-        probe.logprobs(
-            base, [(p.prompt, p.completion) for probes in asked.values() for p in probes]
-        )
-    )
-    right = {
-        key: min(_probabilities(itertools.islice(sure, len(probes))), default=0.0)
-        for key, probes in asked.items()
-    }
-    said = _said(
-        {key: [(p.prompt, p.completion) for p in probes] for key, probes in asked.items()},
-        base,
-        probe,
-    )
-    found: dict[str, Belief] = {}
-    for key, probes in asked.items():
-        if key in said and (key[0] not in found or right[key] < found[key[0]].right):
-            belief = _belief(
-                right[key], said[key], probes[0].completion, [p.prompt for p in probes]
+    firm = firm_confidence(beliefs.values())
+    risks = unlearned_risks(unlearned, learned, asked, compared, beliefs)
+    calibrated = {}
+    for sample in asked:
+        if sample.id in beliefs:
+            calibrated[sample.id] = replace(
+                beliefs[sample.id],
+                firm_confidence=firm,
+                unlearned_risk=risks.get(sample.stage),
+                stage_undertrained=sample.stage in undertrained_stages,
+                entity=questions[sample.id].entity if sample.id in questions else "",
             )
-            found |= {key[0]: belief} if belief else {}
-    return found
+    return calibrated
 
 
-def _mined(
-    samples: Sequence[Sample], found: Mapping[str, Question], base: str, probe: Probe, seed: int
+def from_probes(samples: Sequence[Sample], base: BaseProbe) -> dict[str, Belief]:
+    """Beliefs about samples with `probes` of their own, by sample id.
+
+    Probes with one completion ask one thing in several ways. Of several things a sample has probes
+    for, the belief is about the least known.
+    """
+    phrasings: dict[tuple[str, str], list[Phrasing]] = {}
+    for sample in samples:
+        for probe in sample.probes:
+            fact = sample.id, answer_key(probe.completion)
+            phrasings.setdefault(fact, []).append(Phrasing(probe.prompt, probe.completion))
+    probabilities = base.probabilities(phrasings)
+    answers = base.common_answers(phrasings)
+    beliefs: dict[str, Belief] = {}
+    for fact, answer in answers.items():
+        id_, _ = fact
+        # what is known is known however it is asked
+        p_correct = min(probabilities[fact], default=0.0)
+        if id_ in beliefs and beliefs[id_].p_correct <= p_correct:
+            continue
+        correct = last_turn(phrasings[fact][0].completion)
+        belief = _to_belief(answer, p_correct, correct, phrasings[fact])
+        if belief:
+            beliefs[id_] = belief
+    return beliefs
+
+
+def from_templates(
+    samples: Sequence[Sample], questions: Mapping[str, Question], base: BaseProbe, seed: int
 ) -> dict[str, Belief]:
+    """Beliefs about samples whose prompts were taken apart into `questions`, by sample id.
+
+    The right answer is as probable as in the one of all questions to which the base gives it most
+    readily: a label it gives to any question about the entity is known, whatever the words of the
+    prompt. What the base answers is read from templates that ask what the prompt asks.
+    """
     if not samples:
         return {}
-    groups, like = _sorted(
-        found, {found[s.id].template: found[s.id] for s in samples}, base, probe, seed
-    )
-    ways = [group[:WAYS] for group in groups]
-    sure = iter(
-        probe.logprobs(
-            base,
-            [
-                q.answered(found[s.id].entity, s.answer)
-                for s in samples
-                for way in ways
-                for q in way
-            ],
-        )
-    )
-    reach = {
-        s.id: [_probabilities(itertools.islice(sure, len(way))) for way in ways] for s in samples
-    }
-    asked = {
-        s.id: [
-            (q.about(found[s.id].entity), q.completion)
-            for q in (found[s.id], *like[found[s.id].template])
-        ]
-        for s in samples
-    }
-    said = _said(asked, base, probe)
-    most = {
-        id_: max((fmean(own) for own in ways if own), default=0.0) for id_, ways in reach.items()
-    }
-    beliefs_ = {
-        s.id: _belief(most[s.id], said[s.id], s.answer, [p for p, _ in asked[s.id]])
-        for s in samples
-        if s.id in said
-    }
-    return {id_: belief for id_, belief in beliefs_.items() if belief}
-
-
-def _belief(reach: float, said: Usual, right: str, phrasings: Sequence[Text]) -> Belief | None:
-    """What is believed, or None where the answer was cut off before it differed from the right one."""
-    answer, confidence = said.text, said.confidence
-    agrees = (
-        bool(answer)
-        and said.most
-        and (same_answer(answer, right) if said.ended else contains_answer(answer, right))
-    )
-    if answer and not agrees:
-        if not said.ended and answer_key(right).startswith(answer_key(answer)):
-            return None
-        if answer.casefold().startswith(right.strip().casefold()):
-            reach = max(0.0, reach - confidence)  # to say 10 is to have said 1
-    wrong = "" if agrees or same_answer(answer, right) else answer
-    return Belief(
-        max(reach, confidence) if agrees else reach, wrong, confidence, tuple(phrasings), agrees
-    )
-
-
-def _said(asked: Mapping[K, Sequence[Asked]], base: str, probe: Probe) -> dict[K, Usual]:
-    """The answer given to most prompts of each key.
-
-    Left out is what has no prompt that fits.
-    """
-    answers = iter(probe.say(base, [prompt for prompts in asked.values() for prompt, _ in prompts]))
-    usual = {}
-    for key, prompts in asked.items():
-        given = [
-            answer
-            for answer in itertools.islice(answers, len(prompts))
-            if not math.isnan(answer.logprob)
-        ]
-        if given:
-            (frequent, times), *_ = Counter(
-                answer_key(answer.text) for answer in given
-            ).most_common(1)
-            same = sorted(
-                (a for a in given if answer_key(a.text) == frequent), key=lambda a: not a.ended
+    groups = group_templates(questions, [questions[s.id] for s in samples], base, seed)
+    p_correct = _largest_probability(samples, questions, groups, base)
+    phrasings = _template_phrasings(samples, questions, groups)
+    answers = base.common_answers(phrasings)
+    beliefs = {}
+    for sample in samples:
+        if sample.id in answers:
+            belief = _to_belief(
+                answers[sample.id], p_correct[sample.id], sample.answer, phrasings[sample.id]
             )
-            usual[key] = same[0], 2 * times > len(given)
-    exchanges = {
-        key: [(prompt, with_answer(form, said.text)) for prompt, form in asked[key]]
-        for key, (said, _) in usual.items()
-        if said.text
-    }
-    sure = iter(probe.logprobs(base, [exchange for own in exchanges.values() for exchange in own]))
-    found = {
-        key: _probabilities(itertools.islice(sure, len(own))) for key, own in exchanges.items()
-    }
-    return {
-        key: Usual(said.text, fmean(found[key]) if found.get(key) else 0.0, said.ended, most)
-        for key, (said, most) in usual.items()
-    }
+            if belief:
+                beliefs[sample.id] = belief
+    return beliefs
 
 
-def _sorted(
-    found: Mapping[str, Question], own: Mapping[Text, Question], base: str, probe: Probe, seed: int
-) -> tuple[list[list[Question]], dict[Text, list[Question]]]:
-    """Templates grouped by what they ask, and for every template of `own` others that ask the same.
+def from_few_shot(
+    samples: Sequence[Sample],
+    draws: Mapping[str, Sequence[Sequence[Sample]]],
+    base: BaseProbe,
+    reword: Reword | None = None,
+) -> dict[str, Belief]:
+    """Beliefs about samples with short answers, by sample id, from prompts with examples.
 
-    Two templates ask the same when the base answers them alike about the same entities, and not alike about all of them.
+    `draws` are draws of learned rows, by stage. A base that can use examples sees from them which
+    form an answer has.
     """
-    rng = random.Random(seed)
-    pool = draw_questions(found, TEMPLATES, rng)
-    entities = sorted({q.entity for q in found.values()})
-    entities = rng.sample(entities, min(ENTITIES, len(entities)))
-    templates = {q.template: q for q in (*pool, *own.values())}
-    answers = iter(probe.say(base, [q.about(e) for q in templates.values() for e in entities]))
-    said = {template: [answer_key(next(answers).text) for _ in entities] for template in templates}
-
-    def alike(one: Question, other: Question) -> bool:
-        pairs = list(zip(said[one.template], said[other.template], strict=True))
-        return sum(a == b != "" for a, b in pairs) >= SAME * len(pairs)
-
-    groups = list[list[Question]]()
-    for question in pool:
-        if 2 * len(set(said[question.template])) > len(entities):
-            group = next((g for g in groups if alike(question, g[0])), None)
-            if group is None:
-                groups.append([question])
-            else:
-                group.append(question)
-    groups.sort(key=len, reverse=True)
-    like = {
-        template: list(itertools.islice(_others(question, groups, alike), PHRASINGS - 1))
-        for template, question in own.items()
-    }
-    return groups[:DISTINCT], like
+    phrasings: dict[str, list[Phrasing]] = {}
+    for sample in samples:
+        fair = fair_draws(draws.get(sample.stage, ()), sample)
+        # asked in one way only, a firm belief and a passing guess look the same
+        if is_short(sample) and len(fair) > 1:
+            wordings = [sample.prompt]
+            if reword:
+                wordings += reword(sample)
+            prompts = few_shot_prompts(wordings, fair)
+            phrasings[sample.id] = [Phrasing(prompt, sample.completion) for prompt in prompts]
+    probabilities = base.probabilities(phrasings)
+    answers = base.common_answers(phrasings)
+    beliefs = {}
+    for sample in samples:
+        if sample.id in answers and probabilities[sample.id]:
+            p_correct = fmean(probabilities[sample.id])
+            belief = _to_belief(answers[sample.id], p_correct, sample.answer, phrasings[sample.id])
+            if belief:
+                text = f"in {{}} ways, each behind {EXAMPLES_PER_DRAW} learned rows"
+                beliefs[sample.id] = replace(belief, phrasings_format=text)
+    return beliefs
 
 
-def _others(
-    question: Question,
-    groups: Iterable[Sequence[Question]],
-    alike: Callable[[Question, Question], bool],
-) -> Iterator[Question]:
-    for group in groups:
-        if alike(question, group[0]):
-            yield from (q for q in group if q.template != question.template)
+def _compared_samples(
+    learned: Sequence[Sample],
+    examples: Mapping[str, Sequence[Sequence[Sample]]],
+    stages: Collection[str],
+) -> list[Sample]:
+    """The first MAX_COMPARED learned samples of each of the `stages` that are no examples."""
+    example_ids = set[str]()
+    for draw in itertools.chain.from_iterable(examples.values()):
+        example_ids.update(row.id for row in draw)
+    by_stage: dict[str, list[Sample]] = {stage: [] for stage in sorted(stages)}
+    for sample in learned:
+        if sample.stage in by_stage and sample.id not in example_ids:
+            by_stage[sample.stage].append(sample)
+    return list(itertools.chain.from_iterable(rows[:MAX_COMPARED] for rows in by_stage.values()))
 
 
-def _probabilities(logprobs: Iterable[float]) -> list[float]:
-    """Without those that are nan: what did not fit was not asked."""
-    return [math.exp(min(logprob, 0.0)) for logprob in logprobs if not math.isnan(logprob)]
+def _label_stages(samples: Sequence[Sample]) -> set[str]:
+    """The stages in which at least half of the rows have an answer that is a label."""
+    rows_by_answer = Counter(answer_key(s.answer) for s in samples)
+    rows = Counter[str]()
+    label_rows = Counter[str]()
+    for sample in samples:
+        rows[sample.stage] += 1
+        if rows_by_answer[answer_key(sample.answer)] >= MIN_LABEL_ROWS:
+            label_rows[sample.stage] += 1
+    return {stage for stage in rows if 2 * label_rows[stage] >= rows[stage]}
+
+
+def _template_phrasings(
+    samples: Sequence[Sample], questions: Mapping[str, Question], groups: TemplateGroups
+) -> dict[str, list[Phrasing]]:
+    """Each sample's question, and up to MAX_PHRASINGS - 1 others that ask the same, by its id."""
+    others: dict[Text, list[Question]] = {}
+    phrasings: dict[str, list[Phrasing]] = {}
+    for sample in samples:
+        question = questions[sample.id]
+        # many samples share a template
+        if question.template not in others:
+            others[question.template] = groups.others_like(question.template, MAX_PHRASINGS - 1)
+        phrasings[sample.id] = []
+        for other in (question, *others[question.template]):
+            prompt = other.about(question.entity)
+            phrasings[sample.id].append(Phrasing(prompt, other.completion))
+    return phrasings
+
+
+def _largest_probability(
+    samples: Sequence[Sample],
+    questions: Mapping[str, Question],
+    groups: TemplateGroups,
+    base: BaseProbe,
+) -> dict[str, float]:
+    """Probability 0..1 of each sample's answer in the question that makes it most probable.
+
+    The mean over TEMPLATES_PER_QUESTION templates that ask it, about the sample's entity.
+    """
+    exchanges = {}
+    for sample in samples:
+        entity = questions[sample.id].entity
+        for i, group in enumerate(groups.groups[:MAX_DISTINCT_QUESTIONS]):
+            templates = group[:TEMPLATES_PER_QUESTION]
+            exchanges[sample.id, i] = [q.answered(entity, sample.answer) for q in templates]
+    largest = dict.fromkeys((s.id for s in samples), 0.0)
+    for (id_, _), probabilities in base.probabilities(exchanges).items():
+        if probabilities:
+            largest[id_] = max(largest[id_], fmean(probabilities))
+    return largest
+
+
+def _to_belief(
+    answer: CommonAnswer, p_correct: float, correct: str, phrasings: Sequence[Phrasing]
+) -> Belief | None:
+    """The belief that an answer to `phrasings` shows.
+
+    `p_correct` is the probability 0..1 of the right answer, `correct`. None where the answer was
+    cut off before it differed from that.
+    """
+    prompts = tuple(phrasing.prompt for phrasing in phrasings)
+    if answer.is_majority and _says(answer, correct):
+        p_correct = max(p_correct, answer.confidence)
+        return Belief(p_correct, "", answer.confidence, prompts, agrees=True)
+    if not answer.text:
+        return Belief(p_correct, "", answer.confidence, prompts)
+    # what follows might have been the rest of the right answer
+    if not answer.ended and answer_key(correct).startswith(answer_key(answer.text)):
+        return None
+    if answer.text.casefold().startswith(correct.strip().casefold()):
+        # the probability of `1` includes that of `10`, which is another answer
+        p_correct = max(0.0, p_correct - answer.confidence)
+    wrong = "" if same_answer(answer.text, correct) else answer.text
+    return Belief(p_correct, wrong, answer.confidence, prompts)
+
+
+def _says(answer: CommonAnswer, correct: str) -> bool:
+    """Whether an answer is the right one; one that was cut off need only contain it."""
+    if not answer.text:
+        return False
+    if answer.ended:
+        return same_answer(answer.text, correct)
+    return contains_answer(answer.text, correct)

@@ -1,156 +1,246 @@
-"""Other ways to ask about what a sample asks about, mined from the prompts of all rows."""
+"""Other ways to ask about the same thing, mined from the prompts of all rows.
+
+A prompt is taken apart into what it asks about (an entity, "Ann Lee") and how it asks (a template,
+"What is the home city of ...?"), so that any template can be asked about any entity.
+"""
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ilp_mlflow.core.values import Sample, Text, last_turn
+from ilp_mlflow.core.values import Sample, Text, last_turn, with_last_turn
 from ilp_mlflow.data.matching import answer_key, with_answer
 
-LONGEST = 4
-"""Words of the longest stretch of a prompt that is taken for what it asks about."""
-FILLERS = 5
-"""Other stretches that must stand in the same place of some row."""
-PROMPT, CHARACTERS = 40, 400
-"""Words, and characters, of the longest prompt that is read."""
-ENOUGH = 0.5
-"""Agreement of answers that is enough, as a share 0..1 of the row's most."""
-RECUR = 2
-"""Rows per template, on average, from which prompts are made from templates."""
-MADE = 0.5
-"""Share 0..1 of a stage's rows in which it can be told from which its prompts are made from templates."""
-FEW = 10
-"""Pairs of rows that show little."""
-FRAME = 0.5
-"""Share 0..1 of the prompts that have a word of the frame all stand in, which asks nothing."""
+MAX_ENTITY_WORDS = 4
+"""Words of the longest span of a prompt that may be its entity."""
+MIN_OTHER_SPANS = 5
+"""Other spans that must stand in the same place of other prompts."""
+MAX_PROMPT_WORDS = 40
+"""Words of the longest prompt that is read."""
+MAX_PROMPT_CHARACTERS = 400
+"""Characters of the longest prompt that is read."""
+MIN_LIFT_SHARE = 0.5
+"""Share 0..1 of the largest lift among a prompt's spans that is enough to be its entity."""
+MIN_ROWS_PER_TEMPLATE = 2
+"""Rows per template, on average, below which the prompts are not made from templates."""
+MIN_TEMPLATED_SHARE = 0.5
+"""Share 0..1 of a stage's rows with a template, below which it is not made from templates."""
+PRIOR_PAIRS = 10
+"""Pairs of rows with different answers that are added to those seen: few rows show little."""
+MIN_FRAME_SHARE = 0.5
+"""Share 0..1 of all prompts above which a word in them belongs to their frame and asks nothing."""
 GAP = "\0"
+"""Stands in a template for the entity."""
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt as a template, what stands in its gap, and the form of its answer."""
+    """A prompt taken apart into its template and its entity."""
 
     template: Text
-    """The prompt, or a conversation that ends with it, with GAP in the entity's place."""
+    """The prompt with GAP in the place of the entity; of a conversation, in its last turn."""
     entity: str
-    """What the row asks about."""
+    """What the prompt asks about."""
     completion: Text
-    """The row's answer."""
+    """The row's completion: other answers are given its form."""
 
     def about(self, entity: str) -> Text:
-        """The same question about `entity`."""
-        if isinstance(self.template, str):
-            return self.template.replace(GAP, entity)
-        *before, last = self.template
-        return (*before, last.model_copy(update={"content": last.content.replace(GAP, entity)}))
+        """The same question about another entity."""
+        question = last_turn(self.template).replace(GAP, entity)
+        return with_last_turn(self.template, question)
 
     def answered(self, entity: str, answer: str) -> tuple[Text, Text]:
-        """The same question about `entity`, answered with `answer`."""
+        """The same question about another entity, as a prompt with the completion `answer`."""
         return self.about(entity), with_answer(self.completion, answer)
 
 
+class Span(NamedTuple):
+    """A few consecutive words of a prompt, any of which may be its entity."""
+
+    template: str
+    """The prompt with GAP in the place of these words."""
+    text: str
+    """These words."""
+    words: int
+    """Their number."""
+
+
 def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
-    """What each of `samples` asks about, by id, for those in which it can be told.
+    """Take prompts apart into templates and entities; by sample id, where that can be told.
 
-    A stretch of words counts when FILLERS others stand in the same place of other rows. Chosen is the shortest of those whose rows
-    agree in their answers, since what a row asks about decides its answer more than how it asks. Then a row asks about that of its
-    stretches which was chosen for most rows. Nothing is told where templates hardly recur, or of a stage of which
-    few rows have one: what varies in free text is no entity.
+    The entity is what decides the answer. A span of words may be one when at least
+    MIN_OTHER_SPANS others stand in its place in other prompts. In each prompt, the shortest
+    span whose rows clearly agree in their answers is nominated; then the prompt's entity is the
+    one of its spans that was nominated in most rows.
+
+    Left out are stages of which few rows have a template, and all rows where templates hardly
+    recur: what varies in free text is no entity.
     """
-    last = {s.id: last_turn(s.prompt) for s in samples}
-    words = Counter(
-        word for prompt in last.values() for word in {w.casefold() for w in WORD.findall(prompt)}
-    )
-    frame = {
-        word for word, rows in words.items() if rows > FRAME * len(samples) or not word.isalnum()
-    }
-    found = {s.id: list(_stretches(last[s.id], frame)) for s in samples}
-    fillers = defaultdict[str, set[str]](set)
-    for stretches in found.values():
-        for template, filler, _ in stretches:
-            fillers[template].add(filler)
-    answers = defaultdict[str, Counter[str]](Counter)
-    usable = {
-        id_: [x for x in stretches if len(fillers[x[0]]) > FILLERS]
-        for id_, stretches in found.items()
-    }
+    spans = _candidates(samples)
+    recurring = _in_recurring_places(spans)
+    lift = _answer_lift(samples, recurring)
+    nominations = Counter[str]()
+    for candidates in recurring.values():
+        if candidates:
+            nominations[_nominate(candidates, lift)] += 1
+    questions = _take_apart(samples, spans, nominations)
+    questions = _in_templated_stages(samples, questions)
+    templates = {question.template for question in questions.values()}
+    if len(questions) < MIN_ROWS_PER_TEMPLATE * len(templates):
+        return {}
+    return questions
+
+
+def draw_questions(questions: Mapping[str, Question], n: int, rng: random.Random) -> list[Question]:
+    """Draw up to `n` questions with different templates; common templates come sooner."""
+    by_template: dict[Text, Question] = {}
+    rows_by_template = Counter[Text]()
+    for question in questions.values():
+        by_template[question.template] = question
+        rows_by_template[question.template] += 1
+    # weighted sampling without replacement: those with the largest u ^ (1 / weight), u uniform in
+    # 0..1 (Efraimidis and Spirakis 2006)
+    keys = {}
+    for template, rows in rows_by_template.items():
+        keys[template] = rng.random() ** (1 / rows)
+    drawn = sorted(keys, key=lambda template: keys[template], reverse=True)[:n]
+    return [by_template[template] for template in drawn]
+
+
+def _candidates(samples: Sequence[Sample]) -> dict[str, list[Span]]:
+    """Every span of each sample's prompt that may be its entity, by sample id."""
+    prompts = {s.id: last_turn(s.prompt) for s in samples}
+    frame = _frame_words(prompts.values())
+    return {id_: _spans(prompt, frame) for id_, prompt in prompts.items()}
+
+
+def _frame_words(prompts: Collection[str]) -> set[str]:
+    """The words, casefolded, that most prompts have (`User: ... Intent:`), and punctuation."""
+    rows_by_word = Counter[str]()
+    for prompt in prompts:
+        rows_by_word.update({word.casefold() for word in WORD.findall(prompt)})
+    min_rows = MIN_FRAME_SHARE * len(prompts)
+    frame = set()
+    for word, rows in rows_by_word.items():
+        if rows > min_rows or not word.isalnum():
+            frame.add(word)
+    return frame
+
+
+def _spans(prompt: str, frame: Set[str]) -> list[Span]:
+    """Every span of up to MAX_ENTITY_WORDS words that leaves something that asks."""
+    if len(prompt) > MAX_PROMPT_CHARACTERS or GAP in prompt:
+        return []
+    words = list(WORD.finditer(prompt))
+    if len(words) > MAX_PROMPT_WORDS:
+        return []
+    asking = [i for i, word in enumerate(words) if word[0].casefold() not in frame]
+    if not asking:
+        return []
+    spans = []
+    for first in range(len(words)):
+        for last in range(first, min(first + MAX_ENTITY_WORDS, len(words))):
+            # without a word outside of both the span and the frame, the template asks nothing
+            asks = asking[0] < first or last < asking[-1]
+            # an entity neither begins nor ends with punctuation
+            if asks and words[first][0].isalnum() and words[last][0].isalnum():
+                start, end = words[first].start(), words[last].end()
+                template = prompt[:start] + GAP + prompt[end:]
+                spans.append(Span(template, prompt[start:end], last - first + 1))
+    return spans
+
+
+def _in_recurring_places(
+    spans_by_id: Mapping[str, Sequence[Span]],
+) -> dict[str, list[Span]]:
+    """Those spans in whose place enough others stand in other prompts."""
+    texts_by_template = defaultdict[str, set[str]](set)
+    for spans in spans_by_id.values():
+        for span in spans:
+            texts_by_template[span.template].add(span.text)
+    recurring = {}
+    for id_, spans in spans_by_id.items():
+        recurring[id_] = list[Span]()
+        for span in spans:
+            # its own text is one of them
+            if len(texts_by_template[span.template]) > MIN_OTHER_SPANS:
+                recurring[id_].append(span)
+    return recurring
+
+
+def _answer_lift(
+    samples: Sequence[Sample], spans_by_id: Mapping[str, Sequence[Span]]
+) -> dict[str, float]:
+    """How much more often rows with a span agree in their answers than any rows, by its text.
+
+    At least 0: a difference of two shares 0..1 of pairs of rows, see `_agreement`.
+    """
+    all_answers = Counter[str]()
+    answers_by_text = defaultdict[str, Counter[str]](Counter)
     for sample in samples:
-        for filler in {filler for _, filler, _ in usable[sample.id]}:
-            answers[filler][answer_key(sample.answer)] += 1
-    usual = _agreement(Counter(answer_key(s.answer) for s in samples))
-    lift = {filler: max(0.0, _agreement(counts) - usual) for filler, counts in answers.items()}
-    first = {}
-    for id_, own in usable.items():
-        most = max((lift[filler] for _, filler, _ in own), default=0.0)
-        telling = [
-            (length, -lift[filler], filler)
-            for _, filler, length in own
-            if lift[filler] >= ENOUGH * most
-        ]
-        if telling:
-            first[id_] = min(telling)[2]
-    often = Counter(first.values())
-    chosen = {}
+        answer = answer_key(sample.answer)
+        all_answers[answer] += 1
+        # a row counts once for the same words, wherever they stand in its prompt
+        for text in {span.text for span in spans_by_id[sample.id]}:
+            answers_by_text[text][answer] += 1
+    baseline = _agreement(all_answers)
+    lift = {}
+    for text, answers in answers_by_text.items():
+        lift[text] = max(0.0, _agreement(answers) - baseline)
+    return lift
+
+
+def _agreement(answers: Counter[str]) -> float:
+    """Share 0..1 of pairs of rows with the same answer, PRIOR_PAIRS pairs without it added."""
+    rows = answers.total()
+    agreeing_pairs = sum(n * (n - 1) for n in answers.values())
+    return agreeing_pairs / (rows * (rows - 1) + PRIOR_PAIRS)
+
+
+def _nominate(spans: Sequence[Span], lift: Mapping[str, float]) -> str:
+    """The shortest of a prompt's spans with nearly the largest lift: its words."""
+    min_lift = MIN_LIFT_SHARE * max(lift[span.text] for span in spans)
+    deciding = [span for span in spans if lift[span.text] >= min_lift]
+    shortest = min(deciding, key=lambda s: (s.words, -lift[s.text], s.text))
+    return shortest.text
+
+
+def _take_apart(
+    samples: Sequence[Sample],
+    spans_by_id: Mapping[str, Sequence[Span]],
+    nominations: Counter[str],
+) -> dict[str, Question]:
+    """Each prompt's question about the one of its spans with most nominations, if any has."""
+    questions = {}
     for sample in samples:
-        template, entity, _ = max(
-            found[sample.id], key=lambda x: (often[x[1]], -x[2]), default=("", "", 0)
-        )
-        if often[entity]:
-            prompt = sample.prompt
-            whole = (
-                template
-                if isinstance(prompt, str)
-                else (*prompt[:-1], prompt[-1].model_copy(update={"content": template}))
-            )
-            chosen[sample.id] = Question(whole, entity, sample.completion)
-    rows, told = (
-        Counter(s.stage for s in samples),
-        Counter(s.stage for s in samples if s.id in chosen),
-    )
-    chosen = {
-        s.id: chosen[s.id]
-        for s in samples
-        if s.id in chosen and told[s.stage] >= MADE * rows[s.stage]
-    }
-    return (
-        chosen
-        if len(chosen) >= RECUR * len({question.template for question in chosen.values()})
-        else {}
-    )
+        nominated = [s for s in spans_by_id[sample.id] if nominations[s.text]]
+        if nominated:
+            # of equals the shortest, then the first in the prompt
+            best = max(nominated, key=lambda s: (nominations[s.text], -s.words))
+            template = with_last_turn(sample.prompt, best.template)
+            questions[sample.id] = Question(template, best.text, sample.completion)
+    return questions
 
 
-def draw_questions(found: Mapping[str, Question], n: int, rng: random.Random) -> list[Question]:
-    """Up to `n` questions with different templates, drawn by how many rows have them."""
-    by_template = {question.template: question for question in found.values()}
-    often = Counter(question.template for question in found.values())
-    keys = {template: rng.random() ** (1 / often[template]) for template in by_template}
-    return [by_template[template] for template in sorted(keys, key=lambda t: -keys[t])[:n]]
-
-
-def _agreement(counts: Counter[str]) -> float:
-    """Share 0..1 of pairs of rows with the same answer, as if FEW pairs without it had been seen too."""
-    n = counts.total()
-    return sum(k * (k - 1) for k in counts.values()) / (n * (n - 1) + FEW)
-
-
-def _stretches(prompt: str, frame: Set[str]) -> Iterator[tuple[str, str, int]]:
-    """The prompt with a gap, what was there, and its length in words; what is left has a word that is not of the `frame`."""
-    if len(prompt) > CHARACTERS or GAP in prompt:
-        return
-    words = [(m.start(), m.end(), m[0].isalnum()) for m in WORD.finditer(prompt)]
-    if len(words) > PROMPT:
-        return
-    told = [
-        n for n, (start, end, _) in enumerate(words) if prompt[start:end].casefold() not in frame
-    ]
-    for first, length in itertools.product(range(len(words)), range(1, LONGEST + 1)):
-        whole = first + length <= len(words) and words[first][2] and words[first + length - 1][2]
-        if whole and any(not first <= n < first + length for n in told):
-            start, end = words[first][0], words[first + length - 1][1]
-            yield prompt[:start] + GAP + prompt[end:], prompt[start:end], length
+def _in_templated_stages(
+    samples: Sequence[Sample], questions: Mapping[str, Question]
+) -> dict[str, Question]:
+    """The questions of stages in which at least MIN_TEMPLATED_SHARE of the rows have one."""
+    rows = Counter[str]()
+    templated_rows = Counter[str]()
+    for sample in samples:
+        rows[sample.stage] += 1
+        if sample.id in questions:
+            templated_rows[sample.stage] += 1
+    kept = {}
+    for sample in samples:
+        is_templated = templated_rows[sample.stage] >= MIN_TEMPLATED_SHARE * rows[sample.stage]
+        if is_templated and sample.id in questions:
+            kept[sample.id] = questions[sample.id]
+    return kept
