@@ -19,7 +19,7 @@ from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
 from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.plugin import Context, GreedyAnswer, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 

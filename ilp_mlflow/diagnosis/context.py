@@ -23,7 +23,7 @@ from ilp_mlflow.core.values import (
     to_rows,
     with_last_turn,
 )
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table

@@ -1,6 +1,6 @@
-from ilp_mlflow.diagnosis.base_probe import BaseProbe
-from ilp_mlflow.diagnosis.elicitation import GAP, Question
-from ilp_mlflow.diagnosis.template_groups import MAX_ENTITIES, group_templates
+from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe
+from ilp_mlflow.diagnosis.beliefs.template_groups import MAX_ENTITIES, group_templates
+from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
 from ilp_mlflow.plugin import GreedyAnswer
 from tests.contexts import FakeProbe
 

@@ -4,8 +4,8 @@ import random
 import pytest
 
 from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
-from ilp_mlflow.diagnosis.few_shot import DRAWS_PER_STAGE, EXAMPLES_PER_DRAW
+from ilp_mlflow.diagnosis.beliefs.few_shot import DRAWS_PER_STAGE, EXAMPLES_PER_DRAW
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.plugin import Exchange, GreedyAnswer
 from tests.contexts import FakeProbe, belief, sample, text
 

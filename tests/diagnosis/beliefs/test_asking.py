@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ilp_mlflow.diagnosis.base_probe import BaseProbe, CommonAnswer, Phrasing
+from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, CommonAnswer, Phrasing
 from ilp_mlflow.plugin import GreedyAnswer
 from tests.contexts import FakeProbe
 

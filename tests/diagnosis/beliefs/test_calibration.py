@@ -1,7 +1,7 @@
 import pytest
 
 from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE, MIN_KNOWN_PROBABILITY, Belief
-from ilp_mlflow.diagnosis.belief_calibration import (
+from ilp_mlflow.diagnosis.beliefs.calibration import (
     MIN_COMPARED,
     PRIOR_KNOWN_SAMPLES,
     firm_confidence,

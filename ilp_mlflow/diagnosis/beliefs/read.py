@@ -12,17 +12,17 @@ from statistics import fmean
 from ilp_mlflow.core.interfaces import Belief, Probe
 from ilp_mlflow.core.values import Sample, Text, last_turn
 from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer
-from ilp_mlflow.diagnosis.base_probe import BaseProbe, CommonAnswer, Phrasing
-from ilp_mlflow.diagnosis.belief_calibration import firm_confidence, unlearned_risks
-from ilp_mlflow.diagnosis.elicitation import Question, mine_questions
-from ilp_mlflow.diagnosis.few_shot import (
+from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, CommonAnswer, Phrasing
+from ilp_mlflow.diagnosis.beliefs.calibration import firm_confidence, unlearned_risks
+from ilp_mlflow.diagnosis.beliefs.few_shot import (
     EXAMPLES_PER_DRAW,
     draw_examples,
     fair_draws,
     few_shot_prompts,
     is_short,
 )
-from ilp_mlflow.diagnosis.template_groups import TemplateGroups, group_templates
+from ilp_mlflow.diagnosis.beliefs.template_groups import TemplateGroups, group_templates
+from ilp_mlflow.diagnosis.beliefs.templates import Question, mine_questions
 
 MAX_MINED_ROWS = 20_000
 """Rows whose prompts phrasings are mined from, unless more are unlearned."""

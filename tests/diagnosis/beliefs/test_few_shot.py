@@ -1,6 +1,6 @@
 import random
 
-from ilp_mlflow.diagnosis.few_shot import (
+from ilp_mlflow.diagnosis.beliefs.few_shot import (
     DRAWS_PER_STAGE,
     EXAMPLES_PER_DRAW,
     draw_examples,

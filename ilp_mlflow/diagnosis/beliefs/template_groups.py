@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ilp_mlflow.core.values import Text
 from ilp_mlflow.data.matching import answer_key
-from ilp_mlflow.diagnosis.base_probe import BaseProbe
-from ilp_mlflow.diagnosis.elicitation import Question, draw_questions
+from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe
+from ilp_mlflow.diagnosis.beliefs.templates import Question, draw_questions
 
 MAX_TEMPLATES = 200
 """Templates that are grouped."""
