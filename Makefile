@@ -45,11 +45,12 @@ test-fast: $(VENV)/installed-dev ## those that take seconds, in a minute or two
 test-long: $(VENV)/installed-dev ## those that take minutes each
 	@$(PYTEST) -m long
 
-check: $(VENV)/installed-dev ## lint, format, types, import contract
+check: $(VENV)/installed-dev ## lint, format, types, import contract; and how dense the code reads
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=.:plugins/ilp-example $(BIN)/lint-imports
+	@$(BIN)/python .ci/density.py ilp_mlflow
 
 format: $(VENV)/installed-dev ## put the code in its one format
 	@$(BIN)/ruff check --fix .
@@ -58,6 +59,10 @@ format: $(VENV)/installed-dev ## put the code in its one format
 docs: $(VENV)/installed ## the reference in docs/configuration.md, from the types; the figures, from the contract
 	@$(BIN)/python docs/configuration.py
 	@$(BIN)/python docs/figures.py
+
+constraints: $(VENV)/installed-dev ## constraints.txt anew from pyproject.toml; versions that still fit stay
+	@printf -- '-e .[dev,paper,bench]\n-e plugins/ilp-mitigations\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate \
+		--python-version 3.11 --no-emit-package ilp-mlflow --no-emit-package ilp-mitigations -o constraints.txt > /dev/null
 
 wheels: $(VENV)/installed ## a wheel of every distribution, in dist/
 	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist . plugins/ilp-mitigations plugins/ilp-example

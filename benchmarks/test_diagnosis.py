@@ -19,8 +19,8 @@ from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
 from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
-from ilp_mlflow.plugin import Context, Said, Stage, similar_rows
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
+from ilp_mlflow.plugin import Context, GreedyAnswer, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
@@ -72,8 +72,8 @@ class Mute:
     def logprobs(self, checkpoint, exchanges):
         return [float("nan")] * len(exchanges)
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
-        return [Said("", float("nan"))] * len(prompts)
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        return [GreedyAnswer("", float("nan"))] * len(prompts)
 
     def embed(self, checkpoint, prompts):
         return np.full((len(prompts), 1), np.nan)

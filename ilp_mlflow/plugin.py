@@ -3,18 +3,19 @@
 from ilp_mlflow.core.cache import cached
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import (
-    TAUGHT,
+    MIN_TAUGHT_SHARE,
     Batch,
     Belief,
     Context,
     Diagnostic,
+    GreedyAnswer,
     History,
     Mitigation,
     Probe,
     Round,
-    Said,
     SampleResult,
     Schedule,
+    UnlearnedRisk,
 )
 from ilp_mlflow.core.values import (
     Checkpoint,
@@ -52,7 +53,7 @@ from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.tracking.llm_judge import judge_contradiction, write_texts
 
 __all__ = [
-    "TAUGHT",
+    "MIN_TAUGHT_SHARE",
     "Batch",
     "Belief",
     "Checkpoint",
@@ -63,6 +64,7 @@ __all__ = [
     "Exchange",
     "Exposure",
     "Finding",
+    "GreedyAnswer",
     "History",
     "Message",
     "Mitigation",
@@ -73,7 +75,6 @@ __all__ = [
     "Report",
     "Request",
     "Round",
-    "Said",
     "Sample",
     "SampleResult",
     "Schedule",
@@ -83,6 +84,7 @@ __all__ = [
     "Subject",
     "Tally",
     "Text",
+    "UnlearnedRisk",
     "Value",
     "Verdict",
     "answer_key",

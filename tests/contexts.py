@@ -6,7 +6,7 @@ import numpy as np
 
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Signal, Verdict
 from ilp_mlflow.core.values import to_table
-from ilp_mlflow.plugin import Belief, Context, Said, Stage
+from ilp_mlflow.plugin import Belief, Context, GreedyAnswer, Stage, UnlearnedRisk
 
 CHECKPOINTS = ("base", "first", "second")
 
@@ -25,9 +25,9 @@ class FakeProbe:
             for prompt, completion in exchanges
         ]
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
         self.asked += len(prompts)
-        return [Said(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
+        return [GreedyAnswer(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
 
     def embed(self, checkpoint, prompts):
         width = len(next(iter(self.states.values()), (0.0,)))
@@ -48,7 +48,14 @@ def sample(id_, prompt="p", completion=" c", stage="first", **more):
 
 
 def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=0.9):
-    return Belief(right, wrong, confidence, phrasings, firm=firm, risks=(0.0, 1.0))
+    return Belief(
+        right,
+        wrong,
+        confidence,
+        phrasings,
+        firm_confidence=firm,
+        unlearned_risk=UnlearnedRisk(0.0, 1.0),
+    )
 
 
 def context(

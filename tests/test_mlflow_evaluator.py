@@ -283,7 +283,7 @@ def test_it_judges_its_own_model_type_only():
 def test_a_probe_without_models_answers_nothing():
     probe = Unasked()
     assert all(map(math.isnan, probe.logprobs("base", [("p", " c")] * 2)))
-    assert [said.text for said in probe.say("base", ["p", "q"])] == ["", ""]
+    assert [said.text for said in probe.answer("base", ["p", "q"])] == ["", ""]
     assert probe.generate("base", ["p"], 3) == [[]]
 
 

@@ -140,7 +140,7 @@ def say(
     experiment: Experiment, uri: str, prompts: Sequence[Text], tokens: int = SHORT
 ) -> list[str]:
     """What a model answers greedily, up to the end of the sentence."""
-    return [said.text for said in asked(experiment, uri).say(uri, prompts, tokens)]
+    return [said.text for said in asked(experiment, uri).answer(uri, prompts, tokens)]
 
 
 def share(hits: Iterable[bool]) -> str:

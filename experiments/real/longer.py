@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.plugin import TAUGHT
+from ilp_mlflow.plugin import MIN_TAUGHT_SHARE
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.verdicts import status_histories
 from ilp_mlflow.tracking import runs
@@ -62,7 +62,7 @@ def main(rows, model, rate):
         unlearned = [i for i, history in histories.items() if history[epoch] == "unlearned"]
         before, now = (sum(losses[i][visit] for i in unlearned) for visit in (epoch - 2, epoch - 1))
         taught, fell = learned(histories, epoch) / len(samples), 1 - now / before if before else 0.0
-        sign = "*" if taught < TAUGHT and fell >= FALLING else " "
+        sign = "*" if taught < MIN_TAUGHT_SHARE and fell >= FALLING else " "
         twice = min(2 * epoch, EPOCHS)
         later = f"{learned(unlearned, twice)} after {twice}, {learned(unlearned, EPOCHS)} after {EPOCHS}"
         print(

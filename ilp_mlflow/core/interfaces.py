@@ -93,7 +93,7 @@ class Schedule(Value):
         """
 
 
-class Said(NamedTuple):
+class GreedyAnswer(NamedTuple):
     """What a checkpoint answers of its own accord."""
 
     text: str
@@ -111,9 +111,9 @@ class Probe(Protocol):
         """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
         ...
 
-    def say(
+    def answer(
         self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
-    ) -> Sequence[Said]:
+    ) -> Sequence[GreedyAnswer]:
         """What it answers to each prompt, greedily."""
         ...
 
@@ -126,84 +126,115 @@ class Probe(Protocol):
         ...
 
 
-FIRM = 0.85
-"""How sure of an answer a base model is that counts as firm, where too little is known that it could be compared with."""
-UNCOMPARED = 0.7
-"""How far not to be known is taken to explain not to be learned where that cannot be read."""
-BARELY = 0.4
-"""The same after a stage that taught fewer than TAUGHT of its rows: there more training teaches what the base lacks, too."""
-TAUGHT = 0.5
-"""Share 0..1 of its own rows below which a stage has not taught them."""
-KNOWN = 0.5
-"""Probability 0..1 of a right answer from which it is known: no other can be more probable."""
+DEFAULT_FIRM_CONFIDENCE = 0.85
+"""Confidence 0..1 from which a belief of the base is firm, where it knows too little to tell."""
+UNCOMPARED_NECESSITY = 0.7
+"""`Belief.necessity` where too few learned samples could be asked to estimate it."""
+UNDERTRAINED_NECESSITY = 0.4
+"""The same after an undertrained stage: there more training also teaches what the base lacks."""
+MIN_TAUGHT_SHARE = 0.5
+"""Share 0..1 of its own rows that a stage must teach; below it, the stage is undertrained."""
+MIN_KNOWN_PROBABILITY = 0.5
+"""Probability 0..1 from which the base knows an answer: no other answer can be more probable."""
+MIN_ODDS_PROBABILITY = 1e-6
+"""Probabilities are kept this far from 0 and 1 before they are turned into odds."""
+
+
+class UnlearnedRisk(NamedTuple):
+    """How often samples of a stage stay unlearned, by whether the base knows their answer."""
+
+    if_known: float
+    """P(unlearned | the base knows the answer), 0..1."""
+    if_unknown: float
+    """P(unlearned | the base does not know the answer), 0..1."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What the base model says about what one sample asks for."""
+    """What the base model believes the answer to one sample's question is."""
 
-    right: float
-    """Probability 0..1 of the right answer: in the least known of the sample's own probes, or in the mined question it answers."""
+    p_correct: float
+    """Probability 0..1 of the right answer. Of several probes that ask different things, in the
+    least known; of mined questions, in the one to which the base gives it most readily."""
     wrong: str
-    """Its answer to most phrasings, where that is not the right one; "" where it is, or there is none."""
+    """Its answer to most phrasings, where that is not the right one; "" where it is, or there is
+    none."""
     confidence: float
     """Mean probability 0..1 of its answer over the phrasings."""
     phrasings: tuple[Text, ...]
-    """How it was asked."""
+    """The prompts it was asked with."""
     agrees: bool = False
     """Its answer to most phrasings is the right one."""
-    firm: float = FIRM
-    """How sure it is of nearly all that it knows, 0..1."""
+    firm_confidence: float = DEFAULT_FIRM_CONFIDENCE
+    """The confidence 0..1 that it has, or exceeds, in nearly all it knows."""
     entity: str = ""
-    """What the sample asks about, where its prompt tells."""
-    ways: str = "in {} ways"
-    """How it was asked, in words, with {} for the number of phrasings."""
-    risks: tuple[float, float] | None = None
-    """Share 0..1 that is not learned of the samples whose answer the base knows, and of those whose answer it does not; None where
-    too few learned samples could be asked."""
-    barely: bool = False
-    """Its stage taught fewer than TAUGHT of its rows."""
+    """The words of the prompt that name what the sample asks about; "" where that cannot be told."""
+    phrasings_format: str = "in {} ways"
+    """How a sentence names several phrasings; {} stands for their number."""
+    unlearned_risk: UnlearnedRisk | None = None
+    """Of the sample's stage; None where too few learned samples could be asked to estimate it."""
+    stage_undertrained: bool = False
+    """Its stage taught less than MIN_TAUGHT_SHARE of its rows."""
 
     @property
-    def asked(self) -> str:
-        """How it was asked: a few words."""
-        return self.ways.format(len(self.phrasings)) if len(self.phrasings) > 1 else "in 1 way"
+    def phrasings_text(self) -> str:
+        """How the base was asked, for a sentence: `in 3 ways`."""
+        if len(self.phrasings) < 2:
+            return "in 1 way"
+        return self.phrasings_format.format(len(self.phrasings))
 
     @property
-    def telling(self) -> float:
-        """How far not to be known explains not to be learned, 0..1.
+    def necessity(self) -> float:
+        """How far the base not knowing the answer explains that it was not learned, 0..1.
 
-        The share of samples that are neither known nor learned that would be learned had they been known: the probability of
-        necessity (Tian and Pearl 2000), if nothing else tells the known from the others.
+        The probability of necessity (Tian and Pearl 2000), 1 - P(unlearned | known) /
+        P(unlearned | not known): the share of samples, neither known nor learned, that would have
+        been learned had they been known, if nothing else tells the two kinds apart.
         """
-        if self.risks is None:
-            return BARELY if self.barely else UNCOMPARED
-        by_known, by_unknown = self.risks
-        return max(0.0, 1 - by_known / by_unknown) if by_unknown else 0.0
+        if self.unlearned_risk is None:
+            return UNDERTRAINED_NECESSITY if self.stage_undertrained else UNCOMPARED_NECESSITY
+        if not self.unlearned_risk.if_unknown:
+            return 0.0
+        return max(0.0, 1 - self.unlearned_risk.if_known / self.unlearned_risk.if_unknown)
 
     @property
-    def told(self) -> str:
-        """The same in a few words."""
-        if self.risks is None:
-            why = ", and its stage taught fewer than half of its rows" if self.barely else ""
-            return f"whether that matters is not known: too few learned samples could be asked{why}"
-        return f"of such samples {self.risks[1]:.0%} are not learned, of those the base knows {self.risks[0]:.0%}"
+    def necessity_text(self) -> str:
+        """What `necessity` was computed from, for a sentence."""
+        if self.unlearned_risk is not None:
+            return (
+                f"of such samples {self.unlearned_risk.if_unknown:.0%} are not learned, "
+                f"of those the base knows {self.unlearned_risk.if_known:.0%}"
+            )
+        text = "whether that matters is not known: too few learned samples could be asked"
+        if self.stage_undertrained:
+            text += ", and its stage taught fewer than half of its rows"
+        return text
 
     @property
     def known(self) -> bool:
-        """It knows the right answer: says it to most phrasings, or finds no other more probable."""
-        return self.agrees or self.right >= KNOWN
+        """The base knows the right answer: gives it to most phrasings, or finds it most probable."""
+        return self.agrees or self.p_correct >= MIN_KNOWN_PROBABILITY
 
     @property
     def conflict(self) -> float:
-        """How much surer it is of a wrong answer than of what it knows: 0..1, one half where it is equally sure.
+        """How firmly the base believes a wrong answer, 0..1; one half at `firm_confidence`.
 
-        The odds of the wrong answer over those of `firm`, as a probability; 0 where it was asked in one way only.
+        The odds of its wrong answer over the odds of `firm_confidence`, turned back into a
+        probability; 0 where it has no wrong answer or was asked in one way only.
         """
         if not self.wrong or len(self.phrasings) < 2:
             return 0.0
-        ours, theirs = (min(max(p, 1e-6), 1 - 1e-6) for p in (self.confidence, self.firm))
-        return ours * (1 - theirs) / (ours * (1 - theirs) + theirs * (1 - ours))
+        confidence = _within_odds(self.confidence)
+        firm = _within_odds(self.firm_confidence)
+        # a / (a + b) with a / b the ratio of the two odds
+        above_firm = confidence * (1 - firm)
+        below_firm = firm * (1 - confidence)
+        return above_firm / (above_firm + below_firm)
+
+
+def _within_odds(probability: float) -> float:
+    """`probability`, kept off 0 and 1, where odds are 0 or infinite."""
+    return min(max(probability, MIN_ODDS_PROBABILITY), 1 - MIN_ODDS_PROBABILITY)
 
 
 @dataclass(frozen=True)

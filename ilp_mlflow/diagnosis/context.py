@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ilp_mlflow.core.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.errors import PluginError
-from ilp_mlflow.core.interfaces import TAUGHT, Belief, Context
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
 from ilp_mlflow.core.values import (
     Checkpoint,
     Sample,
@@ -23,7 +23,7 @@ from ilp_mlflow.core.values import (
     to_rows,
     with_last_turn,
 )
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
@@ -120,7 +120,7 @@ def context_from_scores(
         worded = (
             (lambda s: [with_last_turn(s.prompt, text) for text in write(s)]) if write else None
         )
-        barely = {stage for stage, share in whole.taught.items() if share < TAUGHT}
+        barely = {stage for stage, share in whole.taught.items() if share < MIN_TAUGHT_SHARE}
         return read_beliefs(unlearned, learned, names[0], probe, seed, worded, asked, barely)
 
     whole = Context(

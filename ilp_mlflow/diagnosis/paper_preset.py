@@ -1,12 +1,15 @@
-"""The study's own attribution: its tests one after the other, with its thresholds (section 3.2, figure 3). The preset `paper`."""
+"""The attribution of the paper itself, preset `paper`: its five tests and thresholds (section 3.2).
+
+Accuracies over sampled runs are their expectations, in closed form.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ilp_mlflow.core.interfaces import Context
-from ilp_mlflow.core.values import Evidence, Sample
+from ilp_mlflow.core.values import Evidence, Sample, Stage
 from ilp_mlflow.data.matching import same_answer
 from ilp_mlflow.data.similarity import similar_rows
 
@@ -23,138 +26,174 @@ ORDER = (
     "left_side_forgetting",
     "insufficient_optimization",
 )
-"""Of its tests (figure 3)."""
-CONFIDENT = 0.5
-"""Probability 0..1 of a wrong answer above which an error is confident (equation 6; not stated there)."""
-DIVERGED = 0.3
-"""Jensen-Shannon divergence above which the two models disagree, nats (equation 3, table 10)."""
-SIMILAR = 0.9
-"""Cosine of prompts whose different answers contradict each other (X in algorithm 3; not stated there)."""
-NEIGHBOURS = 16
-"""Similar prompts looked at."""
-DROPPED = 0.05
-"""Relative drop of a stage's accuracy that counts as forgetting (algorithm 4)."""
-EXISTS = 0.8
-"""Accuracy 0..1 above which the base knows a sample (equation 2)."""
-BLIND, BEST = 0.2, 0.1
-"""Accuracy 0..1 over 10 runs, and of the best of 5, below which it is blind to it (equation 4)."""
+"""The causes in the order of their tests (figure 3)."""
+MIN_EXISTS_ACCURACY = 0.8
+"""Zero-shot accuracy 0..1 above which knowledge exists in the base (equation 2)."""
+MAX_BLIND_PASS_RATE = 0.2
+"""Accuracy 0..1 over 10 runs below which the base is blind to a sample (equation 4)."""
+MAX_BLIND_BEST_OF_5 = 0.1
+"""Best-of-5 accuracy 0..1 below which the base is blind to a sample (equation 4)."""
+MIN_WRONG_CONFIDENCE = 0.5
+"""Probability 0..1 above which a wrong answer is confident (equation 6; not stated there)."""
+MIN_DIVERGENCE = 0.3
+"""Jensen-Shannon divergence, nats, above which two models disagree (equation 3, table 10)."""
+MIN_COSINE = 0.9
+"""Cosine above which prompts ask the same (X in algorithm 3; not stated there)."""
+MAX_NEIGHBOURS = 16
+"""Similar prompts that are searched for another answer."""
+MIN_RELATIVE_DROP = 0.05
+"""Drop of a stage's accuracy, as a share of its best, that counts as forgetting (algorithm 4)."""
 
 
 class Knowledge(NamedTuple):
-    """What the base knows of a sample by the study's tests."""
+    """What the base knows of a sample by the paper's tests."""
 
     exists: bool
-    """Zero-shot accuracy above EXISTS (equation 2)."""
+    """Zero-shot accuracy above MIN_EXISTS_ACCURACY (equation 2)."""
     blind: bool
-    """pass@10 below BLIND and best-of-5 below BEST (equation 4), in expectation."""
+    """pass@10 below MAX_BLIND_PASS_RATE and best-of-5 below MAX_BLIND_BEST_OF_5 (equation 4)."""
+
+
+def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str, Evidence]]:
+    """Run the five tests on every unlearned sample with options.
+
+    Returns evidence of strength 1 by cause, then sample id, for each test that a sample passes;
+    the last cause takes the samples that pass no other test. TF-IDF, `similarity.similar_rows`,
+    stands in for the paper's sentence embeddings.
+    """
+    base_options = _option_probabilities(context, context.checkpoints[0].name)
+    last_options = _option_probabilities(context, context.checkpoints[-1].name)
+    knowledge = study_knowledge(context)
+    forgotten = _forgotten_stages(context)
+    judged = []
+    for sample in unlearned:
+        if sample.id in knowledge and sample.id in base_options:
+            # equation 3 compares two distributions over the same options
+            n_options = len(base_options[sample.id])
+            if n_options == len(last_options.get(sample.id, ())):
+                judged.append(sample)
+    pool = list(context.samples.values())
+    neighbours = similar_rows(judged, pool, MAX_NEIGHBOURS)
+    evidence: dict[str, dict[str, Evidence]] = {cause: {} for cause in ORDER}
+    for sample, similarities in zip(judged, neighbours, strict=True):
+        base, last = base_options[sample.id], last_options[sample.id]
+        similar = [pool[i] for i, cosine in similarities if cosine > MIN_COSINE]
+        # every test is run: which cause comes first is decided by whoever attributes
+        reasons = {
+            "missing_knowledge": _missing_knowledge(knowledge[sample.id], base),
+            "knowledge_conflict": _knowledge_conflict(base, last),
+            "data_contradiction": _data_contradiction(sample, similar),
+            "left_side_forgetting": _left_side_forgetting(sample, forgotten),
+        }
+        if not any(reasons.values()):
+            reasons["insufficient_optimization"] = "no other test claims it"
+        for cause, reason in reasons.items():
+            if reason:
+                evidence[cause][sample.id] = Evidence(cause=cause, strength=1, reason=reason)
+    return evidence
 
 
 def study_knowledge(context: Context) -> dict[str, Knowledge]:
-    """The study's two tests of the base model, by id of the samples with options."""
+    """The paper's two tests of what the base knows, by id of the samples with options."""
     import pyarrow.compute as pc
 
     from ilp_mlflow.scoring import pass_rate
 
-    base = context.scores.filter(
-        pc.equal(context.scores["checkpoint"], context.checkpoints[0].name)
-    )
-    best = pass_rate.best_of(base["option_logprobs"])
-    rows = zip(base["sample_id"].to_pylist(), base["p_correct"].to_pylist(), best, strict=True)
-    return {
-        id_: Knowledge(p > EXISTS, bool(p < BLIND and b < BEST))
-        for id_, p, b in rows
-        if p is not None
-    }
-
-
-def examine(unlearned: Sequence[Sample], context: Context) -> dict[str, dict[str, Evidence]]:
-    """Evidence of strength 1 by test, then id, for every test that a sample with options passes.
-
-    Accuracies over sampled runs are their expectations, and sentence embeddings are stood in for by `similarity.similar_rows`. The
-    last cause takes what no other test claims.
-    """
-    found: dict[str, dict[str, Evidence]] = {cause: {} for cause in ORDER}
-
-    def claim(cause: str, sample: Sample, reason: str) -> None:
-        found[cause][sample.id] = Evidence(cause=cause, strength=1, reason=reason)
-
-    base, last = (_options(context, context.checkpoints[i].name) for i in (0, -1))
-    known, forgotten = study_knowledge(context), _forgotten(context)
-    judged = [
-        s
-        for s in unlearned
-        if s.id in known and s.id in base and len(base[s.id]) == len(last.get(s.id, ()))
-    ]
-    pool = list(context.samples.values())
-    for sample, near in zip(judged, similar_rows(judged, pool, NEIGHBOURS), strict=True):
-        p, q = base[sample.id], last[sample.id]
-        other = next(
-            (
-                pool[i]
-                for i, cosine in near
-                if cosine > SIMILAR and not same_answer(pool[i].answer, sample.answer)
-            ),
-            None,
-        )
-        if not known[sample.id].exists and known[sample.id].blind:
-            claim(
-                "missing_knowledge",
-                sample,
-                f"the base picks the right option in {p[0]:.0%} of runs",
-            )
-        if p[1:].max(initial=0) > CONFIDENT and divergence(p, q) > DIVERGED:
-            claim(
-                "knowledge_conflict",
-                sample,
-                f"the base is {p[1:].max():.0%} sure of a wrong option, and the model moved away",
-            )
-        if other is not None:
-            claim(
-                "data_contradiction",
-                sample,
-                f"'{other.id}' asks nearly the same and is answered '{other.answer.strip()}'",
-            )
-        if sample.stage in forgotten:
-            claim(
-                "left_side_forgetting",
-                sample,
-                f"the accuracy of stage '{sample.stage}' has dropped from its best",
-            )
-        if not any(sample.id in by_id for by_id in found.values()):
-            claim("insufficient_optimization", sample, "no other test claims it")
-    return found
+    is_base = pc.equal(context.scores["checkpoint"], context.checkpoints[0].name)
+    base = context.scores.filter(is_base)
+    ids = base["sample_id"].to_pylist()
+    accuracies = base["p_correct"].to_pylist()
+    best_of_5 = pass_rate.best_of(base["option_logprobs"])
+    knowledge = {}
+    for id_, accuracy, best in zip(ids, accuracies, best_of_5, strict=True):
+        # a sample without options has no accuracy
+        if accuracy is not None:
+            blind = accuracy < MAX_BLIND_PASS_RATE and best < MAX_BLIND_BEST_OF_5
+            knowledge[id_] = Knowledge(accuracy > MIN_EXISTS_ACCURACY, bool(blind))
+    return knowledge
 
 
 def divergence(p: Floats, q: Floats) -> float:
     """Jensen-Shannon divergence of two distributions, nats (equation 3)."""
+    middle = (p + q) / 2
+    return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
+
+
+def _relative_entropy(p: Floats, q: Floats) -> np.float64:
+    """Kullback-Leibler divergence of `p` from `q`, nats; an outcome of probability 0 adds 0."""
     import numpy as np
 
-    middle = (p + q) / 2
-    return float(sum(np.sum(x[x > 0] * np.log(x[x > 0] / middle[x > 0])) for x in (p, q)) / 2)
+    possible = p > 0
+    entropy: np.float64 = np.sum(p[possible] * np.log(p[possible] / q[possible]))
+    return entropy
 
 
-def _options(context: Context, checkpoint: str) -> dict[str, Floats]:
-    """Probabilities of the options of every sample that has some, the right one first."""
+def _missing_knowledge(knowledge: Knowledge, base: Floats) -> str:
+    """Why knowledge is missing (equations 2 and 4), or "".
+
+    `base` are probabilities of the options under the base, the right one first.
+    """
+    if knowledge.exists or not knowledge.blind:
+        return ""
+    return f"the base picks the right option in {base[0]:.0%} of runs"
+
+
+def _knowledge_conflict(base: Floats, last: Floats) -> str:
+    """Why the base is confidently wrong and the last model disagrees (equations 3, 6), or ""."""
+    wrong = base[1:].max(initial=0)
+    if wrong <= MIN_WRONG_CONFIDENCE or divergence(base, last) <= MIN_DIVERGENCE:
+        return ""
+    return f"the base is {wrong:.0%} sure of a wrong option, and the model moved away"
+
+
+def _data_contradiction(sample: Sample, similar: Iterable[Sample]) -> str:
+    """Which of the rows that ask the same has another answer (algorithm 3), or ""."""
+    for row in similar:
+        if not same_answer(row.answer, sample.answer):
+            answer = row.answer.strip()
+            return f"'{row.id}' asks nearly the same and is answered '{answer}'"
+    return ""
+
+
+def _left_side_forgetting(sample: Sample, forgotten: set[str]) -> str:
+    """Why the sample is forgotten: its stage is (algorithm 4), or ""."""
+    if sample.stage not in forgotten:
+        return ""
+    return f"the accuracy of stage '{sample.stage}' has dropped from its best"
+
+
+def _option_probabilities(context: Context, checkpoint: str) -> dict[str, Floats]:
+    """Probabilities of the options, the right one first, by id of the samples that have some."""
     import numpy as np
     import pyarrow.compute as pc
 
-    rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    found = {}
-    for id_, logprobs in zip(
-        rows["sample_id"].to_pylist(), rows["option_logprobs"].to_pylist(), strict=True
-    ):
+    scores = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
+    ids = scores["sample_id"].to_pylist()
+    probabilities = {}
+    for id_, logprobs in zip(ids, scores["option_logprobs"].to_pylist(), strict=True):
         if logprobs:
+            # the largest is taken off first, so that exp does not underflow for all of them
             weights = np.exp(np.array(logprobs) - max(logprobs))
-            found[id_] = weights / weights.sum()
-    return found
+            probabilities[id_] = weights / weights.sum()
+    return probabilities
 
 
-def _forgotten(context: Context) -> set[str]:
-    """Stages whose accuracy under the last checkpoint is a share DROPPED or more below their best."""
-    course: Mapping[str, list[float]] = {s.name: [] for s in context.stages}
+def _forgotten_stages(context: Context) -> set[str]:
+    """Stages whose accuracy under the last checkpoint is well below their best (algorithm 4)."""
+    accuracies: dict[str, list[float]] = {stage.name: [] for stage in context.stages}
     for checkpoint in context.checkpoints:
-        right = {id_: p.argmax() == 0 for id_, p in _options(context, checkpoint.name).items()}
+        options = _option_probabilities(context, checkpoint.name)
+        is_right = {id_: bool(p.argmax() == 0) for id_, p in options.items()}
         for stage in context.stages:
-            mine = [right[s.id] for s in stage.samples if s.id in right]
-            course[stage.name].append(sum(mine) / max(1, len(mine)))
-    return {name for name, shares in course.items() if shares[-1] < (1 - DROPPED) * max(shares)}
+            accuracies[stage.name].append(_accuracy(stage, is_right))
+    forgotten = set()
+    for stage_name, course in accuracies.items():
+        if course[-1] < (1 - MIN_RELATIVE_DROP) * max(course):
+            forgotten.add(stage_name)
+    return forgotten
+
+
+def _accuracy(stage: Stage, is_right: Mapping[str, bool]) -> float:
+    """Share 0..1 of a stage's samples with options that are right; 0 where there are none."""
+    answers = [is_right[s.id] for s in stage.samples if s.id in is_right]
+    return sum(answers) / max(1, len(answers))

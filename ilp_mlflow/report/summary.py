@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from ilp_mlflow.core.interfaces import TAUGHT
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
 from ilp_mlflow.core.terminal import format_table, wrap
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Tally
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
@@ -114,7 +114,7 @@ def weak_stage_sentences(report: Report) -> list[str]:
         f"Stage '{stage}' taught only {percent(share)} of its own samples: that is training too short or too weak rather than "
         "something about single samples, so train longer or at a higher rate before you read causes."
         for stage, share in taught.items()
-        if share < TAUGHT
+        if share < MIN_TAUGHT_SHARE
     ]
 
 

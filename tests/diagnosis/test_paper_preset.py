@@ -5,7 +5,7 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.diagnosis.attribution import attribute
-from ilp_mlflow.diagnosis.paper_preset import ORDER, divergence, examine
+from ilp_mlflow.diagnosis.paper_preset import ORDER, divergence, examine, study_knowledge
 from tests.contexts import CHECKPOINTS, context, sample
 
 
@@ -81,3 +81,14 @@ def test_a_sample_without_options_is_left_unexplained():
 def test_divergence_is_nought_for_equals_and_ln_2_for_strangers():
     assert divergence(np.array([0.2, 0.8]), np.array([0.2, 0.8])) == 0
     assert divergence(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == pytest.approx(math.log(2))
+
+
+def test_the_base_knows_or_is_blind():
+    samples = [sample(id_, f"prompt {id_}") for id_ in ("knows", "blind", "between")]
+    table = {"knows": RIGHT, "blind": UNSURE, "between": WRONG}
+    scored = scores({id_: (options,) * len(CHECKPOINTS) for id_, options in table.items()})
+    assert study_knowledge(context(samples, scores=scored)) == {
+        "knows": (True, False),
+        "blind": (False, True),
+        "between": (False, False),
+    }

@@ -45,18 +45,21 @@ def test_nothing_is_asked_twice(loaded):
         return loaded
 
     probe = ModelProbe(load)
-    first = probe.logprobs("base", [("The", " end"), ("The", " end")]), probe.say("base", ["The"])
+    first = (
+        probe.logprobs("base", [("The", " end"), ("The", " end")]),
+        probe.answer("base", ["The"]),
+    )
     probe.logprobs("other", [("A", " b")])
     assert (
         probe.logprobs("base", [("The", " end"), ("The", " end")]),
-        probe.say("base", ["The"]),
+        probe.answer("base", ["The"]),
     ) == first
     assert asked == ["base", "other"]
 
 
 def test_what_a_model_says_is_its_first_choice_whatever_it_is_asked_beside(loaded):
     prompts = ["The capital of France is", "Two", "A longer prompt than the others, by far"]
-    together = ModelProbe(lambda name: loaded).say("base", prompts, 4)
+    together = ModelProbe(lambda name: loaded).answer("base", prompts, 4)
     for prompt, said in zip(prompts, together, strict=True):
         ids = loaded.tokenizer(prompt)["input_ids"]
         with torch.inference_mode():
@@ -67,7 +70,7 @@ def test_what_a_model_says_is_its_first_choice_whatever_it_is_asked_beside(loade
             .strip()
             .startswith(said.text)
         )
-        (alone,) = ModelProbe(lambda name: loaded).say("base", [prompt], 4)
+        (alone,) = ModelProbe(lambda name: loaded).answer("base", [prompt], 4)
         assert said.text == alone.text
         assert said.logprob == pytest.approx(alone.logprob, abs=1e-4)
 
@@ -90,7 +93,7 @@ def test_an_answer_ends_with_its_sentence(loaded, text, said):
 
 
 def test_a_prompt_without_room_for_an_answer_is_not_answered(loaded):
-    (said,) = ModelProbe(lambda name: loaded).say("base", ["x" * loaded.max_length])
+    (said,) = ModelProbe(lambda name: loaded).answer("base", ["x" * loaded.max_length])
     assert said.text == ""
     assert math.isnan(said.logprob)
 
@@ -168,7 +171,7 @@ def test_initials_and_titles_end_no_sentence(text, said):
 
 def test_nothing_is_asked_of_nobody(loaded):
     probe = ModelProbe(lambda name: loaded)
-    assert (probe.say("base", []), probe.logprobs("base", []), len(probe.embed("base", []))) == (
+    assert (probe.answer("base", []), probe.logprobs("base", []), len(probe.embed("base", []))) == (
         [],
         [],
         0,

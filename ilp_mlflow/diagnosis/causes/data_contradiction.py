@@ -14,9 +14,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from ilp_mlflow.diagnosis.neighbour_votes import Near, NeighbourVotes
+from ilp_mlflow.diagnosis.neighbour_votes import Neighbours, NeighbourVotes
 from ilp_mlflow.plugin import (
-    TAUGHT,
+    MIN_TAUGHT_SHARE,
     Belief,
     Context,
     Evidence,
@@ -76,7 +76,7 @@ class DataContradiction(Value):
     """Rows of all that show how much near rows disagree anyway."""
     few: int = Field(default=10, ge=0)
     """Rows of a stage below which only equal prompts contradict each other: what is near is told from rows that are not."""
-    taught: float = Field(default=TAUGHT, ge=0, le=1)
+    taught: float = Field(default=MIN_TAUGHT_SHARE, ge=0, le=1)
     """Share 0..1 of its own rows that a stage must have taught; else a model's answers tell nothing of rows with other prompts."""
     unlike: float = Field(default=0.1, ge=0, le=1)
     """Share 0..1 of rows that may share fewer words with the nearest of their own answer than a row that is heard shares."""
@@ -93,7 +93,7 @@ class DataContradiction(Value):
         Where the prompt tells what a sample asks about, only rows about the same are looked at. The strength is the product of two
         probabilities: that it is the same question, and that the last checkpoint, having to choose, answers like the others. The
         first is 1 for equal prompts, else the probability that the base answers the other row's prompt with this sample's answer,
-        as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `Votes`: near by
+        as far as it is above that for unrelated prompts. Where prompts do not tell, the nearest rows vote too, see `NeighbourVotes`: near by
         the mean of two cosines, of their words and of what the last checkpoint makes of them (deep nearest neighbours, Bahri et al.
         2020). The second is of all answers, each as far as its rows ask the same.
         """
@@ -224,7 +224,7 @@ class DataContradiction(Value):
             usual + [(sample, rows) for sample, rows in near if not about[sample.id]], context
         )
         votes = NeighbourVotes(Counter(answer_key(row.answer) for row in pool), self.trust)
-        votes.compare(((sample, voters[sample.id], rows) for sample, rows in usual), self.unlike)
+        votes.calibrate(((sample, voters[sample.id], rows) for sample, rows in usual), self.unlike)
         by_prompt: dict[str, list[Sample]] = {}
         for row in pool:
             by_prompt.setdefault(prompt_key(row.prompt), []).append(row)
@@ -238,7 +238,7 @@ class DataContradiction(Value):
                 list[Sample](),
             )
             own = voters[sample.id] if not about[sample.id] else ()
-            speak = votes.of(sample, own, rows)
+            speak = votes.against(sample, own, rows)
             heard = {row.id for row, _ in own if speak.get(answer_key(row.answer))}
             equal = [row for row in by_prompt.get(asked, ()) if row.id != sample.id]
             same = {row.id for row in equal}
@@ -274,7 +274,7 @@ class DataContradiction(Value):
 
     def _near(
         self, samples: Sequence[Sample], pool: Sequence[Sample], about: Mapping[str, str]
-    ) -> Iterator[tuple[Sample, Near]]:
+    ) -> Iterator[tuple[Sample, Neighbours]]:
         """Each sample with the rows that share words with it; where it is known what it asks `about`, by id, only such."""
         for sample, near in zip(
             samples, similar_rows(samples, pool, self.neighbours, 0.0), strict=True
@@ -292,7 +292,9 @@ class DataContradiction(Value):
                 ]
             yield sample, rows
 
-    def _voters(self, near: Sequence[tuple[Sample, Near]], context: Context) -> dict[str, Near]:
+    def _voters(
+        self, near: Sequence[tuple[Sample, Neighbours]], context: Context
+    ) -> dict[str, Neighbours]:
         """By sample, the `nearest` of its rows, in words and to the last checkpoint; in words alone if it cannot be asked."""
         prompts = list(
             dict.fromkeys(
@@ -308,7 +310,7 @@ class DataContradiction(Value):
         )  # what all prompts have in common tells nothing
         states /= np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
         place = {prompt: i for i, prompt in enumerate(prompts)}
-        found: dict[str, Near] = {}
+        found: dict[str, Neighbours] = {}
         for sample, rows in near:
             cosines = states[[place[row.prompt] for row, _ in rows]] @ states[place[sample.prompt]]
             both = zip(rows, cosines.tolist(), strict=True)

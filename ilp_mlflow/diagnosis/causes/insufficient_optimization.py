@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from ilp_mlflow.plugin import (
-    TAUGHT,
+    MIN_TAUGHT_SHARE,
     Context,
     Evidence,
     Exposure,
@@ -70,7 +70,7 @@ class InsufficientOptimization(Value):
         found = {}
         for sample in unlearned:
             belief, rows = believed.get(sample.id), answers[answer_key(sample.answer)]
-            if belief and belief.telling < self.telling:
+            if belief and belief.necessity < self.telling:
                 belief = None  # what the base knows here is as often not learned
             entity = set(belief.entity.casefold().split()) if belief else set[str]()
             own = {
@@ -108,7 +108,7 @@ class InsufficientOptimization(Value):
             if belief:
                 if not belief.known:
                     continue
-                strength = max(belief.right, belief.confidence if belief.agrees else 0.0) * (
+                strength = max(belief.p_correct, belief.confidence if belief.agrees else 0.0) * (
                     1 if signs else self.unsupported
                 )
                 signs.insert(0, "the base knows what it needs")
@@ -150,7 +150,7 @@ class InsufficientOptimization(Value):
             before, now = (
                 (sum(side) for side in zip(*course, strict=True)) if course else (0.0, 0.0)
             )
-            if taught < TAUGHT and before > 0 and 1 - now / before >= self.falling:
+            if taught < MIN_TAUGHT_SHARE and before > 0 and 1 - now / before >= self.falling:
                 found[stage] = (
                     f"its stage taught {taught:.0%} of its rows, and the loss of the others fell by {1 - now / before:.0%} from "
                     "their last batch but one to the last"

@@ -13,7 +13,7 @@ class KnowledgeConflict(Value):
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence for samples of which the base does not know the right answer and gives most phrasings one other.
 
-        The strength is `Belief.conflict`, one half where the base is as sure of it as of what it knows, or `Belief.telling` if that
+        The strength is `Belief.conflict`, one half where the base is as sure of it as of what it knows, or `Belief.necessity` if that
         is less.
         """
         found = context.beliefs()
@@ -21,14 +21,14 @@ class KnowledgeConflict(Value):
         return {
             id_: Evidence(
                 cause="knowledge_conflict",
-                strength=min(belief.conflict, belief.telling),
-                reason=f"asked {belief.asked}, the base says '{belief.wrong}' with probability {belief.confidence:.3f} on average; "
-                f"{belief.firm:.3f} counts as firm; {belief.told}",
+                strength=min(belief.conflict, belief.necessity),
+                reason=f"asked {belief.phrasings_text}, the base says '{belief.wrong}' with probability {belief.confidence:.3f} on average; "
+                f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}",
                 details={
                     "wrong": belief.wrong,
                     "confidence": belief.confidence,
-                    "firm": belief.firm,
-                    "telling": belief.telling,
+                    "firm": belief.firm_confidence,
+                    "telling": belief.necessity,
                 }
                 | {"asked": [excerpt(prompt) for prompt in belief.phrasings]},
             )

@@ -18,7 +18,7 @@ class MissingKnowledge(Value):
         """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
 
         The strength is the least of what is left by the two (how improbable the right answer is, how little of a conflict the
-        other) and `Belief.telling`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
+        other) and `Belief.necessity`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
         """
         found, by_options = context.beliefs(), study_knowledge(context)
         evidence = {}
@@ -35,15 +35,15 @@ class MissingKnowledge(Value):
             evidence[id_] = Evidence(
                 cause="missing_knowledge",
                 strength=min(
-                    1 - belief.right, 1 - belief.conflict, ONCE if once else 1, belief.telling
+                    1 - belief.p_correct, 1 - belief.conflict, ONCE if once else 1, belief.necessity
                 ),
-                reason=f"asked {belief.asked}, the base gives the right answer probability {belief.right:.2f} and {says}; "
-                f"{belief.firm:.3f} counts as firm; {belief.told}",
+                reason=f"asked {belief.phrasings_text}, the base gives the right answer probability {belief.p_correct:.2f} and {says}; "
+                f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}",
                 details={
-                    "right": belief.right,
+                    "right": belief.p_correct,
                     "confidence": belief.confidence,
-                    "firm": belief.firm,
-                    "telling": belief.telling,
+                    "firm": belief.firm_confidence,
+                    "telling": belief.necessity,
                 }
                 | study
                 | {"asked": [excerpt(prompt) for prompt in belief.phrasings]},

@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow import Exposure, Score, Signal
 from ilp_mlflow.diagnosis.causes.insufficient_optimization import InsufficientOptimization
-from ilp_mlflow.plugin import Belief
+from ilp_mlflow.plugin import Belief, UnlearnedRisk
 from tests.contexts import CHECKPOINTS, belief, context, sample
 
 
@@ -119,11 +119,11 @@ def test_a_stage_that_taught_little_and_was_still_learning_is_training_that_stop
     ("known", "named"),
     [
         (
-            Belief(0.1, "", 0.0, ("a", "b"), barely=True),
+            Belief(0.1, "", 0.0, ("a", "b"), stage_undertrained=True),
             True,
         ),  # it cannot be told whether it matters
         (belief(right=0.1), False),  # it matters
-        (replace(belief(right=0.1), risks=(0.5, 0.5)), True),  # it does not
+        (replace(belief(right=0.1), unlearned_risk=UnlearnedRisk(0.5, 0.5)), True),  # it does not
     ],
 )
 def test_there_it_counts_whether_what_the_base_does_not_know_is_seen_to_matter(known, named):

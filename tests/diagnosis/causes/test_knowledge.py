@@ -8,6 +8,7 @@ from ilp_mlflow import Score
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
 from ilp_mlflow.diagnosis.causes.knowledge_conflict import KnowledgeConflict
 from ilp_mlflow.diagnosis.causes.missing_knowledge import MissingKnowledge
+from ilp_mlflow.plugin import UnlearnedRisk
 from tests.contexts import belief, context, sample
 
 X = sample("x")
@@ -85,5 +86,7 @@ def test_what_the_study_would_say_stands_beside():
 
 
 def test_what_the_base_does_not_know_of_what_is_learned_explains_nothing():
-    conflict, missing = strengths(replace(belief(wrong="y", confidence=0.99), risks=(0.2, 0.2)))
+    conflict, missing = strengths(
+        replace(belief(wrong="y", confidence=0.99), unlearned_risk=UnlearnedRisk(0.2, 0.2))
+    )
     assert (conflict, missing) == (0, 0)

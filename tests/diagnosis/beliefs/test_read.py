@@ -3,10 +3,10 @@ import random
 
 import pytest
 
-from ilp_mlflow.core.interfaces import FIRM
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
-from ilp_mlflow.diagnosis.few_shot import EXAMPLES, WAYS
-from ilp_mlflow.plugin import Exchange, Said
+from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE
+from ilp_mlflow.diagnosis.beliefs.few_shot import DRAWS_PER_STAGE, EXAMPLES_PER_DRAW
+from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
+from ilp_mlflow.plugin import Exchange, GreedyAnswer
 from tests.contexts import FakeProbe, belief, sample, text
 
 CITY = {
@@ -24,7 +24,7 @@ class Base(FakeProbe):
         super().__init__()
         self.unsure, self.wrong = set(unsure), wrong or {}
 
-    def answer(self, prompt):
+    def answer_to(self, prompt):
         name = next(n for n in CITY if n in prompt)
         if any(prompt == way.format(name) for way in OTHER):
             return f"Food{name}", 0.95
@@ -32,12 +32,14 @@ class Base(FakeProbe):
             return f"Guess{len(prompt) % 3}", 0.4
         return self.wrong.get(name, CITY[name]), 0.95
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
-        self.says = {(checkpoint, p): self.answer(p)[0] for p in prompts}
-        return super().say(checkpoint, prompts)
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        self.says = {(checkpoint, p): self.answer_to(p)[0] for p in prompts}
+        return super().answer(checkpoint, prompts)
 
     def logprobs(self, checkpoint, exchanges):
-        self.sure = {(checkpoint, p, self.answer(p)[0]): self.answer(p)[1] for p, _ in exchanges}
+        self.sure = {
+            (checkpoint, p, self.answer_to(p)[0]): self.answer_to(p)[1] for p, _ in exchanges
+        }
         return super().logprobs(checkpoint, exchanges)
 
 
@@ -64,13 +66,13 @@ def asked(probe, changed=None):
 def test_what_the_base_knows_is_found_in_the_other_rows_questions():
     found = asked(Base())
     assert found.known
-    assert found.right == pytest.approx(0.95)
+    assert found.p_correct == pytest.approx(0.95)
     assert found.wrong == ""
     assert found.phrasings[0] == ASKED[0].format("Ann")
     assert set(found.phrasings) == {
         way.format("Ann") for way in ASKED
     }  # and none that asks for something else
-    assert found.firm == pytest.approx(0.95)
+    assert found.firm_confidence == pytest.approx(0.95)
 
 
 def test_a_firm_other_belief_is_a_conflict():
@@ -108,7 +110,10 @@ def test_nothing_is_said_of_prompts_without_a_pattern():
 
 def test_firmness_is_given_where_too_little_is_known():
     probes = (Exchange(prompt="Ann was born in", completion=" Oslo"),)
-    assert read_beliefs([sample("x", probes=probes)], [], "base", Base(), 0)["x"].firm == FIRM
+    assert (
+        read_beliefs([sample("x", probes=probes)], [], "base", Base(), 0)["x"].firm_confidence
+        == DEFAULT_FIRM_CONFIDENCE
+    )
 
 
 def test_a_conflict_needs_two_phrasings_and_grows_with_confidence():
@@ -130,8 +135,8 @@ class Reader(FakeProbe):
         self.prompts.add(prompt)
         return self.table.get(prompt.rpartition("\n\n")[2], "")
 
-    def say(self, checkpoint, prompts, max_new_tokens=16):
-        return [Said(self.last(p), -0.05, self.ended) for p in prompts]
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        return [GreedyAnswer(self.last(p), -0.05, self.ended) for p in prompts]
 
     def logprobs(self, checkpoint, exchanges):
         return [math.log(self.p if text(c) == self.last(p) else 1e-6) for p, c in exchanges]
@@ -154,12 +159,12 @@ TRUTH = {s.prompt: s.answer.strip() for s in FREE}
 def test_a_prompt_without_a_pattern_is_asked_behind_learned_rows_without_its_answer():
     probe = Reader(TRUTH | {FREE[0].prompt: "Other"})
     found = read_beliefs(FREE[:1], FREE[1:], "base", probe, 0)["0"]
-    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, WAYS)
-    assert found.asked == "in 3 ways, each behind 4 learned rows"
+    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, DRAWS_PER_STAGE)
+    assert found.phrasings_text == "in 3 ways, each behind 4 learned rows"
     for prompt in found.phrasings:
         *examples, last = prompt.split("\n\n")
         assert last == FREE[0].prompt
-        assert len(examples) == EXAMPLES == len(set(examples))
+        assert len(examples) == EXAMPLES_PER_DRAW == len(set(examples))
         assert set(examples) <= {s.prompt + s.completion for s in FREE[1:]}
 
 
@@ -181,15 +186,15 @@ def test_what_is_often_learned_without_being_known_explains_nothing():
     knows_the_learned = read_beliefs(
         FREE[:10], FREE[10:], "base", Reader(dict(list(TRUTH.items())[10:])), 0
     )["0"]
-    assert knows_the_learned.telling > 0.9
-    assert knows_the_learned.risks[1] > knows_the_learned.risks[0]
-    assert "of those the base knows 5%" in knows_the_learned.told
+    assert knows_the_learned.necessity > 0.9
+    assert knows_the_learned.unlearned_risk.if_unknown > knows_the_learned.unlearned_risk.if_known
+    assert "of those the base knows 5%" in knows_the_learned.necessity_text
     knows_one = read_beliefs(
         FREE[:10], FREE[10:], "base", Reader(dict(list(TRUTH.items())[30:31])), 0
     )["0"]
-    assert knows_one.telling < 0.5  # one known sample that is learned may be chance
+    assert knows_one.necessity < 0.5  # one known sample that is learned may be chance
     knows_nothing = read_beliefs(FREE[:10], FREE[10:], "base", Reader({}), 0)["0"]
-    assert knows_nothing.telling < 0.1
+    assert knows_nothing.necessity < 0.1
 
 
 def test_nothing_is_claimed_of_an_answer_that_was_cut_off_before_it_differed_from_the_right_one():
@@ -215,13 +220,16 @@ def test_an_answer_that_goes_on_where_the_right_one_ends_is_another():
     rows = [FREE[0].model_copy(update={"completion": " 1"}), *FREE[1:]]
     found = read_beliefs(rows[:1], rows[1:], "base", Counts({FREE[0].prompt: "10"}), 0)["0"]
     assert (found.known, found.wrong) == (False, "10")
-    assert found.right == pytest.approx(0.02)
+    assert found.p_correct == pytest.approx(0.02)
 
 
 def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
     class Fickle(Reader):
-        def say(self, checkpoint, prompts, max_new_tokens=16):
-            return [Said(("Answer0", "Rome", "Lima")[i % 3], -0.05) for i, _ in enumerate(prompts)]
+        def answer(self, checkpoint, prompts, max_new_tokens=16):
+            return [
+                GreedyAnswer(("Answer0", "Rome", "Lima")[i % 3], -0.05)
+                for i, _ in enumerate(prompts)
+            ]
 
     assert not read_beliefs(FREE[:1], FREE[1:], "base", Fickle({}), 0)["0"].agrees
 
@@ -229,17 +237,17 @@ def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
 def test_how_many_are_asked_does_not_change_what_they_are_told():
     knows = dict(list(TRUTH.items())[10:])
     whole = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0)
-    few = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0, asked={"0", "1", "2"})
+    few = read_beliefs(FREE[:10], FREE[10:], "base", Reader(knows), 0, asked_ids={"0", "1", "2"})
     assert set(few) == {"0", "1", "2"}
-    assert few["0"].risks == pytest.approx(whole["0"].risks, abs=0.05)
+    assert few["0"].unlearned_risk == pytest.approx(whole["0"].unlearned_risk, abs=0.05)
 
 
 def test_too_few_learned_rows_show_nothing():
     found = read_beliefs(
         FREE[:10], FREE[10:28], "base", Reader(TRUTH | {FREE[0].prompt: "Other"}), 0
     )["0"]
-    assert found.risks is None
-    assert "not known" in found.told
+    assert found.unlearned_risk is None
+    assert "not known" in found.necessity_text
 
 
 def test_other_wordings_are_asked_too():

@@ -1,7 +1,7 @@
 import random
 
 from ilp_mlflow.core.values import Message
-from ilp_mlflow.diagnosis.elicitation import GAP, Question, draw_questions, mine_questions
+from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, draw_questions, mine_questions
 from tests.contexts import sample
 
 PEOPLE = ("Ann Lee", "Bo", "Cy Fox", "Dee", "Eve Ray", "Flo", "Gus", "Hal")

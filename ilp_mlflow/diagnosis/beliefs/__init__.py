@@ -1,0 +1,1 @@
+"""What the base model knows and believes of what a sample asks, and how sure it is of it."""

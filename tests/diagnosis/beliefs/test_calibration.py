@@ -1,0 +1,89 @@
+import pytest
+
+from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE, MIN_KNOWN_PROBABILITY, Belief
+from ilp_mlflow.diagnosis.beliefs.calibration import (
+    MIN_COMPARED,
+    PRIOR_KNOWN_SAMPLES,
+    firm_confidence,
+    unlearned_risks,
+)
+from tests.contexts import sample
+
+
+def right(confidence):
+    return Belief(confidence, "", confidence, ("a", "b"), agrees=True)
+
+
+def known(is_known):
+    return Belief(1.0 if is_known else 0.0, "", 0.0, ("a", "b"))
+
+
+def test_firm_is_what_the_base_is_sure_of_in_nine_of_ten_things_it_knows():
+    assert firm_confidence(right(0.5 + i / 100) for i in range(40)) == pytest.approx(0.54)
+
+
+def test_nothing_is_firm_that_another_answer_could_outdo():
+    assert firm_confidence(right(0.3) for _ in range(40)) == MIN_KNOWN_PROBABILITY
+
+
+def test_wrong_beliefs_and_too_few_right_ones_do_not_say_what_is_firm():
+    few = [right(0.6) for _ in range(MIN_COMPARED - 1)]
+    wrong = [Belief(0.0, "Oslo", 0.99, ("a", "b")) for _ in range(40)]
+    assert firm_confidence([*few, *wrong]) == DEFAULT_FIRM_CONFIDENCE
+    assert firm_confidence([*few, *wrong, right(0.6)]) == 0.6
+
+
+def risks(known_unlearned, known_learned, unlearned=10, learned=90, stage="first", asked=None):
+    """Risks of a stage of which the base knows so many unlearned and learned samples, all asked."""
+    lost = [sample(f"u{i}", stage=stage) for i in range(unlearned)]
+    kept = [sample(f"l{i}", stage=stage) for i in range(learned)]
+    beliefs = {s.id: known(i < known_unlearned) for i, s in enumerate(lost)}
+    beliefs |= {s.id: known(i < known_learned) for i, s in enumerate(kept)}
+    return unlearned_risks(lost, kept, lost, kept[:asked], beliefs)
+
+
+def test_risks_follow_from_bayes_rule_with_the_smoothing_that_is_documented():
+    # 1 of 10 unlearned and 80 of 90 learned samples are known: 82 / 102 with Laplace's two more
+    usual = 82 / 102
+    if_unlearned, if_learned = (1 + usual) / 11, (80 + usual) / 91
+    by_known = 10 * if_unlearned / (10 * if_unlearned + 90 * if_learned)
+    by_unknown = 10 * (1 - if_unlearned) / (10 * (1 - if_unlearned) + 90 * (1 - if_learned))
+    pulled = (81 * by_known + PRIOR_KNOWN_SAMPLES * 0.1) / (81 + PRIOR_KNOWN_SAMPLES)
+    assert risks(1, 80)["first"] == pytest.approx((pulled, by_unknown))
+
+
+def test_where_it_does_not_matter_whether_samples_are_known_both_risks_are_about_the_same():
+    risk = risks(5, 45)["first"]
+    assert risk.if_known == pytest.approx(0.1, abs=0.01)
+    assert risk.if_unknown == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_base_that_knows_nothing_fails_on_what_it_knows_as_often_as_on_all():
+    assert risks(0, 0)["first"].if_known == pytest.approx(0.1)
+
+
+def test_too_few_learned_samples_show_no_risk():
+    assert risks(1, 80, asked=MIN_COMPARED - 1) == {}
+    assert set(risks(1, 80, asked=MIN_COMPARED)) == {"first"}
+
+
+def test_a_stage_with_too_few_samples_takes_the_risk_over_all():
+    lost = [sample(f"u{i}") for i in range(10)] + [sample("x", stage="small")]
+    kept = [sample(f"l{i}") for i in range(30)] + [sample("y", stage="small")]
+    beliefs = {s.id: known(s in kept) for s in (*lost, *kept)}
+    found = unlearned_risks(lost, kept, lost, kept, beliefs)
+    assert found["small"].if_unknown > found["small"].if_known
+    both = [s.model_copy(update={"stage": "one"}) for s in lost]
+    all_kept = [s.model_copy(update={"stage": "one"}) for s in kept]
+    assert unlearned_risks(both, all_kept, both, all_kept, beliefs)["one"] == found["small"]
+    assert found["first"] != found["small"]
+
+
+def test_samples_the_base_could_not_be_asked_about_do_not_count_as_unknown():
+    lost = [sample(f"u{i}") for i in range(5)]
+    kept = [sample(f"l{i}") for i in range(40)]
+    asked = {s.id: known(True) for s in kept}
+    assert unlearned_risks(lost, kept, lost, kept, asked) == {}
+    one = unlearned_risks(lost, kept, lost, kept, asked | {"u0": known(False)})
+    other = unlearned_risks(lost, kept, lost[:1], kept, asked | {"u0": known(False)})
+    assert one == other
