@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
+import platformdirs
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def folder() -> Path:
     """Where this machine keeps what can be made again: `ilp_mlflow` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ilp_mlflow"
+    return platformdirs.user_cache_path("ilp_mlflow", appauthor=False)
 
 
 def read(key: Sequence[str]) -> pa.Table | None:
