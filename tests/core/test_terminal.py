@@ -39,3 +39,10 @@ def test_columns_that_do_not_fit_go_on_below():
 def test_a_long_cell_goes_on_in_the_next_line():
     lines = format_table([["name", "x"], ["n" * 30, "1"]])
     assert lines == [f"{'name':<25}  x", f"{'n' * 25}  1", "n" * 5]
+
+
+def test_a_cell_is_shown_as_it_is():
+    assert format_table([["[red]name", "[1] :smile:"], ["x", "\x1b[2J"]]) == [
+        "[red]name  [1] :smile:",
+        f"x{17 * ' '}\ufffd[2J",
+    ]
