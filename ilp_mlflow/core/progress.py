@@ -22,8 +22,8 @@ LOOK = 0.5
 """Seconds between two looks at bytes that move."""
 MB = 1e6
 """Bytes."""
-BAR, LEAST = 12, 20
-"""Columns of a terminal for the bar, and for what is done, at least."""
+BAR = 12
+"""Columns of a terminal for the bar."""
 OPEN = "/proc/self/fd"
 """Where Linux says which files this process has open; how far each is read it says in fdinfo, beside."""
 QUIET, LAUNCHED = "ILP_QUIET", "ILP_LAUNCHED"
@@ -131,9 +131,8 @@ def _display() -> Iterator[Progress]:
 def _made() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn
+    from rich.table import Column
     from rich.text import Text
-
-    console = Console(stderr=True)
 
     class Lasting(Progress):
         """Shows tasks that last."""
@@ -143,24 +142,25 @@ def _made() -> Progress:
                 [task for task in self.tasks if (task.elapsed or 0) >= AFTER]
             )
 
-    class What(ProgressColumn):
-        """What is done, as far as there is room beside the bar and the times."""
+    class Description(ProgressColumn):
+        """What is done, cut where the bar and the times leave too little room."""
 
         def render(self, task: Task) -> Text:
-            text = Text(task.description, no_wrap=True)
-            text.truncate(
-                max(LEAST, console.width - BAR - len(_times(task)) - 2), overflow="ellipsis"
-            )
-            return text
+            return Text(task.description, no_wrap=True, overflow="ellipsis")
 
     class Times(ProgressColumn):
         """How much is done, for how long it goes on, and for how long it will."""
 
         def render(self, task: Task) -> Text:
-            return Text(_times(task), no_wrap=True)
+            return Text(_times(task))
 
     return Lasting(
-        What(), BarColumn(BAR), Times(), console=console, transient=True, speed_estimate_period=300
+        Description(),
+        BarColumn(BAR, table_column=Column(no_wrap=True)),
+        Times(Column(no_wrap=True)),
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=300,
     )
 
 

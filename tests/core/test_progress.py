@@ -100,14 +100,13 @@ def test_what_is_read_of_a_folder_is_known_while_files_are_open_and_afterwards(t
     assert so_far() == 10_000
 
 
-def test_a_long_name_leaves_room_for_the_time_that_is_left(monkeypatch):
+@pytest.mark.parametrize(("columns", "shown"), [("60", "downloa"), ("80", "download models:/ver")])
+def test_a_long_name_leaves_room_for_the_time_that_is_left(monkeypatch, columns, shown):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr(progress, "AFTER", 0)
     with task(f"download models:/{'very-' * 20}long/1", 100_000, "MB") as advance:
         advance(99_000)
         progress._shown.refresh()
-    assert re.search(
-        r"download models:/ver.* 99000/100000 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue()
-    )
+    assert re.search(rf"{shown}.* 99000/100000 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue())
