@@ -17,7 +17,7 @@ import click
 from ilp_mlflow.cli.console import printing
 from ilp_mlflow.core.errors import IlpError, StepFailed
 from ilp_mlflow.core.interrupts import sigterm_as_interrupt
-from ilp_mlflow.core.progress import LAUNCHED
+from ilp_mlflow.core.progress import LAUNCHED_ENV
 
 FULL = "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)"
 
@@ -66,7 +66,7 @@ class _Group(click.Group):
                     3,
                     "this is a fault in ilp or in a library below it; please report it with the lines above",
                 )
-        if code != 130 or LAUNCHED not in os.environ:  # whoever launched it says what to do
+        if code != 130 or LAUNCHED_ENV not in os.environ:  # whoever launched it says what to do
             print(f"ilp: {text}", file=sys.stderr)
         sys.exit(code)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilp_mlflow.core.progress import QUIET
+from ilp_mlflow.core.progress import QUIET_ENV
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import Experiment
@@ -51,12 +51,12 @@ def printing(function: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    os.environ[QUIET] = "1"  # for the processes of `--launch project`, too
+    os.environ[QUIET_ENV] = "1"  # for the processes of `--launch project`, too
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        os.environ.pop(QUIET)
+        os.environ.pop(QUIET_ENV)
         logging.disable(logging.NOTSET)
 
 

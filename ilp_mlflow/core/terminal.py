@@ -21,19 +21,19 @@ COLUMN_GAP = 2
 """Blank columns between two cells."""
 
 
-def wrap(text: str, indent: int = 0, hang: int = 0, most: int | None = None) -> list[str]:
+def wrap(text: str, indent: int = 0, hang: int = 0, max_lines: int | None = None) -> list[str]:
     """Text as lines that start `indent` columns in, and all but the first `hang` columns further.
 
-    Where there would be more than `most` lines, the last that is shown ends in ' ...'.
+    Where there would be more than `max_lines` lines, the last that is shown ends in ' ...'.
     """
     width = WIDTH - indent - hang
     first, *rest = _fold(text, WIDTH - indent)
     if rest:
         # the lines below the first are narrower: fold what they hold once more
         rest = _fold(text[len(first) :].lstrip(), width)
-    if most and len(rest) >= most:
-        last = _fold(rest[most - 2], width - len(" ..."))[0]
-        rest = [*rest[: most - 2], f"{last} ..."]
+    if max_lines and len(rest) >= max_lines:
+        last = _fold(rest[max_lines - 2], width - len(" ..."))[0]
+        rest = [*rest[: max_lines - 2], f"{last} ..."]
     return [" " * indent + first, *(" " * (indent + hang) + line for line in rest)]
 
 

@@ -16,7 +16,7 @@ def test_short_text_stays_one_line():
 
 
 def test_the_last_line_that_is_shown_says_that_there_is_more():
-    lines = wrap("word " * 200, 2, 2, most=6)
+    lines = wrap("word " * 200, 2, 2, max_lines=6)
     assert len(lines) == 6
     assert lines[-1].endswith(" ...")
     assert max(map(len, lines)) <= 80
