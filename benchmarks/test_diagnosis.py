@@ -20,7 +20,7 @@ from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
 from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
-from ilp_mlflow.plugin import Context, Said, Stage, similar_rows
+from ilp_mlflow.plugin import Answer, Context, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
@@ -73,7 +73,7 @@ class Mute:
         return [float("nan")] * len(exchanges)
 
     def say(self, checkpoint, prompts, max_new_tokens=16):
-        return [Said("", float("nan"))] * len(prompts)
+        return [Answer("", float("nan"))] * len(prompts)
 
     def embed(self, checkpoint, prompts):
         return np.full((len(prompts), 1), np.nan)

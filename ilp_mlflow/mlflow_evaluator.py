@@ -22,7 +22,7 @@ from ilp_mlflow.core.config import (
     expand_name_shorthand,
 )
 from ilp_mlflow.core.errors import ConfigError, DatasetError, first_line, suggest
-from ilp_mlflow.core.interfaces import Said
+from ilp_mlflow.core.interfaces import Answer
 from ilp_mlflow.core.values import Checkpoint, Sample, Score, Stage, Text, schema
 
 # what evaluates is imported when it does: MLflow imports this module for every evaluation, whoever does it
@@ -60,9 +60,9 @@ class Unasked:
 
     def say(
         self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
-    ) -> Sequence[Said]:
+    ) -> Sequence[Answer]:
         """An empty answer to each of `prompts`."""
-        return [Said("", float("nan"))] * len(prompts)
+        return [Answer("", float("nan"))] * len(prompts)
 
     def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
         """One nan for each of `prompts`."""

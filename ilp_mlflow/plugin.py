@@ -4,6 +4,7 @@ from ilp_mlflow.core.cache import cached
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import (
     TAUGHT,
+    Answer,
     Batch,
     Belief,
     Context,
@@ -12,7 +13,6 @@ from ilp_mlflow.core.interfaces import (
     Mitigation,
     Probe,
     Round,
-    Said,
     SampleResult,
     Schedule,
 )
@@ -53,6 +53,7 @@ from ilp_mlflow.tracking.llm_judge import judge_contradiction, write_texts
 
 __all__ = [
     "TAUGHT",
+    "Answer",
     "Batch",
     "Belief",
     "Checkpoint",
@@ -73,7 +74,6 @@ __all__ = [
     "Report",
     "Request",
     "Round",
-    "Said",
     "Sample",
     "SampleResult",
     "Schedule",

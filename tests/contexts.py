@@ -6,7 +6,7 @@ import numpy as np
 
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Signal, Verdict
 from ilp_mlflow.core.values import to_table
-from ilp_mlflow.plugin import Belief, Context, Said, Stage
+from ilp_mlflow.plugin import Answer, Belief, Context, Stage
 
 CHECKPOINTS = ("base", "first", "second")
 
@@ -27,7 +27,7 @@ class FakeProbe:
 
     def say(self, checkpoint, prompts, max_new_tokens=16):
         self.asked += len(prompts)
-        return [Said(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
+        return [Answer(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
 
     def embed(self, checkpoint, prompts):
         width = len(next(iter(self.states.values()), (0.0,)))

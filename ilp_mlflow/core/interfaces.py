@@ -93,7 +93,7 @@ class Schedule(Value):
         """
 
 
-class Said(NamedTuple):
+class Answer(NamedTuple):
     """What a checkpoint answers of its own accord."""
 
     text: str
@@ -113,7 +113,7 @@ class Probe(Protocol):
 
     def say(
         self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
-    ) -> Sequence[Said]:
+    ) -> Sequence[Answer]:
         """What it answers to each prompt, greedily."""
         ...
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from ilp_mlflow.core.interfaces import Said
+from ilp_mlflow.core.interfaces import Answer
 from ilp_mlflow.core.progress import task, track
 from ilp_mlflow.core.values import Text
 from ilp_mlflow.scoring import encoding, scorer, token_trees
@@ -34,7 +34,7 @@ class ModelProbe:
         self._load, self._batch_tokens, self._seed = load, batch_tokens, seed
         self._held: tuple[str, LoadedModel] | None = None
         self._logprobs: dict[tuple[str, Text, Text], float] = {}
-        self._answers: dict[tuple[str, int, Text], Said] = {}
+        self._answers: dict[tuple[str, int, Text], Answer] = {}
         self._states: dict[tuple[str, Text], npt.NDArray[np.float32]] = {}
 
     def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
@@ -48,7 +48,9 @@ class ModelProbe:
             self._logprobs.update(zip(fresh, found, strict=True))
         return [self._logprobs[key] for key in keys]
 
-    def say(self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16) -> list[Said]:
+    def say(
+        self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
+    ) -> list[Answer]:
         """What it answers to each prompt of its own accord: up to `max_new_tokens` tokens, to the end of the sentence."""
         keys = [(checkpoint, max_new_tokens, prompt) for prompt in prompts]
         fresh = [key for key in dict.fromkeys(keys) if key not in self._answers]
@@ -153,8 +155,8 @@ class ModelProbe:
 
     def _greedy(
         self, loaded: LoadedModel, prompts: Sequence[Text], max_new_tokens: int
-    ) -> list[Said]:
-        found = [Said("", float("nan"))] * len(prompts)
+    ) -> list[Answer]:
+        found = [Answer("", float("nan"))] * len(prompts)
         begun = _begun(loaded, prompts)
         usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids, max_new_tokens)}
         wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
@@ -270,7 +272,7 @@ def _end(text: str) -> int:
     )
 
 
-def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float]) -> Said:
+def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float]) -> Answer:
     stop = next((n for n, token in enumerate(tokens) if token in loaded.ends), len(tokens))
     text = loaded.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
     end = _end(text)
@@ -279,4 +281,4 @@ def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float
         (n for n in range(stop) if len(loaded.tokenizer.decode(tokens[:n]).strip()) >= len(said)),
         stop,
     )
-    return Said(said, sum(logprobs[:used]), stop < len(tokens) or end < len(text))
+    return Answer(said, sum(logprobs[:used]), stop < len(tokens) or end < len(text))

@@ -6,7 +6,7 @@ import pytest
 from ilp_mlflow.core.interfaces import FIRM
 from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
 from ilp_mlflow.diagnosis.few_shot import EXAMPLES, WAYS
-from ilp_mlflow.plugin import Exchange, Said
+from ilp_mlflow.plugin import Answer, Exchange
 from tests.contexts import FakeProbe, belief, sample, text
 
 CITY = {
@@ -131,7 +131,7 @@ class Reader(FakeProbe):
         return self.table.get(prompt.rpartition("\n\n")[2], "")
 
     def say(self, checkpoint, prompts, max_new_tokens=16):
-        return [Said(self.last(p), -0.05, self.ended) for p in prompts]
+        return [Answer(self.last(p), -0.05, self.ended) for p in prompts]
 
     def logprobs(self, checkpoint, exchanges):
         return [math.log(self.p if text(c) == self.last(p) else 1e-6) for p, c in exchanges]
@@ -221,7 +221,9 @@ def test_an_answer_that_goes_on_where_the_right_one_ends_is_another():
 def test_the_answer_to_most_ways_is_its_own_only_if_more_than_half_agree():
     class Fickle(Reader):
         def say(self, checkpoint, prompts, max_new_tokens=16):
-            return [Said(("Answer0", "Rome", "Lima")[i % 3], -0.05) for i, _ in enumerate(prompts)]
+            return [
+                Answer(("Answer0", "Rome", "Lima")[i % 3], -0.05) for i, _ in enumerate(prompts)
+            ]
 
     assert not read_beliefs(FREE[:1], FREE[1:], "base", Fickle({}), 0)["0"].agrees
 
