@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ilp_mlflow.core.errors import ConfigError, suggest
+from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Sample, Stage, Value
 
 C = typing.TypeVar("C", bound="Value")
@@ -290,57 +291,6 @@ def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> 
     except ValidationError as error:
         raise ConfigError(describe_error(error, Experiment, str(path), overrides)) from None
     return _absolute(experiment, path.resolve().parent)
-
-
-def describe_error(
-    error: ValidationError,
-    model: type[BaseModel],
-    where: str,
-    overrides: Mapping[str, Any] | None = None,
-) -> str:
-    """The first problem of a validation error in one line: where, what, the value seen, what is known."""
-    found = error.errors()
-    # a misspelt key is also a missing one: the misspelling is what helps
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    location = ".".join(str(part) for part in first["loc"])
-    if location in (overrides or {}):
-        where, location = "parameter", f" {location}"
-    else:
-        where, location = where, f": {location}" if location else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(model, first["loc"][:-1])
-        return f"{where}{location}: unknown key; {suggest(str(first['loc'][-1]), known)}"
-    if first["type"] == "model_type":
-        return f"{where}{location}: expected a mapping with some of: {', '.join(_fields_at(model, first['loc']))}"
-    if first["type"] == "missing":
-        return f"{where}{location}: missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    seen = first["input"]
-    value = f" (got {seen!r})" if isinstance(seen, str | int | float | bool) or seen is None else ""
-    return f"{where}{location}: {message}{value}"
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields of the model found by following `location` down from `model`; of several, where it names none of them."""
-    found = [model]
-    for part in location:
-        named = [m for m in found if m.__name__ == part]
-        below = [
-            m
-            for f in (m.model_fields.get(str(part)) for m in found)
-            if f
-            for m in models_in(f.annotation)
-        ]
-        found = named or below or found
-    return list(dict.fromkeys(name for m in found for name in m.model_fields))
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a value of this type can be made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in models_in(part)]
 
 
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:

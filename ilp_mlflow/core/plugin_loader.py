@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from ilp_mlflow.core.config import describe_error, models_in
 from ilp_mlflow.core.errors import PluginError, suggest
+from ilp_mlflow.core.validation import describe_error, models_in
 
 Kind = Literal["diagnostic", "mitigation"]
 GROUPS: dict[Kind, str] = {

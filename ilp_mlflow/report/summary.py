@@ -171,7 +171,10 @@ def terminal_summary(
         for one in found[:EXAMPLES]:
             sure = "" if one.strength is None else f" ({one.strength:.2f})"
             lines += wrap(
-                f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}", 2, 2, max_lines=6
+                f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}",
+                2,
+                2,
+                max_lines=6,
             )
     if leak_sentence(report):
         lines += ["", *wrap(leak_sentence(report))]
