@@ -21,7 +21,7 @@ LAB_PREFIX = "lab:"
 REMOTE_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 """Start of the location of a file that MLflow fetches, see `ilp_mlflow.data.readers`."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-"""Names of experiments and stages: letters, digits, `-` and `_`, since models are registered by them."""
+"""Names of experiments and stages, by which models are registered."""
 DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
 """Endings of files with rows, which are no experiments."""
 RESERVED_STAGE_NAMES = ("base", "latest")
@@ -29,7 +29,7 @@ RESERVED_STAGE_NAMES = ("base", "latest")
 
 
 class DataConfig(Value):
-    """Where a stage's rows come from. `data: rows.jsonl` is short for `data: {path: rows.jsonl}`."""
+    """Where a stage's rows come from. `data: rows.jsonl` stands for `data: {path: rows.jsonl}`."""
 
     path: str | None = None
     """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the
@@ -82,10 +82,11 @@ class StageConfig(Value):
 
     def as_stage(self, samples: Sequence[Sample], seed: int) -> Stage:
         """The stage with its samples, trained with `seed` unless `training` sets one."""
+        training = {"seed": seed, **self.training}
         return Stage(
             name=self.name,
             samples=tuple(samples),
-            training={"seed": seed, **self.training},
+            training=training,
             peft=self.peft,
             adapter=self.adapter,
             schedule=self.schedule,
@@ -148,6 +149,7 @@ def expand_name_shorthand(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
     if isinstance(value, dict):
+        # in YAML, a name with nothing behind its colon has the value None
         return {name: options or {} for name, options in value.items()}
     return value
 
@@ -187,6 +189,7 @@ class Experiment(Value):
 
     @model_validator(mode="after")
     def _stage_names_fit(self) -> Experiment:
+        # a run's checkpoints, and the versions of its models, are told apart by these names
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
@@ -197,6 +200,7 @@ class Experiment(Value):
 
     @model_validator(mode="after")
     def _adapters_fit(self) -> Experiment:
+        # a continued adapter has the rank and the layers that its parent gave it
         for parent, stage in zip(self.stages, self.stages[1:], strict=False):
             continues = parent.peft and stage.peft and stage.adapter == "continue"
             if continues and stage.peft != parent.peft:
@@ -283,8 +287,10 @@ def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> 
             f"{path}: expected a mapping with 'name', 'model' and 'stages', "
             f"got {type(fields).__name__}"
         )
+    # before validation, which turns the texts of the command line into numbers
+    fields.update(overrides or {})
     try:
-        experiment = Experiment.model_validate({**fields, **(overrides or {})})
+        experiment = Experiment.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(describe_error(error, Experiment, str(path), overrides)) from None
     return _absolute(experiment, path.resolve().parent)
@@ -296,7 +302,7 @@ def dump(experiment: Experiment) -> str:
 
 
 def resolve_location(path: str, folder: Path) -> str:
-    """A path relative to `folder` made absolute; a location that MLflow or the lab finds as it is."""
+    """The absolute path for a path relative to `folder`; locations of MLflow and the lab stay."""
     if path.startswith(LAB_PREFIX) or REMOTE_URI.match(path):
         return path
     return str(folder / Path(path).expanduser())
@@ -304,13 +310,12 @@ def resolve_location(path: str, folder: Path) -> str:
 
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with all paths made absolute, those that are relative from `folder`."""
-    updates: dict[str, Any] = {
-        "stages": tuple(
-            stage.model_copy(update={"data": _absolute_data(stage.data, folder)})
-            for stage in experiment.stages
-        ),
-        "mitigations": _absolute_options(experiment.mitigations, folder),
-    }
+    stages = []
+    for stage in experiment.stages:
+        data = _absolute_data(stage.data, folder)
+        stages.append(stage.model_copy(update={"data": data}))
+    updates: dict[str, Any] = {"stages": tuple(stages)}
+    updates["mitigations"] = _absolute_options(experiment.mitigations, folder)
     if experiment.held_out:
         updates["held_out"] = _absolute_data(experiment.held_out, folder)
     if experiment.tokenizer.chat_template:
@@ -354,5 +359,8 @@ def lab_size(experiment: Experiment) -> str:
 
 
 def _lab_locations(experiment: Experiment) -> list[str]:
-    locations = [experiment.model, *(stage.data.path or "" for stage in experiment.stages)]
+    """Locations of the model and the stages' rows that begin with LAB_PREFIX."""
+    locations = [experiment.model]
+    for stage in experiment.stages:
+        locations.append(stage.data.path or "")
     return [location for location in locations if location.startswith(LAB_PREFIX)]

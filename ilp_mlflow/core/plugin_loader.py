@@ -192,7 +192,7 @@ def _find(name: str, kind: Kind, plugins: Sequence[Plugin]) -> Plugin:
 
 
 def _make(plugin: Plugin, option_values: Mapping[str, Any]) -> Any:
-    """The plugin's object. Raises PluginError where it cannot be used, or not with these options."""
+    """The plugin's object. Raises PluginError where it, or one of its options, cannot be used."""
     label = f"{plugin.kind} '{plugin.name}'"
     if plugin.cls is None:
         raise PluginError(f"{label} from {plugin.distribution} cannot be used: {plugin.error}")

@@ -77,13 +77,16 @@ def _render(columns: Sequence[Sequence[Text]]) -> list[str]:
         table.add_column(justify="right" if number else "left")
     for cells in zip(*columns, strict=True):
         table.add_row(*cells)
+    # cells are Text objects: rich reads markup and emoji codes in strings only
     with _console().capture() as captured:
         _console().print(table)
-    return [line.rstrip() for line in captured.get().splitlines()]
+    rendered = captured.get().removesuffix("\n").split("\n")
+    return [line.rstrip() for line in rendered]
 
 
 def _printable(text: str) -> str:
     """Text in which all that a terminal would take for a command is replaced."""
+    # all control characters but the line feed, which breaks a line here, too
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
@@ -94,4 +97,5 @@ def _fold(text: str, width: int) -> list[str]:
 
 @functools.cache
 def _console() -> Console:
+    # plain text for any output; whoever prints it adds colour
     return Console(width=WIDTH, color_system=None)
