@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ilp_mlflow.cli.app import SEED, main
-from ilp_mlflow.cli.console import links, load_libraries, print_result, printing, report_text
+from ilp_mlflow.cli.app import SEED_OPTION, main
+from ilp_mlflow.cli.console import (
+    links,
+    load_libraries,
+    output_options,
+    print_result,
+    report_text,
+)
 from ilp_mlflow.core.errors import ConfigError
 
 
@@ -15,7 +22,7 @@ from ilp_mlflow.core.errors import ConfigError
 @click.argument(
     "experiment", required=False, default="experiments/lab.yaml", type=click.Path(path_type=Path)
 )
-@SEED
+@SEED_OPTION
 @click.option(
     "--seeds",
     default="",
@@ -27,7 +34,7 @@ from ilp_mlflow.core.errors import ConfigError
     default="",
     help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.",
 )
-@printing
+@output_options
 def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     """Run the lab, in which it is known what will not be learned.
 
@@ -35,41 +42,55 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     """
     from ilp_mlflow.core import config
 
-    if seed and seeds:
-        raise ConfigError(
-            "--seed and --seeds: give one of them; --seeds also runs every lab with each cause removed"
-        )
-    if mitigate not in ("", "all", "auto"):
-        raise ConfigError(
-            f"--mitigate {mitigate}: must be 'all' or 'auto'; for some of them set 'mitigations' in the file"
-        )
-    if "" in (seeds or "0").split(","):
-        raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
+    _check_options(seed, seeds, mitigate)
     labs = [config.read(experiment, {"seed": s.strip()}) for s in (seeds or seed).split(",")]
     if not config.is_lab(labs[0]):
         raise ConfigError(
-            f"{experiment}: not a lab: nothing in it is located at '{config.LAB_PREFIX}...'; see experiments/lab.yaml"
+            f"{experiment}: not a lab: nothing in it is located at '{config.LAB_PREFIX}...'; "
+            "see experiments/lab.yaml"
         )
     load_libraries(labs[0])
     from ilp_mlflow.lab import benchmark, tables
 
     documents, texts = [], []
     for lab in labs:
-        tried = benchmark.all_mitigations(config.lab_size(lab)) if mitigate else None
-        report, made, found = benchmark.run(lab, experiment, tried, composed=mitigate == "auto")
+        mitigations = benchmark.all_mitigations(config.lab_size(lab)) if mitigate else None
+        report, world, document = benchmark.run(
+            lab, experiment, mitigations, composed=mitigate == "auto"
+        )
         if seeds:
-            found = benchmark.counterfactuals(lab, experiment, made, found)
-        documents.append(found)
-        texts.append(
-            tables.benchmark(found)
-            if seeds
-            else "\n".join([report_text(report), "", tables.truth(found), *links(report.run_id)])
-        )
-        texts += (
-            [tables.composed(found["auto"])]
-            if "auto" in found
-            else [tables.mitigations(found)]
-            if mitigate
-            else []
-        )
+            document = benchmark.counterfactuals(lab, experiment, world, document)
+            texts.append(tables.benchmark(document))
+        else:
+            lines = [report_text(report), "", tables.truth(document), *links(report.run_id)]
+            texts.append("\n".join(lines))
+        texts += _mitigation_tables(document, mitigate)
+        documents.append(document)
     print_result({"seeds": documents}, "\n\n".join(texts))
+
+
+def _check_options(seed: str, seeds: str, mitigate: str) -> None:
+    """Raise ConfigError for options that do not go together, or have no such value."""
+    if seed and seeds:
+        raise ConfigError(
+            "--seed and --seeds: give one of them; --seeds also runs every lab with each cause "
+            "removed"
+        )
+    if mitigate not in ("", "all", "auto"):
+        raise ConfigError(
+            f"--mitigate {mitigate}: must be 'all' or 'auto'; for some of them set 'mitigations' "
+            "in the file"
+        )
+    if seeds and "" in seeds.split(","):
+        raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
+
+
+def _mitigation_tables(document: dict[str, Any], mitigate: str) -> list[str]:
+    """What came of mitigations, as tables, where any were to be tried."""
+    from ilp_mlflow.lab import tables
+
+    if "auto" in document:
+        return [tables.composed(document["auto"])]
+    if mitigate:
+        return [tables.mitigations(document)]
+    return []
