@@ -63,6 +63,7 @@ def score_command(
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
     from ilp_mlflow.scoring.recognition import recognition_shares
 
+    # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
     cached = not no_cache
     wrong = choose_wrong_options(samples, locations, options, seed_number, cached=cached)
@@ -147,6 +148,7 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
     lines += wrap(f"to  : {runs.run_name(run_b)} ({run_b})", hang=6)
     lines.append("")
     for name, ids in comparison.items():
+        # all else are ids of samples, of which a few are shown
         if name != "p_value":
             lines += wrap(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)
     lines.append("")

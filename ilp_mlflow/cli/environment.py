@@ -38,6 +38,7 @@ def doctor_command() -> None:
     from importlib.metadata import version
 
     load_libraries()
+    # under the bar of load_libraries, and not with --help
     import torch
 
     from ilp_mlflow.core.terminal import wrap

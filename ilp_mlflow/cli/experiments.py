@@ -44,6 +44,7 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
     from ilp_mlflow import pipeline
 
     try:
+        # of a lab it is known what would not be learned: that is set beside what was found
         if config.is_lab(settings):
             from ilp_mlflow.lab import benchmark, tables
 
@@ -151,6 +152,7 @@ def _diagnose_run(experiment: Path | None, run_id: str) -> None:
     from ilp_mlflow.core import config
 
     settings = config.read(experiment) if experiment else None
+    # what was trained cannot change any more; how it is judged is the file's to say
     sections = ("scoring", "diagnostics", "mitigations") if experiment else ()
     run = _open_run(settings, run_id, sections)
     from ilp_mlflow import pipeline
@@ -198,6 +200,7 @@ def _diagnose_elsewhere(checkpoints: tuple[str, ...], **options: Any) -> None:
         metavar="SECONDS",
         help="Begin no other mitigation after that.",
     ),
+    # what `--launch project` gives to the process of each mitigation; not for users
     click.option("--alone", is_flag=True, hidden=True),
     click.option(
         "--jobs",
@@ -222,22 +225,23 @@ def mitigate_command(
 
     The model that it leads to is registered under the alias `mitigated`.
     """
-    from ilp_mlflow.core import config, plugin_loader
+    from ilp_mlflow.core import config
 
     settings = config.read(experiment, {"launch": launch})
-    names = tuple(name.strip() for name in only.split(",") if name.strip())
     if jobs > 1 and (settings.launch != "project" or plan == "auto"):
         raise ConfigError(
             "--jobs: only with --launch project and --plan each, as one MLflow project run for "
             "every mitigation"
         )
-    # a wrong name is told before libraries are loaded, which takes seconds
-    wanted = {name: settings.mitigations.get(name, {}) for name in names or settings.mitigations}
-    plugin_loader.configure("mitigation", wanted)
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    _check_mitigations(settings, names)
     load_libraries(settings)
     from ilp_mlflow import pipeline
     from ilp_mlflow.mitigation.search import SearchOptions
 
+    # the rest of the experiment is as the run was trained and diagnosed
+    sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
+    run = _open_run(settings, run_id, sections, keep_project_run=alone)
     search = SearchOptions(
         plan=plan,
         only=names,
@@ -246,8 +250,6 @@ def mitigate_command(
         jobs=jobs,
         alone=alone,
     )
-    sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
-    run = _open_run(settings, run_id, sections, keep_project_run=alone)
     if alone:
         # the run of this process is one mitigation's own: whoever launched it makes the report
         pipeline.mitigate(run.experiment, run.run_id, experiment.resolve(), search)
@@ -263,6 +265,18 @@ def mitigate_command(
         raise failed
     if max_unlearned is not None:
         _check_unlearned(report, max_unlearned)
+
+
+def _check_mitigations(experiment: Experiment, only: tuple[str, ...]) -> None:
+    """Find the mitigations of an experiment, or `only` some, so that a wrong name is told at once.
+
+    To be called before libraries are loaded, which takes seconds. Raises PluginError.
+    """
+    from ilp_mlflow.core import plugin_loader
+
+    names = only or tuple(experiment.mitigations)
+    options = {name: experiment.mitigations.get(name, {}) for name in names}
+    plugin_loader.configure("mitigation", options)
 
 
 def _check_unlearned(report: Report, limit: float) -> None:

@@ -58,6 +58,8 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
         report, world, document = benchmark.run(
             lab, experiment, mitigations, composed=mitigate == "auto"
         )
+        # with each cause removed in turn, many labs are run: the tables of all take the place of
+        # the one report
         if seeds:
             document = benchmark.counterfactuals(lab, experiment, world, document)
             texts.append(tables.benchmark(document))

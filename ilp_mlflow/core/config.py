@@ -270,6 +270,7 @@ def _with_data(experiment: Experiment, data: Mapping[str, str]) -> Experiment:
     stages = []
     for stage in experiment.stages:
         if stage.name in data:
+            # typed by the user, it starts where the user is, not where the file lies
             location = resolve_location(data[stage.name], Path.cwd())
             stage = stage.model_copy(update={"data": DataConfig(path=location)})
         stages.append(stage)

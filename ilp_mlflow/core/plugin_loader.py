@@ -98,15 +98,15 @@ def options(cls: type[Any]) -> list[Option]:
         default = REQUIRED
         if not model_field.is_required():
             default = model_field.get_default(call_default_factory=True)
-        listed.append(
-            Option(
-                name=name,
-                kind=_type_text(model_field.annotation),
-                default=default,
-                meaning=model_field.description or "",
-                within=tuple(models_in(model_field.annotation)),
-            )
+        option = Option(
+            name=name,
+            kind=_type_text(model_field.annotation),
+            default=default,
+            # pydantic takes the docstring below a field for its description
+            meaning=model_field.description or "",
+            within=tuple(models_in(model_field.annotation)),
         )
+        listed.append(option)
     return listed
 
 
@@ -127,6 +127,7 @@ def format_listing(plugins: Sequence[Plugin]) -> str:
         lines += ["", "failed", ""]
     for plugin in failed:
         lines += _wrap(f"{plugin.name} ({plugin.distribution}): {plugin.error}", 2)
+    # the first line is the blank one that every section begins with
     return "\n".join(lines[1:]) or "no plugins installed"
 
 
@@ -212,11 +213,20 @@ def _read(point: EntryPoint, kind: Kind) -> Plugin:
         cls = point.load()
     # a plugin may fail to import in any way: it is listed with its error, not swallowed
     except Exception as error:
-        return Plugin(point.name, kind, distribution, error=f"{type(error).__name__}: {error}")
-    if not (isinstance(cls, type) and callable(getattr(cls, METHODS[kind], None))):
-        error_text = f"{point.value} is no class with a method '{METHODS[kind]}'"
-        return Plugin(point.name, kind, distribution, error=error_text)
+        reason = f"{type(error).__name__}: {error}"
+        return Plugin(name=point.name, kind=kind, distribution=distribution, error=reason)
+    method = METHODS[kind]
+    # a class without our base is a plugin, too, if it has the method
+    if not (isinstance(cls, type) and callable(getattr(cls, method, None))):
+        reason = f"{point.value} is no class with a method '{method}'"
+        return Plugin(name=point.name, kind=kind, distribution=distribution, error=reason)
     defaults = {}
     for option in options(cls):
         defaults[option.name] = None if option.default is REQUIRED else option.default
-    return Plugin(point.name, kind, distribution, cls, defaults)
+    return Plugin(
+        name=point.name,
+        kind=kind,
+        distribution=distribution,
+        cls=cls,
+        options=defaults,
+    )
