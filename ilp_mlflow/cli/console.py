@@ -48,14 +48,14 @@ STDOUT_KEY = "ilp.stdout"
 def output_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options --json and --quiet, which `print_result` and `progress` heed."""
 
-    def json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted:
+    def json(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+        if is_set:
             context.meta[STDOUT_KEY] = sys.stdout
             # whatever a library or plugin prints goes elsewhere
             context.with_resource(contextlib.redirect_stdout(sys.stderr))
 
-    def quiet(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted:
+    def quiet(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+        if is_set:
             context.with_resource(_quiet())
 
     json_option = click.option(

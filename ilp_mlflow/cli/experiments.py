@@ -129,14 +129,14 @@ def diagnose_command(
 
     They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
     """
-    elsewhere = {"checkpoint": checkpoints, **options}
-    given = [f"--{name}" for name, value in elsewhere.items() if value]
-    if experiment and given:
+    values_by_name = {"checkpoint": checkpoints, **options}
+    flags = [f"--{name}" for name, value in values_by_name.items() if value]
+    if experiment and flags:
         raise ConfigError(
-            f"{experiment} and {given[0]}: give one of them; with an experiment file, it says what "
-            f"{given[0]} says"
+            f"{experiment} and {flags[0]}: give one of them; with an experiment file, it says what "
+            f"{flags[0]} says"
         )
-    if experiment or (run_id and not given):
+    if experiment or (run_id and not flags):
         _diagnose_run(experiment, run_id)
     elif run_id or not (checkpoints and options["data"]):
         raise ConfigError(

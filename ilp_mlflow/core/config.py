@@ -223,9 +223,9 @@ def parse_parameters(model: type[V], parameters: Mapping[str, Any]) -> V:
 
     Raises ConfigError when a parameter is unknown to `model` or does not fit it.
     """
-    given = {name: value for name, value in parameters.items() if value != ""}
+    fields = {name: value for name, value in parameters.items() if value != ""}
     try:
-        return model.model_validate(given)
+        return model.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(describe_error(error, model, "command line", parameters)) from None
 
@@ -244,8 +244,8 @@ def read(
     Raises ConfigError when the file is missing, not YAML, or does not fit `Experiment`.
     """
     path = Path(path)
-    given = {name: value for name, value in (overrides or {}).items() if value}
-    experiment = parse(_read_text(path), path, given)
+    values = {name: value for name, value in (overrides or {}).items() if value}
+    experiment = parse(_read_text(path), path, values)
     return _with_data(experiment, data or {})
 
 

@@ -72,19 +72,21 @@ def usable(kind: Kind) -> list[str]:
     return [plugin.name for plugin in installed(kind) if plugin.error is None]
 
 
-def configure(kind: Kind, wanted: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any]:
-    """Plugin objects by name, made with their options, in the order of `wanted`.
+def configure(
+    kind: Kind, options_by_name: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """Plugin objects by name, made with their options, in the order of `options_by_name`.
 
-    `wanted` are options by plugin name; None stands for all plugins that can be used, as they are.
+    None stands for all plugins that can be used, with default options.
 
     Raises PluginError for a name that is unknown or claimed by two distributions, for a plugin that
     fails to import, and for options it does not know or accept.
     """
     plugins = installed(kind)
-    if wanted is None:
-        wanted = {name: {} for name in usable(kind)}
+    if options_by_name is None:
+        options_by_name = {name: {} for name in usable(kind)}
     objects = {}
-    for name, option_values in wanted.items():
+    for name, option_values in options_by_name.items():
         objects[name] = _make(_find(name, kind, plugins), option_values)
     return objects
 
