@@ -18,11 +18,11 @@ from ilp_mlflow.core.config import (
     NAME_PATTERN,
     ScoringConfig,
     TokenizerConfig,
-    describe_error,
     expand_name_shorthand,
 )
 from ilp_mlflow.core.errors import ConfigError, DatasetError, first_line, suggest
 from ilp_mlflow.core.interfaces import GreedyAnswer
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Sample, Score, Stage, Text, schema
 
 # what evaluates is imported when it does: MLflow imports this module for every evaluation, whoever does it

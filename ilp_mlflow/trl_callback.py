@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from transformers import TrainerCallback
 
 from ilp_mlflow import pipeline
-from ilp_mlflow.core.config import Experiment, describe_error
+from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
 from ilp_mlflow.data.samples import samples_from_records

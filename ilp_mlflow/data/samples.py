@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ilp_mlflow.core.config import DataConfig, describe_error
+from ilp_mlflow.core.config import DataConfig
 from ilp_mlflow.core.errors import DatasetError
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Message, Sample, Stage, Text
 from ilp_mlflow.data.readers import Record, read_records
 

@@ -153,7 +153,7 @@ def terminal_summary(
     verdict = [paint(line, "cyan") for line in wrap(result_sentence(report))]
     lines = [*verdict, "", f"samples by status: {_counted(report)}"]
     for left in [v for v in report.verdicts if v.status == "unscored"][:EXAMPLES]:
-        lines += wrap(f"unscored: {left.sample_id}: {left.reason}", 2, 2, most=3)
+        lines += wrap(f"unscored: {left.sample_id}: {left.reason}", 2, 2, max_lines=3)
     lines += ["", *format_table(_matrix(report))]
     early = [
         *weak_stage_sentences(report),
@@ -171,7 +171,10 @@ def terminal_summary(
         for one in found[:EXAMPLES]:
             sure = "" if one.strength is None else f" ({one.strength:.2f})"
             lines += wrap(
-                f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}", 2, 2, most=6
+                f"{one.verdict.sample_id}{sure}: {one.reason or one.verdict.reason}",
+                2,
+                2,
+                max_lines=6,
             )
     if leak_sentence(report):
         lines += ["", *wrap(leak_sentence(report))]

@@ -18,7 +18,7 @@ from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
 
 from ilp_mlflow.core.errors import TrackingError, first_line
 from ilp_mlflow.core.interrupts import defer_interrupts
-from ilp_mlflow.core.progress import LAUNCHED, task
+from ilp_mlflow.core.progress import LAUNCHED_ENV, task
 from ilp_mlflow.tracking import runs
 
 PATIENCE = 10.0
@@ -151,7 +151,7 @@ def _alive(submitted: SubmittedRun) -> bool:
 @contextlib.contextmanager
 def _apart() -> Iterator[None]:
     """Processes started in here keep to their errors: results are in MLflow, and the terminal is ours."""
-    given = {LAUNCHED: "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+    given = {LAUNCHED_ENV: "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
     before = {name: os.environ.get(name) for name in given}
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)

@@ -52,7 +52,7 @@ def hub():
 def on_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr", found := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
     return found
 
 
