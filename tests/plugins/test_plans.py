@@ -239,9 +239,9 @@ def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(t
         "nothing of that",
     )
     corpus = Corpus(**words(tmp_path, *texts))
-    ((first, *_),) = kinds.texts(corpus, [asked], 2)
+    ((first, *_),) = kinds.find_texts(corpus, [asked], 2)
     assert first == "anna lives in oslo ."
-    assert texts[0] not in kinds.texts(corpus, [asked], 4)[0]
+    assert texts[0] not in kinds.find_texts(corpus, [asked], 4)[0]
 
 
 def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):
