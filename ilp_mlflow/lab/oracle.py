@@ -14,7 +14,7 @@ from ilp_mlflow.core.values import Diagnosis, Evidence, Report
 from ilp_mlflow.lab.data_files import Made
 from ilp_mlflow.lab.plant import CAUSES, Row
 from ilp_mlflow.mitigation import search
-from ilp_mlflow.mitigation.trial import checked_plan
+from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.tracking import runs
 
 
@@ -30,11 +30,7 @@ def composed(report: Report, made: Made, experiment: Experiment) -> dict[str, An
     control = {r.id for r in made.planted.samples if r.group == "control"}
     for name, diagnoses in (("auto", known.diagnoses), ("oracle", oracle(report.diagnoses, made))):
         tried = search.try_composed(
-            experiment,
-            report.run_id,
-            plugins,
-            replace(known, diagnoses=diagnoses),
-            search.SearchOptions("auto"),
+            plugins, replace(known, diagnoses=diagnoses), search.SearchOptions("auto")
         )
         if not tried.outcomes:
             raise StepFailed("; ".join(tried.failed) or "no mitigation has anything to do", report)

@@ -124,5 +124,7 @@ def test_more_samples_of_any_source_have_the_word_and_ask_something_new():
         for n, p in enumerate(("is Anna vrazo?", "is bob vrazo ?", "is bob Vrazo", "is eve x ?"))
     ]
     source = Own(rows=rows)
-    assert [s.id for s in kinds.find_samples(source, ["vrazo"], {"a": given}, "first", 7)["vrazo"]] == ["2"]
+    assert [
+        s.id for s in kinds.find_samples(source, ["vrazo"], {"a": given}, "first", 7)["vrazo"]
+    ] == ["2"]
     assert source.wanted == 7
