@@ -65,13 +65,14 @@ def as_candidate(
     name: str, plan: Plan, context: Context, causes: Mapping[str, str], expected: float
 ) -> Candidate:
     """A plan as a candidate; `causes` by id of the unlearned samples, `expected` net recovery."""
+    # the stages before the first change are not trained again, so they cost nothing
     changed = plan.stages[count_unchanged(plan.stages, context.stages) :]
     return Candidate(
         name=name,
         cause=_main_cause(plan.targets, causes),
         targets=frozenset(plan.targets),
         expected_recovery=expected,
-        cost=sum(_characters(stage) for stage in changed),
+        cost=sum(map(_characters, changed)),
         merges=_merges(plan.stages, context.stages),
         drops=bool(plan.dropped),
     )
@@ -85,15 +86,18 @@ def _main_cause(targets: Sequence[str], causes: Mapping[str, str]) -> str:
 
 def _merges(stages: Sequence[Stage], before: Sequence[Stage]) -> bool:
     """Whether a stage of before is gone, or a stage has a schedule of its own."""
-    names = {stage.name for stage in stages}
-    if any(stage.name not in names for stage in before):
-        return True
-    return any(not isinstance(stage.schedule, str) for stage in stages)
+    names_before = {stage.name for stage in before}
+    names_after = {stage.name for stage in stages}
+    has_own_schedule = any(not isinstance(stage.schedule, str) for stage in stages)
+    return has_own_schedule or not names_before <= names_after
 
 
 def _characters(stage: Stage) -> float:
     """Characters a stage trains on, all passes."""
-    return stage.visits * sum(len(prompt_text(s.prompt)) + len(s.answer) for s in stage.samples)
+    characters = 0
+    for row in stage.samples:
+        characters += len(prompt_text(row.prompt)) + len(row.answer)
+    return stage.visits * characters
 
 
 def choose_mitigations(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -107,6 +111,7 @@ def choose_mitigations(candidates: Sequence[Candidate]) -> list[Candidate]:
         ids_by_cause.setdefault(candidate.cause, set()).update(candidate.targets)
     chosen: list[Candidate] = []
     covered: set[str] = set()
+    # of equal causes the first by name, so that the order of the plugins does not matter
     for cause in sorted(ids_by_cause, key=lambda c: (-len(ids_by_cause[c]), c)):
         for candidate in _best_first(candidates, cause):
             if _can_join(candidate, chosen) and not candidate.targets <= covered:
@@ -126,15 +131,22 @@ def next_combination(
     The cause with the most samples that are still unlearned comes first. None where every such
     combination was `tried` (names).
     """
-    causes = [cause for cause, count in unlearned_by_cause.items() if count]
-    for cause in sorted(causes, key=lambda c: (-unlearned_by_cause[c], c)):
+    for cause in sorted(unlearned_by_cause, key=lambda c: (-unlearned_by_cause[c], c)):
+        # sorted, so there is nothing left to recover of the causes behind this one either
+        if not unlearned_by_cause[cause]:
+            break
         for_other_causes = [candidate for candidate in chosen if candidate.cause != cause]
         for candidate in _best_first(candidates, cause):
             combination = [*for_other_causes, candidate]
-            names = frozenset(c.name for c in combination)
-            if _can_join(candidate, for_other_causes) and names not in tried:
+            is_new = names_of(combination) not in tried
+            if is_new and _can_join(candidate, for_other_causes):
                 return combination
     return None
+
+
+def names_of(combination: Sequence[Candidate]) -> frozenset[str]:
+    """The names of the candidates in a combination, whatever their order."""
+    return frozenset(candidate.name for candidate in combination)
 
 
 def _best_first(candidates: Sequence[Candidate], cause: str) -> list[Candidate]:

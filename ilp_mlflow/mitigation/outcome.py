@@ -112,20 +112,28 @@ def measure_effect(
     causes = tally_by_cause(
         before.causes, change.recovered, by_control.recovered, treated.held, untreated.held
     )
-    left_out = tuple(i for i in change.regressed if i in treated.dropped)
-    n_unlearned = sum(status == "unlearned" for status in treated.statuses.values())
-    n_counted = len(treated.statuses) - len(left_out)
+    regressed: list[str] = []
+    left_out: list[str] = []
+    for sample_id in change.regressed:
+        if sample_id in treated.dropped:
+            left_out.append(sample_id)
+        else:
+            regressed.append(sample_id)
+    statuses = list(treated.statuses.values())
+    n_unlearned = statuses.count("unlearned") - len(left_out)
+    n_counted = len(statuses) - len(left_out)
     effect = Effect(
         targets=tuple(targets),
         recovered=change.recovered,
         still=change.still,
-        regressed=tuple(i for i in change.regressed if i not in treated.dropped),
-        left_out=left_out,
-        unlearned_rate=(n_unlearned - len(left_out)) / max(1, n_counted),
+        regressed=tuple(regressed),
+        left_out=tuple(left_out),
+        unlearned_rate=n_unlearned / max(1, n_counted),
         causes=causes,
     )
     if control is None or not targets:
         return effect
+
     net = net_recovery(change.recovered, by_control.recovered, targets, seed)
     return replace(
         effect,
@@ -218,7 +226,7 @@ def recommendation_text(outcomes: Sequence[Outcome], level: float = 0.05) -> str
     """
     best = recommended(outcomes, level)
     if best is not None:
-        return _praise(best)
+        return _describe_best(best)
     beating = _beating_control(outcomes, level)
     if beating:
         names = ", ".join(f"{o.mitigation} ({o.net_recovery:+.0%} of its targets)" for o in beating)
@@ -231,7 +239,7 @@ def recommendation_text(outcomes: Sequence[Outcome], level: float = 0.05) -> str
     return ""
 
 
-def _praise(best: Outcome) -> str:
+def _describe_best(best: Outcome) -> str:
     """What speaks for the recommended mitigation, and what against it."""
     name = f"{best.mitigation} ({', '.join(best.combines)})" if best.combines else best.mitigation
     text = (

@@ -101,12 +101,13 @@ def plan_trials(name: str, plan: Plan, context: Context) -> tuple[Trial, Trial]:
         )
     start_name = context.stages[unchanged - 1].name if unchanged else "base"
     start = next(c for c in context.checkpoints if c.name == start_name)
-    treatment = Trial(start, tuple(_reseed(stage) for stage in plan.stages[unchanged:]))
-    return treatment, Trial(start, tuple(_reseed(stage) for stage in control[unchanged:]))
+    treatment = Trial(start, tuple(map(_reseed, plan.stages[unchanged:])))
+    return treatment, Trial(start, tuple(map(_reseed, control[unchanged:])))
 
 
 def _reseed(stage: Stage) -> Stage:
     """The stage with another seed, and no intermediate checkpoints."""
+    # the same seed on the same rows would give the same model again
     training = {**stage.training, "seed": stage.training.get("seed", 0) + SEED_STEP}
     return stage.model_copy(update={"training": training, "score_every": None})
 

@@ -23,6 +23,7 @@ from ilp_mlflow.mitigation.compose import (
     choose_mitigations,
     compose_plans,
     expected_recovery,
+    names_of,
     next_combination,
 )
 from ilp_mlflow.mitigation.outcome import recommended
@@ -77,6 +78,7 @@ def read_baseline(experiment: Experiment, run_id: str, samples: Sequence[Sample]
     context = build_context(experiment, samples, checkpoints, scores, run_id)
     context = replace(context, held_out=held_out)
     diagnoses = []
+    # one per unlearned sample
     for record in json.loads(runs.read(run_id, "diagnoses.json")):
         diagnoses.append(Diagnosis.model_validate(record))
     unlearned = [context.samples[diagnosis.verdict.sample_id] for diagnosis in diagnoses]
@@ -178,11 +180,12 @@ def try_composed(
 
     tried: list[frozenset[str]] = []
     while combination and not _is_over_budget(options, started):
-        tried.append(frozenset(candidate.name for candidate in combination))
+        tried.append(names_of(combination))
         outcome = _try_combination(f"auto {len(tried)}", combination, planner, baseline, result)
         if outcome is None:
             break
         result.outcomes.append(outcome)
+        # the target is about all samples, so the best is the one that leaves fewest unlearned
         best = min(result.outcomes, key=lambda o: o.unlearned_rate)
         if options.max_unlearned is None or best.unlearned_rate <= options.max_unlearned:
             break

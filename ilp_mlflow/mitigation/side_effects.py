@@ -60,6 +60,7 @@ def plan_questions(
         if not texts and write is not None:
             texts = tuple(write(sample))
         wordings += _reworded(sample, texts)
+    # held-out rows may have ids that samples have, too
     renamed = [row.model_copy(update={"id": f"held out {row.id}"}) for row in held_out]
     return Questions(wordings, _draw_facts(samples, seed), renamed)
 
@@ -104,6 +105,7 @@ def ask_questions(questions: Questions, base: str, model: str, experiment: Exper
     held_out = _reproduced(questions.held_out, uris, experiment)
     wordings = _reproduced(questions.wordings, uris, experiment)
 
+    # what the base does not know cannot be lost
     guard = {i: right for i, right in facts["model"].items() if facts["base"][i]}
     guard.update(held_out["model"])
     by_sample: dict[str, list[bool]] = {}
@@ -122,9 +124,13 @@ def guard_outcome(before: Answers, after: Answers, control: Answers | None) -> G
     right = [i for i, is_right in before.guard.items() if is_right]
     if not right:
         return None
-    lost = sum(not after.guard[i] for i in right)
-    lost_by_control = sum(not control.guard[i] for i in right) if control else 0
-    return Guard(right=len(right), lost=lost, lost_by_control=lost_by_control)
+    lost_by_control = _count_lost(right, control) if control else 0
+    return Guard(right=len(right), lost=_count_lost(right, after), lost_by_control=lost_by_control)
+
+
+def _count_lost(right: Sequence[str], answers: Answers) -> int:
+    """How many of the questions (ids), answered right before, are answered wrong."""
+    return sum(not answers.guard[i] for i in right)
 
 
 def _reproduced(

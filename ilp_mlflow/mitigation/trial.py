@@ -85,8 +85,8 @@ class TrialResult:
     @property
     def unlearned_rate(self) -> float:
         """Share 0..1 of all samples that are unlearned."""
-        n_unlearned = sum(status == "unlearned" for status in self.statuses.values())
-        return n_unlearned / len(self.statuses)
+        statuses = list(self.statuses.values())
+        return statuses.count("unlearned") / len(statuses)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,11 @@ class _Trained:
     """A model that was trained."""
 
     model_uri: str
+    """The model after the last stage."""
     tokens: float
+    """Tokens trained on."""
     seconds: float
+    """Training time."""
 
 
 def run_trial(name: str, plan: Plan, baseline: Baseline, run_id: str) -> Outcome:
@@ -117,6 +120,7 @@ def run_trial(name: str, plan: Plan, baseline: Baseline, run_id: str) -> Outcome
     tags = {"ilp.mitigation": name, "mlflow.note.content": outcome_sentence(outcome)}
     metrics = outcome_metrics(outcome, baseline.context)
     runs.log(run_id, metrics=metrics, tags=tags, model=model)
+    # step 0 has the share before
     runs.log(run_id, metrics={"unlearned_rate": outcome.unlearned_rate}, step=1, model=model)
     runs.write(run_id, "outcome.json", outcome.model_dump_json(indent=2))
     return outcome
@@ -129,6 +133,7 @@ def _compare(
     treated_arm = Arm(treated.statuses, treated.answers.held, plan.dropped)
     control_arm = None
     if control is not None:
+        # a plan names what it drops, a control does not
         dropped_by_control = _dropped(plan.control or (), baseline.context)
         control_arm = Arm(control.statuses, control.answers.held, dropped_by_control)
     seed = baseline.experiment.seed
@@ -173,12 +178,12 @@ def outcome_metrics(outcome: Outcome, context: Context) -> dict[str, float]:
     `recovered` of the unlearned samples, `regressed` of the learned ones; and where there are any,
     `held` of those asked in other words, `guard_lost` of the guard set, `net_recovery` of targets.
     """
-    n_learned = sum(verdict.status == "learned" for verdict in context.verdicts.values())
+    statuses = [verdict.status for verdict in context.verdicts.values()]
     n_unlearned = len(outcome.recovered) + len(outcome.still)
     metrics = {
         "targets": float(len(outcome.targets)),
         "recovered": len(outcome.recovered) / max(1, n_unlearned),
-        "regressed": len(outcome.regressed) / max(1, n_learned),
+        "regressed": len(outcome.regressed) / max(1, statuses.count("learned")),
     }
     n_paraphrased = sum(tally.paraphrased for tally in outcome.causes.values())
     if n_paraphrased:
@@ -197,7 +202,6 @@ def _run_control(trial: Trial, baseline: Baseline) -> TrialResult:
     labels = {"ilp.kind": "control", "ilp.trial": trial.digest}
     finished = runs.find_finished(baseline.run_id, labels)
     if finished:
-        # scored and asked again: the questions may have been others then
         result = _train(name, trial, baseline, finished)
         runs.log_changed(finished, {"unlearned_rate": result.unlearned_rate}, step=1)
         return result
@@ -212,15 +216,14 @@ def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialRes
     """Train a trial in the run `run_id`, unless a finished run did; score and ask the model."""
     experiment, context = baseline.experiment, baseline.context
     finished = runs.find_finished(baseline.run_id, {"ilp.trial": trial.digest})
+    # the start of a control that is taken up again is on its run already
     if finished != run_id:
         _log_start(name, trial, baseline, run_id)
-    if finished:
-        trained = _read_trained(finished)
-    else:
-        trained = _fit_stages(name, trial, experiment, run_id)
+    trained = _read_trained(finished) if finished else _fit_stages(name, trial, experiment, run_id)
     checkpoint = Checkpoint(name="after", model_uri=trained.model_uri, run_id=run_id)
     runs.write(run_id, "checkpoints.json", as_json([checkpoint]))
 
+    # the model of a finished run, too: it may be asked other questions now, and scores are cached
     scores = _score(trained.model_uri, baseline)
     runs.write(run_id, "scores.parquet", scores)
     base_uri = context.checkpoints[0].model_uri
@@ -229,8 +232,7 @@ def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialRes
 
     verdicts = verdict_table(scores, ["base", "after"], experiment.scoring.preset, experiment.seed)
     statuses = {verdict.sample_id: verdict.status for verdict in to_rows(verdicts, Verdict)}
-    table = _ui_table(baseline, statuses)
-    runs.write_ui_table(run_id, "diagnosis.json", table.slice(0, UI_ROWS))
+    runs.write_ui_table(run_id, "diagnosis.json", _ui_table(baseline, statuses))
     # the tag says that the trial is done, so it comes last
     metrics = {"tokens": trained.tokens, "seconds": trained.seconds}
     runs.log_changed(run_id, metrics, tags={"ilp.trial": trial.digest})
@@ -292,9 +294,10 @@ def _score(model_uri: str, baseline: Baseline) -> pa.Table:
 
 
 def _ui_table(baseline: Baseline, statuses: Mapping[str, Status]) -> pa.Table:
-    """One row per sample, those first that are unlearned before or after.
+    """The first UI_ROWS samples, those before the others that are unlearned before or after.
 
-    Its cause while it is unlearned (`regressed` for one that was learned before), and its statuses.
+    Each with its cause while it is unlearned (`regressed` for one that was learned before), and its
+    statuses.
     """
     import pyarrow as pa
 
@@ -303,12 +306,18 @@ def _ui_table(baseline: Baseline, statuses: Mapping[str, Status]) -> pa.Table:
     for sample_id, status in statuses.items():
         if status == "unlearned":
             causes_after[sample_id] = before.causes.get(sample_id, "regressed")
+    # False sorts before True
     ids = sorted(statuses, key=lambda i: (i not in before.causes, i not in causes_after))
-    columns = {
-        "sample_id": ids,
-        "cause": [causes_after.get(i) for i in ids],
-        "status": [statuses[i] for i in ids],
-        "before": [before.statuses[i] for i in ids],
-        "stage": [samples[i].stage for i in ids],
-    }
-    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+    rows = []
+    for sample_id in ids[:UI_ROWS]:
+        row = {
+            "sample_id": sample_id,
+            "cause": causes_after.get(sample_id),
+            "status": statuses[sample_id],
+            "before": before.statuses[sample_id],
+            "stage": samples[sample_id].stage,
+        }
+        rows.append(row)
+    columns = ("sample_id", "cause", "status", "before", "stage")
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -53,17 +53,18 @@ class AugmentRare(Mitigation):
             return None
 
         targets: list[str] = []
-        for ids_by_word in words.values():
-            for ids in ids_by_word.values():
+        rare: set[str] = set()
+        more: dict[str, list[Sample]] = {}
+        for name, ids_by_word in words.items():
+            for word, ids in ids_by_word.items():
                 targets += ids
-        more = {name: self._find_more(words[name], stages[name], context) for name in words}
-        rare = {word for ids_by_word in words.values() for word in ids_by_word}
+                rare.add(word)
+            more[name] = self._find_more(ids_by_word, stages[name], context)
         if not any(more.values()):
             return self._request_samples(targets, sorted(rare))
 
         # rows with the words would teach the control what the plan is to teach
-        barred = {d.verdict.sample_id for d in diagnoses}
-        barred |= _rows_with_a_word(rare, context)
+        barred = recipe.unlearned_ids(diagnoses) | _rows_with_a_word(rare, context)
         instead = {}
         for name, rows in more.items():
             fits = functools.partial(context.fits, stages[name])

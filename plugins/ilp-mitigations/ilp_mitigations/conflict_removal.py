@@ -40,8 +40,8 @@ class ConflictRemoval(Mitigation):
             return None
         if not targets:
             return _request_correction(wrong)
-        unlearned = {d.verdict.sample_id for d in diagnoses}
-        others = _draw_others(context.stages, wrong, barred=wrong | unlearned)
+        barred = wrong | recipe.unlearned_ids(diagnoses)
+        others = _draw_others(context.stages, wrong, barred)
         return Plan(
             targets=tuple(targets),
             stages=recipe.drop_rows(context.stages, wrong),

@@ -170,7 +170,8 @@ def _draw_texts(texts: Sequence[str], n: int, rng: random.Random) -> list[str]:
 def _split_reading(context: Context) -> tuple[list[str], Sequence[Stage]]:
     """The texts that another mitigation has put in front as a stage, and the stages behind it."""
     first, *rest = context.stages
-    if first.name != STAGE_NAME or any(row.id in context.samples for row in first.samples):
+    # a stage of the user's may have that name, too
+    if first.name != STAGE_NAME or recipe.has_own_rows(first, context):
         return [], context.stages
     return [row.answer for row in first.samples], rest
 

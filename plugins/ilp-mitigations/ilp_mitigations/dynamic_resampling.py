@@ -20,6 +20,7 @@ from ilp_mlflow.plugin import (
     History,
     Mitigation,
     Plan,
+    Round,
     SampleResult,
     Schedule,
     Stage,
@@ -72,25 +73,24 @@ class Resampled(Schedule):
             looked_at[subset] = random.Random(subset).sample(ids, n)
             ids_to_measure += looked_at[subset]
         now = history.measure(ids_to_measure)
-        before = [done.measured for done in history.rounds]
         rates = {}
         for subset, ids in members.items():
             rates[subset] = len(ids) * self.visits[subset]
-            if self._has_fallen(looked_at[subset], before, now):
+            if self._has_fallen(looked_at[subset], history.rounds, now):
                 rates[subset] *= self.factor
         return rates
 
     def _has_fallen(
         self,
         ids: Sequence[str],
-        before: Sequence[Mapping[str, SampleResult]],
+        rounds_before: Sequence[Round],
         now: Mapping[str, SampleResult],
     ) -> bool:
         """Whether the accuracy of samples is more than `drop` below its best of all rounds."""
-        if not before:
+        if not rounds_before:
             return False
         # all earlier rounds measured these samples, too
-        best = max(_token_accuracy(ids, results) for results in before)
+        best = max(_token_accuracy(ids, done.measured) for done in rounds_before)
         return _token_accuracy(ids, now) < (1 - self.drop) * best
 
 
@@ -116,9 +116,12 @@ def _draw_by_rate(
 ) -> list[str]:
     """`n` samples, the subsets in proportion to their rates, those seen least first."""
     total = sum(rates.values())
-    exact = {subset: n * rate / total for subset, rate in rates.items()}
-    # largest remainders: round down, then one more for the subsets that lost most by that
-    quotas = {subset: int(exact[subset]) for subset in exact}
+    exact: dict[str, float] = {}
+    quotas: dict[str, int] = {}
+    for subset, rate in rates.items():
+        exact[subset] = n * rate / total
+        quotas[subset] = int(exact[subset])
+    # largest remainders: one more for the subsets that rounding down took most from
     by_remainder = sorted(exact, key=lambda subset: quotas[subset] - exact[subset])
     for subset in by_remainder[: n - sum(quotas.values())]:
         quotas[subset] += 1
@@ -155,11 +158,12 @@ class DynamicResampling(Mitigation):
 
     def _mix(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
         """One stage with every row once, drawn by the schedule as often as its own stage did."""
-        rows = tuple(row for stage in stages for row in stage.samples)
-        # a subset is what first belonged to one stage: its rows keep that stage's name
+        rows = []
         visits = {}
         for stage in stages:
             for row in stage.samples:
+                rows.append(row)
+                # a subset is what first belonged to one stage: its rows keep that stage's name
                 visits[row.stage] = stage.visits
         schedule = Resampled(
             visits=visits,
@@ -168,5 +172,5 @@ class DynamicResampling(Mitigation):
             factor=self.factor,
             looked_at=self.looked_at,
         )
-        changes = {"samples": rows, "training": dict(training), "schedule": schedule}
+        changes = {"samples": tuple(rows), "training": dict(training), "schedule": schedule}
         return recipe.busiest_stage(stages).model_copy(update=changes)

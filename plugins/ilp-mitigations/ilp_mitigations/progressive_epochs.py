@@ -94,14 +94,15 @@ class ProgressiveEpochs(Mitigation):
             return None
         if not context.held_out:
             return self._request_held_out(targets)
-        drawn = recipe.sample_rows(context.held_out, self.looked_at, "validation")
-        validation = tuple(recipe.with_id(row, f"held out {row.id}") for row in drawn)
+        validation = []
+        for row in recipe.sample_rows(context.held_out, self.looked_at, "validation"):
+            validation.append(recipe.with_id(row, f"held out {row.id}"))
         target_ids = set(targets)
         stages = []
         for stage in context.stages:
             stages.append(stage)
             if any(row.id in target_ids for row in stage.samples):
-                stages.append(self._continue_stage(stage, validation))
+                stages.append(self._continue_stage(stage, tuple(validation)))
         return Plan(targets=targets, stages=tuple(stages))
 
     def _request_held_out(self, targets: tuple[str, ...]) -> Request:

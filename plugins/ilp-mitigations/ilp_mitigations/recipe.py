@@ -26,6 +26,11 @@ def find_targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
     return tuple(d.verdict.sample_id for d in diagnoses if d.cause == cause)
 
 
+def unlearned_ids(diagnoses: Sequence[Diagnosis]) -> set[str]:
+    """Ids of all unlearned samples, whatever their cause."""
+    return {d.verdict.sample_id for d in diagnoses}
+
+
 def with_id(sample: Sample, new_id: str) -> Sample:
     """A copy of a sample under another id: ids are unique within a plan."""
     return sample.model_copy(update={"id": new_id})
@@ -127,7 +132,7 @@ def plan_mixed_stages(
     groups = _group_alike(context)
     if not targets or len(groups) == len(context.stages):
         return None
-    texts = [stage for stage in context.stages if not _has_own_rows(stage, context)]
+    texts = [stage for stage in context.stages if not has_own_rows(stage, context)]
     stages: list[Stage] = []
     control: list[Stage] = []
     for group in groups:
@@ -151,22 +156,26 @@ def _group_alike(context: Context) -> list[list[Stage]]:
     """The stages in order, neighbours together that train the same of a row."""
 
     def preparation(stage: Stage) -> dict[str, Any]:
+        # what is equal to a default is the same as left out
         options = {name: stage.training.get(name, unset) for name, unset in ROW_OPTIONS.items()}
-        return {"own rows": _has_own_rows(stage, context), **options}
+        return {"own rows": has_own_rows(stage, context), **options}
 
+    # neighbours only: what another stage in between trains must not change its place
     return [list(group) for _, group in itertools.groupby(context.stages, preparation)]
 
 
-def _has_own_rows(stage: Stage, context: Context) -> bool:
+def has_own_rows(stage: Stage, context: Context) -> bool:
     """Whether the stage trains rows of the experiment, and not only texts of a mitigation."""
     return any(row.id in context.samples for row in stage.samples)
 
 
 def _once_more(texts: Stage, like: Stage) -> Stage:
     """The rows of a stage of texts in one pass, trained as those of another stage."""
-    rows = tuple(with_id(row, f"{row.id}@{like.name}") for row in texts.samples)
+    rows = []
+    for row in texts.samples:
+        rows.append(with_id(row, f"{row.id}@{like.name}"))
     training = {**like.training, "num_train_epochs": 1}
     # it would take precedence over the number of epochs
     training.pop("max_steps", None)
-    changes = {"name": f"{texts.name}-again", "samples": rows, "training": training}
+    changes = {"name": f"{texts.name}-again", "samples": tuple(rows), "training": training}
     return like.model_copy(update=changes)

@@ -31,7 +31,7 @@ class Replay(Mitigation):
         """
         targets = recipe.find_targets(diagnoses, "left_side_forgetting")
         overwritten = {context.samples[i].stage for i in targets}
-        unlearned = {d.verdict.sample_id for d in diagnoses}
+        unlearned = recipe.unlearned_ids(diagnoses)
         replayed: dict[str, list[Sample]] = {}
         repeated: dict[str, list[Sample]] = {}
         earlier: list[Stage] = []

@@ -30,7 +30,7 @@ class UpweightRare(Mitigation):
         if not targets:
             return None
         target_ids = set(targets)
-        unlearned = {d.verdict.sample_id for d in diagnoses}
+        unlearned = recipe.unlearned_ids(diagnoses)
         more: dict[str, list[Sample]] = {}
         instead: dict[str, list[Sample]] = {}
         for stage in context.stages:

@@ -53,10 +53,16 @@ class SampleSource(Protocol):
 def find_texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[list[str]]:
     """For each sample at most `n` texts of a source, none of which holds any sample's own text."""
     documents = source.documents(samples, n)
-    # one text may be found for many samples, and is no sample's own text or any's
-    distinct = dict.fromkeys(text for texts in documents for text in texts)
+    # one text may be found for many samples
+    distinct: dict[str, None] = {}
+    for texts in documents:
+        distinct |= dict.fromkeys(texts)
     usable = set(without_own_texts(distinct, samples))
-    return [[text for text in texts if text in usable][:n] for texts in documents]
+    found = []
+    for texts in documents:
+        usable_texts = [text for text in texts if text in usable]
+        found.append(usable_texts[:n])
+    return found
 
 
 def without_own_texts(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:

@@ -20,25 +20,28 @@ SAVED_DATASET = ("state.json", "dataset_dict.json")
 
 
 def read_records(location: str) -> Iterator[dict[str, Any]]:
-    """Records of a data file (JSONL, JSON, Parquet, CSV) or text file, a folder, or a data set.
+    """The records at a location, whatever their format.
 
-    A folder may hold files of either kind, or be one that `datasets.save_to_disk` wrote; a data set
-    is named as on the Hub (`owner/name`). Of a folder that has data files only those are read:
-    texts beside them are about them. Of a text file each paragraph is a record with `text`, long
-    ones in pieces of MAX_DOCUMENT characters. A paragraph ends at a blank line, or at any line end
-    where there is no blank one.
+    A location is a data file (JSONL, JSON, Parquet, CSV), a text file, a folder of either, a folder
+    that `datasets.save_to_disk` wrote, or a data set on the Hub (`owner/name`). In a folder with
+    data files the text files are not read: they are about the data. Each paragraph of a text file
+    is a record with `text`, a long one several of at most MAX_DOCUMENT characters. A paragraph ends
+    at a blank line or, in a file without any, at every line end.
 
     Raises PluginError when nothing can be read there, or data of several formats or splits.
     """
     path = Path(location).expanduser()
-    saved = _is_saved_dataset(path)
-    files = [] if saved else _files_of(path)
-    data_files = [file for file in files if file.suffix in LOADERS]
-    text_files = [file for file in files if file.suffix in TEXT_SUFFIXES]
+    data_files: list[Path] = []
+    text_files: list[Path] = []
+    for file in _files_of(path):
+        if file.suffix in LOADERS:
+            data_files.append(file)
+        elif file.suffix in TEXT_SUFFIXES:
+            text_files.append(file)
     if text_files and not data_files:
         yield from _read_texts(text_files)
     else:
-        yield from _read_dataset(location, path, saved, data_files)
+        yield from _read_dataset(location, path, data_files)
 
 
 def _is_saved_dataset(path: Path) -> bool:
@@ -47,16 +50,17 @@ def _is_saved_dataset(path: Path) -> bool:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The file, or all files of the folder and those in it, sorted."""
+    """The file, or all files of the folder and those in it, sorted; none of a saved data set."""
     if path.is_file():
         return [path]
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return []
+    # a saved data set has files of its own format, for `datasets` to read as one
+    if not path.is_dir() or _is_saved_dataset(path):
+        return []
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _read_dataset(
-    location: str, path: Path, saved: bool, data_files: Sequence[Path]
+    location: str, path: Path, data_files: Sequence[Path]
 ) -> Iterable[dict[str, Any]]:
     """The data set in the saved folder `path`, in data files, or at `location` on the Hub."""
     import datasets
@@ -67,7 +71,7 @@ def _read_dataset(
             f"{location}: holds data of several formats ({', '.join(formats)}); give one file"
         )
     try:
-        if saved:
+        if _is_saved_dataset(path):
             dataset = datasets.load_from_disk(str(path))
         elif data_files:
             names = [str(file) for file in data_files]
