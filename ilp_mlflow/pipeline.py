@@ -201,7 +201,7 @@ def mitigate(
         else:
             known = search.read_baseline(experiment, run_id, runs.read_samples(run_id))
             attempt = search.try_each if wanted.plan == "each" else search.try_composed
-            found = attempt(experiment, run_id, plugins, known, wanted)
+            found = attempt(plugins, known, wanted)
         if (
             wanted.plan == "each" and not wanted.alone
         ):  # what was tried, with its options, also by --only

@@ -14,7 +14,8 @@ from typing import Any
 
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample, last_turn
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
-from ilp_mlflow.mitigation.outcome import newcombe_interval, recommended
+from ilp_mlflow.mitigation.outcome import recommended
+from ilp_mlflow.mitigation.statistics import newcombe_interval
 from ilp_mlflow.report import sample_browser, sankey
 from ilp_mlflow.report.summary import (
     EXAMPLES,

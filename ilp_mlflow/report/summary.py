@@ -10,7 +10,8 @@ from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
 from ilp_mlflow.core.terminal import format_table, wrap
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Tally
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
-from ilp_mlflow.mitigation.outcome import newcombe_interval, recommendation_text
+from ilp_mlflow.mitigation.outcome import recommendation_text
+from ilp_mlflow.mitigation.statistics import newcombe_interval
 
 EXAMPLES = 2
 """Samples shown for every cause, in the terminal and in the table of the HTML report."""

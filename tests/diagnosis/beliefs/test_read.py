@@ -149,7 +149,7 @@ FREE = [
     sample(
         f"{i}",
         f"{' '.join(random.Random(i).sample(WORDS.split(), 3 + i % 5))} {'?:.,'[i % 4]}",
-        f" GreedyAnswer{i}",
+        f" Answer{i}",
     )
     for i in range(60)
 ]
