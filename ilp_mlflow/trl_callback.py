@@ -14,7 +14,7 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import TrainerCallback
 
-from ilp_mlflow import pipeline
+from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment, describe_error
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, as_json, to_table
@@ -206,7 +206,7 @@ class IlpCallback(TrainerCallback):
             runs.start(experiment.name, "experiment", **into) as run_id,
             tempfile.TemporaryDirectory() as folder,
         ):
-            pipeline.log_experiment(run_id, experiment, [stage])
+            run_log.log_experiment(run_id, experiment, [stage])
             base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
             loading.save_model(
                 LoadedModel(text.tokenizer, text.ends, text.max_length, model),
