@@ -95,7 +95,7 @@ def _log_trace(
             mlflow.log_feedback(
                 name="cause",
                 value=diagnosis.cause or UNEXPLAINED,
-                rationale=diagnosis.evidence[diagnosis.cause].reason if diagnosis.cause else None,
+                rationale=diagnosis.reason or None,
                 **origin,
             )
 
