@@ -153,7 +153,7 @@ class _Encoder:
         self.other_places: dict[str, int] = {}
 
     def names(self) -> dict[str, Sequence[str]]:
-        """What the places in rows are places of."""
+        """Names of stages, causes, fates and checkpoints, in the order in which rows count them."""
         return {
             "stages": list(map(printable, self.stages)),
             "causes": self.causes,
@@ -162,10 +162,7 @@ class _Encoder:
         }
 
     def new_others(self, verdict: Verdict) -> list[ListedSample]:
-        """The samples that the evidence for a sample names and that no sample before it named.
-
-        From then on they have a place, which `row` refers to.
-        """
+        """The samples that evidence for this one names and that no earlier evidence named."""
         diagnosis = self.diagnoses.get(verdict.sample_id)
         if diagnosis is None:
             return []
@@ -179,7 +176,10 @@ class _Encoder:
         return new
 
     def row(self, verdict: Verdict) -> ListedRow:
-        """One sample with its verdict and, if it is unlearned, its cause and evidence."""
+        """One sample with its verdict and, if it is unlearned, its cause and evidence.
+
+        `new_others` comes first: it gives the samples that evidence names their places.
+        """
         id_ = verdict.sample_id
         learned = verdict.status == "learned"
         max_characters = MAX_CHARACTERS_LEARNED if learned else MAX_CHARACTERS
