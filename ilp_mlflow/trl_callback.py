@@ -14,7 +14,7 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import TrainerCallback
 
-from ilp_mlflow import pipeline
+from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.validation import describe_error
@@ -205,7 +205,7 @@ class IlpCallback(TrainerCallback):
         else:
             run = runs.start(experiment.name, "experiment", run_id=self.run_id)
         with run as run_id:
-            pipeline.log_experiment(run_id, experiment, [stage])
+            run_log.log_experiment(run_id, experiment, [stage])
             checkpoints = self._register(stage, model, run_id)
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
             if self._ledger is not None:

@@ -257,13 +257,11 @@ class Score(Value):
     option_priors: tuple[float, ...] | None = None
     """The same sums with the prompt blanked, nats: how probable an option is whatever is asked."""
     p_correct: float | None = None
-    """Probability 0..1 of the right option among all options."""
+    """Probability 0..1 of the right option among all: the pass rate of sampled runs."""
     p_wrong: float | None = None
     """Probability 0..1 of the best wrong option."""
     wrong: str | None = None
     """The best wrong option."""
-    pass_rate: float | None = None
-    """Expected share 0..1 of sampled runs that pick the right option, in closed form."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision it was computed in; the lower one widens the undecided zone of its verdict."""
     unscored: str | None = None

@@ -166,6 +166,5 @@ def _score(
             "p_correct": float(p[0]),
             "p_wrong": float(p[best]),
             "wrong": item.options[best - 1],
-            "pass_rate": float(p[0]),
         }
     return Score(sample_id=item.sample_id, checkpoint=checkpoint, **scored)

@@ -76,7 +76,7 @@ def test_every_completion_scores_as_in_a_pass_of_its_own(loaded):
         )
         assert list(found.option_tokens) == [len(logprob), *map(len, apart)]
         total = sum(math.exp(x) for x in found.option_logprobs)
-        assert found.pass_rate == pytest.approx(
+        assert found.p_correct == pytest.approx(
             math.exp(found.option_logprobs[0]) / total, abs=1e-6
         )
 
