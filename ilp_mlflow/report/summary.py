@@ -71,7 +71,7 @@ def _result_lines(report: Report, paint: Paint) -> list[str]:
     lines += ["", f"samples by status: {_counts_by_status(report)}"]
     unscored = [v for v in report.verdicts if v.status == "unscored"]
     for verdict in unscored[:MAX_EXAMPLES]:
-        lines += wrap(f"unscored: {verdict.sample_id}: {verdict.reason}", 2, 2, most=3)
+        lines += wrap(f"unscored: {verdict.sample_id}: {verdict.reason}", 2, 2, max_lines=3)
     return lines
 
 
@@ -92,7 +92,7 @@ def _cause_lines(
 def _example_lines(diagnosis: Diagnosis) -> list[str]:
     strength = "" if diagnosis.strength is None else f" ({diagnosis.strength:.2f})"
     reason = diagnosis.reason or diagnosis.verdict.reason
-    return wrap(f"{diagnosis.verdict.sample_id}{strength}: {reason}", 2, 2, most=6)
+    return wrap(f"{diagnosis.verdict.sample_id}{strength}: {reason}", 2, 2, max_lines=6)
 
 
 def _paragraphs(sentences: Iterable[str]) -> list[str]:
