@@ -115,7 +115,7 @@ class IlpCallback(TrainerCallback):
         **given: Any,
     ) -> None:
         """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
-        experiment, text = self._base(args, model)
+        experiment, tokenization = self._base(args, model)
         runs.check_connection()
         order = "sequential" if args.train_sampling_strategy == "sequential" else "shuffled"
         how = {"schedule": order, "training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
@@ -123,13 +123,15 @@ class IlpCallback(TrainerCallback):
         self.experiment = experiment.model_copy(
             update={"seed": args.seed, "stages": (stage.model_copy(update=how),)}
         )
-        self._text = replace(
-            text, tokenizer=processing_class, ends=text.ends | {processing_class.eos_token_id}
+        self._tokenization = replace(
+            tokenization,
+            tokenizer=processing_class,
+            end_token_ids=tokenization.end_token_ids | {processing_class.eos_token_id},
         )
         check_encodable(processing_class, self.samples)
         ledger = ExposureLedger(
             self.samples,
-            self._text,
+            self._tokenization,
             given["train_dataloader"].dataset,
             args.truncation_mode == "keep_end",
         )
@@ -198,7 +200,7 @@ class IlpCallback(TrainerCallback):
             self._ledger.read(self.step, inputs, outputs)
 
     def _conclude(self, model: Any) -> Report:
-        experiment, text = self.experiment, self._text
+        experiment, tokenization = self.experiment, self._tokenization
         stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
         before = runs.tags(self.run) if self.run else {}
         into = {"parent": self.run} if "ilp.trained" in before else {"run_id": self.run}
@@ -209,7 +211,12 @@ class IlpCallback(TrainerCallback):
             pipeline.log_experiment(run_id, experiment, [stage])
             base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
             loading.save_model(
-                LoadedModel(text.tokenizer, text.ends, text.max_length, model),
+                LoadedModel(
+                    tokenization.tokenizer,
+                    tokenization.end_token_ids,
+                    tokenization.max_length,
+                    model,
+                ),
                 Path(folder),
                 base,
                 with_tokenizer=True,

@@ -92,13 +92,17 @@ def context_from_scores(
     parts = functools.partial(model_registry.resolve_parts, base=checkpoints[0].model_uri)
 
     @functools.cache
-    def text() -> loading.Tokenization:
+    def tokenization() -> loading.Tokenization:
         return loading.read_tokenization(
             parts(uris[names[-1]]), tokenizer
         )  # the base may have no chat template at all
 
     def loaded(name: str) -> loading.LoadedModel:
-        return replace(load(parts(uris[name])), tokenizer=text().tokenizer, ends=text().ends)
+        return replace(
+            load(parts(uris[name])),
+            tokenizer=tokenization().tokenizer,
+            end_token_ids=tokenization().end_token_ids,
+        )
 
     probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict_table(scores, *rule), Verdict)}
@@ -133,7 +137,7 @@ def context_from_scores(
         probe=probe,
         asked=asked,
         beliefs=believed,
-        fits=lambda stage, sample: answer_fits(stage, sample, text()),
+        fits=lambda stage, sample: answer_fits(stage, sample, tokenization()),
     )
     return whole
 

@@ -46,15 +46,15 @@ def choose_wrong_options(
 
     def ask(lacking: Sequence[Sample]) -> Mapping[str, list[str]]:
         parts = _parts(locations)
-        text, device, dtype = (
-            _text(parts, samples, tokenizer),
+        tokenization, device, dtype = (
+            _tokenization(parts, samples, tokenizer),
             loading.pick_device(options.device),
             options.first_dtype,
         )
         ends = {name: parts[name] for name in (next(iter(parts)), list(parts)[-1])}
         asked = [
             samples_digest(lacking),
-            text.tokenizer.chat_template or "",
+            tokenization.tokenizer.chat_template or "",
             str((seed, ASKED, ANSWER_TOKENS)),
         ]
         key = ["answers", *asked, *_digests(ends).values(), device, dtype, *VERSIONS]
@@ -62,7 +62,10 @@ def choose_wrong_options(
         if table is None:
             loader = loading.ModelLoader(tokenizer, device, dtype)
             # all are asked in the form that is scored
-            form = {"tokenizer": text.tokenizer, "ends": text.ends}
+            form = {
+                "tokenizer": tokenization.tokenizer,
+                "end_token_ids": tokenization.end_token_ids,
+            }
             probe = ModelProbe(
                 lambda name: replace(loader(ends[name]), **form), options.batch_tokens, seed
             )
@@ -71,7 +74,9 @@ def choose_wrong_options(
                 with task(f"ask {name} for wrong answers", len(lacking)) as advance:
                     for sample in lacking:
                         (answers,) = probe.generate(name, [sample.prompt], ASKED, ANSWER_TOKENS)
-                        said[sample.id] += [answer for answer in answers if _finished(answer, text)]
+                        said[sample.id] += [
+                            answer for answer in answers if _finished(answer, tokenization)
+                        ]
                         advance(1)
             table = pa.table(
                 {
@@ -102,8 +107,8 @@ def score_checkpoints(
     whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
     """
     parts = _parts(locations)
-    text = _text(parts, samples, tokenizer)
-    plan = token_trees.plan_batches(samples, wrong, text, options.batch_tokens)
+    tokenization = _tokenization(parts, samples, tokenizer)
+    plan = token_trees.plan_batches(samples, wrong, tokenization, options.batch_tokens)
     device = loading.pick_device(options.device)
     digests = _digests(parts)
 
@@ -116,7 +121,7 @@ def score_checkpoints(
             key = [few.digest, *(digests[part] for part in parts[name]), device, dtype, *VERSIONS]
             table = cache.read(key) if cached else None
             if table is None:
-                table = _table(name, few, parts[name], text, loader)
+                table = _table(name, few, parts[name], tokenization, loader)
                 if cached:
                     cache.write(key, table)
             tables[name] = table.set_column(
@@ -147,30 +152,32 @@ def _table(
     name: str,
     plan: ScoringPlan,
     parts: list[str],
-    text: loading.Tokenization,
+    tokenization: loading.Tokenization,
     loader: loading.ModelLoader,
 ) -> pa.Table:
     with task(f"load {name}"):
         loaded = loader(parts)
-    if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
+    if loaded.tokenizer.get_vocab() != tokenization.tokenizer.get_vocab():
         raise ModelError(
             f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls"
         )
     return to_table(scorer.score_samples(plan, loaded, name), Score)
 
 
-def _text(
+def _tokenization(
     parts: Mapping[str, list[str]], samples: Sequence[Sample], tokenizer: TokenizerConfig | None
 ) -> loading.Tokenization:
     """How the last checkpoint reads text: it knows the form it was trained in, the base may have no chat template at all."""
-    text = loading.read_tokenization(list(parts.values())[-1], tokenizer)
-    encoding.check_encodable(text.tokenizer, samples)
-    return text
+    tokenization = loading.read_tokenization(list(parts.values())[-1], tokenizer)
+    encoding.check_encodable(tokenization.tokenizer, samples)
+    return tokenization
 
 
-def _finished(answer: str, text: loading.Tokenization) -> bool:
+def _finished(answer: str, tokenization: loading.Tokenization) -> bool:
     """The answer, or its first line, was not cut off, and is text."""
-    whole = "\n" in answer.strip() or len(text.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS
+    whole = (
+        "\n" in answer.strip() or len(tokenization.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS
+    )
     return whole and "\ufffd" not in answer and not answer.lstrip().startswith("<")
 
 

@@ -31,13 +31,13 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Text,
     completion: Text,
-    ends: frozenset[int],
+    end_token_ids: frozenset[int],
     begun: Sequence[int] | None = None,
 ) -> Encoded:
     """Encode as `trl.SFTTrainer` does for training: the chat template for messages, text + end token otherwise.
 
     What a template adds behind the first end token of the completion is left out: a model that stops there never
-    says it. `ends` are the ids that end a generation; `begun` is what `begin` says of the prompt, where that is known.
+    says it. `end_token_ids` are the ids that end a generation; `begun` is what `begin` says of the prompt, where that is known.
     """
     if isinstance(prompt, str):
         assert isinstance(completion, str)
@@ -54,7 +54,7 @@ def encode(
         (i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b),
         min(len(before), len(ids)),
     )
-    stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
+    stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in end_token_ids), None)
     return Encoded(list(ids[:stop]), start, stop is not None)
 
 

@@ -43,7 +43,7 @@ class Tokenization:
     """How a model reads text and ends it; costs no weights to know."""
 
     tokenizer: PreTrainedTokenizerBase
-    ends: frozenset[int]
+    end_token_ids: frozenset[int]
     """Ids of the tokens that end a generation."""
     max_length: int | None
     """Longest sequence in tokens the model has positions for."""
@@ -78,9 +78,11 @@ def read_tokenization(
     except OSError:
         generation = GenerationConfig.from_model_config(config)
     found = load_tokenizer(parts, tokenizer)
-    ends = {found.eos_token_id, *_listed(generation.eos_token_id)} - {None}
+    end_token_ids = {found.eos_token_id, *_listed(generation.eos_token_id)} - {None}
     return Tokenization(
-        found, frozenset(ends), getattr(config.get_text_config(), "max_position_embeddings", None)
+        found,
+        frozenset(end_token_ids),
+        getattr(config.get_text_config(), "max_position_embeddings", None),
     )
 
 
@@ -101,7 +103,7 @@ def load_model(
     unless given). Raises ModelError when a part cannot be read (see `read`) or its weights are damaged or of another model.
     """
     base, *adapters = parts
-    text = read_tokenization(parts, tokenizer)
+    tokenization = read_tokenization(parts, tokenizer)
     model: Any = onto or _moved(_base(base, {"dtype": "float32", **options}), device, base)
     for index, adapter in enumerate(adapters):
         try:
@@ -116,7 +118,9 @@ def load_model(
             model = model.merge_and_unload()
     if trainable and not isinstance(model, PeftModel):
         model.requires_grad_(True)  # merging leaves the weights frozen
-    return LoadedModel(text.tokenizer, text.ends, text.max_length, model)
+    return LoadedModel(
+        tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
+    )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -103,7 +103,7 @@ class ModelProbe:
     def _read(self, loaded: LoadedModel, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
         encoded = dict[int, Encoded]()
         for i, (prompt, completion) in enumerate(exchanges):
-            whole = encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends)
+            whole = encoding.encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
             one = Encoded(whole.ids[: len(whole.ids) - whole.ended], whole.start, False)
             if 0 < one.start < len(one.ids) and _fits(loaded, one.ids):
                 encoded[i] = one
@@ -205,8 +205,8 @@ def _settings(loaded: LoadedModel, **wanted: object) -> Iterator[GenerationConfi
     """Generation settings that hold whatever the model's own are: those may cut the distribution or punish repetition."""
     pad = loaded.tokenizer.pad_token_id
     settings = GenerationConfig(
-        eos_token_id=sorted(loaded.ends),
-        pad_token_id=min(loaded.ends) if pad is None else pad,
+        eos_token_id=sorted(loaded.end_token_ids),
+        pad_token_id=min(loaded.end_token_ids) if pad is None else pad,
         **wanted,
     )
     models = [
@@ -240,7 +240,7 @@ def _padded(
     """Token ids and attention mask of `rows`, padded on one side."""
     parts = [torch.tensor(row) for row in rows]
     ids = torch.nn.utils.rnn.pad_sequence(
-        parts, batch_first=True, padding_value=min(loaded.ends), padding_side=side
+        parts, batch_first=True, padding_value=min(loaded.end_token_ids), padding_side=side
     )
     mask = torch.nn.utils.rnn.pad_sequence(
         [torch.ones_like(part) for part in parts], batch_first=True, padding_side=side
@@ -271,7 +271,7 @@ def _end(text: str) -> int:
 
 
 def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float]) -> Said:
-    stop = next((n for n, token in enumerate(tokens) if token in loaded.ends), len(tokens))
+    stop = next((n for n, token in enumerate(tokens) if token in loaded.end_token_ids), len(tokens))
     text = loaded.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
     end = _end(text)
     said = text[:end].strip()

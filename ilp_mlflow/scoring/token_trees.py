@@ -170,7 +170,7 @@ def grouped(encoded: Mapping[int, Encoded]) -> list[Completions]:
 def plan_batches(
     samples: Sequence[Sample],
     wrong: Mapping[str, Sequence[str]],
-    text: Tokenization,
+    tokenization: Tokenization,
     batch_tokens: int,
 ) -> ScoringPlan:
     """Tokenise `samples` with their `wrong` answers by id, and batch them by `batch_tokens` (padding included).
@@ -186,11 +186,12 @@ def plan_batches(
             sample.completion,
             *(with_last_turn(sample.completion, option) for option in options),
         ]
-        begun = encode_prompt(text.tokenizer, sample.prompt)
+        begun = encode_prompt(tokenization.tokenizer, sample.prompt)
         right, *others = (
-            encode(text.tokenizer, sample.prompt, answer, text.ends, begun) for answer in answers
+            encode(tokenization.tokenizer, sample.prompt, answer, tokenization.end_token_ids, begun)
+            for answer in answers
         )
-        if reason := _misfit(right, text):
+        if reason := _misfit(right, tokenization):
             unscored[sample.id] = reason
             continue
         # what a tokenizer makes one of is one: an option may be the answer without its end token written out
@@ -198,7 +199,7 @@ def plan_batches(
         fit = [
             k
             for k, other in enumerate(others)
-            if not _misfit(other, text) and told.index(other.ids) == k + 1
+            if not _misfit(other, tokenization) and told.index(other.ids) == k + 1
         ]
         encoded = [right, *(others[k] for k in fit)]
         keys = (
@@ -217,22 +218,29 @@ def plan_batches(
         )
     items.sort(key=lambda item: item.sample_id)
     blanks = {
-        prompt: encode_prompt(text.tokenizer, prompt)
+        prompt: encode_prompt(tokenization.tokenizer, prompt)
         for prompt in {prompt for prompt, _ in numbers}
     }
     completions = [
-        _led(encode(text.tokenizer, prompt, answer, text.ends, blanks[prompt]), text)
+        _led(
+            encode(
+                tokenization.tokenizer, prompt, answer, tokenization.end_token_ids, blanks[prompt]
+            ),
+            tokenization,
+        )
         for prompt, answer in track(numbers, "tokenise answers")
     ]
     return ScoringPlan(batched(items, batch_tokens), completions, unscored, batch_tokens)
 
 
-def _led(encoded: Encoded, text: Tokenization) -> Encoded:
+def _led(encoded: Encoded, tokenization: Tokenization) -> Encoded:
     """`encoded` with a token to predict its first one from, where a blank prompt has none."""
     if encoded.start:
         return encoded
-    lead = text.tokenizer.bos_token_id
-    return Encoded([min(text.ends) if lead is None else lead, *encoded.ids], 1, encoded.ended)
+    lead = tokenization.tokenizer.bos_token_id
+    return Encoded(
+        [min(tokenization.end_token_ids) if lead is None else lead, *encoded.ids], 1, encoded.ended
+    )
 
 
 def batched(entries: Sequence[T], batch_tokens: int) -> list[list[T]]:
@@ -246,10 +254,10 @@ def batched(entries: Sequence[T], batch_tokens: int) -> list[list[T]]:
     return batches
 
 
-def _misfit(encoded: Encoded, text: Tokenization) -> str | None:
+def _misfit(encoded: Encoded, tokenization: Tokenization) -> str | None:
     """Why a sequence cannot be scored by the model, or None."""
-    if text.max_length is not None and len(encoded.ids) > text.max_length:
-        return f"{len(encoded.ids)} tokens, the model has positions for {text.max_length}"
+    if tokenization.max_length is not None and len(encoded.ids) > tokenization.max_length:
+        return f"{len(encoded.ids)} tokens, the model has positions for {tokenization.max_length}"
     if not encoded.start:
         return "the prompt has no tokens of its own"
     if encoded.start == len(encoded.ids):

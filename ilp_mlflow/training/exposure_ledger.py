@@ -22,7 +22,7 @@ class ExposureLedger:
     """What a training did with each sample; its tokens tell which one a row of a batch is."""
 
     def __init__(
-        self, samples: Sequence[Sample], text: Tokenization, prepared: Any, keeps_end: bool
+        self, samples: Sequence[Sample], tokenization: Tokenization, prepared: Any, keeps_end: bool
     ) -> None:
         """Raises ConfigError when `prepared` is no data set that TRL made of the `samples`."""
         if not hasattr(prepared, "data"):
@@ -42,7 +42,9 @@ class ExposureLedger:
         columns = (table.column(name) for name in ("input_ids", "labels"))
         for row, (sample, *lists) in enumerate(zip(samples, *columns, strict=True)):
             ids, labels = (np.array(one.as_py(), np.int64) for one in lists)
-            whole = encode(text.tokenizer, sample.prompt, sample.completion, text.ends)
+            whole = encode(
+                tokenization.tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids
+            )
             off = next(
                 (
                     n

@@ -33,10 +33,12 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
         raise ModelError(
             f"model '{location}' is an adapter; give the model it was trained on, or one that has it merged in"
         )
-    text = loading.read_tokenization(model_registry.resolve_parts(location), experiment.tokenizer)
+    tokenization = loading.read_tokenization(
+        model_registry.resolve_parts(location), experiment.tokenizer
+    )
     for stage in stages:
-        encoding.check_encodable(text.tokenizer, stage.samples)
-        check_max_length(stage, text)
+        encoding.check_encodable(tokenization.tokenizer, stage.samples)
+        check_max_length(stage, tokenization)
     return stages
 
 
@@ -49,7 +51,7 @@ def check_trained_elsewhere(
     """
     stages = _stages(experiment)
     runs.connect(experiment.tracking, experiment.name)
-    texts = [
+    tokenizations = [
         loading.read_tokenization(
             model_registry.resolve_parts(c.model_uri, checkpoints[0].model_uri),
             experiment.tokenizer,
@@ -57,7 +59,7 @@ def check_trained_elsewhere(
         for c in checkpoints
     ]
     for stage in stages:
-        encoding.check_encodable(texts[-1].tokenizer, stage.samples)
+        encoding.check_encodable(tokenizations[-1].tokenizer, stage.samples)
     return stages
 
 

@@ -110,23 +110,28 @@ def check_options(stage: str, training: Mapping[str, Any], peft: Mapping[str, An
         _build(LoraConfig, peft, f"stage '{stage}': peft")
 
 
-def check_max_length(stage: Stage, text: Tokenization) -> None:
+def check_max_length(stage: Stage, tokenization: Tokenization) -> None:
     """Raise DatasetError when `max_length` leaves too many of the first rows of a stage without a token to learn from.
 
     The trainer's own preparation is checked in full before the first step; this is the same, earlier, on a part.
     """
     limit = stage.training.get("max_length", SFTConfig.max_length)
     first = stage.samples[:PREVIEWED]
-    encoded = [encode(text.tokenizer, s.prompt, s.completion, text.ends) for s in first]
+    encoded = [
+        encode(tokenization.tokenizer, s.prompt, s.completion, tokenization.end_token_ids)
+        for s in first
+    ]
     if limit and stage.training.get("truncation_mode") in (None, "keep_start"):
         supervised = np.array([e.start < limit for e in encoded])
         _refuse_unsupervised(stage, first, supervised, max(len(e.ids) for e in encoded), limit)
 
 
-def answer_fits(stage: Stage, sample: Sample, text: Tokenization) -> bool:
+def answer_fits(stage: Stage, sample: Sample, tokenization: Tokenization) -> bool:
     """Whether the answer of a sample is whole, its end token included, once a stage has cut the row to `max_length` tokens."""
     limit = stage.training.get("max_length", SFTConfig.max_length)
-    encoded = encode(text.tokenizer, sample.prompt, sample.completion, text.ends)
+    encoded = encode(
+        tokenization.tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids
+    )
     # a first token has nothing that it could be predicted from
     needed = (
         encoded.ids
@@ -185,7 +190,7 @@ def train_stage(
     rounds = trainer.follow(stage, log)
     supervised, kept = _supervised(trainer.train_dataset, len(ids))
     lengths = [
-        len(encode(parent.tokenizer, s.prompt, s.completion, parent.ends).ids)
+        len(encode(parent.tokenizer, s.prompt, s.completion, parent.end_token_ids).ids)
         for s in stage.samples
     ]
     _refuse_unsupervised(stage, stage.samples, supervised, max(lengths), args.max_length)

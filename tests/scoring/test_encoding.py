@@ -46,13 +46,13 @@ def test_what_is_scored_is_what_trl_trains_on(records, loaded, tmp_path):
         processing_class=loaded.tokenizer,
     )
     for sample, trained in zip(samples, trainer.train_dataset, strict=True):
-        found = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.ends)
+        found = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.end_token_ids)
         n = len(found.ids)
         assert found.ids == trained["input_ids"][:n]
         assert [-100] * found.start + found.ids[found.start :] == trained["labels"][:n]
         assert loaded.tokenizer.decode(trained["input_ids"][n:]).strip() == ""
         assert found.ended
-        assert found.ids[-1] in loaded.ends
+        assert found.ids[-1] in loaded.end_token_ids
 
 
 def test_a_template_without_an_end_token_is_not_ended(loaded):
@@ -63,7 +63,7 @@ def test_a_template_without_an_end_token_is_not_ended(loaded):
             loaded.tokenizer,
             (Message(role="user", content="a"),),
             (Message(role="assistant", content="b"),),
-            loaded.ends,
+            loaded.end_token_ids,
         )
     finally:
         loaded.tokenizer.chat_template = template

@@ -33,7 +33,7 @@ def test_a_full_model_saves_and_loads_back_the_same(tiny_model, tmp_path):
     loading.save_model(loaded, tmp_path / "copy", "unused", False)
     again = loading.load_model([str(tmp_path / "copy")])
     assert torch.equal(logits(loaded), logits(again))
-    assert again.ends == loaded.ends
+    assert again.end_token_ids == loaded.end_token_ids
     assert again.tokenizer.chat_template == loaded.tokenizer.chat_template
 
 

@@ -18,7 +18,7 @@ def loaded(tiny_model):
 
 def truth(loaded, prompt, completion):
     """Log-probability of a completion without its end token, alone in its batch."""
-    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    e = encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
     ids = e.ids[: len(e.ids) - e.ended]
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)

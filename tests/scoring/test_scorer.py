@@ -50,7 +50,7 @@ def scored(samples, loaded, options=3, batch_tokens=2048):
 
 def alone(loaded, prompt, completion):
     """Log-probabilities of the completion's tokens from a plain forward pass of that one sequence."""
-    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    e = encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([e.ids])).logits[0].log_softmax(-1)
     targets = torch.tensor(e.ids[e.start :])
@@ -175,7 +175,7 @@ def test_permuting_the_given_options_permutes_their_scores(loaded):
 def memorise(tiny_model, text_prompt, text_completion):
     """A copy of the tiny model trained until it says one completion."""
     loaded = loading.load_model([str(tiny_model)])
-    e = encode(loaded.tokenizer, text_prompt, text_completion, loaded.ends)
+    e = encode(loaded.tokenizer, text_prompt, text_completion, loaded.end_token_ids)
     ids = torch.tensor([e.ids])
     labels = ids.clone()
     labels[0, : e.start] = -100
@@ -200,7 +200,7 @@ def test_greedy_means_that_generation_says_exactly_the_completion_and_stops(tiny
     ]
     assert (
         said.tolist()
-        == encode(loaded.tokenizer, prompt, completion, loaded.ends).ids[
+        == encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids).ids[
             inputs["input_ids"].shape[1] :
         ]
     )
@@ -242,7 +242,7 @@ def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
 
 
 def test_a_sample_right_at_the_limit_is_scored(loaded):
-    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.ends)
+    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.end_token_ids)
     for limit, fits in ((len(e.ids), True), (len(e.ids) - 1, False)):
         tight = dataclasses.replace(loaded, max_length=limit)
         sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")

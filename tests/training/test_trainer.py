@@ -175,7 +175,9 @@ def test_what_fits_is_what_is_trained_whole(base, tmp_path, options):
     ]
     one = stage([*texts, *chats], training={"max_length": 15, **options}, peft=PEFT)
     done = train_stage(one, base, tmp_path)
-    encoded = [encode(base.tokenizer, s.prompt, s.completion, base.ends) for s in one.samples]
+    encoded = [
+        encode(base.tokenizer, s.prompt, s.completion, base.end_token_ids) for s in one.samples
+    ]
     whole = [
         e.supervised_tokens >= len(x.ids) - x.start
         for e, x in zip(done.exposures, encoded, strict=True)
