@@ -22,8 +22,8 @@ from ilp_mlflow.data import readers
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.scoring.encoding import check_encodable
-from ilp_mlflow.scoring.loading import LoadedModel, Tokenization
+from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
+from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.stage import version_tags

@@ -25,6 +25,7 @@ from ilp_mlflow.core.values import (
 )
 from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
 from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
@@ -92,7 +93,7 @@ def context_from_scores(
     parts = functools.partial(model_registry.resolve_parts, base=checkpoints[0].model_uri)
 
     @functools.cache
-    def tokenization() -> loading.Tokenization:
+    def tokenization() -> Tokenization:
         return loading.read_tokenization(
             parts(uris[names[-1]]), tokenizer
         )  # the base may have no chat template at all

@@ -152,7 +152,7 @@ def _table(
     name: str,
     plan: ScoringPlan,
     parts: list[str],
-    tokenization: loading.Tokenization,
+    tokenization: encoding.Tokenization,
     loader: loading.ModelLoader,
 ) -> pa.Table:
     with task(f"load {name}"):
@@ -166,14 +166,14 @@ def _table(
 
 def _tokenization(
     parts: Mapping[str, list[str]], samples: Sequence[Sample], tokenizer: TokenizerConfig | None
-) -> loading.Tokenization:
+) -> encoding.Tokenization:
     """How the last checkpoint reads text: it knows the form it was trained in, the base may have no chat template at all."""
     tokenization = loading.read_tokenization(list(parts.values())[-1], tokenizer)
     encoding.check_encodable(tokenization.tokenizer, samples)
     return tokenization
 
 
-def _finished(answer: str, tokenization: loading.Tokenization) -> bool:
+def _finished(answer: str, tokenization: encoding.Tokenization) -> bool:
     """The answer, or its first line, was not cut off, and is text."""
     whole = (
         "\n" in answer.strip() or len(tokenization.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS

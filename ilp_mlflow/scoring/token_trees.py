@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from ilp_mlflow.core.progress import track
 from ilp_mlflow.core.values import Sample, Text, blank_prompt, with_last_turn
-from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
-from ilp_mlflow.scoring.loading import Tokenization
+from ilp_mlflow.scoring.encoding import Encoded, Tokenization, encode, encode_prompt
 
 BRANCHES = 256
 """Tokens of a tree of many sequences; attention over a tree costs the square of its size."""

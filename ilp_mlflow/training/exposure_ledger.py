@@ -12,8 +12,7 @@ import torch
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.values import Exposure, Sample, Signal, schema
-from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.loading import Tokenization
+from ilp_mlflow.scoring.encoding import Tokenization, encode
 
 ROWS = "give IlpCallback the rows that the trainer gets as train_dataset, in their order"
 

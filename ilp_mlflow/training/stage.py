@@ -19,7 +19,7 @@ from ilp_mlflow.core.errors import ConfigError, IlpError, suggest
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Checkpoint, Exposure, Stage, as_json, to_table
 from ilp_mlflow.data.samples import samples_digest, stage_digest
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring import encoding, loading
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.preflight import check_experiment
@@ -137,7 +137,7 @@ def fit_stage(
         loaded = _start(experiment, stage, parts)
     # a template of its own, set here or by a stage below, travels with the stage
     retokenised = experiment.tokenizer != TokenizerConfig() or any(
-        loading.has_tokenizer(part) for part in parts[1:]
+        encoding.has_tokenizer(part) for part in parts[1:]
     )
     kept: list[Checkpoint] = []
     with tempfile.TemporaryDirectory() as scratch, _standing(experiment, stage, parts) as standing:

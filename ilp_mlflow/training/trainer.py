@@ -26,8 +26,8 @@ from trl import SFTConfig
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line, suggest
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Signal, Stage, schema
-from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.loading import LoadedModel, Tokenization, is_out_of_memory
+from ilp_mlflow.scoring.encoding import Tokenization, encode
+from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
 from ilp_mlflow.training.scheduled_trainer import (
     SaveRounds,
     ScheduledBatches,

@@ -63,7 +63,7 @@ def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monke
 
 def test_a_diagnosis_done_again_touches_no_model(store, folder, monkeypatch):
     first = score(folder, "mixed")
-    monkeypatch.setattr(loading, "_base", None)
+    monkeypatch.setattr(loading, "_load_base", None)
     assert score(folder, "mixed").equals(first)
 
 

@@ -1,10 +1,11 @@
 import pytest
 
+from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.values import Message, with_last_turn
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.scoring.encoding import check_encodable, encode
+from ilp_mlflow.scoring.encoding import check_encodable, encode, load_tokenizer
 from tests.conftest import CITIES, LANDS, rows
 
 CHATS = [
@@ -94,3 +95,34 @@ def test_a_form_the_tokenizer_cannot_encode_is_named(loaded):
     bare.eos_token = None
     with pytest.raises(ModelError, match="no end token"):
         check_encodable(bare, [text])
+
+
+def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    found = load_tokenizer(
+        [str(tiny_model)], TokenizerConfig(chat_template=str(template), eos_token="<|user|>")
+    )
+    assert (found.chat_template, found.eos_token) == ("{{ messages }}", "<|user|>")
+    template.write_text("{% if think %}think{% endif %}{{ note }}{{ nothing is none }}")
+    options = {"think": False, "note": "it's {{ 'quoted' }}", "nothing": None}
+    found = load_tokenizer(
+        [str(tiny_model)],
+        TokenizerConfig(chat_template=str(template), chat_template_kwargs=options),
+    )
+    assert (
+        found.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+        == "it's {{ 'quoted' }}True"
+    )
+    found.save_pretrained(tmp_path / "saved")  # variables set later replace those that were saved
+    again = load_tokenizer(
+        [str(tmp_path / "saved")], TokenizerConfig(chat_template_kwargs={**options, "think": True})
+    )
+    assert (
+        again.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+        == "thinkit's {{ 'quoted' }}True"
+    )
+    with pytest.raises(ModelError, match="not in the vocabulary"):
+        load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
+    with pytest.raises(ModelError, match="not a readable text file"):
+        load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(tmp_path / "none")))
