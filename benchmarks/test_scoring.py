@@ -19,7 +19,7 @@ from benchmarks.conftest import WORDS  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
 from ilp_mlflow.scoring import forward, loading, scorer, token_trees  # noqa: E402
-from ilp_mlflow.scoring.pass_rate import RUNS  # noqa: E402
+from ilp_mlflow.scoring.metrics import SAMPLED_RUNS  # noqa: E402
 from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verdict_table  # noqa: E402
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 
@@ -236,7 +236,7 @@ def test_against_sampling_as_the_paper_does(loaded, paired):
 
     def sample():
         for prompt, _ in asked:
-            for _ in range(RUNS):
+            for _ in range(SAMPLED_RUNS):
                 loaded.model.generate(
                     torch.tensor([prompt]),
                     do_sample=True,

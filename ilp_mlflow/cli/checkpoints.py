@@ -57,7 +57,7 @@ def score_command(
     from ilp_mlflow.core.terminal import format_table
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-    from ilp_mlflow.scoring.recognition import recognition_shares
+    from ilp_mlflow.scoring.metrics import recognition_shares
     from ilp_mlflow.scoring.verdicts import retention_by_stage
 
     loading.pick_device(options.device)

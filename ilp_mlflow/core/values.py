@@ -440,7 +440,7 @@ class Report(Value):
     retention: dict[str, dict[str, float]]
     """Share 0..1 learned, by stage, then checkpoint."""
     recognition: dict[str, dict[str, float]]
-    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see `recognition.recognition_shares`."""
+    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see `metrics.recognition_shares`."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
     histories: dict[str, tuple[Status, ...]]

@@ -21,7 +21,7 @@ from ilp_mlflow.diagnosis.attribution import (
     discount_without_ledger,
 )
 from ilp_mlflow.diagnosis.context import build_context as known_of
-from ilp_mlflow.scoring.recognition import recognition_shares
+from ilp_mlflow.scoring.metrics import recognition_shares
 from ilp_mlflow.scoring.verdicts import (
     Preset,
     backward_transfer,

@@ -53,12 +53,12 @@ def study_knowledge(context: Context) -> dict[str, Knowledge]:
     """The study's two tests of the base model, by id of the samples with options."""
     import pyarrow.compute as pc
 
-    from ilp_mlflow.scoring import pass_rate
+    from ilp_mlflow.scoring import metrics
 
     base = context.scores.filter(
         pc.equal(context.scores["checkpoint"], context.checkpoints[0].name)
     )
-    best = pass_rate.best_of(base["option_logprobs"])
+    best = metrics.best_of_n(base["option_logprobs"])
     rows = zip(base["sample_id"].to_pylist(), base["p_correct"].to_pylist(), best, strict=True)
     return {
         id_: Knowledge(p > EXISTS, bool(p < BLIND and b < BEST))

@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow.core.values import Status
-from ilp_mlflow.scoring.pass_rate import RUNS, Floats, pass_below, sampled, uniform
+from ilp_mlflow.scoring.metrics import (
+    SAMPLED_RUNS,
+    Floats,
+    fail_probability,
+    sampled_passes,
+    uniform_draws,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,7 +211,7 @@ def _block(scores: pa.Table, preset: Preset) -> Floats:
 
     p = _floats(scores, "p_correct")
     if preset == "paper":
-        return np.tile(-_logit(pass_below(p)), (3, 1))
+        return np.tile(-_logit(fail_probability(p)), (3, 1))
     counts = pc.list_value_length(scores["option_logprobs"]).to_numpy().astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         recognised = _logit(p) - _logit((1 + 1 / counts) / 2)
@@ -226,9 +232,9 @@ def _reasons(rows: pa.Table, preset: Preset, seed: int) -> pa.Array:
         np.nan_to_num(np.rint(100 * _floats(rows, "p_correct")), nan=-1).astype(int),
     )
     if preset == "paper":
-        right = sampled(_floats(rows, "p_correct"), _drawn(rows, seed))
+        right = sampled_passes(_floats(rows, "p_correct"), _drawn(rows, seed))
         judged = _text(
-            right, f" of {RUNS} sampled runs pick the right option (probability ", p, ")"
+            right, f" of {SAMPLED_RUNS} sampled runs pick the right option (probability ", p, ")"
         )
     else:
         judged = _why(rows, status, p)
@@ -281,12 +287,12 @@ def _pick(names: Sequence[str], index: npt.NDArray[Any]) -> pa.Array:
 
 
 def _drawn(scores: pa.Table, seed: int) -> Floats:
-    return uniform(scores["sample_id"], scores["checkpoint"], seed)
+    return uniform_draws(scores["sample_id"], scores["checkpoint"], seed)
 
 
 def _fails(p: Floats, drawn: Floats) -> npt.NDArray[np.bool_]:
     # what `sampled` comes to, without counting: its runs are few enough just where the draw is below this
-    return drawn < pass_below(p)
+    return drawn < fail_probability(p)
 
 
 def _low(scores: pa.Table) -> npt.NDArray[np.bool_]:

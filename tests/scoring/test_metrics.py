@@ -2,7 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ilp_mlflow.scoring.pass_rate import best_of, pass_below, sampled, uniform
+from ilp_mlflow.core.values import Score, to_table
+from ilp_mlflow.scoring.metrics import (
+    best_of_n,
+    fail_probability,
+    recognition_shares,
+    sampled_passes,
+    uniform_draws,
+)
 
 REPEATS = 2000
 OPTIONS = (
@@ -25,7 +32,7 @@ def column(values):
 
 
 def draws(n, seed=0):
-    return uniform(column([f"stage/{i:06}" for i in range(n)]), column(["last"] * n), seed)
+    return uniform_draws(column([f"stage/{i:06}" for i in range(n)]), column(["last"] * n), seed)
 
 
 def near(expected):
@@ -40,9 +47,9 @@ def near(expected):
 def test_the_pass_rate_agrees_with_sampled_runs(options, runs, threshold):
     p = distribution(options)
     picks = np.random.default_rng(0).choice(len(p), (REPEATS, runs), p=p) == 0
-    closed = float(pass_below(p[:1], runs, threshold)[0])
+    closed = float(fail_probability(p[:1], runs, threshold)[0])
     assert (picks.mean(1) < threshold).mean() == near(closed)
-    right = sampled(np.full(REPEATS, p[0]), draws(REPEATS), runs)
+    right = sampled_passes(np.full(REPEATS, p[0]), draws(REPEATS), runs)
     assert (right / runs < threshold).mean() == near(closed)
     for k in range(runs + 1):
         assert (right == k).mean() == pytest.approx(
@@ -56,7 +63,7 @@ def test_best_of_agrees_with_sampled_runs(options, runs):
     p = distribution(options)
     picks = np.random.default_rng(0).choice(len(p), (REPEATS, runs), p=p)
     best = picks[np.arange(REPEATS), np.array(options)[picks].argmax(1)]  # the first of equals
-    closed = float(best_of(column([options]), runs)[0])
+    closed = float(best_of_n(column([options]), runs)[0])
     assert (best == 0).mean() == near(closed)
     if runs == 1:
         assert closed == pytest.approx(p[0])
@@ -64,17 +71,19 @@ def test_best_of_agrees_with_sampled_runs(options, runs):
 
 def test_best_of_takes_lists_of_any_length_and_none():
     rows = [[-1.0, -2.0], None, [], [-0.5], *OPTIONS]
-    found = best_of(pa.chunked_array([pa.array(rows[:3]), pa.array(rows[3:])]))
-    alone = [best_of(column([row]))[0] if row else np.nan for row in rows]
+    found = best_of_n(pa.chunked_array([pa.array(rows[:3]), pa.array(rows[3:])]))
+    alone = [best_of_n(column([row]))[0] if row else np.nan for row in rows]
     assert found == pytest.approx(alone, nan_ok=True)
     assert found[3] == 1.0
-    assert np.isnan(best_of(pa.chunked_array([pa.array([None], pa.list_(pa.float64()))]))).all()
+    assert np.isnan(best_of_n(pa.chunked_array([pa.array([None], pa.list_(pa.float64()))]))).all()
 
 
 def test_draws_are_uniform_and_unrelated_between_checkpoints_and_seeds():
     n = 100_000
     ids = column([str(i) for i in range(n)])
-    several = [uniform(ids, column([name] * n), seed) for name in ("base", "s1") for seed in (0, 1)]
+    several = [
+        uniform_draws(ids, column([name] * n), seed) for name in ("base", "s1") for seed in (0, 1)
+    ]
     for drawn in several:
         assert drawn.min() >= 0
         assert drawn.max() < 1
@@ -90,17 +99,62 @@ def test_a_draw_depends_on_its_own_row_only():
         np.array([f"a{i}" for i in range(200)]).repeat(3),
         np.tile(["base", "s1", "s2"], 200),
     )
-    drawn = uniform(column(ids), column(names))
+    drawn = uniform_draws(column(ids), column(names))
     some = rng.permutation(600)[:250]
-    assert uniform(column(ids[some]), column(names[some])).tolist() == drawn[some].tolist()
+    assert uniform_draws(column(ids[some]), column(names[some])).tolist() == drawn[some].tolist()
     assert len(set(drawn)) == 600
-    assert uniform(column(["a0"]), column(["base"])) == pytest.approx(
+    assert uniform_draws(column(["a0"]), column(["base"])) == pytest.approx(
         0.4487018557136625, abs=1e-15
     )  # on every machine
 
 
 def test_a_larger_probability_never_gets_fewer_right():
     drawn, p = draws(REPEATS), np.linspace(0, 1, 101)
-    right = np.array([sampled(np.full(REPEATS, x), drawn) for x in p])
+    right = np.array([sampled_passes(np.full(REPEATS, x), drawn) for x in p])
     assert (np.diff(right, axis=0) >= 0).all()
     assert (right[0].max(), right[-1].min()) == (0, 5)
+
+
+def score(logprobs, priors, tokens=(2, 2), checkpoint="c"):
+    return Score(
+        sample_id="a",
+        checkpoint=checkpoint,
+        option_logprobs=logprobs,
+        option_tokens=tokens,
+        option_priors=priors,
+    )
+
+
+def shares(*scores, checkpoint="c"):
+    return {
+        measure: found.get(checkpoint)
+        for measure, found in recognition_shares(to_table(scores, Score), [checkpoint]).items()
+    }
+
+
+def test_a_short_option_wins_by_sum_and_loses_per_token():
+    found = shares(score((-4.0, -3.0), (-9.0, -9.0), tokens=(8, 1)))
+    assert (found["sum"], found["mean"]) == (0.0, 1.0)
+
+
+def test_a_common_option_wins_until_its_prior_is_taken_off():
+    found = shares(score((-4.0, -3.0), (-9.0, -2.0)))
+    assert (found["sum"], found["corrected"], found["blank"]) == (0.0, 1.0, 0.0)
+
+
+def test_options_that_give_the_answer_away_show_with_the_prompt_blanked():
+    leaking, fair = score((-1.0, -5.0), (-2.0, -6.0)), score((-1.0, -5.0), (-6.0, -2.0))
+    assert shares(leaking, leaking, leaking, fair)["blank"] == 0.75
+
+
+def test_ties_do_not_win_and_chance_is_that_of_each_sample():
+    four = score((-1.0,) * 4, (-1.0,) * 4, (2,) * 4)
+    assert shares(four, score((-1.0, -2.0), (-1.0, -2.0))) == pytest.approx(
+        {"sum": 0.5, "mean": 0.5, "corrected": 0.0, "blank": 0.5, "chance": 0.375}
+    )
+
+
+def test_only_rows_with_options_count():
+    plain = Score(sample_id="b", checkpoint="c")
+    assert shares(plain, score((-1.0, -2.0), (-3.0, -2.0)))["sum"] == 1.0
+    assert shares(plain)["sum"] is None
