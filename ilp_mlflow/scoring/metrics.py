@@ -1,10 +1,10 @@
-"""Measures of option scores: the paper's sampled runs, and how often the right option wins."""
+"""Formulas on scores: sampled runs, recognition among options, forgetting of stages."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,6 +102,16 @@ def sampled_passes(
     return passes
 
 
+def recognition_margin(p_correct: Floats, options: Floats) -> Floats:
+    """Log-odds of the right option beyond those at which it counts as recognised, nats.
+
+    `options` is the number k of options in each row; nan where there are none. The pass rate
+    corrected for guessing, (p - 1/k) / (1 - 1/k), is one half at p = (1 + 1/k) / 2.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return logit(p_correct) - logit((1 + 1 / options) / 2)
+
+
 def recognition_shares(scores: pa.Table, checkpoints: Sequence[str]) -> dict[str, dict[str, float]]:
     """Share 0..1 of the samples with options whose right option wins, by measure, then checkpoint.
 
@@ -122,6 +132,43 @@ def recognition_shares(scores: pa.Table, checkpoints: Sequence[str]) -> dict[str
             for measure, share in _shares_won(rows).items():
                 shares[measure][checkpoint] = share
     return shares
+
+
+def forgetting_by_stage(retention: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Share -1..1 of each stage's samples that was lost since the stage was trained.
+
+    Learned right after the stage less learned at the end, Avalanche's forgetting of an experience.
+    `retention` is as `verdicts.retention_by_stage` returns it; stages that are no checkpoint are
+    left out.
+    """
+    forgetting = {}
+    for stage, shares in retention.items():
+        if stage in shares:
+            at_the_end = list(shares.values())[-1]
+            forgetting[stage] = shares[stage] - at_the_end
+    return forgetting
+
+
+def backward_transfer(retention: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Mean change, share -1..1, of every stage but the last since it was trained.
+
+    Lopez-Paz and Ranzato 2017, eq. 3. None where there is no other stage.
+    """
+    forgetting = list(forgetting_by_stage(retention).values())[:-1]
+    return -sum(forgetting) / len(forgetting) if forgetting else None
+
+
+def logit(p: Floats) -> Floats:
+    """Log-odds of probabilities, nats; finite for 0 and 1, too."""
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    log_odds: Floats = np.log(p) - np.log1p(-p)
+    return log_odds
+
+
+def sigmoid(log_odds: Floats) -> Floats:
+    """Probabilities from log-odds: the inverse of `logit`."""
+    p: Floats = 1 / (1 + np.exp(-log_odds))
+    return p
 
 
 def _shares_won(rows: pa.Table) -> dict[str, float]:
