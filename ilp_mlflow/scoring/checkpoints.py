@@ -140,13 +140,14 @@ def _score_plans(
     for name, plan in plans.items():
         parts = checkpoints.parts[name]
         part_digests = [digests[part] for part in parts]
+        # all that scores depend on, and no name: other weights at the same place are other scores
         key = [plan.digest, *part_digests, checkpoints.device, dtype, *VERSIONS]
         table = cache.read(key) if cached else None
         if table is None:
             table = _score_plan(name, plan, parts, checkpoints.tokenization, loader)
             if cached:
                 cache.write(key, table)
-        # scores are cached by content: the same weights may have had another name then
+        # the same weights may have been scored under another name
         names = pa.array([name] * table.num_rows, pa.string())
         tables[name] = table.set_column(1, "checkpoint", names)
     return tables
@@ -209,6 +210,7 @@ def _model_answers(
         dtype,
         *VERSIONS,
     ]
+    # sampling is seeded, so the same question to the same weights has the same answer
     table = cache.read(key) if cached else None
     if table is None:
         probe = _probe(checkpoints, dtype, options.batch_tokens, seed)

@@ -54,6 +54,7 @@ def load_tokenizer(
     Raises ModelError when no part has a usable tokenizer or an option does not fit it.
     """
     source = parts[0]
+    # an adapter may bring a tokenizer of its own, with another chat template or more tokens
     for part in parts:
         if has_tokenizer(part):
             source = part
@@ -109,9 +110,10 @@ def encode(
         ids = tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]
     if prompt_ids is None:
         prompt_ids = encode_prompt(tokenizer, prompt)
-    # a tokenizer may merge the last letters of the prompt with the first of the completion;
-    # the token they share then counts as the completion's
+    # a tokenizer may merge the last letters of the prompt with the first of the completion; a
+    # token with letters of both is the completion's
     start = shared_length(prompt_ids, ids)
+    # from the completion on: a template ends the turns of the prompt with such tokens, too
     for place in range(start, len(ids)):
         if ids[place] in end_token_ids:
             return Encoded(list(ids[: place + 1]), start, True)
@@ -167,6 +169,7 @@ def _apply_options(
     Raises ModelError when the template is not a readable text file, or when the end token is not in
     the vocabulary of `source`, the model folder or Hub id that the tokenizer comes from.
     """
+    # the template first: variables are set in whichever template the tokenizer has by then
     if config.chat_template:
         tokenizer.chat_template = _read_chat_template(config.chat_template)
     if config.chat_template_kwargs and tokenizer.chat_template:

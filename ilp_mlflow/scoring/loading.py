@@ -43,7 +43,7 @@ class LoadedModel(Tokenization):
     """A model ready to be scored or trained."""
 
     model: PreTrainedModel | PeftModel
-    """The model, an adapter on top of its base among them."""
+    """A plain model, or an adapter on its base."""
 
 
 def read_tokenization(
@@ -97,6 +97,7 @@ def load_model(
     if model is None:
         model = _load_base(base, {"dtype": "float32", **options})
         model = _move(model, device, base)
+    # an adapter was trained on what lies below it, so that is merged before the next one is added
     for index, adapter in enumerate(adapters):
         model = _add_adapter(model, adapter, base, trainable)
         if merge or index < len(adapters) - 1:
@@ -159,6 +160,7 @@ def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer:
     is_adapter = isinstance(loaded.model, PeftModel)
     if is_adapter:
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        # PEFT's template of a model card, filled in nowhere
         (folder / "README.md").unlink(missing_ok=True)
         config = json.loads((folder / ADAPTER).read_text())
         config["base_model_name_or_path"] = base_uri
@@ -225,6 +227,7 @@ def _config(location: str) -> PretrainedConfig:
             location, trust_remote_code=False, **gguf_option(location)
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
+        # transformers takes a path that does not exist for the id of a Hub model
         if location.startswith((".", "/", "~")) and not Path(location).exists():
             raise ModelError(f"{location}: no such folder; check the path") from None
         hint = "; is the Hub reachable and the name right? A local folder works too"

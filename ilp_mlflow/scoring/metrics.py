@@ -31,6 +31,7 @@ def fail_probability(
     Each answer is right with probability `p_correct`. Closed form of the paper's pass@N test
     (section 3.1.3); with its N = 5 and T = 0.2 it is (1 - p)^5.
     """
+    # P(fail) = sum of C(N, k) p^k (1 - p)^(N - k) over all k with k / N < T
     total = np.zeros_like(p_correct)
     for right in range(runs + 1):
         if right / runs < threshold:
@@ -94,6 +95,7 @@ def sampled_passes(
     `draws` has one uniform number per row. Inverse of the binomial distribution function, so a
     larger probability never gets fewer right answers.
     """
+    # the number of k for which a draw is at least P(at most k right)
     passes = np.zeros(p_correct.shape, np.int8)
     at_most = np.zeros_like(p_correct)
     for right in range(runs):
@@ -218,6 +220,7 @@ def _name_digests(names: pa.ChunkedArray, salt: str) -> npt.NDArray[np.uint64]:
         digest = salted.copy()
         digest.update(name.encode())
         digests += digest.digest()
+    # little-endian on every machine, so that draws are the same everywhere
     by_name = np.frombuffer(digests, "<u8")
     by_row: npt.NDArray[np.uint64] = by_name[encoded.indices.to_numpy()]
     return by_row

@@ -353,6 +353,7 @@ def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float
     text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
     end = _sentence_end(text)
     sentence = text[:end].strip()
+    # the fewest tokens that spell the sentence: those of a mark after it are not counted
     used = stop
     for count in range(stop):
         if len(tokenizer.decode(tokens[:count]).strip()) >= len(sentence):

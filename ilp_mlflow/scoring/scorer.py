@@ -41,6 +41,7 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
     scores = []
     for sample_id, reason in plan.unscored.items():
         scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    # dropout, which training leaves on, would make scores random
     loaded.model.eval()
     trees = [entry.tree for batch in plan.sample_batches for entry in batch]
     as_trees = can_run_as_trees(trees, loaded)
@@ -117,6 +118,7 @@ def run_batches(
         trees = [entry.tree for entry in batch]
         tokens = _tokens_of_pass(trees, as_trees)
         if limit is not None and tokens > limit and len(batch) > 1:
+            # both halves go back in front of the queue and are looked at again
             half = len(batch) // 2
             pending.extendleft((batch[half:], batch[:half]))
             continue

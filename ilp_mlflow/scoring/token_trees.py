@@ -284,6 +284,7 @@ def plan_batches(
             continue
         answers = _scorable_answers(answers, tokenization)
         sample_trees.append(_sample_tree(sample, answers, blank_numbers))
+    # `make_batches` leaves samples of one length in this order, whatever the order of the rows
     sample_trees.sort(key=lambda sample_tree: sample_tree.sample_id)
     blanked = _encode_blanked(list(blank_numbers), tokenization)
     return ScoringPlan(make_batches(sample_trees, batch_tokens), blanked, unscored, batch_tokens)

@@ -5,7 +5,7 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.values import Message, with_last_turn
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.scoring.encoding import check_encodable, encode, load_tokenizer
+from ilp_mlflow.scoring.encoding import check_encodable, encode, load_tokenizer, shared_length
 from tests.conftest import CITIES, LANDS, rows
 
 CHATS = [
@@ -126,3 +126,12 @@ def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
         load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
     with pytest.raises(ModelError, match="not a readable text file"):
         load_tokenizer([str(tiny_model)], TokenizerConfig(chat_template=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize(
+    ("ids", "other_ids", "shared"),
+    [([5, 6, 7], [5, 6, 9, 8], 2), ([5, 6], [5, 6, 7], 2), ([5, 6], [6, 6], 0), ([], [5], 0)],
+)
+def test_sequences_share_what_they_begin_with(ids, other_ids, shared):
+    assert shared_length(ids, other_ids) == shared
+    assert shared_length(other_ids, ids) == shared
