@@ -23,8 +23,8 @@ from ilp_mlflow.data import readers
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.scoring.encoding import check_encodable
-from ilp_mlflow.scoring.loading import LoadedModel, Tokenization
+from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
+from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.prepared_rows import match_rows
@@ -125,8 +125,8 @@ class IlpCallback(TrainerCallback):
         runs.check_connection()
         self.experiment = _with_settings(experiment, args, model)
         # a model that this trainer trains also ends with the trainer's own end token
-        ends = tokenization.ends | {processing_class.eos_token_id}
-        self._tokenization = replace(tokenization, tokenizer=processing_class, ends=ends)
+        ends = tokenization.end_token_ids | {processing_class.eos_token_id}
+        self._tokenization = replace(tokenization, tokenizer=processing_class, end_token_ids=ends)
         check_encodable(processing_class, self.samples)
         # the data loader's rows are those that TRL prepared; the text is gone from them
         prepared = others["train_dataloader"].dataset
@@ -233,7 +233,7 @@ class IlpCallback(TrainerCallback):
         experiment, tokenization = self.experiment, self._tokenization
         base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
         loaded = LoadedModel(
-            tokenization.tokenizer, tokenization.ends, tokenization.max_length, model
+            tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
         )
         tags = version_tags(experiment, stage, base, run_id)
         with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ def score_command(
 
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-    from ilp_mlflow.scoring.recognition import recognition_shares
+    from ilp_mlflow.scoring.metrics import recognition_shares
 
     # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)

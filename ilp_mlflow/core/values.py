@@ -478,7 +478,7 @@ class Report(Value):
     """Share 0..1 learned, by stage, then checkpoint."""
     recognition: dict[str, dict[str, float]]
     """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see
-    `recognition.recognition_shares`."""
+    `metrics.recognition_shares`."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
     histories: dict[str, tuple[Status, ...]]

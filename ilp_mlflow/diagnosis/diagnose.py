@@ -21,11 +21,13 @@ from ilp_mlflow.diagnosis.attribution import (
     discount_without_ledger,
 )
 from ilp_mlflow.diagnosis.context import build_context as known_of
-from ilp_mlflow.scoring.recognition import recognition_shares
-from ilp_mlflow.scoring.verdicts import (
-    Preset,
+from ilp_mlflow.scoring.metrics import (
     backward_transfer,
     forgetting_by_stage,
+    recognition_shares,
+)
+from ilp_mlflow.scoring.verdicts import (
+    Preset,
     retention_by_stage,
     status_histories,
 )

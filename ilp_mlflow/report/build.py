@@ -11,7 +11,7 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment, TrackingConfig
 from ilp_mlflow.core.values import Checkpoint, Report, Sample, Verdict, to_rows
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES
-from ilp_mlflow.scoring.recognition import recognition_shares
+from ilp_mlflow.scoring.metrics import recognition_shares
 from ilp_mlflow.scoring.verdicts import retention_by_stage, status_histories, verdict_table
 from ilp_mlflow.tracking import runs
 

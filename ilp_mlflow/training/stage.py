@@ -19,7 +19,7 @@ from ilp_mlflow.core.errors import ConfigError, IlpError, suggest
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Checkpoint, Exposure, Stage, as_json, to_table
 from ilp_mlflow.data.samples import samples_digest, stage_digest
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring import encoding, loading
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.preflight import check_experiment
@@ -256,7 +256,7 @@ def _saved_parent(stage: Stage, parent: str, parts: Sequence[str]) -> str:
 def _has_own_tokenizer(experiment: Experiment, parts: Sequence[str]) -> bool:
     """Whether a tokenizer is saved with the stage: one set here or by a stage below it."""
     is_configured = experiment.tokenizer != TokenizerConfig()
-    return is_configured or any(loading.has_tokenizer(part) for part in parts[1:])
+    return is_configured or any(encoding.has_tokenizer(part) for part in parts[1:])
 
 
 def _digest(parts: Sequence[str]) -> str:
