@@ -93,9 +93,8 @@ class IlpCallback(TrainerCallback):
             raise ConfigError(
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; load it as a Dataset"
             )
-        self.samples = samples_from_records(
-            stage, ((f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1))
-        )
+        records = (readers.Record(f"row {n}", n, _record(row, n)) for n, row in enumerate(rows, 1))
+        self.samples = samples_from_records(stage, records)
         self.run: str | None = None
         self.step = 0
         self._ledger: ExposureLedger | None = None
