@@ -48,6 +48,7 @@ def find_checkpoints(arguments: Sequence[str]) -> list[Checkpoint]:
                 "use NAME=LOCATION with a name of its own for each"
             )
         found = _checkpoints_at(name, location)
+        # there is one base: what it was before is not of this experiment
         checkpoints += found if names else found[-1:]
         names.add(name)
     return checkpoints
@@ -80,12 +81,14 @@ def experiment_for(
     comes after the base, when a NAME is none of those or has rows already, and when an option does
     not fit.
     """
+    # NAME@N is inside the stage that made NAME
     base, *names = [checkpoint.name for checkpoint in checkpoints if "@" not in checkpoint.name]
     if not names:
         raise ConfigError(
             f"--checkpoint: '{base}' is the base; give the models trained from it, too"
         )
     file_by_name = _files_by_name(data, names)
+    # a checkpoint without rows is a model that is only scored: it gets no stage
     stages = []
     for name in names:
         if name in file_by_name:
@@ -155,6 +158,7 @@ def _checkpoints_at(name: str, location: str) -> list[Checkpoint]:
 
 def _step_folders(folder: Path) -> list[_StepFolder]:
     """The folders of optimizer steps with weights in them, in order of the steps."""
+    # by number, as `checkpoint-1000` comes before `checkpoint-900` by name
     steps = []
     for path in folder.iterdir():
         match = STEP_FOLDER.fullmatch(path.name)

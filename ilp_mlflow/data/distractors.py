@@ -53,15 +53,14 @@ def choose_distractors(
     not on its order.
     """
     ordered = sorted(samples, key=lambda sample: sample.id)
-    right_answers = _collect_right_answers(ordered)
+    right_answers_by_id = _collect_right_answers(ordered)
     options_by_id = {}
     for sample in ordered:
-        given = _wrong_given_options(sample, right_answers[_prompt_of(sample)])
-        options_by_id[sample.id] = given
+        options_by_id[sample.id] = _wrong_given_options(sample, right_answers_by_id[sample.id])
     open_samples = [sample for sample in ordered if n and not options_by_id[sample.id]]
     pools = _draw_pools(ordered, {sample.stage for sample in open_samples}, seed)
     choices = [
-        _Choice(sample, pools[sample.stage], right_answers[_prompt_of(sample)], n)
+        _Choice(sample, pools[sample.stage], right_answers_by_id[sample.id], n)
         for sample in open_samples
     ]
     for source in STAGE_SOURCES:
@@ -120,6 +119,7 @@ def _find_labels(samples: Iterable[Sample]) -> dict[str, str]:
         key = answer_key(sample.answer)
         prompts_by_key[key].add(prompt_key(sample.prompt))
         spellings_by_key[key].add(sample.answer)
+    # the same prompt twice with the same answer is one row that was copied
     labels = {}
     for key, prompts in prompts_by_key.items():
         if len(prompts) > 1:
@@ -153,17 +153,15 @@ class _RightAnswers:
         return self._overlaps[normalized]
 
 
-def _prompt_of(sample: Sample) -> tuple[str, str]:
-    """The stage and the key of its prompt."""
-    return sample.stage, prompt_key(sample.prompt)
-
-
-def _collect_right_answers(samples: Sequence[Sample]) -> dict[tuple[str, str], _RightAnswers]:
-    """The answers to each prompt, see `_prompt_of`."""
-    right_answers = defaultdict[tuple[str, str], _RightAnswers](_RightAnswers)
+def _collect_right_answers(samples: Sequence[Sample]) -> dict[str, _RightAnswers]:
+    """For each sample, by its id, the answers to its prompt in its stage."""
+    by_prompt = defaultdict[tuple[str, str], _RightAnswers](_RightAnswers)
+    by_id = {}
     for sample in track(samples, "collect answers"):
-        right_answers[_prompt_of(sample)].add(sample.answer)
-    return right_answers
+        right_answers = by_prompt[sample.stage, prompt_key(sample.prompt)]
+        right_answers.add(sample.answer)
+        by_id[sample.id] = right_answers
+    return by_id
 
 
 def _wrong_given_options(sample: Sample, right_answers: _RightAnswers) -> tuple[str, ...]:
@@ -172,6 +170,7 @@ def _wrong_given_options(sample: Sample, right_answers: _RightAnswers) -> tuple[
     aligned = align_options(sample.options or (), sample.answer)
     option_by_key = dict[str, str]()
     for option in aligned.options:
+        # two options with one key are the same option twice
         key = answer_key(option)
         # options that were not labelled in order may be names: `C. Smith` is not `J. Smith`
         initial = "" if aligned.changed else option_label(option)
@@ -206,7 +205,8 @@ class _Choice:
         return answer_key(self.sample.answer) in self.pool.labels
 
     def take(self, options: Iterable[str], rejects_overlap: bool) -> None:
-        """Take wrong options in turn until there are enough; no more are drawn than that takes."""
+        """Take wrong options in turn, until there are enough."""
+        # some sources work for every option: none is asked for that is not needed
         options = iter(options)
         while len(self.options) < self.n:
             option = next(options, None)
@@ -290,6 +290,7 @@ def _model_answers(choices: Sequence[_Choice], ask: AskModels | None) -> _Candid
     """What models answer, asked once for up to MAX_ASKED samples that are drawn by the seed."""
     if ask is None or not choices:
         return
+    # drawn in random order, asked in the order of ids: what models say is cached by both
     drawn = sorted(choices, key=lambda choice: _draw(choice.pool.seed, choice.sample.id))
     asked = sorted(drawn[:MAX_ASKED], key=lambda choice: choice.sample.id)
     answers_by_id = ask([choice.sample for choice in asked])

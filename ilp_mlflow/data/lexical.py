@@ -37,8 +37,10 @@ class Number(NamedTuple):
 
 def parse_number(match: re.Match[str]) -> Number:
     """The number that a match of NUMBER is: `1,000.50` is `Number(10005, 1)`."""
-    whole = (match["whole"] or "").replace(",", "")
-    decimals = (match["decimals"] or match["fraction"] or "").rstrip("0")
+    groups = match.groupdict(default="")
+    whole = groups["whole"].replace(",", "")
+    # one of them is empty: a fraction is what stands alone behind a point
+    decimals = (groups["decimals"] + groups["fraction"]).rstrip("0")
     return Number(int(whole + decimals or "0"), len(decimals))
 
 

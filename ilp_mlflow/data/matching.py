@@ -47,6 +47,7 @@ def normalize_answer(answer: str) -> str:
     `B. The Ice-cream, 1,000.0 g!` is `ice cream 1000 g`. An answer that is nothing but such marks
     stays as it is, so that `!` and `?` differ.
     """
+    # an accented letter may be one character or two
     text = unicodedata.normalize("NFC", without_label(answer)).casefold()
     # numbers go first: their commas and points are no punctuation
     text = NUMBER.sub(_plain_number, text.replace("\N{MINUS SIGN}", "-"))
@@ -77,6 +78,7 @@ def is_part_of(shorter: str, longer: str) -> bool:
     `spam` is no part of `not spam`.
     """
     shorter, longer = CURRENCY.sub("", shorter), CURRENCY.sub("", longer)
+    # without spaces there is nothing that says where a word ends
     if ONLY_UNSPACED.fullmatch(shorter):
         is_stretch = shorter in longer
     else:

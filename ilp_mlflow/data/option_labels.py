@@ -52,6 +52,7 @@ def align_options(options: Sequence[str], answer: str) -> AlignedOptions:
 
 def _are_labelled(options: Sequence[str]) -> bool:
     """Whether the options' labels are the start of one of the SEQUENCES, in order."""
+    # a space for an option without label is in none of the sequences
     labels = ""
     for option in options:
         label = LABEL.match(option)
@@ -75,6 +76,7 @@ def _answer_label(options: Sequence[str], answer: str) -> _AnswerLabel | None:
 
     The place is that of the option that says the same; of a bare label, the label's own.
     """
+    # keys are without labels: `B. Paris` is found among bare options, too
     key = answer_key(answer)
     keys = [answer_key(option) for option in options]
     label = LABEL.match(answer)

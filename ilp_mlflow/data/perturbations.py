@@ -82,6 +82,7 @@ def perturb(text: str, vocabulary: Vocabulary, seed: str) -> Iterator[str]:
     Another number, another name and a negation take turns; when these are used up, single words
     are swapped. Within a kind late places come first: that is where an answer has its result.
     """
+    # the text itself is no edit
     yielded = {text}
     for edited in _edits(text, vocabulary, random.Random(seed)):
         if edited not in yielded:
@@ -152,8 +153,9 @@ def _is_list_number(text: str, match: re.Match[str]) -> bool:
 
 def _format_like(number: Number, match: re.Match[str]) -> str:
     """A number with the decimals, leading zeros and commas of the number that was matched."""
-    whole = match["whole"] or ""
-    decimals = len(match["decimals"] or match["fraction"] or "")
+    groups = match.groupdict(default="")
+    whole = groups["whole"]
+    decimals = len(groups["decimals"] + groups["fraction"])
     # `007` keeps its width, and `.5` has no digit in front of the point
     has_fixed_width = whole.startswith("0") or not whole
     whole_width = len(whole) if has_fixed_width else 1

@@ -79,6 +79,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
     messages. Fields that are None count as left out. Raises DatasetError when a field is missing,
     empty or of the wrong type.
     """
+    # a table has None where another row has the field
     rest = {name: value for name, value in fields.items() if value is not None}
     prompt, completion = _take_turns(rest, where)
     options = _take_list(rest, "options", where)
@@ -107,6 +108,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
 
 def samples_digest(samples: Iterable[Sample]) -> str:
     """SHA-256 over the samples in order: the same data has the same digest on any machine."""
+    # sorted, as fields of the metadata may come in any order
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(json.dumps(sample.model_dump(), sort_keys=True, default=str).encode())
@@ -197,6 +199,7 @@ def _take_text(fields: dict[str, Any], name: str, where: str) -> Text:
             f"{where}: no '{name}'; a row needs 'prompt' and 'completion', or 'messages'"
         )
     value = fields.pop(name)
+    # a list is a conversation; of one, a turn may be empty, but not all
     text: Text
     if isinstance(value, list):
         text = _parse_messages(value, name, where)

@@ -113,6 +113,7 @@ class _PoolRow(NamedTuple):
 
 
 def _distinct_rows(pool: Iterable[Sample]) -> list[_PoolRow]:
+    # a set, as rows that are equal would slow the search and change nothing
     rows = set[_PoolRow]()
     for sample in pool:
         rows.add(_PoolRow(answer_key(sample.answer), sample.answer, prompt_text(sample.prompt)))
@@ -197,6 +198,7 @@ class _AnswerIndex:
 
         prompts = self.vectorizer.transform(_prompt_texts(samples))
         by_row = (prompts @ self.prompts).toarray()
+        # the rows of an answer stand together: the largest value of each stretch
         by_answer = np.maximum.reduceat(by_row, self.first_rows, axis=1)
         return by_answer.round(2)
 
