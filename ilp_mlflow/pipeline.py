@@ -22,9 +22,9 @@ from ilp_mlflow.mitigation.search import SearchOptions, SearchResult
 from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.summary import diagnosis_sentence, markdown_summary
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
 from ilp_mlflow.tracking import model_registry, projects, runs
+from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
 from ilp_mlflow.training.stage import stage_settings, train_and_register, training_digest
 
@@ -68,7 +68,7 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
     with runs.start(experiment.name, "experiment", run_id=run_id) as run_id:
         log_experiment(run_id, experiment, stages)
         with task("register the base model"):
-            base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+            base = model_registry.register_base(experiment.model, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base)]
         exposures, signals = [], []
         with task("stages", len(stages)) as advance:
@@ -325,4 +325,4 @@ def _same(experiment: Experiment, run_id: str) -> None:
 
 def _log_data(run_id: str, experiment: Experiment, stages: Sequence[Stage], context: str) -> None:
     for stage, given in zip(stages, experiment.stages, strict=True):
-        runs.log_dataset(run_id, stage.name, stage.samples, context, given.data)
+        log_dataset(run_id, stage.name, stage.samples, context, given.data)

@@ -24,7 +24,7 @@ from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import check_encodable
 from ilp_mlflow.scoring.loading import LoadedModel, Tokenization
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.stage import version_tags
 
@@ -115,7 +115,7 @@ class IlpCallback(TrainerCallback):
     ) -> None:
         """Learn from the prepared rows how to know each in a batch, and listen to the model's own forward pass."""
         experiment, text = self._base(args, model)
-        runs.check_connection()
+        connection.check_connection()
         order = "sequential" if args.train_sampling_strategy == "sequential" else "shuffled"
         how = {"schedule": order, "training": _set(args.to_dict(), TOLD), "peft": _adapter(model)}
         (stage,) = experiment.stages
@@ -159,7 +159,12 @@ class IlpCallback(TrainerCallback):
         else:
             print(
                 "\n".join(
-                    ["", terminal_summary(self.report), "", *runs.how_to_open(self.report.run_id)]
+                    [
+                        "",
+                        terminal_summary(self.report),
+                        "",
+                        *connection.how_to_open(self.report.run_id),
+                    ]
                 ),
                 file=sys.stderr,
             )
@@ -206,7 +211,7 @@ class IlpCallback(TrainerCallback):
             tempfile.TemporaryDirectory() as folder,
         ):
             pipeline.log_experiment(run_id, experiment, [stage])
-            base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+            base = model_registry.register_base(experiment.model, run_id)
             loading.save_model(
                 LoadedModel(text.tokenizer, text.ends, text.max_length, model),
                 Path(folder),

@@ -152,9 +152,9 @@ def stages_command(experiment: str) -> None:
         tracking_config, name = read.tracking, read.name
     hush()
     from ilp_mlflow.core.terminal import wrap
-    from ilp_mlflow.tracking import model_registry, runs
+    from ilp_mlflow.tracking import connection, model_registry
 
-    runs.use_store(tracking_config)
+    connection.use_store(tracking_config)
     rows = model_registry.list_stages(name)
     lines = list[str]()
     for row in rows:

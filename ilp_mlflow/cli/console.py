@@ -101,9 +101,9 @@ def report_text(found: Any) -> str:
 
 def links(run_id: str) -> list[str]:
     """Lines that say how to see a run in the MLflow UI."""
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
-    return ["", *runs.how_to_open(run_id)]
+    return ["", *connection.how_to_open(run_id)]
 
 
 def hush(experiment: Experiment | None = None) -> None:

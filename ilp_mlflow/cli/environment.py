@@ -43,13 +43,13 @@ def doctor_command() -> None:
     from ilp_mlflow.core.terminal import wrap
     from ilp_mlflow.report.build import PACKAGES
     from ilp_mlflow.scoring import loading
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
     found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     found |= {
         "device": loading.pick_device("auto"),
         "threads": str(torch.get_num_threads()),
-        **runs.doctor(),
+        **connection.doctor(),
     }
     failed = [
         f"{p.name} ({p.distribution}): {p.error}"

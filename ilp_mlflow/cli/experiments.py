@@ -257,11 +257,9 @@ def report_command(experiment: Path | None, run_id: str, genai: int | None, mark
     report = _on_run(experiment, run_id, None, show=print_issue if markdown else print_report)
     if genai:
         from ilp_mlflow.report.mlflow_traces import export_traces
-        from ilp_mlflow.tracking import runs
+        from ilp_mlflow.tracking.connection import evaluation_url
 
-        click.echo(
-            f"samples as traces: {runs.evaluation_url(export_traces(report, genai))}", err=True
-        )
+        click.echo(f"samples as traces: {evaluation_url(export_traces(report, genai))}", err=True)
 
 
 def _on_run(
@@ -283,9 +281,9 @@ def _on_run(
     if not (experiment or run_id):
         raise ConfigError("give an experiment file, or the id of a run with --run-id")
     config_ = config.read(experiment, {"launch": launch}) if experiment else None
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection, runs
 
-    runs.use_store(config_.tracking if config_ else config.TrackingConfig())
+    connection.use_store(config_.tracking if config_ else config.TrackingConfig())
     found = runs.find_experiment_run(config_.name if config_ else "", run_id or None, keep=alone)
     load_libraries()
     from ilp_mlflow import pipeline

@@ -39,6 +39,7 @@ from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.verdicts import verdict_table
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.stage import fit_stage
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _train(
         )
         model_registry.log_model_inputs(run_id, [trial.start.model_uri])
         for stage in trial.stages:
-            runs.log_dataset(run_id, stage.name, stage.samples, "training")
+            log_dataset(run_id, stage.name, stage.samples, "training")
     if done:
         uri, metrics = runs.read_checkpoints(done)[-1].model_uri, runs.metrics(done)
         tokens, seconds = metrics["tokens"], metrics["seconds"]

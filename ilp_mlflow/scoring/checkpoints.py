@@ -24,6 +24,7 @@ from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
 from ilp_mlflow.tracking import model_registry
+from ilp_mlflow.tracking.model_digest import model_digest
 
 ASKED, ANSWER_TOKENS = 6, 32
 """Answers a model is asked for when wrong ones are wanted, and their length in tokens."""
@@ -183,6 +184,6 @@ def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _digests(parts: Mapping[str, list[str]]) -> dict[str, str]:
     return {
-        part: loading.model_digest(part)
+        part: model_digest(part)
         for part in dict.fromkeys(part for chain in parts.values() for part in chain)
     }

@@ -11,7 +11,7 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring import encoding, loading
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.trainer import check_max_length, check_options
 
 
@@ -27,7 +27,7 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
             f"launch: project needs an MLproject file in the current folder ({Path.cwd()}); start there"
         )
     stages = _stages(experiment)
-    runs.connect(experiment.tracking, experiment.name)
+    connection.connect(experiment.tracking, experiment.name)
     location = parent or experiment.model
     if (Path(location) / "adapter_config.json").exists():
         raise ModelError(
@@ -48,7 +48,7 @@ def check_trained_elsewhere(
     Raises IlpError for the first thing that is wrong.
     """
     stages = _stages(experiment)
-    runs.connect(experiment.tracking, experiment.name)
+    connection.connect(experiment.tracking, experiment.name)
     texts = [
         loading.read_tokenization(
             model_registry.resolve_parts(c.model_uri, checkpoints[0].model_uri),
@@ -63,7 +63,7 @@ def check_trained_elsewhere(
 
 def _stages(experiment: Experiment) -> list[Stage]:
     """The stages with their data, once plugins and device are there."""
-    runs.use_store(experiment.tracking)  # rows may be in its store
+    connection.use_store(experiment.tracking)  # rows may be in its store
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
     loading.pick_device(experiment.scoring.device)

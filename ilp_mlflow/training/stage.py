@@ -22,6 +22,8 @@ from ilp_mlflow.data.samples import samples_digest, stage_digest
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import DIGEST_LENGTH, log_dataset
+from ilp_mlflow.tracking.model_digest import model_digest
 from ilp_mlflow.training.preflight import check_experiment
 from ilp_mlflow.training.trainer import TrainedStage, train_stage
 
@@ -42,9 +44,7 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
         parent = f"models:/{experiment.name}.{names[index - 1]}@latest"
     stage = check_experiment(experiment, parent)[index]
     with runs.start(name, "stage", parent=parent_run) as run_id:
-        start = model_registry.register_base(
-            parent or experiment.model, loading.model_digest, run_id
-        )
+        start = model_registry.register_base(parent or experiment.model, run_id)
         train_and_register(experiment, stage, start, run_id)
     return run_id
 
@@ -66,7 +66,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
             "ilp.training": training_digest(experiment, stage, parent),
         },
     )
-    data = runs.log_dataset(
+    data = log_dataset(
         run_id, stage.name, stage.samples, "training", experiment.stages[index - 1].data
     )
     model_registry.log_model_inputs(run_id, [parent])
@@ -91,7 +91,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
 
 def stage_settings(stage: Stage) -> dict[str, Any]:
     """What a stage is trained with, one entry each: options of TRL by their name, of PEFT behind `peft.`, order and data."""
-    given = {"data": samples_digest(stage.samples)[: runs.DIGEST], "rows": len(stage.samples)}
+    given = {"data": samples_digest(stage.samples)[:DIGEST_LENGTH], "rows": len(stage.samples)}
     if stage.schedule != "shuffled":
         given["schedule"] = stage.schedule
     if stage.score_every:
@@ -179,7 +179,7 @@ def _standing(experiment: Experiment, stage: Stage, parts: Sequence[str]) -> Ite
     earlier run has.
     """
     what = [
-        *map(loading.model_digest, parts),
+        *map(model_digest, parts),
         stage_digest(stage),
         experiment.tokenizer.model_dump_json(),
         version("trl"),

@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ilp_mlflow.core import progress
 from ilp_mlflow.scoring import loading, progress_hooks
 from ilp_mlflow.scoring.progress_hooks import Download
+from ilp_mlflow.tracking import model_digest
 from tests.core.test_progress import Terminal
 
 PART = b"x" * 10_485_760  # what the library reads at a time
@@ -107,9 +108,9 @@ def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monk
         told.append((description, unit))
         yield lambda n, total=None: None
 
-    for module in (loading, progress):
+    for module in (model_digest, progress):
         monkeypatch.setattr(module, "task", task)
     loaded = loading.load_model([str(tiny_model)])
     loading.save_model(loaded, tmp_path / "copy", "", True)
-    assert loading.model_digest(str(tmp_path / "copy"))
+    assert model_digest.model_digest(str(tmp_path / "copy"))
     assert told[-2:] == [("write copy", "MB"), ("hash model files", "MB")]
