@@ -47,9 +47,9 @@ def find_checkpoints(arguments: Sequence[str]) -> list[Checkpoint]:
                 f"--checkpoint: name '{name}' is given twice; "
                 "use NAME=LOCATION with a name of its own for each"
             )
-        found = _checkpoints_at(name, location)
+        at_location = _checkpoints_at(name, location)
         # there is one base: what it was before is not of this experiment
-        checkpoints += found if names else found[-1:]
+        checkpoints += at_location if names else at_location[-1:]
         names.add(name)
     return checkpoints
 

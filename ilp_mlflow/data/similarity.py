@@ -41,6 +41,15 @@ GOLDEN_RATIO = 0x9E3779B97F4A7C15
 """2**64 over the golden ratio: a factor that spreads a hash over all 64 bits."""
 
 
+class SimilarRow(NamedTuple):
+    """A row whose prompt is similar to another prompt."""
+
+    place: int
+    """In the pool, from 0."""
+    cosine: float
+    """Similarity of the prompts, 0..1."""
+
+
 def nearest_answers(
     samples: Sequence[Sample], pool: Iterable[Sample], seed: int
 ) -> Iterator[Iterator[str]]:
@@ -66,8 +75,8 @@ def similar_rows(
     pool: Sequence[Sample],
     k: int,
     min_similarity: float = MIN_SIMILARITY,
-) -> Iterator[list[tuple[int, float]]]:
-    """For each sample in turn, places in `pool` and cosines of the most similar prompts, up to `k`.
+) -> Iterator[list[SimilarRow]]:
+    """For each sample in turn, up to `k` rows of `pool` with the most similar prompts, best first.
 
     The own row of a sample is among them unless `k` others are equal to it. The cosine,
     `min_similarity`..1, is that of TF-IDF over the MAX_WORDS words that weigh most among the last
@@ -95,7 +104,8 @@ def similar_rows(
             threshold=min_similarity,
             n_threads=os.cpu_count(),
         )
-        yield from map(_most_similar_first, _sparse_rows(similarities))
+        for row in _sparse_rows(similarities):
+            yield sorted(row, key=lambda similar: (-similar.cosine, similar.place))
 
 
 def stable_hash(text: str) -> int:
@@ -159,9 +169,10 @@ class _AnswerIndex:
         import numpy as np
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        first_rows = [
-            place for place, row in enumerate(rows) if place == 0 or row.key != rows[place - 1].key
-        ]
+        first_rows = [0]
+        for place in range(1, len(rows)):
+            if rows[place].key != rows[place - 1].key:
+                first_rows.append(place)
         answers = [rows[place].answer for place in first_rows]
         forms = sorted(set(map(_form, answers)))
         form_numbers = {form: number for number, form in enumerate(forms)}
@@ -286,16 +297,12 @@ def _heaviest_words(rows: Any) -> Any:
     return normalize(rows, copy=False)
 
 
-def _sparse_rows(matrix: Any) -> Iterator[list[tuple[int, float]]]:
-    """For each row of a sparse matrix, the columns and values of what is not 0."""
-    for start, end in itertools.pairwise(matrix.indptr):
-        columns = matrix.indices[start:end].tolist()
-        values = matrix.data[start:end].tolist()
-        yield list(zip(columns, values, strict=True))
-
-
-def _most_similar_first(row: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    return sorted(row, key=lambda place_and_cosine: (-place_and_cosine[1], place_and_cosine[0]))
+def _sparse_rows(similarities: Any) -> Iterator[list[SimilarRow]]:
+    """For each sample, the rows of the pool that have a value in a matrix [samples, pool]."""
+    for start, end in itertools.pairwise(similarities.indptr):
+        places = similarities.indices[start:end].tolist()
+        cosines = similarities.data[start:end].tolist()
+        yield list(map(SimilarRow, places, cosines))
 
 
 def _chunks(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
