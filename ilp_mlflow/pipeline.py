@@ -31,7 +31,6 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
@@ -85,7 +84,7 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
     with runs.start(experiment.name, "experiment", run_id=run_id) as run_id:
         run_log.log_experiment(run_id, experiment, stages)
         with task("register the base model"):
-            base_uri = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+            base_uri = model_registry.register_base(experiment.model, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base_uri)]
         stage_runs = []
         with task("stages", len(stages)) as advance:

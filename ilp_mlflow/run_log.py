@@ -16,6 +16,7 @@ from ilp_mlflow.data.samples import samples_to_table
 from ilp_mlflow.mitigation import search
 from ilp_mlflow.mitigation.search import SearchOptions, SearchResult
 from ilp_mlflow.tracking import runs
+from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.stage import stage_settings
 
 SHARED_METRICS = ("recovered", "regressed", "net_recovery", "held", "guard_lost")
@@ -80,7 +81,7 @@ def check_same_experiment(experiment: Experiment, run_id: str) -> None:
 def log_data(run_id: str, experiment: Experiment, stages: Sequence[Stage], context: str) -> None:
     """Log the samples of every stage as a data set of the run; `context` says what for."""
     for stage, configured in zip(stages, experiment.stages, strict=True):
-        runs.log_dataset(run_id, stage.name, stage.samples, context, configured.data)
+        log_dataset(run_id, stage.name, stage.samples, context, configured.data)
 
 
 def log_mitigations(

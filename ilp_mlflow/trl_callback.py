@@ -25,7 +25,7 @@ from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.loading import LoadedModel
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.prepared_rows import match_rows
 from ilp_mlflow.training.stage import version_tags
@@ -98,7 +98,9 @@ class IlpCallback(TrainerCallback):
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
                 "load it as a Dataset"
             )
-        records = ((f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
+        records = (
+            readers.Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)
+        )
         self.samples = samples_from_records(stage, records)
         self.run_id: str | None = None
         self.step = 0
@@ -122,7 +124,7 @@ class IlpCallback(TrainerCallback):
         """Match the trainer's rows to the samples, and listen to the model's forward passes."""
         _refuse_hidden_samples(args)
         experiment, tokenization = self._resolve_base(model)
-        runs.check_connection()
+        connection.check_connection()
         self.experiment = _with_settings(experiment, args, model)
         # a model that this trainer trains also ends with the trainer's own end token
         ends = tokenization.end_token_ids | {processing_class.eos_token_id}
@@ -162,7 +164,7 @@ class IlpCallback(TrainerCallback):
             )
         else:
             summary = terminal_summary(self.report)
-            lines = ["", summary, "", *runs.how_to_open(self.report.run_id)]
+            lines = ["", summary, "", *connection.how_to_open(self.report.run_id)]
             print("\n".join(lines), file=sys.stderr)
 
     def _stop_listening(self) -> None:
@@ -231,7 +233,7 @@ class IlpCallback(TrainerCallback):
     def _register(self, stage: Stage, model: Any, run_id: str) -> list[Checkpoint]:
         """Register the base and the trained model; return their checkpoints."""
         experiment, tokenization = self.experiment, self._tokenization
-        base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+        base = model_registry.register_base(experiment.model, run_id)
         loaded = LoadedModel(
             tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
         )

@@ -192,9 +192,9 @@ def stages_command(experiment: str) -> None:
         tracking, name = settings.tracking, settings.name
     silence_libraries()
     from ilp_mlflow.core.terminal import wrap
-    from ilp_mlflow.tracking import model_registry, runs
+    from ilp_mlflow.tracking import connection, model_registry
 
-    runs.use_store(tracking)
+    connection.use_store(tracking)
     stages = model_registry.list_stages(name)
     lines: list[str] = []
     for stage in stages:

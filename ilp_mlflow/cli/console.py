@@ -136,9 +136,9 @@ def report_text(report: Report) -> str:
 
 def links(run_id: str) -> list[str]:
     """Lines that say how to see a run in the MLflow UI."""
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
-    return ["", *runs.how_to_open(run_id)]
+    return ["", *connection.how_to_open(run_id)]
 
 
 def silence_libraries(experiment: Experiment | None = None) -> None:

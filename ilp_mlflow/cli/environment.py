@@ -44,14 +44,14 @@ def doctor_command() -> None:
     from ilp_mlflow.core.terminal import wrap
     from ilp_mlflow.report.build import PACKAGES
     from ilp_mlflow.scoring import loading
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
     facts = {"python": platform.python_version()}
     for package in PACKAGES:
         facts[package] = version(package)
     facts["device"] = loading.pick_device("auto")
     facts["threads"] = str(torch.get_num_threads())
-    facts.update(runs.doctor())
+    facts.update(connection.doctor())
     facts["plugins"] = _failed_plugins() or "all import"
     lines: list[str] = []
     for name, value in facts.items():

@@ -326,9 +326,9 @@ def report_command(experiment: Path | None, run_id: str, genai: int | None, mark
         print_report(report)
     if genai:
         from ilp_mlflow.report.mlflow_traces import export_traces
-        from ilp_mlflow.tracking import runs
+        from ilp_mlflow.tracking import connection
 
-        url = runs.evaluation_url(export_traces(report, genai))
+        url = connection.evaluation_url(export_traces(report, genai))
         click.echo(f"samples as traces: {url}", err=True)
 
 
@@ -353,9 +353,9 @@ def _open_run(
     `keep_project_run`, the run that MLflow made for this process stays for the results.
     """
     from ilp_mlflow.core import config
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection, runs
 
-    runs.use_store(settings.tracking if settings else config.TrackingConfig())
+    connection.use_store(settings.tracking if settings else config.TrackingConfig())
     name = settings.name if settings else ""
     run_id = runs.find_experiment_run(name, run_id or None, keep=keep_project_run)
     load_libraries()

@@ -34,6 +34,7 @@ from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.verdicts import verdict_table
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.stage import fit_stage
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def _log_start(name: str, trial: Trial, baseline: Baseline, run_id: str) -> None
     runs.log(run_id, metrics={"unlearned_rate": unlearned_rate}, params=params)
     model_registry.log_model_inputs(run_id, [trial.start.model_uri])
     for stage in trial.stages:
-        runs.log_dataset(run_id, stage.name, stage.samples, "training")
+        log_dataset(run_id, stage.name, stage.samples, "training")
 
 
 def _read_trained(run_id: str) -> _Trained:

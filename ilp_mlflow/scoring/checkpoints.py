@@ -27,6 +27,7 @@ from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
 from ilp_mlflow.tracking import model_registry
+from ilp_mlflow.tracking.model_digest import model_digest
 
 ANSWERS_ASKED = 6
 """Answers that a model is asked for when wrong ones are wanted."""
@@ -55,7 +56,7 @@ class _Checkpoints:
         for name in names:
             for part in self.parts[name]:
                 if part not in digests:
-                    digests[part] = loading.model_digest(part)
+                    digests[part] = model_digest(part)
         return digests
 
     def loader(self, dtype: str) -> loading.ModelLoader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
@@ -30,12 +28,9 @@ from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.progress import MB, bytes_on_disk, task, track, track_size
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, load_tokenizer
+from ilp_mlflow.tracking.model_digest import PICKLES
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-"""Files that are never read: unpickling can run code."""
 ADAPTER = "adapter_config.json"
-CHUNK = 2**24
-"""Bytes of a file that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -172,29 +167,6 @@ def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer:
             loaded.model.save_pretrained(folder)
     if with_tokenizer or not is_adapter:
         loaded.tokenizer.save_pretrained(folder)
-
-
-def model_digest(location: str) -> str:
-    """SHA-256 over names and contents of a folder's files but pickled ones, which are never read, or over a Hub id and its commit.
-
-    Raises ModelError, see `read`.
-    """
-    folder = Path(location)
-    total = hashlib.sha256()
-    if not folder.is_dir():
-        _config(location)  # so that the cache knows its commit
-        commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
-        return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES)))
-    with task("hash model files", sum(path.stat().st_size for path in paths) / MB, "MB") as advance:
-        for path in paths:
-            one = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    one.update(chunk)
-                    advance(len(chunk) / MB)
-            total.update(path.name.encode() + one.digest())
-    return total.hexdigest()
 
 
 def pick_device(device: str) -> str:
