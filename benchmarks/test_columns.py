@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ilp_mlflow.core.values import Score, schema, to_rows
-from ilp_mlflow.scoring.pass_rate import pass_below
+from ilp_mlflow.scoring.metrics import fail_probability
 from ilp_mlflow.scoring.verdicts import COLUMNS, STATUSES, retention_by_stage, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_SAMPLES", 1_000_000))
@@ -158,7 +158,7 @@ def test_a_million_samples_under_ten_checkpoints(benchmark, capsys, table, prese
         )
     else:
         assert ((status == "unscored") == (last == 3)).all()
-        below = pass_below(p[order, -1][last != 3])
+        below = fail_probability(p[order, -1][last != 3])
         assert (status == "unlearned").sum() == pytest.approx(
             below.sum(), abs=4 * np.sqrt((below * (1 - below)).sum())
         )

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from benchmarks.conftest import WORDS  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
-from ilp_mlflow.scoring import forward, loading, scorer, token_trees  # noqa: E402
-from ilp_mlflow.scoring.pass_rate import RUNS  # noqa: E402
+from ilp_mlflow.scoring import loading, scorer, token_trees  # noqa: E402
+from ilp_mlflow.scoring.metrics import SAMPLED_RUNS  # noqa: E402
 from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verdict_table  # noqa: E402
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 
@@ -58,8 +58,10 @@ def plan_of(asked, batch_tokens):
         tree = token_trees.build_tree(
             [prompt + option for option in options], [len(prompt)] * len(options)
         )
-        items.append(token_trees.Item(f"{i:04}", tree, False, ("b", "c", "d"), ()))
-    return token_trees.ScoringPlan(token_trees.batched(items, batch_tokens), [], {}, batch_tokens)
+        items.append(token_trees.SampleTree(f"{i:04}", tree, False, ("b", "c", "d"), ()))
+    return token_trees.ScoringPlan(
+        token_trees.make_batches(items, batch_tokens), [], {}, batch_tokens
+    )
 
 
 def ours(asked, loaded, batch_tokens):
@@ -186,19 +188,19 @@ def test_mixed_precision_against_lm_eval(smollm2, loaded, paired, tmp_path):
     plan = token_trees.plan_batches(samples, choose_distractors(samples, 3, 0), exact, 1024)
     # priors are left out: the harness computes none
     plan = replace(
-        plan, samples=[[replace(item, blanks=()) for item in batch] for batch in plan.samples]
+        plan,
+        sample_batches=[
+            [replace(item, blank_numbers=()) for item in batch] for batch in plan.sample_batches
+        ],
     )
     harness = HFLM(
         pretrained=exact.model, tokenizer=exact.tokenizer, backend="causal", batch_size=8
     )
     requests = []
-    for item in (item for batch in plan.samples for item in batch):
-        reads = item.tree.reads
-        for k in range(1 + reads[:, 2].max()):
-            own = reads[reads[:, 2] == k]
-            path = forward._path(item.tree, own[-1, 0]).tolist()
-            start = 1 + int(item.tree.depths[own[0, 0]])
-            requests.append((("", ""), path[:start], [*path[start:], int(own[-1, 1])]))
+    for item in (item for batch in plan.sample_batches for item in batch):
+        for k in range(item.tree.sequence_count):
+            ids, start = item.tree.sequence(k), item.tree.start(k)
+            requests.append((("", ""), ids[:start], ids[start:]))
 
     def table(plan, loaded):
         return to_table(scorer.score_samples(plan, loaded, "c"), Score)
@@ -236,7 +238,7 @@ def test_against_sampling_as_the_paper_does(loaded, paired):
 
     def sample():
         for prompt, _ in asked:
-            for _ in range(RUNS):
+            for _ in range(SAMPLED_RUNS):
                 loaded.model.generate(
                     torch.tensor([prompt]),
                     do_sample=True,

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from ilp_mlflow.core import plugin_loader
-from ilp_mlflow.core.config import Experiment, models_in
+from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.validation import models_in
 
 PAGE = Path(__file__).with_suffix(".md")
 MARK = "<!-- below: made by `make docs` -->\n"

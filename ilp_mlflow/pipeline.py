@@ -2,327 +2,289 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from ilp_mlflow import run_log
 from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.core.errors import ConfigError, StepFailed, TrackingError
+from ilp_mlflow.core.errors import StepFailed, TrackingError
+from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.progress import task
-from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Report, Request, Stage, as_json
-from ilp_mlflow.data.samples import samples_to_table
-from ilp_mlflow.diagnosis.context import build_context
+from ilp_mlflow.core.values import (
+    Checkpoint,
+    Diagnosis,
+    Outcome,
+    Report,
+    Sample,
+    Stage,
+    as_json,
+)
+from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
 from ilp_mlflow.mitigation import search
 from ilp_mlflow.mitigation.search import SearchOptions, SearchResult
 from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
-from ilp_mlflow.report.summary import diagnosis_sentence, markdown_summary
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.report.sentences import diagnosis_sentence
+from ilp_mlflow.report.summary import markdown_summary
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
-from ilp_mlflow.training.stage import stage_settings, train_and_register, training_digest
+from ilp_mlflow.training.stage import train_and_register, training_digest
 
 
 def run(experiment: Experiment, source: Path, run_id: str | None = None) -> Report:
-    """The whole experiment: train, diagnose, mitigate, report. Raises IlpError, and StepFailed when the rest is logged.
+    """The whole experiment: train, diagnose, mitigate, report.
 
-    With `run_id` that run goes on: what is finished below it is not trained again.
+    `source` is the experiment's file. With `run_id` that run goes on: what is finished below it is
+    not trained again. Raises IlpError, and StepFailed when only mitigations failed: the rest is
+    logged then.
     """
-    run_id, failed = train(experiment, source, run_id), None
+    failure = None
+    run_id = train(experiment, source, run_id)
     with runs.start(experiment.name, "experiment", run_id=run_id):
         diagnose(experiment, run_id)
         try:
             mitigate(experiment, run_id, source)
         except StepFailed as error:
-            failed = str(error)
+            # The report has what came of the other mitigations.
+            failure = str(error)
         report = make_report(experiment, run_id)
-    if failed:
-        raise StepFailed(failed, report)
+    if failure:
+        raise StepFailed(failure, report)
     return report
 
 
 def run_elsewhere(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> Report:
-    """What can be said of models trained elsewhere (`checkpoints`, base first): adopt, diagnose, report. Raises IlpError."""
+    """All that can be said of models trained elsewhere: adopt, diagnose, report.
+
+    `checkpoints` are these models, base first. Raises IlpError.
+    """
     run_id = adopt(experiment, checkpoints)
     diagnose(experiment, run_id)
     return make_report(experiment, run_id)
 
 
 def train(experiment: Experiment, source: Path, run_id: str | None = None) -> str:
-    """Train and register every stage in order; return the parent run's id. `source` is the experiment's file.
+    """Train and register every stage in order; return the parent run's id.
 
-    With `run_id` that run goes on: a stage that is finished below it is not trained again, unless it, its rows or the model it
-    starts from are others now. All that can be checked is checked before a run is started. Raises IlpError, ConfigError also
+    `source` is the experiment's file. With `run_id` that run goes on: a stage that is finished
+    below it is not trained again, unless it, its rows or the model it starts from are others now.
+    All that can be checked is checked before a run is started. Raises IlpError, ConfigError also
     when `run_id` is a run of something else.
     """
     with task("check data, options and model"):
         stages = check_experiment(experiment)
     if run_id:
-        _same(experiment, run_id)
+        run_log.check_same_experiment(experiment, run_id)
     with runs.start(experiment.name, "experiment", run_id=run_id) as run_id:
-        log_experiment(run_id, experiment, stages)
+        run_log.log_experiment(run_id, experiment, stages)
         with task("register the base model"):
-            base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
-        checkpoints = [Checkpoint(name="base", model_uri=base)]
-        exposures, signals = [], []
+            base_uri = model_registry.register_base(experiment.model, run_id)
+        checkpoints = [Checkpoint(name="base", model_uri=base_uri)]
+        stage_runs = []
         with task("stages", len(stages)) as advance:
             for stage in stages:
-                parent = checkpoints[-1].model_uri
-                if done := runs.find_finished(
-                    run_id,
-                    {
-                        "ilp.kind": "stage",
-                        "ilp.training": training_digest(experiment, stage, parent),
-                    },
-                ):
-                    child = done
-                elif experiment.launch == "project":
-                    parameters = {
-                        "experiment": str(source),
-                        "stage": stage.name,
-                        "model": parent,
-                        "seed": str(experiment.seed),
-                    }
-                    child = projects.launch(
-                        "stage",
-                        parameters,
-                        stage.name,
-                        experiment.backend,
-                        experiment.backend_config,
-                    ).wait()
-                else:
-                    with runs.start(stage.name, "stage", parent=run_id) as child:
-                        train_and_register(experiment, stage, parent, child)
-                checkpoints += runs.read_checkpoints(child)
-                exposures.append(runs.read_table(child, "exposures.parquet"))
-                signals.append(runs.read_table(child, "signals.parquet"))
+                parent_uri = checkpoints[-1].model_uri
+                stage_run = _train_stage(experiment, stage, parent_uri, run_id, source)
+                checkpoints += runs.read_checkpoints(stage_run)
+                stage_runs.append(stage_run)
                 advance(1)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
-        runs.write(run_id, "exposures.parquet", pa.concat_tables(exposures))
-        runs.write(run_id, "signals.parquet", pa.concat_tables(signals))
+        for name in TRAINING_TABLES:
+            tables = [runs.read_table(stage_run, f"{name}.parquet") for stage_run in stage_runs]
+            runs.write(run_id, f"{name}.parquet", pa.concat_tables(tables))
         runs.log(run_id, tags={"ilp.trained": "true"})
     return run_id
 
 
-def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
-    """Log models trained elsewhere (`checkpoints`, base first) in place of `train`; return the run's id.
+def _train_stage(
+    experiment: Experiment, stage: Stage, parent_uri: str, run_id: str, source: Path
+) -> str:
+    """Train a stage in a child run, unless a finished one has; return the child's id."""
+    # Of all that training depends on: whatever changes, the stage is trained again.
+    digest = training_digest(experiment, stage, parent_uri)
+    finished = runs.find_finished(run_id, {"ilp.kind": "stage", "ilp.training": digest})
+    if finished:
+        return finished
+    if experiment.launch == "project":
+        return _launch_stage(experiment, stage, parent_uri, source)
+    with runs.start(stage.name, "stage", parent=run_id) as child:
+        train_and_register(experiment, stage, parent_uri, child)
+    return child
 
-    All that can be checked is checked before a run is started. Raises IlpError.
+
+def _launch_stage(experiment: Experiment, stage: Stage, parent_uri: str, source: Path) -> str:
+    """Train a stage as an MLflow project run; return its id."""
+    parameters = {
+        "experiment": str(source),
+        "stage": stage.name,
+        "model": parent_uri,
+        "seed": str(experiment.seed),
+    }
+    launched = projects.launch(
+        "stage", parameters, stage.name, experiment.backend, experiment.backend_config
+    )
+    return launched.wait()
+
+
+def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
+    """Log models trained elsewhere in place of `train`; return the run's id.
+
+    `checkpoints` are these models, base first. All that can be checked is checked before a run is
+    started. Raises IlpError.
     """
     with task("check data, options and models"):
         stages = check_trained_elsewhere(experiment, checkpoints)
     with runs.start(experiment.name, "experiment") as run_id:
-        log_experiment(run_id, experiment, stages)
+        run_log.log_experiment(run_id, experiment, stages)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
         runs.log(run_id, tags={"ilp.trained": "elsewhere"})
     return run_id
 
 
 def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
-    """Score every sample under every checkpoint of a run, judge it, and ask the diagnostics why the unlearned ones failed.
+    """Score every sample under every checkpoint of a run, judge it, and say why it is unlearned.
 
     A diagnostic that raises is reported on the run and left out. Raises IlpError.
     """
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
-    samples, checkpoints = runs.read_samples(run_id), runs.read_checkpoints(run_id)
+    samples = runs.read_samples(run_id)
+    checkpoints = runs.read_checkpoints(run_id)
+    preset, seed = experiment.scoring.preset, experiment.seed
     with runs.start(experiment.name, "experiment", run_id=run_id):
-        locations = {c.name: c.model_uri for c in checkpoints}
-        wrong = choose_wrong_options(
-            samples, locations, experiment.scoring, experiment.seed, experiment.tokenizer
-        )
-        scores = score_checkpoints(
-            samples, wrong, locations, experiment.scoring, experiment.seed, experiment.tokenizer
-        )
-        runs.write(
-            run_id,
-            "options.parquet",
-            pa.table({"sample_id": list(wrong), "wrong": list(map(list, wrong.values()))}),
-        )
-        runs.write(
-            run_id, "experiment.yaml", config.dump(experiment)
-        )  # with the rules of this diagnosis
-        runs.write(run_id, "scores.parquet", scores)
-        runs.write(run_id, "outcomes.json", "[]")  # earlier ones were against other verdicts
-        runs.write(run_id, "requests.json", "{}")
+        scores = _score(experiment, run_id, samples, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
-        rule = experiment.scoring.preset, experiment.seed
-        top = runs.parent_of(run_id) is None  # below a child the UI would show a third
-        own = (
-            runs.start("diagnosis", "diagnosis", parent=run_id) if top else contextlib.nullcontext()
-        )
-        with own as child:
-            found, _ = diagnose_and_log(run_id, plugins, context, *rule, beside=child)
-            if child:
-                said = diagnosis_sentence(found, len(samples))
-                runs.log(
-                    child,
-                    params={"ilp.preset": rule[0], "ilp.seed": rule[1]},
-                    tags={"mlflow.note.content": said},
-                )
-                _log_data(child, experiment, context.stages, "diagnosis")
-    return found
+        # In a child of its own an earlier diagnosis stays; the UI would show no third level.
+        if runs.parent_of(run_id):
+            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed)
+            return diagnoses
+        with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
+            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed, beside=child)
+            runs.log(
+                child,
+                params={"ilp.preset": preset, "ilp.seed": seed},
+                tags={"mlflow.note.content": diagnosis_sentence(diagnoses, len(samples))},
+            )
+            run_log.log_data(child, experiment, context.stages, "diagnosis")
+    return diagnoses
+
+
+def _score(
+    experiment: Experiment,
+    run_id: str,
+    samples: Sequence[Sample],
+    checkpoints: Sequence[Checkpoint],
+) -> pa.Table:
+    """Scores of all samples under all checkpoints, logged with what they go by."""
+    scoring, seed, tokenizer = experiment.scoring, experiment.seed, experiment.tokenizer
+    locations = {c.name: c.model_uri for c in checkpoints}
+    wrong = choose_wrong_options(samples, locations, scoring, seed, tokenizer)
+    scores = score_checkpoints(samples, wrong, locations, scoring, seed, tokenizer)
+    options = {"sample_id": list(wrong), "wrong": [list(texts) for texts in wrong.values()]}
+    runs.write(run_id, "options.parquet", pa.table(options))
+    # With the rules of this diagnosis: what comes after it goes by them.
+    runs.write(run_id, "experiment.yaml", config.dump(experiment))
+    runs.write(run_id, "scores.parquet", scores)
+    # Earlier outcomes were against other verdicts.
+    runs.write(run_id, "outcomes.json", "[]")
+    runs.write(run_id, "requests.json", "{}")
+    return scores
 
 
 def mitigate(
     experiment: Experiment, run_id: str, source: Path, wanted: SearchOptions | None = None
 ) -> list[Outcome]:
-    """Try mitigations of the experiment, each in a child run, compare all samples before and after, and register the best model.
+    """Try mitigations, compare all samples before and after, and register the best model.
 
-    One that raises fails its own child run; the others go on, then StepFailed is raised. With `wanted.only`, outcomes of others
-    stay. Raises IlpError, also when the models were trained elsewhere: nobody knows how, so there is nothing to compare with.
+    Each has a child run of its own; one that raises fails alone, and StepFailed is raised when the
+    others are done. With `wanted.only`, outcomes of others stay. Raises IlpError, also when the
+    models were trained elsewhere: nobody knows how, so there is nothing to compare with.
     """
     wanted = wanted or SearchOptions()
     if runs.tags(run_id).get("ilp.trained") != "true":
         raise TrackingError(
-            f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; see 'ilp train --help'"
+            f"run {run_id} holds models trained elsewhere, so no mitigation can be tried; "
+            "see 'ilp train --help'"
         )
-    named = dict(experiment.mitigations) or (
-        {name: {} for name in plugin_loader.usable("mitigation")} if wanted.plan == "auto" else {}
-    )
-    for name in wanted.only:
-        named.setdefault(name, {})
+    options_by_name = _mitigation_options(experiment, wanted)
+    chosen = wanted.only or tuple(options_by_name)
     plugins = plugin_loader.configure(
-        "mitigation", {n: o for n, o in named.items() if not wanted.only or n in wanted.only}
+        "mitigation", {name: o for name, o in options_by_name.items() if name in chosen}
     )
-    # alone, the run of this process is the mitigation's own
-    with (
-        contextlib.nullcontext()
-        if wanted.alone
-        else runs.start(experiment.name, "experiment", run_id=run_id)
-    ):
-        if experiment.launch == "project" and not wanted.alone and wanted.plan == "each":
-            found = search.try_in_projects(experiment, run_id, list(plugins), source, wanted.jobs)
-        else:
-            known = search.read_baseline(experiment, run_id, runs.read_samples(run_id))
-            attempt = search.try_each if wanted.plan == "each" else search.try_composed
-            found = attempt(experiment, run_id, plugins, known, wanted)
-        if (
-            wanted.plan == "each" and not wanted.alone
-        ):  # what was tried, with its options, also by --only
-            logged = runs.read_experiment(None, run_id)
-            tried = (logged.mitigations if wanted.only else {}) | named
-            runs.write(
-                run_id,
-                "experiment.yaml",
-                config.dump(logged.model_copy(update={"mitigations": tried})),
-            )
-        if not wanted.alone:
-            _conclude(experiment, run_id, found, bool(wanted.only) or not found.outcomes)
-    if found.failed:
-        raise StepFailed("; ".join(found.failed))
-    return found.outcomes
+    if wanted.alone:
+        # The run of this process is the mitigation's own; whoever launched it logs what came of it.
+        result = _search(experiment, run_id, plugins, source, wanted)
+    else:
+        with runs.start(experiment.name, "experiment", run_id=run_id):
+            result = _search(experiment, run_id, plugins, source, wanted)
+            if wanted.plan == "each":
+                run_log.log_mitigations(run_id, options_by_name, wanted)
+            # What was not tried again stays as it was.
+            if wanted.only or not result.outcomes:
+                result = run_log.add_earlier(result, run_id)
+            run_log.log_outcomes(experiment, run_id, result)
+    if result.failed:
+        raise StepFailed("; ".join(result.failed))
+    return result.outcomes
 
 
-def _conclude(experiment: Experiment, run_id: str, found: SearchResult, add: bool) -> None:
-    """Log what came of mitigations on the run, in place of earlier ones or, to `add`, beside them; register the best model."""
-    if add:
-        names = {o.mitigation for o in found.outcomes} | set(found.requests)
-        earlier = [
-            Outcome.model_validate(o) for o in json.loads(runs.read(run_id, "outcomes.json"))
-        ]
-        lacking = json.loads(runs.read(run_id, "requests.json"))
-        found.outcomes[:0] = [o for o in earlier if o.mitigation not in names]
-        found.requests = {
-            n: Request.model_validate(r) for n, r in lacking.items() if n not in names
-        } | found.requests
-    runs.write(run_id, "outcomes.json", as_json(found.outcomes))
-    runs.write(
-        run_id,
-        "requests.json",
-        json.dumps({name: r.model_dump() for name, r in found.requests.items()}, indent=1),
-    )
-    for done in found.outcomes:
-        one = runs.metrics(done.run_id)
-        shared = {
-            k: one[k]
-            for k in ("recovered", "regressed", "net_recovery", "held", "guard_lost")
-            if k in one
-        }
-        runs.log_changed(run_id, {f"{k}/{done.mitigation}": v for k, v in shared.items()})
-    uri = search.register_best(experiment, found, run_id)
-    if uri:
-        runs.log(run_id, tags={"ilp.mitigated": uri})
+def _mitigation_options(experiment: Experiment, wanted: SearchOptions) -> dict[str, dict[str, Any]]:
+    """Options by name of the experiment's mitigations, and of those that `wanted.only` adds.
+
+    Where the experiment names none, all that can be used may be composed.
+    """
+    options_by_name = dict(experiment.mitigations)
+    if not options_by_name and wanted.plan == "auto":
+        options_by_name = {name: {} for name in plugin_loader.usable("mitigation")}
+    for name in wanted.only:
+        options_by_name.setdefault(name, {})
+    return options_by_name
+
+
+def _search(
+    experiment: Experiment,
+    run_id: str,
+    plugins: Mapping[str, Mitigation],
+    source: Path,
+    wanted: SearchOptions,
+) -> SearchResult:
+    """Try mitigations in the way that is wanted."""
+    if experiment.launch == "project" and wanted.plan == "each" and not wanted.alone:
+        return search.try_in_projects(experiment, run_id, list(plugins), source, wanted.jobs)
+    baseline = search.read_baseline(experiment, run_id, runs.read_samples(run_id))
+    if wanted.plan == "each":
+        return search.try_each(plugins, baseline, wanted)
+    return search.try_composed(plugins, baseline, wanted)
 
 
 def make_report(experiment: Experiment, run_id: str) -> Report:
-    """Put together what a run found, and log it as `ilp/report.html` and `ilp/report.json`. Raises TrackingError."""
+    """Put together what a run found, and log it as `ilp/report.html` and `ilp/report.json`.
+
+    Its summary becomes the run's description. Raises TrackingError.
+    """
     with task("report", 4) as advance:
-        samples, checkpoints = runs.read_samples(run_id), runs.read_checkpoints(run_id)
+        samples = runs.read_samples(run_id)
+        checkpoints = runs.read_checkpoints(run_id)
         advance(1)
-        found = build_report(experiment, run_id, samples, checkpoints)
+        report = build_report(experiment, run_id, samples, checkpoints)
         advance(1)
         with runs.start(experiment.name, "experiment", run_id=run_id):
-            foreword = (
-                [text] if (text := runs.tags(run_id).get("ilp.foreword")) else []
-            )  # what the run said before
-            runs.log(
-                run_id,
-                tags={"mlflow.note.content": "\n\n".join([*foreword, markdown_summary(found)])},
-            )
-            runs.write(run_id, "report.json", found.model_dump_json(indent=1))
+            runs.log(run_id, tags={"mlflow.note.content": _description(report)})
+            runs.write(run_id, "report.json", report.model_dump_json(indent=1))
             advance(1)
-            runs.write(run_id, "report.html", render_html(found, {s.id: s for s in samples}))
+            page = render_html(report, {sample.id: sample for sample in samples})
+            runs.write(run_id, "report.html", page)
             advance(1)
-    return found
+    return report
 
 
-def log_experiment(run_id: str, experiment: Experiment, stages: Sequence[Stage]) -> None:
-    """Log on the run what an experiment is: its settings and its samples."""
-    facts = {
-        f"ilp.{s.name}.{k}": v
-        for s in stages
-        for k, v in stage_settings(s).items()
-        if k != "seed" or v != experiment.seed
-    }
-    known = runs.params(run_id)  # what goes on may have changed: its stages' runs say how
-    with task("log data", 3) as advance:
-        runs.log(
-            run_id, params=_facts(experiment) | {k: v for k, v in facts.items() if k not in known}
-        )
-        advance(1)
-        _log_data(run_id, experiment, stages, "training")
-        runs.write(run_id, "experiment.yaml", config.dump(experiment))
-        advance(1)
-        runs.write(
-            run_id,
-            "samples.parquet",
-            samples_to_table(s for stage in stages for s in stage.samples),
-        )
-        advance(1)
-
-
-def _facts(experiment: Experiment) -> dict[str, str]:
-    """What a run says of its experiment once and for all, as MLflow keeps it."""
-    facts = {
-        "name": experiment.name,
-        "model": experiment.model,
-        "seed": experiment.seed,
-        "preset": experiment.scoring.preset,
-    }
-    return {f"ilp.{name}": str(value) for name, value in facts.items()}
-
-
-def _same(experiment: Experiment, run_id: str) -> None:
-    """Raise ConfigError when a run is not of this experiment, or of another model, seed or preset."""
-    was = runs.params(run_id)
-    for name, now in _facts(experiment).items():
-        if was.get(name) != now:
-            has = (
-                f"is of {name.removeprefix('ilp.')} {was[name]}"
-                if name in was
-                else "is not of an experiment"
-            )
-            raise ConfigError(
-                f"run {run_id} {has}, this is {now}; leave out --run-id for a new run"
-            )
-
-
-def _log_data(run_id: str, experiment: Experiment, stages: Sequence[Stage], context: str) -> None:
-    for stage, given in zip(stages, experiment.stages, strict=True):
-        runs.log_dataset(run_id, stage.name, stage.samples, context, given.data)
+def _description(report: Report) -> str:
+    """The summary, behind what the run's description said before it was ours."""
+    foreword = runs.tags(report.run_id).get("ilp.foreword")
+    summary = markdown_summary(report)
+    return f"{foreword}\n\n{summary}" if foreword else summary

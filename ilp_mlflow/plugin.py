@@ -1,4 +1,4 @@
-"""Names for authors of plugins: the interfaces, the values that go in and out, and helpers for text."""
+"""Names for authors of plugins: interfaces, the values that go in and out, and text functions."""
 
 from ilp_mlflow.core.cache import cached
 from ilp_mlflow.core.errors import PluginError

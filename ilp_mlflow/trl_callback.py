@@ -14,17 +14,18 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import TrainerCallback
 
-from ilp_mlflow import pipeline
-from ilp_mlflow.core.config import Experiment, describe_error
+from ilp_mlflow import pipeline, run_log
+from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.scoring.encoding import check_encodable
-from ilp_mlflow.scoring.loading import LoadedModel, Tokenization
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
+from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.prepared_rows import match_rows
 from ilp_mlflow.training.stage import version_tags
@@ -97,7 +98,9 @@ class IlpCallback(TrainerCallback):
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
                 "load it as a Dataset"
             )
-        records = ((f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
+        records = (
+            readers.Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)
+        )
         self.samples = samples_from_records(stage, records)
         self.run_id: str | None = None
         self.step = 0
@@ -121,11 +124,11 @@ class IlpCallback(TrainerCallback):
         """Match the trainer's rows to the samples, and listen to the model's forward passes."""
         _refuse_hidden_samples(args)
         experiment, tokenization = self._resolve_base(model)
-        runs.check_connection()
+        connection.check_connection()
         self.experiment = _with_settings(experiment, args, model)
         # a model that this trainer trains also ends with the trainer's own end token
-        ends = tokenization.ends | {processing_class.eos_token_id}
-        self._tokenization = replace(tokenization, tokenizer=processing_class, ends=ends)
+        ends = tokenization.end_token_ids | {processing_class.eos_token_id}
+        self._tokenization = replace(tokenization, tokenizer=processing_class, end_token_ids=ends)
         check_encodable(processing_class, self.samples)
         # the data loader's rows are those that TRL prepared; the text is gone from them
         prepared = others["train_dataloader"].dataset
@@ -161,7 +164,7 @@ class IlpCallback(TrainerCallback):
             )
         else:
             summary = terminal_summary(self.report)
-            lines = ["", summary, "", *runs.how_to_open(self.report.run_id)]
+            lines = ["", summary, "", *connection.how_to_open(self.report.run_id)]
             print("\n".join(lines), file=sys.stderr)
 
     def _stop_listening(self) -> None:
@@ -204,7 +207,7 @@ class IlpCallback(TrainerCallback):
         else:
             run = runs.start(experiment.name, "experiment", run_id=self.run_id)
         with run as run_id:
-            pipeline.log_experiment(run_id, experiment, [stage])
+            run_log.log_experiment(run_id, experiment, [stage])
             checkpoints = self._register(stage, model, run_id)
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
             if self._ledger is not None:
@@ -230,9 +233,9 @@ class IlpCallback(TrainerCallback):
     def _register(self, stage: Stage, model: Any, run_id: str) -> list[Checkpoint]:
         """Register the base and the trained model; return their checkpoints."""
         experiment, tokenization = self.experiment, self._tokenization
-        base = model_registry.register_base(experiment.model, loading.model_digest, run_id)
+        base = model_registry.register_base(experiment.model, run_id)
         loaded = LoadedModel(
-            tokenization.tokenizer, tokenization.ends, tokenization.max_length, model
+            tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
         )
         tags = version_tags(experiment, stage, base, run_id)
         with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import ConfigError, DatasetError, PluginError
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, attribute, discount_without_ledger
-from ilp_mlflow.mlflow_evaluator import IlpEvaluator, Unasked
+from ilp_mlflow.mlflow_evaluator import IlpEvaluator, SilentProbe
 from ilp_mlflow.tracking import runs
 from tests.conftest import edit_yaml, rows, write_jsonl
 
@@ -281,7 +281,7 @@ def test_it_judges_its_own_model_type_only():
 
 
 def test_a_probe_without_models_answers_nothing():
-    probe = Unasked()
+    probe = SilentProbe()
     assert all(map(math.isnan, probe.logprobs("base", [("p", " c")] * 2)))
     assert [said.text for said in probe.answer("base", ["p", "q"])] == ["", ""]
     assert probe.generate("base", ["p"], 3) == [[]]

@@ -41,7 +41,7 @@ def test_real_rows_score_together_as_they_do_alone():
     found = {s.sample_id: s for s in scorer.score_samples(plan, loaded, "base")}
     assert not plan.unscored
     for sample in samples:
-        e = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.ends)
+        e = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.end_token_ids)
         with torch.inference_mode():
             logits = (
                 loaded.model(torch.tensor([e.ids]))

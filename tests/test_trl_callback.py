@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from ilp_mlflow import ConfigError, DatasetError, IlpCallback, TrackingError, pipeline
 from ilp_mlflow.cli import main
 from ilp_mlflow.scoring import loading, scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.scoring.encoding import encode, load_tokenizer
 from ilp_mlflow.tracking import model_registry, runs
 from tests.conftest import rows
 from tests.training.test_trainer import PEFT, TRAINING, stage, weights
@@ -154,7 +154,7 @@ def test_conversations_are_followed_by_their_answer(tiny_model, store, tmp_path)
         e["sample_id"]: e["supervised_tokens"]
         for e in runs.read_table(found.run_id, "exposures.parquet").to_pylist()
     }
-    tokenizer = loading.load_tokenizer([str(tiny_model)])
+    tokenizer = load_tokenizer([str(tiny_model)])
     assert counted == {
         r["id"]: len(tokenizer(r["completion"] + "<|end|>\n")["input_ids"]) for r in rows()
     }  # not the question's
@@ -289,7 +289,7 @@ def test_a_resumed_training_has_no_ledger_and_says_so(tiny_model, store, tmp_pat
 def test_a_model_that_does_not_say_where_it_is_from_needs_a_base(tiny_model, store, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     model.config._name_or_path = ""
-    tokenizer = loading.load_tokenizer([str(tiny_model)])
+    tokenizer = load_tokenizer([str(tiny_model)])
     args = SFTConfig(**TRAINING, output_dir=str(tmp_path), report_to="none", save_strategy="no")
 
     def made(ilp):

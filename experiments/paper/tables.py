@@ -34,7 +34,7 @@ from ilp_mlflow.plugin import same_answer
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import verdict_table
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry, runs
 
 HERE = Path(__file__).parent
 EXPERIMENTS = {
@@ -305,7 +305,7 @@ def table11(experiment: Experiment) -> None:
 
 
 def main(*wanted: str) -> None:
-    runs.use_store(TrackingConfig())
+    connection.use_store(TrackingConfig())
     found = {
         name: experiment
         for names in EXPERIMENTS.values()

@@ -12,7 +12,7 @@ from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.terminal import format_table
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.probe import ModelProbe
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry, runs
 
 
 def share(part, whole):
@@ -115,7 +115,7 @@ def counterfact(rows, ask, **_):
 
 
 def main(name):
-    runs.use_store(TrackingConfig())
+    connection.use_store(TrackingConfig())
     run_id = runs.find_experiment_run(name, None)
     samples, checkpoints = (
         {s.id: s for s in runs.read_samples(run_id)},

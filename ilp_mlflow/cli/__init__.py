@@ -1,5 +1,6 @@
 """The `ilp` command: parse, call, print. Heavy imports happen inside the commands."""
 
+# each of these modules adds its commands to `main`
 from ilp_mlflow.cli import checkpoints, environment, experiments, lab
 from ilp_mlflow.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The command group: what went wrong as one line and an exit code, and options that several commands take."""
+"""The `ilp` command itself: exit codes, errors in one line, and options that commands share."""
 
 from __future__ import annotations
 
@@ -8,109 +8,148 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from ilp_mlflow.cli.console import printing
+from ilp_mlflow.cli.console import output_options
 from ilp_mlflow.core.errors import IlpError, StepFailed
 from ilp_mlflow.core.interrupts import sigterm_as_interrupt
-from ilp_mlflow.core.progress import LAUNCHED
+from ilp_mlflow.core.progress import LAUNCHED_ENV
 
-FULL = "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache (XDG_CACHE_HOME)"
+USER_ERROR = 2
+"""Exit code for what the user can repair."""
+FAILED = 3
+"""Exit code for a step that failed, and for faults of ilp or a library."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells give it: 128 and the number of SIGINT."""
+DISK_FULL = (
+    "the disk is full; free some space, or move MLflow's store (tracking.uri) or the cache "
+    "(XDG_CACHE_HOME)"
+)
+DISK_FULL_TEXTS = ("No space left on device", "database or disk is full")
+"""How the operating system and SQLite say that the disk is full."""
+
+
+class _Failure(NamedTuple):
+    """How a command ends that did not succeed."""
+
+    exit_code: int
+    """Exit code of the process."""
+    message: str
+    """One line for stderr."""
 
 
 class _Group(click.Group):
-    """Turns what a user can repair into one line and exit code 2, and keeps the traceback of everything else (3)."""
+    """Ends every command with an exit code: what a user can repair is told in one line."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             with sigterm_as_interrupt():
+                # without standalone_mode, click hands errors on instead of printing them itself
                 return super().main(
                     *args, **{**kwargs, "prog_name": "ilp", "standalone_mode": False}
                 )
-        except IlpError as error:
-            code, text = 2, FULL if _disk_full(error) else _line(str(error))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
-            sys.exit(2)
-        except click.UsageError as error:
-            context = error.ctx.command_path if error.ctx else "ilp"
-            code, text = 2, _line(f"{error.format_message().rstrip('.')}; see '{context} --help'")
-        except click.ClickException as error:
-            code, text = 2, _line(error.format_message())
-        except StepFailed as error:
-            code, text = 3, _line(str(error.args[0]))
+            sys.exit(USER_ERROR)
         except (KeyboardInterrupt, click.Abort):
-            code, text = (
-                130,
-                self._interrupted(list(args[0] if args else kwargs.get("args") or sys.argv[1:])),
-            )
+            # in a process that another one launched, that one says how to go on
+            if LAUNCHED_ENV not in os.environ:
+                arguments = args[0] if args else kwargs.get("args") or sys.argv[1:]
+                _print_error(self._interrupted(arguments))
+            sys.exit(INTERRUPTED)
         except Exception as error:
-            if _disk_full(error):
-                code, text = 2, FULL
-            elif (
-                isinstance(error, OSError)
-                and error.errno in (errno.EROFS, errno.EACCES)
-                and error.filename
-            ):
-                code, text = (
-                    2,
-                    f"{error.filename}: {error.strerror}; make it writable, or choose another place",
-                )
-            else:
-                traceback.print_exc()
-                code, text = (
-                    3,
-                    "this is a fault in ilp or in a library below it; please report it with the lines above",
-                )
-        if code != 130 or LAUNCHED not in os.environ:  # whoever launched it says what to do
-            print(f"ilp: {text}", file=sys.stderr)
-        sys.exit(code)
+            failure = _failure(error)
+            _print_error(failure.message)
+            sys.exit(failure.exit_code)
 
-    def _interrupted(self, given: list[str]) -> str:
+    def _interrupted(self, arguments: Sequence[str]) -> str:
         """What an interrupt left behind, and the command that goes on."""
+        words = _without_empty_options(arguments)
+        # before MLflow is imported, no run can be open
         runs = sys.modules.get("ilp_mlflow.tracking.runs")
-        killed = runs.killed_runs[-1] if runs and runs.killed_runs else ""
-        words = [
-            a for a, after in zip(given, [*given[1:], None], strict=True) if a and after != ""
-        ]  # MLflow gives empty options
+        run_id = runs.killed_runs[-1] if runs and runs.killed_runs else ""
+        if not run_id:
+            state, intent = "no run was open", "to start again"
+        elif self._can_resume(words):
+            state, intent = f"run {run_id} is marked KILLED in MLflow", "to go on"
+            if "--run-id" not in words:
+                words += ["--run-id", run_id]
+        else:
+            state, intent = f"run {run_id} is marked KILLED in MLflow", "to start again"
+        return f"interrupted; {state}; {intent}: {_own_name()} {shlex.join(words)}"
+
+    def _can_resume(self, words: Sequence[str]) -> bool:
+        """Whether a command can be told to go on with the run that an interrupt killed."""
         command = self.commands.get(words[0])
-        # of a single stage it is another run, and models trained elsewhere have none to go on from
-        own = (
-            command
-            and words[0] != "stage"
-            and "--checkpoint" not in words
-            and any(p.name == "run_id" for p in command.params)
-        )
-        if killed and own and "--run-id" not in words:
-            words += ["--run-id", killed]
-        left = f"run {killed} is marked KILLED in MLflow" if killed else "no run was open"
-        left += "; to go on" if killed and own else "; to start again"
-        return f"interrupted; {left}: {_ourselves()} {shlex.join(words)}"
+        if command is None or words[0] == "stage":
+            # the --run-id of a single stage is the run that its own run is put under
+            return False
+        if "--checkpoint" in words:
+            # models trained elsewhere are adopted in one step, which leaves no half of a run
+            return False
+        return any(parameter.name == "run_id" for parameter in command.params)
 
 
-def _disk_full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; each library has its own words for it."""
-    if error is None:
-        return False
-    said = any(
-        words in str(error) for words in ("No space left on device", "database or disk is full")
+def _print_error(message: str) -> None:
+    print(f"ilp: {message}", file=sys.stderr)
+
+
+def _failure(error: Exception) -> _Failure:
+    """Exit code and message for an error; the traceback of an unexpected one is printed."""
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "ilp"
+        message = f"{error.format_message().rstrip('.')}; see '{command} --help'"
+        return _Failure(USER_ERROR, _one_line(message))
+    if isinstance(error, click.ClickException):
+        return _Failure(USER_ERROR, _one_line(error.format_message()))
+    if isinstance(error, StepFailed):
+        return _Failure(FAILED, _one_line(str(error.args[0])))
+    # before IlpError: a full disk may be behind "MLflow does not answer", and is what to repair
+    if _disk_is_full(error):
+        return _Failure(USER_ERROR, DISK_FULL)
+    if isinstance(error, IlpError):
+        return _Failure(USER_ERROR, _one_line(str(error)))
+    read_only = isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES)
+    if isinstance(error, OSError) and read_only and error.filename:
+        message = f"{error.filename}: {error.strerror}; make it writable, or choose another place"
+        return _Failure(USER_ERROR, message)
+    traceback.print_exc()
+    message = (
+        "this is a fault in ilp or in a library below it; please report it with the lines above"
     )
-    return said or _disk_full(error.__cause__ or error.__context__)
+    return _Failure(FAILED, message)
 
 
-def _line(text: str) -> str:
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error, which each library tells in its own way."""
+    while error is not None:
+        if any(text in str(error) for text in DISK_FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _ourselves() -> str:
+def _without_empty_options(words: Sequence[str]) -> list[str]:
+    """Arguments without the options that have no value: MLflow projects pass on all they know."""
+    next_words = [*words[1:], None]
+    return [word for word, after in zip(words, next_words, strict=True) if word and after != ""]
+
+
+def _own_name() -> str:
     """How this command was called, to be typed again."""
     if Path(sys.argv[0]).name != "ilp":
         return f"{shlex.quote(sys.executable)} -m ilp_mlflow"
-    return "ilp" if shutil.which("ilp") == sys.argv[0] else shlex.quote(sys.argv[0])
+    if shutil.which("ilp") == sys.argv[0]:
+        return "ilp"
+    return shlex.quote(sys.argv[0])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -119,24 +158,27 @@ def main() -> None:
     """Find the fine-tuning samples a model did not learn, since when, why, and what fixes it."""
 
 
-GO_ON = click.option(
+# Options that several commands take; "" stands for one that is not given.
+
+RESUME_OPTION = click.option(
     "--run-id", default="", help="Go on with this run: what is finished in it is not trained again."
 )
-RUN_ID = click.option(
+RUN_ID_OPTION = click.option(
     "--run-id", default="", help="MLflow run of the experiment (default: its newest)."
 )
-SEED = click.option("--seed", default="", help="Seed in place of the experiment's.")
-MODEL = click.option(
+SEED_OPTION = click.option("--seed", default="", help="Seed in place of the experiment's.")
+MODEL_OPTION = click.option(
     "--model", default="", help="Model in place of the experiment's: Hub id, folder or MLflow URI."
 )
-CHECKPOINTS = click.option(
+CHECKPOINTS_OPTION = click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
     metavar="NAME=LOCATION",
-    help="A model trained anywhere, or a trainer's output folder (its checkpoint-N are NAME@N); the first is the base.",
+    help="A model trained anywhere, or a trainer's output folder (its checkpoint-N are NAME@N); "
+    "the first is the base.",
 )
-LAUNCH = click.option(
+LAUNCH_OPTION = click.option(
     "--launch", default="", help="'inline', or 'project' for one MLflow project run per stage."
 )
 
@@ -147,23 +189,30 @@ def experiment_command(
     """A command that takes EXPERIMENT, --json and --quiet besides its own options."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        decorated: Any = printing(function)
+        decorated: Any = output_options(function)
+        # from the last to the first, as decorators apply: --help lists them in their order
         for option in reversed(options):
             decorated = option(decorated)
-        decorated = click.argument(
-            "experiment", type=click.Path(path_type=Path), required=required
-        )(decorated)
-        return main.command(name)(decorated)
+        argument = click.argument("experiment", type=click.Path(path_type=Path), required=required)
+        return main.command(name)(argument(decorated))
 
     return decorate
 
 
 def scoring_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options of `config.ScoringConfig`, "" for its default."""
-    function = click.option("--device", default="", help="'auto', 'cpu', 'cuda', ...")(function)
-    dtypes = "'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16."
-    function = click.option("--dtype", default="", help=dtypes)(function)
-    function = click.option(
-        "--options", default="", help="Wrong options chosen for a sample that gives none."
-    )(function)
-    return click.option("--preset", default="", help="'default' or 'paper'.")(function)
+    decorators = (
+        click.option("--preset", default="", help="'default' or 'paper'."),
+        click.option(
+            "--options", default="", help="Wrong options chosen for a sample that gives none."
+        ),
+        click.option(
+            "--dtype",
+            default="",
+            help="'float32', 'bfloat16', or 'mixed': decide in float32 what is close in bfloat16.",
+        ),
+        click.option("--device", default="", help="'auto', 'cpu', 'cuda', ..."),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function

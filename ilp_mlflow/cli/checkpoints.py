@@ -1,20 +1,28 @@
-"""Models and runs that are there already: score, compare, list."""
+"""Models and runs that exist already: score, compare, list."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilp_mlflow.cli.app import CHECKPOINTS, SEED, main, scoring_options
-from ilp_mlflow.cli.console import hush, load_libraries, print_result, printing
+from ilp_mlflow.cli.app import CHECKPOINTS_OPTION, SEED_OPTION, main, scoring_options
+from ilp_mlflow.cli.console import load_libraries, output_options, print_result, silence_libraries
 from ilp_mlflow.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ilp_mlflow.core.config import ScoringConfig
+    from ilp_mlflow.core.values import Sample
 
 
 @main.command("score")
-@CHECKPOINTS
+@CHECKPOINTS_OPTION
 @click.option(
     "--data",
     required=True,
@@ -29,8 +37,8 @@ from ilp_mlflow.core.errors import ConfigError
     is_flag=True,
     help="Score afresh, even what was scored before with the same weights.",
 )
-@SEED
-@printing
+@SEED_OPTION
+@output_options
 def score_command(
     checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, **scoring: str
 ) -> None:
@@ -39,55 +47,81 @@ def score_command(
     from ilp_mlflow.data import checkpoint_folders
     from ilp_mlflow.data.samples import load_samples
 
-    locations = {c.name: c.model_uri for c in checkpoint_folders.find_checkpoints(checkpoints)}
-    if out.suffix != ".parquet" or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ConfigError(
-            f"--out {out}: must be a .parquet file that can be written, in a folder that exists"
-        )
+    located = checkpoint_folders.find_checkpoints(checkpoints)
+    locations = {checkpoint.name: checkpoint.model_uri for checkpoint in located}
+    _check_writable(out)
     options = config.parse_parameters(config.ScoringConfig, scoring)
-    if not config.REMOTE_URI.match(
-        data
-    ):  # what is wrong with a file is told before libraries are loaded
+    # what is wrong with a file is told before libraries are loaded, which takes seconds
+    if not config.REMOTE_URI.match(data):
         load_samples("data", config.DataConfig(path=data, limit=1))
     load_libraries()
     samples = load_samples("data", config.DataConfig(path=data))
-    number = config.parse_parameters(config.Seed, {"seed": seed}).seed
+    seed_number = config.parse_parameters(config.Seed, {"seed": seed}).seed
     import pyarrow.parquet as pq
 
-    from ilp_mlflow.core.terminal import format_table
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-    from ilp_mlflow.scoring.recognition import recognition_shares
-    from ilp_mlflow.scoring.verdicts import retention_by_stage
+    from ilp_mlflow.scoring.metrics import recognition_shares
 
+    # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
-    wrong = choose_wrong_options(samples, locations, options, number, cached=not no_cache)
-    scores = score_checkpoints(samples, wrong, locations, options, number, cached=not no_cache)
+    cached = not no_cache
+    wrong = choose_wrong_options(samples, locations, options, seed_number, cached=cached)
+    scores = score_checkpoints(samples, wrong, locations, options, seed_number, cached=cached)
     pq.write_table(scores, out)
-    shares = retention_by_stage(
-        scores, {s.id: "data" for s in samples}, list(locations), options.preset, number
-    )["data"]
-    won = recognition_shares(scores, list(locations))
-    head, cells = (
-        ["checkpoint", "learned"],
-        [[name, f"{share:.1%}"] for name, share in shares.items()],
-    )
-    if won["sum"]:
-        head += ["right option wins", "prompt blanked"]
-        cells = [
-            [*row, f"{won['sum'][row[0]]:.1%}", f"{won['blank'][row[0]]:.1%}"] for row in cells
-        ]
+    learned = _learned_shares(scores, samples, list(locations), options, seed_number)
+    recognition = recognition_shares(scores, list(locations))
     document = {
         "out": str(out),
         "samples": len(samples),
         "preset": options.preset,
-        "learned": shares,
-        "recognition": won,
+        "learned": learned,
+        "recognition": recognition,
     }
-    print_result(
-        document,
-        "\n".join([*format_table([head, *cells]), "", f"{len(samples)} samples, scores in {out}"]),
-    )
+    lines = _score_table(learned, recognition)
+    lines += ["", f"{len(samples)} samples, scores in {out}"]
+    print_result(document, "\n".join(lines))
+
+
+def _check_writable(out: Path) -> None:
+    """Raise ConfigError where no Parquet file can be written at `out`."""
+    place = out if out.exists() else out.parent
+    if out.suffix != ".parquet" or not os.access(place, os.W_OK):
+        raise ConfigError(
+            f"--out {out}: must be a .parquet file that can be written, in a folder that exists"
+        )
+
+
+def _learned_shares(
+    scores: pa.Table,
+    samples: Sequence[Sample],
+    checkpoints: Sequence[str],
+    options: ScoringConfig,
+    seed: int,
+) -> dict[str, float]:
+    """Share 0..1 of the samples that are learned, by checkpoint."""
+    from ilp_mlflow.scoring.verdicts import retention_by_stage
+
+    stage_by_id = {sample.id: "data" for sample in samples}
+    shares = retention_by_stage(scores, stage_by_id, checkpoints, options.preset, seed)
+    return shares["data"]
+
+
+def _score_table(
+    learned: Mapping[str, float], recognition: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    """A row per checkpoint: shares of samples learned, and of right options that win."""
+    from ilp_mlflow.core.terminal import format_table
+
+    header = ["checkpoint", "learned"]
+    rows = [[name, f"{share:.1%}"] for name, share in learned.items()]
+    # without options in the data, nothing can be recognised
+    if recognition["sum"]:
+        header += ["right option wins", "prompt blanked"]
+        for row in rows:
+            name = row[0]
+            row += [f"{recognition['sum'][name]:.1%}", f"{recognition['blank'][name]:.1%}"]
+    return format_table([header, *rows])
 
 
 @main.command("compare")
@@ -98,7 +132,7 @@ def score_command(
     type=click.FloatRange(min=0),
     help="Exit with 1 beyond this share (below 1) or number of samples.",
 )
-@printing
+@output_options
 def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None:
     """Say what became of every sample from one run to another.
 
@@ -109,36 +143,42 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
     from ilp_mlflow.mitigation.compare_runs import compare_runs
     from ilp_mlflow.tracking import runs
 
-    found = compare_runs(run_a, run_b)
-    groups = {name: ids for name, ids in found.items() if name != "p_value"}
-    heads = (
-        f"{side}: {runs.run_name(run)} ({run})" for side, run in (("from", run_a), ("to  ", run_b))
+    comparison = compare_runs(run_a, run_b)
+    lines = wrap(f"from: {runs.run_name(run_a)} ({run_a})", hang=6)
+    lines += wrap(f"to  : {runs.run_name(run_b)} ({run_b})", hang=6)
+    lines.append("")
+    for name, ids in comparison.items():
+        # all else are ids of samples, of which a few are shown
+        if name != "p_value":
+            lines += wrap(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)
+    lines.append("")
+    lines += wrap("flickering: too close to call on one side or both, which is no change")
+    lines.append(
+        f"McNemar: p = {comparison['p_value']:.2g} that recovered and regressed samples are "
+        "as many by chance"
     )
-    lines = [*(line for head in heads for line in wrap(head, hang=6)), ""]
-    lines += [
-        line
-        for name, ids in groups.items()
-        for line in wrap(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)
-    ]
-    lines += ["", *wrap("flickering: too close to call on one side or both, which is no change")]
-    lines += [
-        f"McNemar: p = {found['p_value']:.2g} that recovered and regressed samples are as many by chance"
-    ]
-    print_result(found, "\n".join(lines))
-    if max_regressed is None:
-        return
-    learned = len(found["kept"]) + len(found["regressed"]) or 1
-    if len(found["regressed"]) > (max_regressed * learned if max_regressed < 1 else max_regressed):
+    print_result(comparison, "\n".join(lines))
+    if max_regressed is not None:
+        _check_regressed(comparison, max_regressed)
+
+
+def _check_regressed(comparison: Mapping[str, Any], limit: float) -> None:
+    """Exit with 1 where more samples regressed than `limit`, a number or, below 1, a share.
+
+    The share is of the samples that were learned before.
+    """
+    regressed = len(comparison["regressed"])
+    learned_before = len(comparison["kept"]) + regressed or 1
+    if regressed > (limit * learned_before if limit < 1 else limit):
         click.echo(
-            f"ilp: {len(found['regressed'])} samples regressed, more than --max-regressed {max_regressed:g}",
-            err=True,
+            f"ilp: {regressed} samples regressed, more than --max-regressed {limit:g}", err=True
         )
         sys.exit(1)
 
 
 @main.command("stages")
 @click.argument("experiment", required=False, default="")
-@printing
+@output_options
 def stages_command(experiment: str) -> None:
     """List registered stages and where they come from.
 
@@ -146,23 +186,21 @@ def stages_command(experiment: str) -> None:
     """
     from ilp_mlflow.core import config
 
-    tracking_config, name = config.TrackingConfig(), experiment or None
+    tracking, name = config.TrackingConfig(), experiment or None
     if experiment.endswith((".yaml", ".yml")):
-        read = config.read(experiment)
-        tracking_config, name = read.tracking, read.name
-    hush()
+        settings = config.read(experiment)
+        tracking, name = settings.tracking, settings.name
+    silence_libraries()
     from ilp_mlflow.core.terminal import wrap
-    from ilp_mlflow.tracking import model_registry, runs
+    from ilp_mlflow.tracking import connection, model_registry
 
-    runs.use_store(tracking_config)
-    rows = model_registry.list_stages(name)
-    lines = list[str]()
-    for row in rows:
-        lines += wrap(row["uri"])
-        lines += wrap(
-            f"from {row['parent']}, base {row['base']}, data {str(row['data_digest'])[:12]}", 4, 2
-        )
-        lines += wrap(f"run {row['run_id']}", 4)
-    print_result(
-        rows, "\n".join(lines) or f"no registered stages in {model_registry.registry_uri()}"
-    )
+    connection.use_store(tracking)
+    stages = model_registry.list_stages(name)
+    lines: list[str] = []
+    for stage in stages:
+        origin = f"from {stage['parent']}, base {stage['base']}"
+        lines += wrap(stage["uri"])
+        lines += wrap(f"{origin}, data {str(stage['data_digest'])[:12]}", indent=4, hang=2)
+        lines += wrap(f"run {stage['run_id']}", indent=4)
+    text = "\n".join(lines) or f"no registered stages in {model_registry.registry_uri()}"
+    print_result(stages, text)

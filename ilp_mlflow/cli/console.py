@@ -1,4 +1,4 @@
-"""What commands print, and what libraries must not."""
+"""What commands print, and how libraries are kept from printing."""
 
 from __future__ import annotations
 
@@ -13,132 +13,157 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilp_mlflow.core.progress import QUIET
+from ilp_mlflow.core.progress import QUIET_ENV
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import Experiment
+    from ilp_mlflow.core.values import Report
 
 
-LIBRARIES = ("mlflow", "torch", "datasets", "transformers", "peft", "trl", "ilp_mlflow.pipeline")
-"""What takes seconds to import, each as long as another, roughly."""
-STDOUT = "ilp.stdout"
-"""Where a command with --json keeps the stdout that is for its document alone."""
+SLOW_IMPORTS = ("mlflow", "torch", "datasets", "transformers", "peft", "trl", "ilp_mlflow.pipeline")
+"""What takes seconds to import, each about as long as another."""
+NOISY_LOGGERS = (
+    "transformers",
+    "trl",
+    "datasets",
+    "huggingface_hub",
+    "accelerate",
+    "peft",
+    "httpx",
+)
+"""Libraries of which only errors are shown."""
+SILENT_LIBRARIES = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""Environment variables that keep libraries from printing; one that the user has set stays."""
+STDOUT_KEY = "ilp.stdout"
+"""Where click's context keeps the stdout that, with --json, is for the document alone."""
 
 
-def printing(function: Callable[..., None]) -> Callable[..., None]:
-    """The options --json and --quiet, which `print_result` and `progress` heed."""
+def output_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --json and --quiet, which `print_result` and `progress` heed."""
 
-    def json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted:
-            context.meta[STDOUT] = sys.stdout
-            context.with_resource(
-                contextlib.redirect_stdout(sys.stderr)
-            )  # whatever a library or plugin prints
+    def json(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+        if is_set:
+            context.meta[STDOUT_KEY] = sys.stdout
+            # whatever a library or plugin prints goes elsewhere
+            context.with_resource(contextlib.redirect_stdout(sys.stderr))
 
-    def quiet(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-        if wanted:
+    def quiet(context: click.Context, _: click.Parameter, is_set: bool) -> None:
+        if is_set:
             context.with_resource(_quiet())
 
-    text = "Print one JSON document on stdout and nothing else there."
-    function = click.option("--json", is_flag=True, expose_value=False, callback=json, help=text)(
-        function
+    json_option = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=json,
+        help="Print one JSON document on stdout and nothing else there.",
     )
-    text = "Print the result and errors only: no progress, no warnings."
-    return click.option("--quiet", is_flag=True, expose_value=False, callback=quiet, help=text)(
-        function
+    quiet_option = click.option(
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=quiet,
+        help="Print the result and errors only: no progress, no warnings.",
     )
+    return quiet_option(json_option(function))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    os.environ[QUIET] = "1"  # for the processes of `--launch project`, too
+    # in the environment, so that the processes of `--launch project` are quiet, too
+    os.environ[QUIET_ENV] = "1"
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        os.environ.pop(QUIET)
+        os.environ.pop(QUIET_ENV)
         logging.disable(logging.NOTSET)
 
 
 def print_result(document: Any, text: str) -> None:
-    """The document as JSON, with null for what is no number, or the text that says the same, on stdout."""
+    """Print `text` on stdout, or with --json the `document` that says the same.
+
+    nan and infinity are null in the document, since JSON has no such numbers.
+    """
     from pydantic_core import to_json
 
-    stdout = click.get_current_context().meta.get(STDOUT)
+    stdout = click.get_current_context().meta.get(STDOUT_KEY)
     if stdout is None:
         click.echo(text)
-    else:
-        click.echo(to_json(document, indent=2, inf_nan_mode="null", fallback=str), file=stdout)
+        return
+    json_text = to_json(document, indent=2, inf_nan_mode="null", fallback=str)
+    click.echo(json_text, file=stdout)
 
 
-def print_report(found: Any, more: str = "") -> None:
-    """A report with where to find it in MLflow; `more` is put behind its text."""
-    text = "\n".join(["", report_text(found), *(["", more] if more else []), *links(found.run_id)])
-    print_result(found, text)
+def print_report(report: Report, appendix: str = "") -> None:
+    """Print a report, an appendix to it, and where to find it in MLflow."""
+    lines = ["", report_text(report)]
+    if appendix:
+        lines += ["", appendix]
+    lines += links(report.run_id)
+    print_result(report, "\n".join(lines))
 
 
-def print_issue(found: Any) -> None:
-    """A report as Markdown, for an issue."""
+def print_issue(report: Report) -> None:
+    """Print a report as Markdown, for an issue."""
     from ilp_mlflow.report.summary import issue_markdown
 
-    print_result(found, issue_markdown(found))
+    print_result(report, issue_markdown(report))
 
 
 def paint(text: str, colour: str) -> str:
-    """Text in a colour (of click), on a terminal that is not told otherwise."""
-    plain = (
-        os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    )
-    return text if plain else click.style(text, fg=colour, bold=True)
+    """Text in a colour of click, where stdout is a terminal that wants colours."""
+    # see https://no-color.org
+    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if refused or not sys.stdout.isatty():
+        return text
+    return click.style(text, fg=colour, bold=True)
 
 
-def report_text(found: Any) -> str:
+def report_text(report: Report) -> str:
     """A report as text for the terminal."""
     from ilp_mlflow.report.summary import terminal_summary
 
-    return terminal_summary(found, paint)
+    return terminal_summary(report, paint)
 
 
 def links(run_id: str) -> list[str]:
     """Lines that say how to see a run in the MLflow UI."""
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
-    return ["", *runs.how_to_open(run_id)]
+    return ["", *connection.how_to_open(run_id)]
 
 
-def hush(experiment: Experiment | None = None) -> None:
-    """Keep the libraries' own bars, banners and retries off the terminal, and a lab on one thread."""
+def silence_libraries(experiment: Experiment | None = None) -> None:
+    """Keep the libraries' own bars, banners and warnings off the terminal.
+
+    A lab is also kept on one thread. To be called before the libraries are imported.
+    """
     from ilp_mlflow.core import config
 
     if experiment and config.is_lab(experiment):
-        os.environ.setdefault(
-            "OMP_NUM_THREADS", "1"
-        )  # its model is so small that threads wait for each other
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # its model is so small that threads wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name, value in SILENT_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore")
-    for name in (
-        "transformers",
-        "trl",
-        "datasets",
-        "huggingface_hub",
-        "accelerate",
-        "peft",
-        "httpx",
-    ):
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_libraries(experiment: Experiment | None = None) -> None:
     """Import what takes seconds to import, under a bar."""
-    hush(experiment)
+    silence_libraries(experiment)
     from ilp_mlflow.core.progress import task
 
-    with task("load libraries", len(LIBRARIES)) as advance:
-        for name in LIBRARIES:
+    with task("load libraries", len(SLOW_IMPORTS)) as advance:
+        for name in SLOW_IMPORTS:
             importlib.import_module(name)
             advance(1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ilp_mlflow.cli.app import main
-from ilp_mlflow.cli.console import load_libraries, print_result, printing
+from ilp_mlflow.cli.console import load_libraries, output_options, print_result
 
 
 @main.command("plugins")
-@printing
+@output_options
 def plugins_command() -> None:
     """List diagnostics and mitigations with their options.
 
@@ -15,52 +15,53 @@ def plugins_command() -> None:
     """
     from ilp_mlflow.core import plugin_loader
 
-    found = plugin_loader.installed("diagnostic") + plugin_loader.installed("mitigation")
-    good = [
+    plugins = plugin_loader.installed("diagnostic") + plugin_loader.installed("mitigation")
+    usable = [
         {"name": p.name, "kind": p.kind, "distribution": p.distribution, "options": dict(p.options)}
-        for p in found
+        for p in plugins
         if p.error is None
     ]
-    bad = [
+    failed = [
         {"name": p.name, "distribution": p.distribution, "error": p.error}
-        for p in found
+        for p in plugins
         if p.error is not None
     ]
-    print_result({"plugins": good, "failed": bad}, plugin_loader.format_listing(found))
+    document = {"plugins": usable, "failed": failed}
+    print_result(document, plugin_loader.format_listing(plugins))
 
 
 @main.command("doctor")
-@printing
+@output_options
 def doctor_command() -> None:
     """Say what this machine offers, and what stands in the way."""
     import platform
     from importlib.metadata import version
 
     load_libraries()
+    # under the bar of load_libraries, and not with --help
     import torch
 
-    from ilp_mlflow.core import plugin_loader
     from ilp_mlflow.core.terminal import wrap
     from ilp_mlflow.report.build import PACKAGES
     from ilp_mlflow.scoring import loading
-    from ilp_mlflow.tracking import runs
+    from ilp_mlflow.tracking import connection
 
-    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    found |= {
-        "device": loading.pick_device("auto"),
-        "threads": str(torch.get_num_threads()),
-        **runs.doctor(),
-    }
-    failed = [
-        f"{p.name} ({p.distribution}): {p.error}"
-        for k in ("diagnostic", "mitigation")
-        for p in plugin_loader.installed(k)
-        if p.error
-    ]
-    found["plugins"] = "; ".join(failed) or "all import"
-    print_result(
-        found,
-        "\n".join(
-            line for name, value in found.items() for line in wrap(f"{name:<14} {value}", hang=15)
-        ),
-    )
+    facts = {"python": platform.python_version()}
+    for package in PACKAGES:
+        facts[package] = version(package)
+    facts["device"] = loading.pick_device("auto")
+    facts["threads"] = str(torch.get_num_threads())
+    facts.update(connection.doctor())
+    facts["plugins"] = _failed_plugins() or "all import"
+    lines: list[str] = []
+    for name, value in facts.items():
+        lines += wrap(f"{name:<14} {value}", hang=15)
+    print_result(facts, "\n".join(lines))
+
+
+def _failed_plugins() -> str:
+    """Plugins that cannot be used, and why; "" where all can."""
+    from ilp_mlflow.core import plugin_loader
+
+    plugins = plugin_loader.installed("diagnostic") + plugin_loader.installed("mitigation")
+    return "; ".join(f"{p.name} ({p.distribution}): {p.error}" for p in plugins if p.error)

@@ -1,81 +1,81 @@
-"""The verbs of an experiment: all of it, or train, diagnose, mitigate, report one by one."""
+"""What is done with an experiment: all of it, or train, diagnose, mitigate, report one by one."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from ilp_mlflow.cli.app import (
-    CHECKPOINTS,
-    GO_ON,
-    LAUNCH,
-    MODEL,
-    RUN_ID,
-    SEED,
+    CHECKPOINTS_OPTION,
+    LAUNCH_OPTION,
+    MODEL_OPTION,
+    RESUME_OPTION,
+    RUN_ID_OPTION,
+    SEED_OPTION,
     experiment_command,
     scoring_options,
 )
 from ilp_mlflow.cli.console import (
-    hush,
     links,
     load_libraries,
     print_issue,
     print_report,
     print_result,
+    silence_libraries,
 )
 from ilp_mlflow.core.errors import ConfigError, StepFailed
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import Experiment
+    from ilp_mlflow.core.values import Report
 
 
-@experiment_command("run", MODEL, SEED, LAUNCH, GO_ON)
+@experiment_command("run", MODEL_OPTION, SEED_OPTION, LAUNCH_OPTION, RESUME_OPTION)
 def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train every stage, score, diagnose, mitigate, report."""
     from ilp_mlflow.core import config
 
-    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _peek(config_)
-    load_libraries(config_)
+    settings = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _check_first_rows(settings)
+    load_libraries(settings)
     from ilp_mlflow import pipeline
 
     try:
-        if config.is_lab(config_):
+        if config.is_lab(settings):
             from ilp_mlflow.lab import mitigations, tables
 
-            lab_run = mitigations.run(config_, experiment, run_id or None)
+            lab_run = mitigations.run(settings, experiment, run_id or None)
             print_report(lab_run.report, tables.truth(lab_run.result))
         else:
-            print_report(pipeline.run(config_, experiment, run_id or None))
+            print_report(pipeline.run(settings, experiment, run_id or None))
     except StepFailed as failed:
+        # what went well is logged and worth a report; the exit code says that not all did
         print_report(failed.args[1])
         raise
 
 
-@experiment_command("train", MODEL, SEED, LAUNCH, GO_ON)
+@experiment_command("train", MODEL_OPTION, SEED_OPTION, LAUNCH_OPTION, RESUME_OPTION)
 def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: str) -> None:
     """Train and register every stage."""
     from ilp_mlflow.core import config
 
-    config_ = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
-    _peek(config_)
-    load_libraries(config_)
+    settings = config.read(experiment, {"model": model, "seed": seed, "launch": launch})
+    _check_first_rows(settings)
+    load_libraries(settings)
     from ilp_mlflow import pipeline
     from ilp_mlflow.core.terminal import wrap
     from ilp_mlflow.tracking import runs
 
-    run_id = pipeline.train(located(config_), experiment, run_id or None)
-    checkpoints = [c.model_dump() for c in runs.read_checkpoints(run_id)]
-    lines = [
-        line for c in checkpoints for line in wrap(f"{c['name']:<20} {c['model_uri']}", hang=21)
-    ]
-    print_result(
-        {"run_id": run_id, "checkpoints": checkpoints}, "\n".join([*lines, *links(run_id)])
-    )
+    run_id = pipeline.train(with_lab_files(settings), experiment, run_id or None)
+    checkpoints = runs.read_checkpoints(run_id)
+    lines: list[str] = []
+    for checkpoint in checkpoints:
+        lines += wrap(f"{checkpoint.name:<20} {checkpoint.model_uri}", hang=21)
+    document = {"run_id": run_id, "checkpoints": [c.model_dump() for c in checkpoints]}
+    print_result(document, "\n".join([*lines, *links(run_id)]))
 
 
 @experiment_command(
@@ -87,7 +87,7 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: 
         help="Model to start from (default: newest version of the stage before).",
     ),
     click.option("--data", default="", help="Data file in place of the stage's."),
-    SEED,
+    SEED_OPTION,
     click.option("--run-id", default="", help="MLflow run to put the stage's run under."),
 )
 def stage_command(
@@ -96,20 +96,21 @@ def stage_command(
     """Train one stage from a parent model, and register it."""
     from ilp_mlflow.core import config
 
-    config_ = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
-    hush(config_)
+    settings = config.read(experiment, {"seed": seed}, {stage: data} if data else {})
+    silence_libraries(settings)
     from ilp_mlflow.tracking import runs
     from ilp_mlflow.training.stage import run_stage
 
-    child = run_stage(located(config_), stage, model or None, run_id or None)
-    uri = runs.read_checkpoints(child)[-1].model_uri
-    print_result({"run_id": child, "model_uri": uri}, "\n".join([uri, *links(child)]))
+    stage_run = run_stage(with_lab_files(settings), stage, model or None, run_id or None)
+    uri = runs.read_checkpoints(stage_run)[-1].model_uri
+    document = {"run_id": stage_run, "model_uri": uri}
+    print_result(document, "\n".join([uri, *links(stage_run)]))
 
 
 @experiment_command(
     "diagnose",
-    RUN_ID,
-    CHECKPOINTS,
+    RUN_ID_OPTION,
+    CHECKPOINTS_OPTION,
     click.option(
         "--data",
         multiple=True,
@@ -117,46 +118,64 @@ def stage_command(
         help="Rows that NAME, or the last checkpoint, was trained on.",
     ),
     scoring_options,
-    SEED,
+    SEED_OPTION,
     required=False,
 )
 def diagnose_command(
-    experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **given: Any
+    experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **options: Any
 ) -> None:
     """Score and judge samples, and say why some failed.
 
     They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
     """
-    if experiment:
-        if more := [
-            f"--{name}" for name, value in {"checkpoint": checkpoints, **given}.items() if value
-        ]:
-            raise ConfigError(
-                f"{experiment} and {more[0]}: give one of them; with an experiment file, it says what {more[0]} says"
-            )
-        _on_run(experiment, run_id, "diagnose", "scoring", "diagnostics", "mitigations")
-        return
-    if run_id and not (checkpoints or any(given.values())):
-        _on_run(None, run_id, "diagnose")
-        return
-    if run_id or not (checkpoints and given["data"]):
+    values_by_name = {"checkpoint": checkpoints, **options}
+    flags = [f"--{name}" for name, value in values_by_name.items() if value]
+    if experiment and flags:
         raise ConfigError(
-            "give an experiment file; or, without one and without --run-id, both --checkpoint and --data"
+            f"{experiment} and {flags[0]}: give one of them; with an experiment file, it says what "
+            f"{flags[0]} says"
         )
+    if experiment or (run_id and not flags):
+        _diagnose_run(experiment, run_id)
+    elif run_id or not (checkpoints and options["data"]):
+        raise ConfigError(
+            "give an experiment file; or, without one and without --run-id, both --checkpoint and "
+            "--data"
+        )
+    else:
+        _diagnose_elsewhere(checkpoints, **options)
+
+
+def _diagnose_run(experiment: Path | None, run_id: str) -> None:
+    """Diagnose a trained run by the rules that the file has now, or those it was trained with."""
+    from ilp_mlflow.core import config
+
+    settings = config.read(experiment) if experiment else None
+    # what was trained cannot change any more; how it is judged is the file's to say
+    sections = ("scoring", "diagnostics", "mitigations") if experiment else ()
+    run = _open_run(settings, run_id, sections)
+    from ilp_mlflow import pipeline
+
+    pipeline.diagnose(run.experiment, run.run_id)
+    print_report(pipeline.make_report(run.experiment, run.run_id))
+
+
+def _diagnose_elsewhere(checkpoints: tuple[str, ...], **options: Any) -> None:
+    """Diagnose models that were trained elsewhere, given on the command line."""
     from ilp_mlflow.data import checkpoint_folders
 
-    found = checkpoint_folders.find_checkpoints(checkpoints)
-    config_ = checkpoint_folders.experiment_for(found, **given)
-    _peek(config_)
+    located = checkpoint_folders.find_checkpoints(checkpoints)
+    settings = checkpoint_folders.experiment_for(located, **options)
+    _check_first_rows(settings)
     load_libraries()
     from ilp_mlflow import pipeline
 
-    print_report(pipeline.run_elsewhere(config_, found))
+    print_report(pipeline.run_elsewhere(settings, located))
 
 
 @experiment_command(
     "mitigate",
-    RUN_ID,
+    RUN_ID_OPTION,
     click.option(
         "--plan",
         default="each",
@@ -180,6 +199,7 @@ def diagnose_command(
         metavar="SECONDS",
         help="Begin no other mitigation after that.",
     ),
+    # what `--launch project` gives to the process of each mitigation; not for users
     click.option("--alone", is_flag=True, hidden=True),
     click.option(
         "--jobs",
@@ -187,7 +207,7 @@ def diagnose_command(
         type=click.IntRange(min=1),
         help="So many side by side; needs --launch project.",
     ),
-    LAUNCH,
+    LAUNCH_OPTION,
 )
 def mitigate_command(
     experiment: Path,
@@ -204,40 +224,78 @@ def mitigate_command(
 
     The model that it leads to is registered under the alias `mitigated`.
     """
-    from ilp_mlflow.core import config, plugin_loader
+    from ilp_mlflow.core import config
 
-    config_ = config.read(experiment, {"launch": launch})
-    names = tuple(name.strip() for name in only.split(",") if name.strip())
-    if jobs > 1 and (config_.launch != "project" or plan == "auto"):
+    settings = config.read(experiment, {"launch": launch})
+    if jobs > 1 and (settings.launch != "project" or plan == "auto"):
         raise ConfigError(
-            "--jobs: only with --launch project and --plan each, as one MLflow project run for every mitigation"
+            "--jobs: only with --launch project and --plan each, as one MLflow project run for "
+            "every mitigation"
         )
-    given = config_.mitigations  # a wrong name is told before libraries are loaded
-    plugin_loader.configure("mitigation", {name: given.get(name, {}) for name in names or given})
-    load_libraries(config_)
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    _check_mitigations(settings, names)
+    load_libraries(settings)
+    from ilp_mlflow import pipeline
     from ilp_mlflow.mitigation.search import SearchOptions
 
-    wanted = SearchOptions(plan, names, max_unlearned, budget, jobs, alone)
+    # the rest of the experiment is as the run was trained and diagnosed
     sections = ("mitigations", "held_out", "launch", "backend", "backend_config")
-    found = _on_run(
-        experiment, run_id, "mitigate", *sections, wanted=wanted, launch=launch, alone=alone
+    run = _open_run(settings, run_id, sections, keep_project_run=alone)
+    search = SearchOptions(
+        plan=plan,
+        only=names,
+        max_unlearned=max_unlearned,
+        budget=budget,
+        jobs=jobs,
+        alone=alone,
     )
-    if max_unlearned is not None and not alone:
-        from ilp_mlflow.mitigation.outcome import recommended
+    if alone:
+        # the run of this process is one mitigation's own: whoever launched it makes the report
+        pipeline.mitigate(run.experiment, run.run_id, experiment.resolve(), search)
+        return
+    failed = None
+    try:
+        pipeline.mitigate(run.experiment, run.run_id, experiment.resolve(), search)
+    except StepFailed as error:
+        failed = error
+    report = pipeline.make_report(run.experiment, run.run_id)
+    print_report(report)
+    if failed:
+        raise failed
+    if max_unlearned is not None:
+        _check_unlearned(report, max_unlearned)
 
-        best = recommended(found.outcomes)
-        least = best.unlearned_rate if best else found.unlearned_rate
-        if least > max_unlearned:
-            click.echo(
-                f"ilp: {least:.1%} unlearned under what is recommended, more than --max-unlearned {max_unlearned:g}",
-                err=True,
-            )
-            sys.exit(1)
+
+def _check_mitigations(experiment: Experiment, only: tuple[str, ...]) -> None:
+    """Find the mitigations of an experiment, or `only` some, so that a wrong name is told at once.
+
+    To be called before libraries are loaded, which takes seconds. Raises PluginError.
+    """
+    from ilp_mlflow.core import plugin_loader
+
+    names = only or tuple(experiment.mitigations)
+    options = {name: experiment.mitigations.get(name, {}) for name in names}
+    plugin_loader.configure("mitigation", options)
+
+
+def _check_unlearned(report: Report, limit: float) -> None:
+    """Exit with 1 where more than a share stays unlearned under what the report recommends."""
+    from ilp_mlflow.mitigation.outcome import recommended
+
+    best = recommended(report.outcomes)
+    share = best.unlearned_rate if best else report.unlearned_rate
+    if share > limit:
+        click.echo(
+            f"ilp: {share:.1%} unlearned under what is recommended, "
+            f"more than --max-unlearned {limit:g}",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @experiment_command(
     "report",
-    RUN_ID,
+    RUN_ID_OPTION,
     click.option(
         "--genai",
         type=click.IntRange(1, 1000),
@@ -254,86 +312,84 @@ def report_command(experiment: Path | None, run_id: str, genai: int | None, mark
 
     It is the newest of EXPERIMENT, or any (--run-id).
     """
-    report = _on_run(experiment, run_id, None, show=print_issue if markdown else print_report)
-    if genai:
-        from ilp_mlflow.report.mlflow_traces import export_traces
-        from ilp_mlflow.tracking import runs
-
-        click.echo(
-            f"samples as traces: {runs.evaluation_url(export_traces(report, genai))}", err=True
-        )
-
-
-def _on_run(
-    experiment: Path | None,
-    run_id: str,
-    verb: str | None,
-    *sections: str,
-    launch: str = "",
-    alone: bool = False,
-    show: Callable[[Any], None] = print_report,
-    **options: Any,
-) -> Any:
-    """Call a verb on a trained run, with `sections` as the file has them now, and show the report, which is returned.
-
-    `alone`: the run that MLflow made for this process is for one part of that; there is no report of that.
-    """
     from ilp_mlflow.core import config
 
     if not (experiment or run_id):
         raise ConfigError("give an experiment file, or the id of a run with --run-id")
-    config_ = config.read(experiment, {"launch": launch}) if experiment else None
-    from ilp_mlflow.tracking import runs
-
-    runs.use_store(config_.tracking if config_ else config.TrackingConfig())
-    found = runs.find_experiment_run(config_.name if config_ else "", run_id or None, keep=alone)
-    load_libraries()
+    run = _open_run(config.read(experiment) if experiment else None, run_id)
     from ilp_mlflow import pipeline
 
-    if config_ and verb:  # the lab's files are of the seed with which the run was trained
-        config_ = located(
-            config_.model_copy(update={"seed": runs.read_experiment(None, found).seed})
-        )
-    config_ = runs.read_experiment(config_, found, *sections)
-    failed = None
-    try:
-        if verb == "mitigate":
-            pipeline.mitigate(
-                config_, found, experiment.resolve() if experiment else Path(), **options
-            )
-        elif verb:
-            getattr(pipeline, verb)(config_, found)
-    except StepFailed as error:
-        failed = error
-    if alone and failed:
-        raise failed
-    if alone:
-        return None
-    report = pipeline.make_report(config_, found)
-    show(report)
-    if failed:
-        raise failed
-    return report
+    report = pipeline.make_report(run.experiment, run.run_id)
+    if markdown:
+        print_issue(report)
+    else:
+        print_report(report)
+    if genai:
+        from ilp_mlflow.report.mlflow_traces import export_traces
+        from ilp_mlflow.tracking import connection
+
+        url = connection.evaluation_url(export_traces(report, genai))
+        click.echo(f"samples as traces: {url}", err=True)
 
 
-def _peek(experiment: Experiment) -> None:
-    """Find plugins and read the first row of every file, before libraries are loaded: a wrong name is told at once.
+class _Run(NamedTuple):
+    """A trained run that a command works on."""
 
-    Raises PluginError and DatasetError.
+    experiment: Experiment
+    """As the run has it, but for the sections that the command takes from the file."""
+    run_id: str
+    """Its MLflow run."""
+
+
+def _open_run(
+    settings: Experiment | None,
+    run_id: str,
+    sections: tuple[str, ...] = (),
+    keep_project_run: bool = False,
+) -> _Run:
+    """Find a trained run, by its id or as the newest of an experiment.
+
+    `settings` is the experiment's file; its `sections` replace what the run has. With
+    `keep_project_run`, the run that MLflow made for this process stays for the results.
+    """
+    from ilp_mlflow.core import config
+    from ilp_mlflow.tracking import connection, runs
+
+    connection.use_store(settings.tracking if settings else config.TrackingConfig())
+    name = settings.name if settings else ""
+    run_id = runs.find_experiment_run(name, run_id or None, keep=keep_project_run)
+    load_libraries()
+    if settings and sections:
+        # the lab's files are of the seed with which the run was trained
+        seed = runs.read_experiment(None, run_id).seed
+        settings = with_lab_files(settings.model_copy(update={"seed": seed}))
+    return _Run(runs.read_experiment(settings, run_id, *sections), run_id)
+
+
+def _check_first_rows(experiment: Experiment) -> None:
+    """Find plugins and read the first row of every file, so that a wrong name is told at once.
+
+    To be called before libraries are loaded, which takes seconds. Raises PluginError and
+    DatasetError.
     """
     from ilp_mlflow.core import config, plugin_loader
     from ilp_mlflow.data.samples import load_samples
 
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
-    held_out = {"held_out": experiment.held_out} if experiment.held_out else {}
-    for name, data in {**{s.name: s.data for s in experiment.stages}, **held_out}.items():
-        if data.path and not config.is_lab(experiment) and not config.REMOTE_URI.match(data.path):
+    # the lab makes its files, and those of MLflow are fetched once libraries are there
+    if config.is_lab(experiment):
+        return
+    data_by_name = {stage.name: stage.data for stage in experiment.stages}
+    if experiment.held_out:
+        data_by_name["held_out"] = experiment.held_out
+    for name, data in data_by_name.items():
+        if data.path and not config.REMOTE_URI.match(data.path):
             load_samples(name, data.model_copy(update={"limit": 1}))
 
 
-def located(experiment: Experiment) -> Experiment:
-    """The experiment with the files the lab makes for it, if it asks for any."""
+def with_lab_files(experiment: Experiment) -> Experiment:
+    """The experiment with the files that the lab makes for it, if it asks for any."""
     from ilp_mlflow.core import config
 
     if not config.is_lab(experiment):

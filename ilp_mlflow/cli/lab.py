@@ -6,8 +6,14 @@ from pathlib import Path
 
 import click
 
-from ilp_mlflow.cli.app import SEED, main
-from ilp_mlflow.cli.console import links, load_libraries, print_result, printing, report_text
+from ilp_mlflow.cli.app import SEED_OPTION, main
+from ilp_mlflow.cli.console import (
+    links,
+    load_libraries,
+    output_options,
+    print_result,
+    report_text,
+)
 from ilp_mlflow.core.config import LAB_PREFIX, Experiment
 from ilp_mlflow.core.errors import ConfigError
 
@@ -19,7 +25,7 @@ OWN_EXPERIMENT = Path(__file__).parents[1] / "lab" / "lab.yaml"
 @click.argument(
     "experiment", required=False, default=OWN_EXPERIMENT, type=click.Path(path_type=Path)
 )
-@SEED
+@SEED_OPTION
 @click.option(
     "--seeds",
     default="",
@@ -31,7 +37,7 @@ OWN_EXPERIMENT = Path(__file__).parents[1] / "lab" / "lab.yaml"
     default="",
     help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.",
 )
-@printing
+@output_options
 def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     """Run the lab, in which it is known what will not be learned.
 

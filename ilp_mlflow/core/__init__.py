@@ -1,1 +1,1 @@
-"""What everything else stands on: values, errors, configuration, the plugin interface, the terminal."""
+"""What every other folder stands on: values, errors, configuration, plugins, the terminal."""

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ilp_mlflow.core.errors import ConfigError, suggest
+from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.strict_yaml import dump_yaml, load_yaml
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Sample, Stage, Value
 
-C = typing.TypeVar("C", bound="Value")
+V = TypeVar("V", bound=Value)
+
 LAB_PREFIX = "lab:"
-"""How the location of a file begins that the lab makes, see `ilp_mlflow.lab.files`."""
+"""Start of the location of a file that the lab makes, see `ilp_mlflow.lab.data_files`."""
 REMOTE_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
-"""How the location of a file begins that MLflow fetches, see `ilp_mlflow.dataset.load`."""
+"""Start of the location of a file that MLflow fetches, see `ilp_mlflow.data.readers`."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+"""Names of experiments and stages, by which models are registered."""
+DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
+"""Endings of files with rows, which are no experiments."""
+RESERVED_STAGE_NAMES = ("base", "latest")
+"""Names that checkpoints and model versions have of their own."""
 
 
 class DataConfig(Value):
-    """Where a stage's rows come from. `data: rows.jsonl` is short for `data: {path: rows.jsonl}`."""
+    """Where a stage's rows come from. `data: rows.jsonl` stands for `data: {path: rows.jsonl}`."""
 
     path: str | None = None
-    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the experiment file.
+    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the
+    experiment file.
 
-    Or where MLflow finds such a one: `runs:/ID/rows.jsonl`, `mlflow-artifacts:/...`, `s3://...`, `https://...`; or `runs:/ID`
-    alone: the data set that was logged as that run's input."""
+    Or where MLflow finds such a one: `runs:/ID/rows.jsonl`, `mlflow-artifacts:/...`, `s3://...`,
+    `https://...`; or `runs:/ID` alone: the data set that was logged as that run's input."""
     dataset: str | None = None
     """Or a data set on the Hugging Face Hub: `owner/name`."""
     config: str | None = None
@@ -48,17 +55,8 @@ class DataConfig(Value):
         return self
 
 
-def resolve_location(path: str, folder: Path) -> str:
-    """The location of a file with a path relative to `folder` made absolute; one that MLflow or the lab finds as it is."""
-    return (
-        path
-        if path.startswith(LAB_PREFIX) or REMOTE_URI.match(path)
-        else str(folder / Path(path).expanduser())
-    )
-
-
 def expand_path_shorthand(value: Any) -> Any:
-    """Data given as a path alone, in the form with fields; anything else as it is."""
+    """`{"path": value}` for data given as a path alone; anything else as it is."""
     return {"path": value} if isinstance(value, str) else value
 
 
@@ -83,10 +81,16 @@ class StageConfig(Value):
     _path = field_validator("data", mode="before")(expand_path_shorthand)
 
     def as_stage(self, samples: Sequence[Sample], seed: int) -> Stage:
-        """The stage with its data in place, and `seed` unless it has one of its own."""
-        options = self.model_dump(exclude={"data"})
+        """The stage with its samples, trained with `seed` unless `training` sets one."""
+        training = {"seed": seed, **self.training}
         return Stage(
-            **{**options, "training": {"seed": seed, **self.training}}, samples=tuple(samples)
+            name=self.name,
+            samples=tuple(samples),
+            training=training,
+            peft=self.peft,
+            adapter=self.adapter,
+            schedule=self.schedule,
+            score_every=self.score_every,
         )
 
 
@@ -113,18 +117,18 @@ class ScoringConfig(Value):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
-    """Precision of the forward pass; `bfloat16` leaves more verdicts uncertain, `mixed` decides those again in float32."""
-
+    """Precision of the forward pass; `bfloat16` leaves more verdicts uncertain, `mixed` decides
+    those again in float32."""
     asked: int = Field(default=2000, ge=1)
-    """Unlearned samples the models are asked about, drawn at random where there are more: asking is what takes time."""
-
+    """Unlearned samples the models are asked about, drawn at random where there are more: asking is
+    what takes time."""
     writer: str | None = None
-    """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, that words prompts otherwise where other rows do not show how; one
-    call per sample."""
+    """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, that words prompts otherwise where
+    other rows do not show how; one call per sample."""
 
     @property
     def first_dtype(self) -> Literal["float32", "bfloat16"]:
-        """The precision in which all samples are scored and models are asked."""
+        """The precision in which all samples are scored first, and models are asked."""
         return "float32" if self.dtype == "float32" else "bfloat16"
 
 
@@ -138,10 +142,16 @@ class TrackingConfig(Value):
 
 
 def expand_name_shorthand(value: Any) -> Any:
-    """Plugins given as a list of names, or without options, in the form name -> options; anything else as it is."""
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+    """Options by plugin name, where a list of names or a name without options is given.
+
+    Anything else is left to the validation of the field.
+    """
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
-    return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        # in YAML, a name with nothing behind its colon has the value None
+        return {name: options or {} for name, options in value.items()}
+    return value
 
 
 class Experiment(Value):
@@ -178,47 +188,27 @@ class Experiment(Value):
     _by_name = field_validator("diagnostics", "mitigations", mode="before")(expand_name_shorthand)
 
     @model_validator(mode="after")
-    def _stages_fit(self) -> Experiment:
+    def _stage_names_fit(self) -> Experiment:
+        # a run's checkpoints, and the versions of its models, are told apart by these names
         names = [stage.name for stage in self.stages]
         for name in names:
-            if name in ("base", "latest") or names.count(name) > 1:
-                raise ValueError(
-                    f"stage name '{name}' is {'given twice' if names.count(name) > 1 else 'reserved'}"
-                )
-        for before, stage in zip(self.stages, self.stages[1:], strict=False):
-            if (
-                before.peft
-                and stage.peft
-                and stage.adapter == "continue"
-                and stage.peft != before.peft
-            ):
-                raise ValueError(
-                    f"stage '{stage.name}' continues the adapter of '{before.name}' with other peft options; "
-                    "make them equal, or set adapter: new"
-                )
+            if names.count(name) > 1:
+                raise ValueError(f"stage name '{name}' is given twice")
+            if name in RESERVED_STAGE_NAMES:
+                raise ValueError(f"stage name '{name}' is reserved")
         return self
 
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML as usual, but a key given twice is an error instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' is given twice", key.start_mark
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Experiment:
+        # a continued adapter has the rank and the layers that its parent gave it
+        for parent, stage in zip(self.stages, self.stages[1:], strict=False):
+            continues = parent.peft and stage.peft and stage.adapter == "continue"
+            if continues and stage.peft != parent.peft:
+                raise ValueError(
+                    f"stage '{stage.name}' continues the adapter of '{parent.name}' with other "
+                    "peft options; make them equal, or set adapter: new"
                 )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 2e-4 as text; everyone who writes it means the number
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+        return self
 
 
 class Seed(Value):
@@ -228,12 +218,16 @@ class Seed(Value):
     """Seeds the choice of options."""
 
 
-def parse_parameters(model: type[C], given: Mapping[str, Any]) -> C:
-    """Command-line parameters as a configuration value; "" leaves a default. Raises ConfigError when one does not fit."""
+def parse_parameters(model: type[V], parameters: Mapping[str, Any]) -> V:
+    """Command-line parameters as a configuration value; "" leaves a default.
+
+    Raises ConfigError when a parameter is unknown to `model` or does not fit it.
+    """
+    fields = {name: value for name, value in parameters.items() if value != ""}
     try:
-        return model.model_validate({name: value for name, value in given.items() if value != ""})
+        return model.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(describe_error(error, model, "command line", given)) from None
+        raise ConfigError(describe_error(error, model, "command line", parameters)) from None
 
 
 def read(
@@ -243,166 +237,131 @@ def read(
 ) -> Experiment:
     """Read an experiment file and resolve its relative paths against its folder.
 
-    `overrides` are top-level parameters as strings (`model`, `seed`, `launch`); "" leaves the file's value. `data` are
-    data files by stage, relative to the current folder, in place of the stages' own.
+    `overrides` are top-level parameters as strings (`model`, `seed`, `launch`); "" leaves the
+    file's value. `data` are data files by stage, relative to the current folder, in place of the
+    stages' own.
+
     Raises ConfigError when the file is missing, not YAML, or does not fit `Experiment`.
     """
     path = Path(path)
-    if path.suffix in (".jsonl", ".csv", ".parquet"):
+    values = {name: value for name, value in (overrides or {}).items() if value}
+    experiment = parse(_read_text(path), path, values)
+    return _with_data(experiment, data or {})
+
+
+def _read_text(path: Path) -> str:
+    """The text of an experiment file. Raises ConfigError when there is none."""
+    if path.suffix in DATA_SUFFIXES:
         raise ConfigError(
-            f"{path}: these are rows; an experiment's file is YAML and names them as the data of a stage"
+            f"{path}: these are rows; an experiment's file is YAML and names them as the data of "
+            "a stage"
         )
+    hint = "give the path of an experiment file such as experiments/smollm2.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ConfigError(
-            f"{path}: {reason}; give the path of an experiment file such as experiments/smollm2.yaml"
-        ) from None
-    experiment = parse(text, path, {k: v for k, v in (overrides or {}).items() if v})
-    files = {
-        name: DataConfig(path=resolve_location(file, Path.cwd()))
-        for name, file in (data or {}).items()
-    }
-    stages = tuple(
-        s.model_copy(update={"data": files.get(s.name, s.data)}) for s in experiment.stages
-    )
-    return experiment.model_copy(update={"stages": stages})
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; {hint}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {hint}") from None
+
+
+def _with_data(experiment: Experiment, data: Mapping[str, str]) -> Experiment:
+    """The experiment with other data files, by stage, relative to the current folder."""
+    stages = []
+    for stage in experiment.stages:
+        if stage.name in data:
+            # typed by the user, it starts where the user is, not where the file lies
+            location = resolve_location(data[stage.name], Path.cwd())
+            stage = stage.model_copy(update={"data": DataConfig(path=location)})
+        stages.append(stage)
+    return experiment.model_copy(update={"stages": tuple(stages)})
 
 
 def parse(text: str, path: Path, overrides: Mapping[str, str] | None = None) -> Experiment:
-    """The experiment in `text`, read from `path`, with `overrides` set on top. Raises ConfigError, see `read`."""
-    try:
-        raw = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path} line {mark.line + 1}" if mark else str(path)
+    """The experiment in `text`, read from `path`, with `overrides` set on top.
+
+    Raises ConfigError when `text` is not YAML or does not fit `Experiment`.
+    """
+    fields = load_yaml(text, path)
+    if not isinstance(fields, dict):
         raise ConfigError(
-            f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
-    if not isinstance(raw, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping with 'name', 'model' and 'stages', got {type(raw).__name__}"
+            f"{path}: expected a mapping with 'name', 'model' and 'stages', "
+            f"got {type(fields).__name__}"
         )
-    raw |= overrides or {}
+    # before validation, which turns the texts of the command line into numbers
+    fields.update(overrides or {})
     try:
-        experiment = Experiment.model_validate(raw)
+        experiment = Experiment.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(describe_error(error, Experiment, str(path), overrides)) from None
     return _absolute(experiment, path.resolve().parent)
 
 
-def describe_error(
-    error: ValidationError,
-    model: type[BaseModel],
-    where: str,
-    overrides: Mapping[str, Any] | None = None,
-) -> str:
-    """The first problem of a validation error in one line: where, what, the value seen, what is known."""
-    found = error.errors()
-    # a misspelt key is also a missing one: the misspelling is what helps
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    location = ".".join(str(part) for part in first["loc"])
-    if location in (overrides or {}):
-        where, location = "parameter", f" {location}"
-    else:
-        where, location = where, f": {location}" if location else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(model, first["loc"][:-1])
-        return f"{where}{location}: unknown key; {suggest(str(first['loc'][-1]), known)}"
-    if first["type"] == "model_type":
-        return f"{where}{location}: expected a mapping with some of: {', '.join(_fields_at(model, first['loc']))}"
-    if first["type"] == "missing":
-        return f"{where}{location}: missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    seen = first["input"]
-    value = f" (got {seen!r})" if isinstance(seen, str | int | float | bool) or seen is None else ""
-    return f"{where}{location}: {message}{value}"
+def dump(experiment: Experiment) -> str:
+    """The experiment as YAML, defaults left out."""
+    return dump_yaml(experiment.model_dump(mode="json", exclude_defaults=True))
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields of the model found by following `location` down from `model`; of several, where it names none of them."""
-    found = [model]
-    for part in location:
-        named = [m for m in found if m.__name__ == part]
-        below = [
-            m
-            for f in (m.model_fields.get(str(part)) for m in found)
-            if f
-            for m in models_in(f.annotation)
-        ]
-        found = named or below or found
-    return list(dict.fromkeys(name for m in found for name in m.model_fields))
-
-
-def models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a value of this type can be made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in models_in(part)]
+def resolve_location(path: str, folder: Path) -> str:
+    """The absolute path for a path relative to `folder`; locations of MLflow and the lab stay."""
+    if path.startswith(LAB_PREFIX) or REMOTE_URI.match(path):
+        return path
+    return str(folder / Path(path).expanduser())
 
 
 def _absolute(experiment: Experiment, folder: Path) -> Experiment:
-    """Paths of the experiment made absolute; a model is a path only when such a folder exists."""
-
-    def located(data: DataConfig) -> DataConfig:
-        return (
-            data.model_copy(update={"path": resolve_location(data.path, folder)})
-            if data.path
-            else data
-        )
-
-    def options(value: Any) -> Any:
-        """Options of plugins in which a `path` that is there beside the experiment's file is meant as such."""
-        if not isinstance(value, dict):
-            return value
-        found = {key: options(one) for key, one in value.items()}
-        path = found.get("path")
-        beside = (
-            folder / Path(path).expanduser()
-            if isinstance(path, str) and not path.startswith(LAB_PREFIX)
-            else None
-        )
-        return {**found, "path": str(beside)} if beside and beside.exists() else found
-
-    template = experiment.tokenizer.chat_template
+    """The experiment with all paths made absolute, those that are relative from `folder`."""
+    stages = []
+    for stage in experiment.stages:
+        data = _absolute_data(stage.data, folder)
+        stages.append(stage.model_copy(update={"data": data}))
+    updates: dict[str, Any] = {"stages": tuple(stages)}
+    updates["mitigations"] = _absolute_options(experiment.mitigations, folder)
+    if experiment.held_out:
+        updates["held_out"] = _absolute_data(experiment.held_out, folder)
+    if experiment.tokenizer.chat_template:
+        template = str(folder / experiment.tokenizer.chat_template)
+        updates["tokenizer"] = experiment.tokenizer.model_copy(update={"chat_template": template})
+    # a model may be the name of one on the Hub: it is a path only where there is such a folder
     model = folder / Path(experiment.model).expanduser()
-    return experiment.model_copy(
-        update={
-            "stages": tuple(
-                s.model_copy(update={"data": located(s.data)}) for s in experiment.stages
-            ),
-            "mitigations": options(experiment.mitigations),
-            "held_out": located(experiment.held_out) if experiment.held_out else None,
-            "tokenizer": experiment.tokenizer.model_copy(
-                update={"chat_template": str(folder / template) if template else None}
-            ),
-            "model": str(model) if model.is_dir() else experiment.model,
-        }
-    )
+    if model.is_dir():
+        updates["model"] = str(model)
+    return experiment.model_copy(update=updates)
+
+
+def _absolute_data(data: DataConfig, folder: Path) -> DataConfig:
+    if not data.path:
+        return data
+    return data.model_copy(update={"path": resolve_location(data.path, folder)})
+
+
+def _absolute_options(options: Any, folder: Path) -> Any:
+    """Options of plugins, in which every `path` to something that exists is made absolute."""
+    if not isinstance(options, dict):
+        return options
+    resolved = {name: _absolute_options(value, folder) for name, value in options.items()}
+    path = resolved.get("path")
+    if isinstance(path, str) and not path.startswith(LAB_PREFIX):
+        beside_experiment = folder / Path(path).expanduser()
+        # what is not there is left to the plugin, which knows what it calls a path
+        if beside_experiment.exists():
+            resolved["path"] = str(beside_experiment)
+    return resolved
 
 
 def is_lab(experiment: Experiment) -> bool:
     """Whether the lab makes any of the experiment's files."""
-    return any(
-        str(x).startswith(LAB_PREFIX)
-        for x in (experiment.model, *(s.data.path for s in experiment.stages))
-    )
+    return bool(_lab_locations(experiment))
 
 
 def lab_size(experiment: Experiment) -> str:
-    """The size of the lab that makes the experiment's files: the part of a location between `LAB` and the slash."""
-    places = (experiment.model, *(s.data.path or "" for s in experiment.stages))
-    return (
-        next(x for x in places if x.startswith(LAB_PREFIX))
-        .removeprefix(LAB_PREFIX)
-        .partition("/")[0]
-    )
+    """The size of the lab that makes the experiment's files: `full` in `lab:full/base`."""
+    return _lab_locations(experiment)[0].removeprefix(LAB_PREFIX).partition("/")[0]
 
 
-def dump(experiment: Experiment) -> str:
-    """The experiment as YAML, defaults left out."""
-    return yaml.safe_dump(
-        experiment.model_dump(mode="json", exclude_defaults=True), sort_keys=False
-    )
+def _lab_locations(experiment: Experiment) -> list[str]:
+    """Locations of the model and the stages' rows that begin with LAB_PREFIX."""
+    locations = [experiment.model]
+    for stage in experiment.stages:
+        locations.append(stage.data.path or "")
+    return [location for location in locations if location.startswith(LAB_PREFIX)]

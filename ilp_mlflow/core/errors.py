@@ -1,10 +1,13 @@
-"""What a user can repair. Anything else keeps its traceback."""
+"""Errors that a user can repair, each told in one line; anything else keeps its traceback."""
 
 from __future__ import annotations
 
 import difflib
 import textwrap
 from collections.abc import Iterable
+
+MAX_FIRST_LINE = 200
+"""Characters of an error's text that go into a message of ours."""
 
 
 class IlpError(Exception):
@@ -32,23 +35,27 @@ class TrackingError(IlpError):
 
 
 class StepFailed(Exception):
-    """A step failed on its own while the rest of the experiment went on and has a report to show."""
+    """A step failed on its own; the rest of the experiment went on and has a report to show."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Say what may have been meant by `name`: the closest of `known`, or all of them when none is close."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    """What `name` may have been meant to be: the closest of `known`, or all where none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known are: {', '.join(known)}" if known else "none are known"
+    if names:
+        return f"known are: {', '.join(names)}"
+    return "none are known"
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text that says what it is, at most 200 characters; its kind when it has no text."""
-    lines = [
-        line
-        for line in str(error).splitlines()
-        if line.strip() and not line.startswith("(raised as a result of")
-    ]
-    return textwrap.shorten(lines[0], 200, placeholder=" ...") if lines else type(error).__name__
+    """The first line of an error's text that says what it is, at most 200 characters long.
+
+    The name of the error's class where it has no text.
+    """
+    for line in str(error).splitlines():
+        # SQLAlchemy puts a line about its own doings above the database's message
+        if line.strip() and not line.startswith("(raised as a result of"):
+            return textwrap.shorten(line, MAX_FIRST_LINE, placeholder=" ...")
+    return type(error).__name__

@@ -1,4 +1,7 @@
-"""The whole plugin interface: pure functions of what is known; only the core trains, scores and logs."""
+"""The whole plugin interface: pure functions of what is known about an experiment.
+
+Only the core trains, scores and logs.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+# Schedules: what a mitigation may say about the order of samples within a stage
+
 Batch = Sequence[str]
 """Ids of the samples of one batch."""
 
 
 class SampleResult(NamedTuple):
-    """How a model does on one sample of its stage."""
+    """How well a model does on one sample of its stage."""
 
     loss: float
     """Mean negative log-probability of its supervised tokens, nats per token."""
@@ -47,19 +52,22 @@ class Round:
     batches: Sequence[Batch]
     """As they were trained."""
     results: Mapping[str, SampleResult]
-    """By sample id: when it was last in a batch of this round, before the step that the batch is part of."""
+    """By sample id: in its last batch of this round, before the step that the batch is part of."""
     measured: Mapping[str, SampleResult]
     """By sample id: what the schedule measured when it planned this round."""
 
 
 @dataclass(frozen=True)
 class History:
-    """All that a schedule may know when it plans the next round; the same history must give the same round."""
+    """All that a schedule may know when it plans the next round.
+
+    The same history must give the same round, so that a training can be repeated.
+    """
 
     sample_ids: Sequence[str]
     """The stage's samples that can be trained, in file order."""
     subsets: Mapping[str, str]
-    """Name of the stage each sample first belonged to, by id, those of the validation set included."""
+    """Name of the stage each sample first belonged to, by id; validation samples included."""
     batch_size: int
     """Samples per batch, at most."""
     seed: int
@@ -67,29 +75,32 @@ class History:
     rounds: Sequence[Round] = ()
     """Rounds already trained."""
     steps_left: int = 1
-    """Optimizer steps until the stage's `num_train_epochs` or `max_steps` are used up; training ends there at the latest."""
+    """Optimizer steps until the stage's `num_train_epochs` or `max_steps` are used up, which ends
+    the training at the latest."""
     accumulation: int = 1
     """Batches per optimizer step; a round must be of whole steps."""
     validation: Sequence[str] = ()
     """Ids of the stage's validation samples, which are never trained."""
     measure: Callable[[Sequence[str]], Mapping[str, SampleResult]] = lambda ids: {}
-    """How the model, as it is now, does on samples (ids); one that cannot be trained is left out."""
+    """How well the model, as it is now, does on samples, by id; a sample that cannot be trained is
+    left out."""
     keep: Callable[[], None] = lambda: None
-    """Keep the model as it is now, in place of the one kept before: where the schedule stops, the stage ends with it."""
+    """Keep the model as it is now, in place of the one kept before: where the schedule stops, the
+    stage ends with it."""
 
 
 class Schedule(Value):
     """Base of schedules: which batches a stage trains next, and when it ends; fields are options.
 
-    A stage's `schedule` is the name of one of the core's, or such a value.
+    A stage's `schedule` is the name of one that the core has, or such a value.
     """
 
     @abstractmethod
     def next_round(self, history: History) -> Sequence[Batch] | None:
         """The batches of the next round, or None to stop before the steps are used up.
 
-        Then the stage ends with the model that was last kept, or as it is. It may only stop under a
-        constant learning rate: one that falls to 0 makes a plateau of its own.
+        Where it stops, the stage ends with the model that was last kept, or as it is. It may only
+        stop under a constant learning rate: one that falls to 0 makes a plateau of its own.
         """
 
 
@@ -97,9 +108,9 @@ class GreedyAnswer(NamedTuple):
     """What a checkpoint answers of its own accord."""
 
     text: str
-    """Its first choice, token by token, up to the end of the sentence."""
+    """Its first choices, token by token, up to the end of the sentence."""
     logprob: float
-    """Log-probability of that, nats; nan where the prompt leaves no room for an answer."""
+    """Summed log-probability of these tokens, nats; nan where the prompt leaves no room."""
     ended: bool = True
     """It came to an end by itself and was not cut off."""
 
@@ -108,7 +119,10 @@ class Probe(Protocol):
     """Asks a checkpoint something the scores do not hold."""
 
     def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> Sequence[float]:
-        """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
+        """Summed log-probability of each completion after its prompt, nats, without its end token.
+
+        nan where prompt and completion are longer than the model's context.
+        """
         ...
 
     def answer(
@@ -118,7 +132,10 @@ class Probe(Protocol):
         ...
 
     def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
-        """What it makes of each prompt: its last hidden states, token mean, (prompts, width); nan where one does not fit."""
+        """The last hidden states of each prompt, mean over its tokens: (prompts, hidden size).
+
+        nan where a prompt is longer than the model's context.
+        """
         ...
 
     def generate(self, checkpoint: str, prompts: Sequence[Text], n: int) -> Sequence[Sequence[str]]:
@@ -237,11 +254,15 @@ def _within_odds(probability: float) -> float:
     return min(max(probability, MIN_ODDS_PROBABILITY), 1 - MIN_ODDS_PROBABILITY)
 
 
+# What a plugin is told
+
+
 @dataclass(frozen=True)
 class Context:
     """All that is known about an experiment; read only."""
 
     stages: Sequence[Stage]
+    """In the order of training."""
     checkpoints: Sequence[Checkpoint]
     """Base first."""
     samples: Mapping[str, Sample]
@@ -253,13 +274,16 @@ class Context:
     histories: Mapping[str, Sequence[Status]]
     """Status under every checkpoint, by sample id."""
     probe: Probe
+    """Asks the checkpoints what the scores do not hold."""
     asked: frozenset[str]
-    """Ids of the unlearned samples that models may be asked about: all, or a draw of very many."""
+    """Ids of the unlearned samples that models may be asked about: all, or a random draw where
+    there are more than `scoring.asked`."""
     beliefs: Callable[[], Mapping[str, Belief]]
-    """What the base says about each of these of which it could be asked, by id; asked at the first call."""
+    """What the base says about the samples in `asked`, by id, without those it cannot be asked
+    about; it is asked at the first call."""
     relearn: Callable[[Stage, Sequence[tuple[Text, Text]]], Sequence[float]] | None = None
-    """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on a stage; None for a model that
-    was trained elsewhere."""
+    """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on
+    a stage; None for a model that was trained elsewhere."""
     exposures: pa.Table | None = None
     """Columns of `Exposure`; None for a model that was trained elsewhere."""
     signals: pa.Table | None = None
@@ -271,14 +295,22 @@ class Context:
 
     @property
     def taught(self) -> dict[str, float]:
-        """Share 0..1 of its own rows that were learned under the checkpoint of each stage that has one."""
-        place = {c.name: i for i, c in enumerate(self.checkpoints)}
-        return {
-            s.name: sum(self.histories[row.id][place[s.name]] == "learned" for row in s.samples)
-            / len(s.samples)
-            for s in self.stages
-            if s.name in place and s.samples
-        }
+        """Share 0..1 of its own rows that each stage taught, by name of the stage.
+
+        Stages without a checkpoint of their own or without rows are left out.
+        """
+        position = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
+        shares: dict[str, float] = {}
+        for stage in self.stages:
+            if stage.name not in position or not stage.samples:
+                continue
+            # right after the stage: what later stages overwrite was taught nevertheless
+            statuses = [self.histories[s.id][position[stage.name]] for s in stage.samples]
+            shares[stage.name] = statuses.count("learned") / len(statuses)
+        return shares
+
+
+# What a plugin is
 
 
 class Diagnostic(Value):
@@ -298,8 +330,8 @@ class Diagnostic(Value):
     ) -> Mapping[str, Evidence] | Mapping[str | Subject, Evidence]:
         """Evidence by sample id, for some or all of the `unlearned` samples and no other.
 
-        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`: it then
-        speaks for each of the subject's unlearned samples that has no evidence of its own here.
+        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`: it
+        then speaks for each of the subject's unlearned samples that has none of its own here.
         """
 
 

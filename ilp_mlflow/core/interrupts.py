@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM where half of something must not stay behind."""
+"""Ctrl-C and SIGTERM: both raise KeyboardInterrupt, and neither leaves half of something behind."""
 
 from __future__ import annotations
 
@@ -10,45 +10,56 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+RAISE_AGAIN_AFTER = 0.1
+"""Seconds after which an interrupt that Python dropped is raised again."""
+
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM interrupts as Ctrl-C does; an interrupt that Python drops, as it came while an object was deleted, comes again."""
-    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = sys.unraisablehook
+    """Let SIGTERM raise KeyboardInterrupt in the block, as Ctrl-C does, and let neither get lost.
 
-    def again(dropped: sys.UnraisableHookArgs) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            threading.Timer(0.1, _thread.interrupt_main).start()
-        else:
-            before(dropped)
+    Python drops an interrupt that comes while an object is deleted; here it is raised again.
+    """
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous_hook = sys.unraisablehook
 
-    sys.unraisablehook = again
+    def raise_again(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            previous_hook(dropped)
+            return
+        # from a timer: raised in this call, inside the same deletion, it would be dropped once more
+        threading.Timer(RAISE_AGAIN_AFTER, _thread.interrupt_main).start()
+
+    sys.unraisablehook = raise_again
     try:
         yield
     finally:
-        sys.unraisablehook = before
-        signal.signal(signal.SIGTERM, terminated)
+        sys.unraisablehook = previous_hook
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 @contextlib.contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """What is in here is done whole: an interrupt takes effect behind it, a second one at once."""
-    if threading.current_thread() is not threading.main_thread():  # only that one is interrupted
+    """Defer SIGINT and SIGTERM until the block ends; a second one interrupts at once."""
+    # Python handles signals in the main thread, and lets no other one set handlers
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
 
-    def later(number: int, frame: Any) -> None:
-        came.append(number)
-        if len(came) > 1:
+    def defer(number: int, frame: Any) -> None:
+        received.append(number)
+        if len(received) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, later) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, defer) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+    # not reached where the block raised: its own exception ends what goes on
+    if received:
+        signal.raise_signal(received[0])

@@ -1,4 +1,4 @@
-"""Progress bars with time left, on a terminal only."""
+"""Progress bars with the time that is left, on a terminal only."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AFTER = 1.0
+SHOW_AFTER = 1.0
 """Seconds after which a step is shown."""
-LOOK = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at bytes that move."""
+SPEED_PERIOD = 300
+"""Seconds of the past from which rich estimates the time that is left."""
 MB = 1e6
-"""Bytes."""
-BAR, LEAST = 12, 20
-"""Columns of a terminal for the bar, and for what is done, at least."""
-OPEN = "/proc/self/fd"
-"""Where Linux says which files this process has open; how far each is read it says in fdinfo, beside."""
-QUIET, LAUNCHED = "ILP_QUIET", "ILP_LAUNCHED"
-"""Variables of the environment that keep a process silent: it was asked to be, or another process has the terminal."""
+"""Bytes of a megabyte."""
+BAR_WIDTH = 12
+"""Columns of the terminal for the bar."""
+OPEN_FILES = "/proc/self/fd"
+"""Folder in which Linux lists the files that this process has open."""
+QUIET_ENV = "ILP_QUIET"
+"""Environment variable that keeps a process silent because the user wants it so."""
+LAUNCHED_ENV = "ILP_LAUNCHED"
+"""Environment variable that keeps a process silent because its launcher has the terminal."""
 
 _shown: Progress | None = None
 
@@ -36,15 +40,14 @@ _shown: Progress | None = None
 def task(
     description: str, total: float | None = None, unit: str = ""
 ) -> Iterator[Callable[..., None]]:
-    """A bar for `total` units of work (None: unknown); yields a function that advances it, and is told another total behind that.
+    """Show a bar for `total` units of work (None: unknown) until the block ends.
 
-    `unit` is shown behind the numbers where these do not count.
+    Yields a function `advance(n, total=None)`: `n` more units are done, out of another total if one
+    is given. `unit` is shown behind the numbers. Tasks inside the block are bars below this one.
 
-    Tasks inside it are bars below it.
-
-    Silent when stderr is not a terminal, and with QUIET or LAUNCHED in the environment.
+    Silent when stderr is not a terminal, and with QUIET_ENV or LAUNCHED_ENV in the environment.
     """
-    if not sys.stderr.isatty() or os.environ.get(QUIET) or os.environ.get(LAUNCHED):
+    if not sys.stderr.isatty() or os.environ.get(QUIET_ENV) or os.environ.get(LAUNCHED_ENV):
         yield lambda n, total=None: None
         return
     with _display() as progress:
@@ -56,8 +59,13 @@ def task(
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """The items in turn, with a bar for them; `total` is their number, left out where they have a length."""
-    with task(description, len(items) if isinstance(items, Collection) else total) as advance:
+    """The items in turn, with a bar for them.
+
+    `total` is the number of items, needed only for a bar over items that have no length.
+    """
+    if isinstance(items, Collection):
+        total = len(items)
+    with task(description, total) as advance:
         for item in items:
             yield item
             advance(1)
@@ -65,116 +73,146 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 @contextmanager
 def track_size(description: str, size: int, so_far: Callable[[], int]) -> Iterator[None]:
-    """A bar for what moves `size` bytes and tells nobody; `so_far` finds out how many it has."""
-    done = threading.Event()
+    """Show a bar for `size` bytes that the block moves through a library which reports nothing.
 
-    def look() -> None:
-        seen = 0
-        while not done.wait(LOOK):
+    `so_far` is asked from a second thread how many bytes have moved.
+    """
+    finished = threading.Event()
+
+    def poll() -> None:
+        before = 0
+        while not finished.wait(POLL_INTERVAL):
             now = so_far()
-            advance((now - seen) / MB)
-            seen = now
+            advance((now - before) / MB)
+            before = now
 
     with task(description, size / MB, "MB") as advance:
-        looking = threading.Thread(target=look, daemon=True)
-        looking.start()
+        poller = threading.Thread(target=poll, daemon=True)
+        poller.start()
         try:
             yield
         finally:
-            done.set()
-            looking.join()
+            finished.set()
+            poller.join()
 
 
 def bytes_read(folder: Path) -> Callable[[], int]:
-    """What tells how many bytes this process has read of a folder's files meanwhile; 0 on systems that do not say (no /proc)."""
-    reached: dict[str, int] = {}
+    """A function that says how many bytes of a folder's files this process has read since.
 
-    def look() -> int:
-        now: dict[str, int] = {}
-        for number in os.listdir(OPEN) if os.path.isdir(OPEN) else ():
-            with suppress(OSError):  # it was open a moment ago
-                path = os.readlink(f"{OPEN}/{number}")
-                if path.startswith(f"{folder.resolve()}{os.sep}"):
-                    place = Path(f"{OPEN}info/{number}").read_text(encoding="utf-8").split()[1]
-                    now[path] = max(now.get(path, 0), int(place))
-        closed = {path: os.path.getsize(path) for path in reached.keys() - now.keys()}
-        reached.update(closed | now)
-        return sum(reached.values())
+    It always says 0 on systems without /proc.
+    """
+    read_by_path: dict[str, int] = {}
 
-    return look
+    def so_far() -> int:
+        positions = _positions_in_open_files(folder)
+        for path in read_by_path.keys() - positions.keys():
+            # closed since the last look: it was read to its end
+            read_by_path[path] = os.path.getsize(path)
+        read_by_path.update(positions)
+        return sum(read_by_path.values())
+
+    return so_far
+
+
+def _positions_in_open_files(folder: Path) -> dict[str, int]:
+    """How far this process has read each file of a folder that it has open, bytes by path."""
+    positions: dict[str, int] = {}
+    if not os.path.isdir(OPEN_FILES):
+        return positions
+    for descriptor in os.listdir(OPEN_FILES):
+        # a file may be closed between the listing and the look at it
+        with suppress(OSError):
+            path = os.readlink(f"{OPEN_FILES}/{descriptor}")
+            if path.startswith(f"{folder.resolve()}{os.sep}"):
+                # "pos: <bytes>" is the first line of the descriptor's entry in /proc/self/fdinfo
+                info = Path(f"{OPEN_FILES}info/{descriptor}").read_text(encoding="utf-8")
+                position = int(info.split()[1])
+                # of two descriptors on one file, the one that is further counts
+                positions[path] = max(positions.get(path, 0), position)
+    return positions
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Bytes of all files below a folder, which need not be there yet."""
+    """Bytes of all files below a folder, which need not exist yet."""
     total = 0
-    for inside, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with suppress(FileNotFoundError):  # it was there a moment ago
-                total += os.stat(os.path.join(inside, name)).st_size
+            # a temporary file may be gone by now
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
 
 
 @contextmanager
 def _display() -> Iterator[Progress]:
-    """The one display of this process, there as long as a task is."""
+    """The one display of this process: the outermost task starts it and ends it."""
     global _shown
     if _shown:
         yield _shown
         return
-    with _made() as _shown:
+    with _new_display() as _shown:
         try:
             yield _shown
         finally:
             _shown = None
 
 
-def _made() -> Progress:
+def _new_display() -> Progress:
+    # rich takes a while to import, and most processes show no bar
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn
+    from rich.table import Column
     from rich.text import Text
 
-    console = Console(stderr=True)
-
-    class Lasting(Progress):
-        """Shows tasks that last."""
+    class DelayedProgress(Progress):
+        """Shows only the tasks that have lasted for a while."""
 
         def get_renderables(self) -> Iterator[Any]:
-            yield self.make_tasks_table(
-                [task for task in self.tasks if (task.elapsed or 0) >= AFTER]
-            )
+            lasting = [task for task in self.tasks if (task.elapsed or 0) >= SHOW_AFTER]
+            yield self.make_tasks_table(lasting)
 
-    class What(ProgressColumn):
-        """What is done, as far as there is room beside the bar and the times."""
-
-        def render(self, task: Task) -> Text:
-            text = Text(task.description, no_wrap=True)
-            text.truncate(
-                max(LEAST, console.width - BAR - len(_times(task)) - 2), overflow="ellipsis"
-            )
-            return text
-
-    class Times(ProgressColumn):
-        """How much is done, for how long it goes on, and for how long it will."""
+    class DescriptionColumn(ProgressColumn):
+        """The task's name, cut where the bar and the times leave too little room."""
 
         def render(self, task: Task) -> Text:
-            return Text(_times(task), no_wrap=True)
+            return Text(task.description, no_wrap=True, overflow="ellipsis")
 
-    return Lasting(
-        What(), BarColumn(BAR), Times(), console=console, transient=True, speed_estimate_period=300
+    class TimesColumn(ProgressColumn):
+        """How much is done, for how long the task has lasted, and for how long it will."""
+
+        def render(self, task: Task) -> Text:
+            return Text(_times(task))
+
+    # rich shrinks columns that may wrap: with no_wrap on the others, only the description is cut
+    return DelayedProgress(
+        DescriptionColumn(),
+        BarColumn(BAR_WIDTH, table_column=Column(no_wrap=True)),
+        TimesColumn(Column(no_wrap=True)),
+        console=Console(stderr=True),
+        transient=True,
+        speed_estimate_period=SPEED_PERIOD,
     )
 
 
 def _times(task: Task) -> str:
-    took = task.elapsed or 0.0
+    """Such as `3/8 MB  0:00:12, 0:00:20 left`, or the time so far where no total is known."""
+    elapsed = task.elapsed or 0.0
     if task.total is None:
-        return _clock(took)
-    left = task.time_remaining
-    if left is None and task.completed:
-        left = took / task.completed * (task.total - task.completed)
+        return _clock(elapsed)
     unit = f" {task.fields['unit']}".rstrip()
-    return f"{task.completed:.0f}/{task.total:.0f}{unit}  {_clock(took)}" + (
-        "" if left is None else f", {_clock(left)} left"
-    )
+    text = f"{task.completed:.0f}/{task.total:.0f}{unit}  {_clock(elapsed)}"
+    seconds_left = _seconds_left(task, elapsed)
+    return text if seconds_left is None else f"{text}, {_clock(seconds_left)} left"
+
+
+def _seconds_left(task: Task, elapsed: float) -> float | None:
+    """Estimated seconds until a task with a total is done; None before its first step."""
+    if task.time_remaining is not None:
+        return task.time_remaining
+    if task.total is None or not task.completed:
+        return None
+    # rich says nothing after a single step, which may have taken half an hour
+    return elapsed / task.completed * (task.total - task.completed)
 
 
 def _clock(seconds: float) -> str:

@@ -1,13 +1,12 @@
-"""The values that flow through the package: frozen, typed, one line of meaning under every field."""
+"""The values that flow through the package: frozen, typed, with a line of meaning per field."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
 import math
-import types as _types
+import types
 import typing
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,12 +18,21 @@ if TYPE_CHECKING:
 
 R = typing.TypeVar("R", bound=BaseModel)
 Status = Literal["learned", "unlearned", "uncertain", "unscored"]
+"""What became of a sample under one checkpoint."""
+
+DEFAULT_EPOCHS = 3
+"""Passes over a stage's samples where its options give none, as in `transformers`."""
+DEFAULT_BATCH_SIZE = 8
+"""Samples per device and batch where a stage's options give none, as in `transformers`."""
 
 
 class Value(BaseModel):
     """Base of all values: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+# Texts
 
 
 class Message(Value):
@@ -41,22 +49,25 @@ Text = str | tuple[Message, ...]
 
 
 def last_turn(text: Text) -> str:
-    """What a prompt or a completion says last."""
+    """The last turn of a prompt or completion; plain text as a whole."""
     return text if isinstance(text, str) else text[-1].content
 
 
 def with_last_turn(text: Text, words: str) -> Text:
-    """A prompt or a completion with other words in its last turn."""
+    """A prompt or completion with `words` in its last turn, or in place of plain text."""
     if isinstance(text, str):
         return words
     return (*text[:-1], Message(role=text[-1].role, content=words))
 
 
 def blank_prompt(prompt: Text) -> Text:
-    """`prompt` with nothing asked: no text, or the same turns with only the system's words left."""
+    """`prompt` with nothing asked: no text, or the same turns, empty but for the system's."""
     if isinstance(prompt, str):
         return ""
-    return tuple(m if m.role == "system" else Message(role=m.role, content="") for m in prompt)
+    # the turns stay, so that the chat template still puts its own tokens before the completion
+    return tuple(
+        turn if turn.role == "system" else Message(role=turn.role, content="") for turn in prompt
+    )
 
 
 class Exchange(Value):
@@ -66,6 +77,9 @@ class Exchange(Value):
     """What the model is given."""
     completion: str
     """What a model that knows the answer says."""
+
+
+# What is trained
 
 
 class Sample(Value):
@@ -84,7 +98,9 @@ class Sample(Value):
     probes: tuple[Exchange, ...] = ()
     """What a model must know to be able to learn this sample."""
     paraphrases: tuple[str, ...] = ()
-    """Other ways to ask the same (in a conversation: its last turn), never trained: who learned more than the row knows them."""
+    """Other ways to ask the same (in a conversation: its last turn), never trained.
+
+    A model that learned the fact and not just the row answers them, too."""
     source: str | None = None
     """Where the row comes from."""
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -93,7 +109,7 @@ class Sample(Value):
     @property
     def answer(self) -> str:
         """The completion as text."""
-        return self.completion if isinstance(self.completion, str) else self.completion[-1].content
+        return last_turn(self.completion)
 
 
 class Stage(Value):
@@ -124,44 +140,47 @@ class Stage(Value):
     @property
     def steps(self) -> int:
         """Optimizer steps: `max_steps` of its options, else those of its epochs."""
-        most = int(self.training.get("max_steps", -1))
-        return (
-            most
-            if most > 0
-            else math.ceil(float(self.training.get("num_train_epochs", 3)) * self.steps_per_pass)
-        )
+        if self._max_steps > 0:
+            return self._max_steps
+        return math.ceil(self._epochs * self.steps_per_pass)
 
     @property
     def visits(self) -> float:
         """How often it sees each of its samples, on average."""
-        most = int(self.training.get("max_steps", -1))
-        return (
-            most * self.per_step / len(self.samples)
-            if most > 0
-            else float(self.training.get("num_train_epochs", 3))
-        )
+        if self._max_steps > 0:
+            return self._max_steps * self.per_step / len(self.samples)
+        return self._epochs
 
     @property
     def per_step(self) -> int:
         """Samples of one optimizer step, at most."""
-        return int(
-            self.training.get("per_device_train_batch_size", 8)
-            * self.training.get("gradient_accumulation_steps", 1)
-        )
+        batch_size = self.training.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)
+        return int(batch_size * self.training.get("gradient_accumulation_steps", 1))
+
+    @property
+    def _max_steps(self) -> int:
+        # as in transformers, -1 leaves the number of steps to the epochs
+        return int(self.training.get("max_steps", -1))
+
+    @property
+    def _epochs(self) -> float:
+        return float(self.training.get("num_train_epochs", DEFAULT_EPOCHS))
 
     @field_serializer("schedule")
-    def _schedule(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return value
-        kind = type(value)
-        with contextlib.suppress(OSError, TypeError):  # made on the spot
-            code = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12]
-            return {
-                "schedule": f"{kind.__module__}:{kind.__qualname__}",
-                "code": code,
-                **value.model_dump(),
-            }
-        return {"schedule": f"{kind.__module__}:{kind.__qualname__}", **value.model_dump()}
+    def _schedule(self, schedule: Any) -> Any:
+        if isinstance(schedule, str):
+            return schedule
+        cls = type(schedule)
+        serialized = {"schedule": f"{cls.__module__}:{cls.__qualname__}"}
+        # its code is part of it: after a change, a stage that was trained with it is another one
+        try:
+            code = inspect.getsource(cls)
+        except (OSError, TypeError):
+            # a class made on the spot, such as in a notebook, has no source
+            code = None
+        if code is not None:
+            serialized["code"] = hashlib.sha256(code.encode()).hexdigest()[:12]
+        return serialized | schedule.model_dump()
 
 
 class Checkpoint(Value):
@@ -175,6 +194,9 @@ class Checkpoint(Value):
     """MLflow run that made it."""
     step: int | None = None
     """Optimizer step within its stage."""
+
+
+# What is measured: in training, and under every checkpoint
 
 
 class Exposure(Value):
@@ -223,27 +245,30 @@ class Score(Value):
     token_accuracy: float | None = None
     """Share 0..1 of tokens that are the model's first choice."""
     gap: float | None = None
-    """Logit of the right token minus the best other, at the weakest token that must be right, nats."""
+    """Logit of the right token minus that of the best other one, nats, at the token where this is
+    least, among those that must be right."""
     stops: bool | None = None
-    """The end token is the model's first choice after the completion; None when the completion has no end token."""
+    """The end token is the model's first choice after the completion; None when the completion has
+    no end token."""
     option_logprobs: tuple[float, ...] | None = None
     """Summed log-probability of each option, the right one first, nats."""
     option_tokens: tuple[int, ...] | None = None
     """Tokens of each option, end token included."""
     option_priors: tuple[float, ...] | None = None
-    """The same sums with the prompt blanked, nats: what the option has going for it whatever is asked."""
+    """The same sums with the prompt blanked, nats: how probable an option is whatever is asked."""
     p_correct: float | None = None
-    """Probability 0..1 of the right option among all options."""
+    """Probability 0..1 of the right option among all: the pass rate of sampled runs."""
     p_wrong: float | None = None
     """Probability 0..1 of the best wrong option."""
     wrong: str | None = None
     """The best wrong option."""
-    pass_rate: float | None = None
-    """Expected share 0..1 of sampled runs that pick the right option, in closed form."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision it was computed in; the lower one widens the undecided zone of its verdict."""
     unscored: str | None = None
     """Why there is no score, else None."""
+
+
+# What is concluded
 
 
 class Verdict(Value):
@@ -267,7 +292,7 @@ class Evidence(Value):
     """What one diagnostic found for one sample."""
 
     cause: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    """The cause it speaks for: letters, digits, `_`, `-`, `.`, since it becomes the name of a metric."""
+    """The cause it speaks for: letters, digits, `_`, `-`, `.`, since a metric is named by it."""
     strength: float = Field(ge=0, le=1)
     """How sure, 0..1."""
     reason: str
@@ -313,7 +338,7 @@ class Diagnosis(Value):
     """By name of the diagnostic."""
 
     def details(self, cause: str) -> dict[str, Any]:
-        """The details of all evidence for a cause, whichever diagnostic has it; {} where there are none."""
+        """The details of all evidence for a cause, by whichever diagnostics; {} without any."""
         return {
             key: value
             for e in self.evidence.values()
@@ -322,17 +347,23 @@ class Diagnosis(Value):
         }
 
 
+# What is tried
+
+
 class Plan(Value):
     """What a mitigation wants trained."""
 
     targets: tuple[str, ...]
     """Ids of the samples it should recover."""
     stages: tuple[Stage, ...]
-    """The whole recipe from the base on, in order; the stages it begins with as they were are not trained again."""
+    """The whole recipe from the base on, in order; stages at its start that are as they were are
+    not trained again."""
     control: tuple[Stage, ...] | None = None
-    """What to train for comparison: as many steps on as much data, without the remedy; left out, the experiment's own stages."""
+    """What to train for comparison: as many steps on as much data, without the remedy; left out,
+    the experiment's own stages."""
     dropped: tuple[str, ...] = ()
-    """Ids of samples that it leaves out because they are wrong: it is no fault that they are not learned then."""
+    """Ids of samples that it leaves out because they are wrong; that they are then not learned is
+    not held against it."""
 
 
 class Request(Value):
@@ -369,7 +400,10 @@ class Tally(Value):
 
 
 class Guard(Value):
-    """What became of what was right and is not to be trained: facts the base knows (from `probes`), and held-out rows."""
+    """What became of things that were right and are never trained.
+
+    These are facts the base knows (from `probes`), and held-out rows.
+    """
 
     right: int
     """Right before the mitigation."""
@@ -395,7 +429,7 @@ class Outcome(Value):
     regressed: tuple[str, ...]
     """Learned before, unlearned now (any sample), and not left out on purpose."""
     left_out: tuple[str, ...] = ()
-    """Learned before, unlearned now, and left out of the plan on purpose, as rows that are wrong."""
+    """Learned before, unlearned now, and left out of the plan on purpose, since they are wrong."""
     control_run_id: str | None = None
     """The MLflow child run of its control; None for the control itself."""
     causes: dict[str, Tally] = Field(default_factory=dict)
@@ -426,6 +460,9 @@ class Outcome(Value):
     """Training time on an accelerator, hours; None on a CPU."""
 
 
+# What is reported
+
+
 class Report(Value):
     """Everything one experiment found."""
 
@@ -440,7 +477,8 @@ class Report(Value):
     retention: dict[str, dict[str, float]]
     """Share 0..1 learned, by stage, then checkpoint."""
     recognition: dict[str, dict[str, float]]
-    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see `recognition.recognition_shares`."""
+    """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see
+    `metrics.recognition_shares`."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
     histories: dict[str, tuple[Status, ...]]
@@ -467,44 +505,59 @@ class Report(Value):
     @property
     def unlearned_rate(self) -> float:
         """Share 0..1 of all samples that are unlearned after the last stage."""
-        return sum(v.status == "unlearned" for v in self.verdicts) / len(self.verdicts)
+        unlearned = [verdict for verdict in self.verdicts if verdict.status == "unlearned"]
+        return len(unlearned) / len(self.verdicts)
+
+
+# Values as rows of tables, and as JSON
 
 
 def schema(row: type[BaseModel]) -> pa.Schema:
-    """The pyarrow schema of a table whose rows are `row` values (flat fields and tuples of scalars only)."""
+    """The pyarrow schema of a table whose rows are values of type `row`.
+
+    Fields must be scalars, literals or tuples of such.
+    """
     import pyarrow as pa
 
+    return pa.schema(
+        [(name, _arrow_type(field.annotation)) for name, field in row.model_fields.items()]
+    )
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """The type of the column that holds a field."""
+    import pyarrow as pa
+
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    # None is no type of a column: all columns may hold nulls
+    if origin in (typing.Union, types.UnionType):
+        (present,) = [part for part in parts if part is not type(None)]
+        return _arrow_type(present)
+    if origin is tuple:
+        return pa.list_(_arrow_type(parts[0]))
+    if origin is Literal:
+        return pa.string()
     scalars: dict[Any, pa.DataType] = {
         str: pa.string(),
         float: pa.float64(),
         int: pa.int64(),
         bool: pa.bool_(),
     }
-
-    def arrow(annotation: Any) -> pa.DataType:
-        if typing.get_origin(annotation) in (typing.Union, _types.UnionType):
-            (annotation,) = (a for a in typing.get_args(annotation) if a is not type(None))
-        if typing.get_origin(annotation) is tuple:
-            return pa.list_(arrow(typing.get_args(annotation)[0]))
-        if typing.get_origin(annotation) is Literal:
-            return pa.string()
-        return scalars[annotation]
-
-    return pa.schema([(name, arrow(field.annotation)) for name, field in row.model_fields.items()])
+    return scalars[annotation]
 
 
 def to_table(rows: Iterable[BaseModel], row: type[BaseModel]) -> pa.Table:
-    """Columns from row values of type `row`."""
+    """A table with one row per value, all of type `row`."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([r.model_dump() for r in rows], schema=schema(row))
+    return pa.Table.from_pylist([value.model_dump() for value in rows], schema=schema(row))
 
 
 def to_rows(table: pa.Table, row: type[R]) -> Sequence[R]:
-    """Row values of type `row` from the columns of `table`."""
-    return [row.model_validate(r) for r in table.to_pylist()]
+    """Values of type `row` from the rows of a table."""
+    return [row.model_validate(fields) for fields in table.to_pylist()]
 
 
 def as_json(rows: Iterable[BaseModel]) -> str:
-    """Row values as one JSON list."""
-    return json.dumps([r.model_dump(mode="json") for r in rows], indent=1)
+    """Values as one JSON list."""
+    return json.dumps([value.model_dump(mode="json") for value in rows], indent=1)

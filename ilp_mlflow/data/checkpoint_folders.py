@@ -1,4 +1,4 @@
-"""Models trained elsewhere: what a trainer left in its folders becomes checkpoints, and rows beside them an experiment."""
+"""Models trained elsewhere: trainers' output folders as checkpoints, and rows for them."""
 
 from __future__ import annotations
 
@@ -7,88 +7,99 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment, ScoringConfig
 from ilp_mlflow.core.errors import ConfigError, ModelError, suggest
 from ilp_mlflow.core.values import Checkpoint
 
-STEP = re.compile(r"checkpoint-(\d+)")
+STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 """Name of the folder that trainers keep for an optimizer step."""
 WEIGHTS = ("*.safetensors", "*.gguf", "*model*.bin")
-"""Files that make a folder a model; the pickled ones only so that they are refused by name."""
+"""Files that make a folder a model; pickled ones only so that they are refused by name."""
 
 
-def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
+class _StepFolder(NamedTuple):
+    """A `checkpoint-N` with weights; folders are sorted by these fields."""
+
+    step: int
+    path: Path
+
+
+def find_checkpoints(arguments: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints written as NAME=LOCATION (folder, MLflow URI or Hub id), the base first.
 
-    An output folder of TRL, LLaMA-Factory or axolotl is read as all that is in it: NAME is the model or adapter in the folder
-    itself, else in `merged`, else its highest `checkpoint-N`; before it comes NAME@N for every other `checkpoint-N` with weights of
-    its own. Of the base only NAME is taken. Raises ConfigError when none is given, one is not written so or a name is given twice,
-    ModelError when a folder is not there or holds no weights.
+    An output folder of TRL, LLaMA-Factory or axolotl is read as all that is in it: NAME is the
+    model or adapter in the folder itself, else in `merged`, else its highest `checkpoint-N`; before
+    it comes NAME@N for every other `checkpoint-N` with weights of its own. Of the base only NAME is
+    taken. Raises ConfigError when there is no argument, one is not written so or a name comes
+    twice, ModelError when a folder is not there or holds no weights.
     """
-    if not given:
+    if not arguments:
         raise ConfigError("--checkpoint: missing; give NAME=LOCATION, the base first")
-    found: dict[str, list[Checkpoint]] = {}
-    for text in given:
-        name, _, location = text.partition("=")
-        if not (name and location):
+    checkpoints = list[Checkpoint]()
+    names = set[str]()
+    for argument in arguments:
+        name, location = _split_checkpoint(argument)
+        if name in names:
             raise ConfigError(
-                f"--checkpoint '{text}': write NAME=LOCATION, for example base=HuggingFaceTB/SmolLM2-135M"
+                f"--checkpoint: name '{name}' is given twice; "
+                "use NAME=LOCATION with a name of its own for each"
             )
-        if not re.match(config.NAME_PATTERN, name):
-            raise ConfigError(
-                f"--checkpoint '{text}': a name is made of letters, digits, '-' and '_', got '{name}'"
-            )
-        if name in found:
-            raise ConfigError(
-                f"--checkpoint: name '{name}' is given twice; use NAME=LOCATION with a name of its own for each"
-            )
-        found[name] = _inside(name, location) if found else _inside(name, location)[-1:]
-    return [checkpoint for own in found.values() for checkpoint in own]
+        at_location = _checkpoints_at(name, location)
+        # there is one base: what it was before is not of this experiment
+        checkpoints += at_location if names else at_location[-1:]
+        names.add(name)
+    return checkpoints
+
+
+def _split_checkpoint(argument: str) -> tuple[str, str]:
+    """Name and location in NAME=LOCATION."""
+    name, _, location = argument.partition("=")
+    if not (name and location):
+        raise ConfigError(
+            f"--checkpoint '{argument}': write NAME=LOCATION, "
+            "for example base=HuggingFaceTB/SmolLM2-135M"
+        )
+    if not re.match(config.NAME_PATTERN, name):
+        raise ConfigError(
+            f"--checkpoint '{argument}': "
+            f"a name is made of letters, digits, '-' and '_', got '{name}'"
+        )
+    return name, location
 
 
 def experiment_for(
-    found: Sequence[Checkpoint], data: Sequence[str], seed: str = "", **scoring: str
+    checkpoints: Sequence[Checkpoint], data: Sequence[str], seed: str = "", **scoring: str
 ) -> Experiment:
-    """An experiment whose stages have made the checkpoints `found`, with rows and scoring options as written on the command line.
+    """An experiment whose stages have made these checkpoints, the base first.
 
-    `data` are files, or NAME=FILE for the rows of the stage that made checkpoint NAME; without a name it is the last one. Options
-    that are "" keep their defaults. Raises ConfigError when no checkpoint comes after the base, when a NAME is none of those or has
-    rows already, and when an option does not fit.
+    `data` are files with rows, or NAME=FILE for those of the stage that made the checkpoint NAME;
+    without a name it is the last one. `data`, `seed` and the `scoring` options are as written on
+    the command line, options that are "" keep their defaults. Raises ConfigError when no checkpoint
+    comes after the base, when a NAME is none of those or has rows already, and when an option does
+    not fit.
     """
-    base, *names = (c.name for c in found if "@" not in c.name)
+    # NAME@N is inside the stage that made NAME
+    base, *names = [checkpoint.name for checkpoint in checkpoints if "@" not in checkpoint.name]
     if not names:
         raise ConfigError(
             f"--checkpoint: '{base}' is the base; give the models trained from it, too"
         )
-    files: dict[str, str] = {}
-    for text in data:
-        name, _, file = text.partition("=") if "=" in text else (names[-1], "", text)
-        if name not in names:
-            hint = (
-                f", or write {names[-1]}={text} for a file of that name"
-                if Path(text).exists()
-                else ""
-            )
-            raise ConfigError(
-                f"--data {text}: '{name}' is no checkpoint after the base; {suggest(name, names)}{hint}"
-            )
-        if name in files:
-            raise ConfigError(
-                f"--data {text}: '{name}' has its rows from {files[name]}; put them into one file"
-            )
-        files[name] = file
+    file_by_name = _files_by_name(data, names)
+    # a checkpoint without rows is a model that is only scored: it gets no stage
+    stages = []
+    for name in names:
+        if name in file_by_name:
+            location = config.resolve_location(file_by_name[name], Path.cwd())
+            stages.append({"name": name, "data": location})
     return config.parse_parameters(
         Experiment,
         {
             "name": names[-1],
-            "model": found[0].model_uri,
-            "stages": [
-                {"name": n, "data": config.resolve_location(files[n], Path.cwd())}
-                for n in names
-                if n in files
-            ],
+            "model": checkpoints[0].model_uri,
+            "stages": stages,
             "scoring": config.parse_parameters(ScoringConfig, scoring),
             "tracking": {"experiment": "elsewhere"},
             "seed": seed,
@@ -96,38 +107,86 @@ def experiment_for(
     )
 
 
-def _inside(name: str, location: str) -> list[Checkpoint]:
-    """The checkpoints in a local folder, the final one last; any other location is one checkpoint."""
+def _files_by_name(arguments: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """The file with the rows of each of the checkpoints `names`, written as FILE or NAME=FILE."""
+    file_by_name = dict[str, str]()
+    for argument in arguments:
+        if "=" in argument:
+            name, _, file = argument.partition("=")
+        else:
+            name, file = names[-1], argument
+        if name not in names:
+            hint = ""
+            if Path(argument).exists():
+                hint = f", or write {names[-1]}={argument} for a file of that name"
+            raise ConfigError(
+                f"--data {argument}: '{name}' is no checkpoint after the base; "
+                f"{suggest(name, names)}{hint}"
+            )
+        if name in file_by_name:
+            raise ConfigError(
+                f"--data {argument}: '{name}' has its rows from {file_by_name[name]}; "
+                "put them into one file"
+            )
+        file_by_name[name] = file
+    return file_by_name
+
+
+def _checkpoints_at(name: str, location: str) -> list[Checkpoint]:
+    """The checkpoints in a local folder, the final one last; any other location is one."""
     folder = Path(location).expanduser().absolute()
     if location.startswith((".", "/", "~")) and not folder.exists():
         raise ModelError(f"{location}: no such folder; check the path")
     if not folder.is_dir():
         return [Checkpoint(name=name, model_uri=location)]
-    numbered = ((STEP.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir())
-    steps = sorted((int(step[1]), path) for step, path in numbered if step and _weights(path))
-    final = next((path for path in (folder, folder / "merged") if _weights(path)), None)
+    steps = _step_folders(folder)
+    final = _final_model(folder)
     if final is None:
         if not steps:
             raise ModelError(
-                f"{location}: no weights in it, in 'merged' or in a 'checkpoint-N'; give the folder of a model"
+                f"{location}: no weights in it, in 'merged' or in a 'checkpoint-N'; "
+                "give the folder of a model"
             )
-        final = steps.pop()[1]
-    kept = [(step, path) for step, path in steps if not _same(step, path, final)]
-    before = [
-        Checkpoint(name=f"{name}@{step}", model_uri=str(path), step=step) for step, path in kept
-    ]
-    return [*before, Checkpoint(name=name, model_uri=str(final))]
+        final = steps.pop().path
+    checkpoints = []
+    for step, path in steps:
+        if not _is_final(step, path, final):
+            uri = str(path)
+            checkpoints.append(Checkpoint(name=f"{name}@{step}", model_uri=uri, step=step))
+    return [*checkpoints, Checkpoint(name=name, model_uri=str(final))]
 
 
-def _weights(folder: Path) -> list[str]:
+def _step_folders(folder: Path) -> list[_StepFolder]:
+    """The folders of optimizer steps with weights in them, in order of the steps."""
+    # by number, as `checkpoint-1000` comes before `checkpoint-900` by name
+    steps = []
+    for path in folder.iterdir():
+        match = STEP_FOLDER.fullmatch(path.name)
+        if match and path.is_dir() and _weight_files(path):
+            steps.append(_StepFolder(int(match[1]), path))
+    return sorted(steps)
+
+
+def _final_model(folder: Path) -> Path | None:
+    """Where the model is that a training ended with; None when only its steps are there."""
+    for path in (folder, folder / "merged"):
+        if _weight_files(path):
+            return path
+    return None
+
+
+def _weight_files(folder: Path) -> list[str]:
     """Names of the files with weights in a folder."""
     return sorted(path.name for pattern in WEIGHTS for path in folder.glob(pattern))
 
 
-def _same(step: int, path: Path, final: Path) -> bool:
-    """Whether the final model is that of `step`: by its weights, or by its step where it is stored in another form (merged)."""
-    names = _weights(final)
-    if names == _weights(path):
+def _is_final(step: int, path: Path, final: Path) -> bool:
+    """Whether the final model is that of `step`, by its weights.
+
+    A final model that is stored in another form (merged) is known by the step it was made in.
+    """
+    names = _weight_files(final)
+    if names == _weight_files(path):
         return all(filecmp.cmp(path / name, final / name, shallow=False) for name in names)
     try:
         state = json.loads((path.parent / "trainer_state.json").read_text(encoding="utf-8"))

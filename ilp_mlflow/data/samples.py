@@ -1,111 +1,119 @@
-"""Records become samples; a bad one is named, and nothing is skipped."""
+"""Records become samples, samples become tables and digests; no bad record is skipped."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ilp_mlflow.core.config import DataConfig, describe_error
+from ilp_mlflow.core.config import DataConfig
 from ilp_mlflow.core.errors import DatasetError
+from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Message, Sample, Stage, Text
 from ilp_mlflow.data.readers import Record, read_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TEXT_COLUMNS = ("sample_id", "stage", "prompt", "completion", "probes", "source", "metadata")
+"""Columns of a table of samples that hold text."""
+LIST_COLUMNS = ("options", "paraphrases")
+"""Those that hold lists of texts."""
+
 
 def load_samples(stage: str, data: DataConfig) -> list[Sample]:
     """All samples of a stage.
 
-    Raises DatasetError when the file is missing, cannot be fetched, is of an unknown kind or not readable, when a row
-    lacks a field, has one of the wrong type or an empty one, or gives an id a second time, and when no row is left.
+    Raises DatasetError when the file is missing, cannot be fetched, is of an unknown kind or
+    damaged, when a row lacks a field, has one of the wrong type or an empty one, or gives an id a
+    second time, and when no row is left.
     """
-    origin = data.path or f"{data.dataset}[{data.split}]"
-    chosen = (
-        r
-        for r in read_records(data)
-        if all(str(r[2].get(k)) == str(v) for k, v in data.where.items())
-    )
-    samples = samples_from_records(stage, itertools.islice(chosen, data.limit))
+    records = (record for record in read_records(data) if _is_wanted(record, data))
+    # the limit counts the rows that are wanted
+    samples = samples_from_records(stage, itertools.islice(records, data.limit))
     if not samples:
-        raise DatasetError(
-            f"{origin}: no rows"
-            + (f" where {data.where}; check the file and 'where'" if data.where else " in it")
-        )
+        origin = data.path or f"{data.dataset}[{data.split}]"
+        if data.where:
+            raise DatasetError(f"{origin}: no rows where {data.where}; check the file and 'where'")
+        raise DatasetError(f"{origin}: no rows in it")
     return samples
 
 
+def _is_wanted(record: Record, data: DataConfig) -> bool:
+    """Whether a record has the fields that `where` asks for; numbers and text count as equal."""
+    return all(str(record.fields.get(name)) == str(value) for name, value in data.where.items())
+
+
 def samples_from_records(stage: str, records: Iterable[Record]) -> list[Sample]:
-    """The samples of `records`, all of one form and with ids of their own. Raises DatasetError, see `load`."""
-    samples, seen = list[Sample](), dict[str, str]()
-    for where, row, record in records:
-        sample = sample_from_record(record, stage, row, where)
-        if sample.id in seen:
+    """The samples of a stage, in order.
+
+    Raises DatasetError when a record is none, see `sample_from_record`, when an id comes a second
+    time, and when some prompts are text and some messages.
+    """
+    samples = list[Sample]()
+    place_by_id = dict[str, str]()
+    for record in records:
+        sample = sample_from_record(record.fields, stage, record.number, record.where)
+        if sample.id in place_by_id:
             raise DatasetError(
-                f"{where}: id '{sample.id}' was given in {seen[sample.id]}; make ids unique or leave them out"
+                f"{record.where}: id '{sample.id}' was given in {place_by_id[sample.id]}; "
+                "make ids unique or leave them out"
             )
         if samples and isinstance(sample.prompt, str) != isinstance(samples[0].prompt, str):
             raise DatasetError(
-                f"{where}: a stage is either all text or all messages; {seen[samples[0].id]} is the other form"
+                f"{record.where}: a stage is either all text or all messages; "
+                f"{place_by_id[samples[0].id]} is the other form"
             )
-        seen[sample.id] = where
+        place_by_id[sample.id] = record.where
         samples.append(sample)
     return samples
 
 
-def sample_from_record(record: dict[str, Any], stage: str, row: int, where: str) -> Sample:
-    """One record in prompt-completion or conversational form as a sample. Raises DatasetError, see `load`."""
-    record = {key: value for key, value in record.items() if value is not None}
-    prompt: Text
-    completion: Text
-    if "messages" in record:
-        prompt, completion = _last_turn(
-            _messages(_decoded(record.pop("messages"), where, "messages"), where, "messages"), where
-        )
-    else:
-        prompt, completion = (_text(record, name, where) for name in ("prompt", "completion"))
-    if isinstance(prompt, str) != isinstance(completion, str):
-        raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
-    if not isinstance(prompt, str) and not isinstance(completion, str):
-        prompt, completion = _last_turn(prompt + completion, where)
-    options, probes, paraphrases = (
-        _decoded(record.pop(name, ()), where, name) for name in ("options", "probes", "paraphrases")
-    )
-    identity = record.pop("id", f"{stage}/{row}")
-    if not isinstance(identity, str | int) or identity == "":
-        raise DatasetError(f"{where}: id must be text or a whole number, got {identity!r}")
+def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str) -> Sample:
+    """One record as a sample: `prompt` and `completion`, or `messages` with an assistant turn last.
+
+    `row` is its number in the file, counted from 1, for a record without `id`; `where` its place in
+    messages. Fields that are None count as left out. Raises DatasetError when a field is missing,
+    empty or of the wrong type.
+    """
+    # a table has None where another row has the field
+    rest = {name: value for name, value in fields.items() if value is not None}
+    prompt, completion = _take_turns(rest, where)
+    options = _take_list(rest, "options", where)
+    probes = _take_list(rest, "probes", where)
+    paraphrases = _take_list(rest, "paraphrases", where)
+    sample_id = rest.pop("id", f"{stage}/{row}")
+    if not isinstance(sample_id, str | int) or sample_id == "":
+        raise DatasetError(f"{where}: id must be text or a whole number, got {sample_id!r}")
     try:
         return Sample(
-            id=str(identity),
+            id=str(sample_id),
             stage=stage,
             prompt=prompt,
             completion=completion,
             options=tuple(options) or None,
             probes=tuple(probes),
             paraphrases=tuple(paraphrases),
-            source=record.pop("source", None),
-            metadata=record,
+            source=rest.pop("source", None),
+            metadata=rest,
         )
-    except (ValidationError, TypeError) as error:
-        detail = (
-            describe_error(error, Sample, where)
-            if isinstance(error, ValidationError)
-            else f"{where}: {error}"
-        )
-        raise DatasetError(detail) from None
+    except ValidationError as error:
+        raise DatasetError(describe_error(error, Sample, where)) from None
+    except TypeError as error:
+        raise DatasetError(f"{where}: {error}") from None
 
 
 def samples_digest(samples: Iterable[Sample]) -> str:
     """SHA-256 over the samples in order: the same data has the same digest on any machine."""
-    total = hashlib.sha256()
+    # sorted, as fields of the metadata may come in any order
+    digest = hashlib.sha256()
     for sample in samples:
-        total.update(json.dumps(sample.model_dump(), sort_keys=True, default=str).encode())
-    return total.hexdigest()
+        digest.update(json.dumps(sample.model_dump(), sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
 def stage_digest(stage: Stage) -> str:
@@ -122,84 +130,94 @@ def samples_to_table(samples: Iterable[Sample]) -> pa.Table:
     """Samples as columns; conversations, probes and metadata are JSON text."""
     import pyarrow as pa
 
-    def encode(text: Text) -> str:
-        return (
-            text
-            if isinstance(text, str)
-            else json.dumps([m.model_dump() for m in text], ensure_ascii=False)
-        )
+    rows = [_table_row(sample) for sample in samples]
+    types = dict.fromkeys(TEXT_COLUMNS, pa.string())
+    types["conversational"] = pa.bool_()
+    types.update(dict.fromkeys(LIST_COLUMNS, pa.list_(pa.string())))
+    # where there are rows, their columns are in the order of `_table_row`
+    names = rows[0] if rows else types
+    schema = pa.schema([(name, types[name]) for name in names])
+    return pa.Table.from_pylist(rows, schema=schema)
 
-    rows = [
-        {
-            "sample_id": s.id,
-            "stage": s.stage,
-            "conversational": not isinstance(s.prompt, str),
-            "prompt": encode(s.prompt),
-            "completion": encode(s.completion),
-            "options": s.options,
-            "probes": json.dumps([p.model_dump() for p in s.probes], ensure_ascii=False),
-            "paraphrases": s.paraphrases,
-            "source": s.source,
-            "metadata": json.dumps(s.metadata, ensure_ascii=False, default=str),
-        }
-        for s in samples
-    ]
-    text = ("sample_id", "stage", "prompt", "completion", "probes", "source", "metadata")
-    fields = (
-        {name: pa.string() for name in rows[0]} if rows else {name: pa.string() for name in text}
-    )
-    fields |= {
-        "conversational": pa.bool_(),
-        "options": pa.list_(pa.string()),
-        "paraphrases": pa.list_(pa.string()),
+
+def _table_row(sample: Sample) -> dict[str, Any]:
+    probes = [probe.model_dump() for probe in sample.probes]
+    return {
+        "sample_id": sample.id,
+        "stage": sample.stage,
+        "conversational": not isinstance(sample.prompt, str),
+        "prompt": _encode_text(sample.prompt),
+        "completion": _encode_text(sample.completion),
+        "options": sample.options,
+        "probes": json.dumps(probes, ensure_ascii=False),
+        "paraphrases": sample.paraphrases,
+        "source": sample.source,
+        "metadata": json.dumps(sample.metadata, ensure_ascii=False, default=str),
     }
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(fields.items())))
+
+
+def _encode_text(text: Text) -> str:
+    """Text as it is, messages as JSON."""
+    if isinstance(text, str):
+        return text
+    return json.dumps([message.model_dump() for message in text], ensure_ascii=False)
 
 
 def samples_from_table(table: pa.Table) -> list[Sample]:
-    """The samples that `to_columns` wrote."""
-
-    def decode(text: str, conversational: bool) -> Any:
-        return json.loads(text) if conversational else text
-
-    return [
-        Sample(
-            id=row["sample_id"],
-            stage=row["stage"],
-            prompt=decode(row["prompt"], row["conversational"]),
-            completion=decode(row["completion"], row["conversational"]),
-            options=row["options"],
-            probes=json.loads(row["probes"]),
-            paraphrases=row["paraphrases"],
-            source=row["source"],
-            metadata=json.loads(row["metadata"]),
-        )
-        for row in table.to_pylist()
-    ]
+    """The samples that `samples_to_table` wrote."""
+    samples = []
+    for row in table.to_pylist():
+        conversational = row.pop("conversational")
+        if conversational:
+            row["prompt"] = json.loads(row["prompt"])
+            row["completion"] = json.loads(row["completion"])
+        row["id"] = row.pop("sample_id")
+        row["probes"] = json.loads(row["probes"])
+        row["metadata"] = json.loads(row["metadata"])
+        samples.append(Sample.model_validate(row))
+    return samples
 
 
-def _text(record: dict[str, Any], name: str, where: str) -> Text:
-    """Field `name` as non-empty text or messages, taken out of the record."""
-    if name not in record:
+def _take_turns(fields: dict[str, Any], where: str) -> tuple[Text, Text]:
+    """The prompt and the completion of a record, taken out of its fields."""
+    if "messages" in fields:
+        turns = _parse_list(fields.pop("messages"), "messages", where)
+        return _split_last_turn(_parse_messages(turns, "messages", where), where)
+    prompt = _take_text(fields, "prompt", where)
+    completion = _take_text(fields, "completion", where)
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return prompt, completion
+    if isinstance(prompt, str) or isinstance(completion, str):
+        raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
+    # of a completion of several turns, all but the last are asked
+    return _split_last_turn(prompt + completion, where)
+
+
+def _take_text(fields: dict[str, Any], name: str, where: str) -> Text:
+    """The field `name` as text or messages with something in them, taken out of the fields."""
+    if name not in fields:
         raise DatasetError(
             f"{where}: no '{name}'; a row needs 'prompt' and 'completion', or 'messages'"
         )
-    value = record.pop(name)
+    value = fields.pop(name)
+    # a list is a conversation; of one, a turn may be empty, but not all
     text: Text
     if isinstance(value, list):
-        text = _messages(value, where, name)
+        text = _parse_messages(value, name, where)
+        is_empty = not any(message.content.strip() for message in text)
     elif isinstance(value, str):
         text = value
+        is_empty = not value.strip()
     else:
         raise DatasetError(
             f"{where}: {name} must be text or a list of messages, got {type(value).__name__}"
         )
-    if not "".join(text if isinstance(text, str) else (m.content for m in text)).strip():
+    if is_empty:
         raise DatasetError(f"{where}: {name} is empty; fill it in or remove the row")
     return text
 
 
-def _last_turn(
+def _split_last_turn(
     messages: tuple[Message, ...], where: str
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """A conversation as what comes before its last turn, the assistant's, and that turn."""
@@ -214,16 +232,21 @@ def _last_turn(
     return messages[:-1], messages[-1:]
 
 
-def _messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
+def _parse_messages(turns: Sequence[Any], name: str, where: str) -> tuple[Message, ...]:
     try:
-        return tuple(Message(role=turn["role"], content=turn["content"]) for turn in value)
+        return tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
     except (TypeError, KeyError, ValidationError):
         raise DatasetError(
             f"{where}: {name} must be a list of {{'role': ..., 'content': ...}} with text in both"
         ) from None
 
 
-def _decoded(value: Any, where: str, name: str) -> Any:
+def _take_list(fields: dict[str, Any], name: str, where: str) -> Sequence[Any]:
+    """The field `name`, a list, taken out of the fields; () where there is none."""
+    return _parse_list(fields.pop(name, ()), name, where)
+
+
+def _parse_list(value: Any, name: str, where: str) -> Sequence[Any]:
     """A list given as such, or as JSON text where the file format (CSV) has no lists."""
     if isinstance(value, str):
         try:

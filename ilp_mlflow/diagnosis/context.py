@@ -25,6 +25,7 @@ from ilp_mlflow.core.values import (
 )
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
@@ -92,13 +93,17 @@ def context_from_scores(
     parts = functools.partial(model_registry.resolve_parts, base=checkpoints[0].model_uri)
 
     @functools.cache
-    def text() -> loading.Tokenization:
+    def tokenization() -> Tokenization:
         return loading.read_tokenization(
             parts(uris[names[-1]]), tokenizer
         )  # the base may have no chat template at all
 
     def loaded(name: str) -> loading.LoadedModel:
-        return replace(load(parts(uris[name])), tokenizer=text().tokenizer, ends=text().ends)
+        return replace(
+            load(parts(uris[name])),
+            tokenizer=tokenization().tokenizer,
+            end_token_ids=tokenization().end_token_ids,
+        )
 
     probe = ModelProbe(loaded, scoring.batch_tokens, seed)
     verdicts = {v.sample_id: v for v in to_rows(verdict_table(scores, *rule), Verdict)}
@@ -133,7 +138,7 @@ def context_from_scores(
         probe=probe,
         asked=asked,
         beliefs=believed,
-        fits=lambda stage, sample: answer_fits(stage, sample, text()),
+        fits=lambda stage, sample: answer_fits(stage, sample, tokenization()),
     )
     return whole
 

@@ -21,15 +21,18 @@ from ilp_mlflow.diagnosis.attribution import (
     discount_without_ledger,
 )
 from ilp_mlflow.diagnosis.context import build_context as known_of
-from ilp_mlflow.scoring.recognition import recognition_shares
-from ilp_mlflow.scoring.verdicts import (
-    Preset,
+from ilp_mlflow.scoring.metrics import (
     backward_transfer,
     forgetting_by_stage,
+    recognition_shares,
+)
+from ilp_mlflow.scoring.verdicts import (
+    Preset,
     retention_by_stage,
     status_histories,
 )
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import dataset_id
 
 UI_ROWS = 1000
 """Rows of the table that the MLflow UI shows; all rows are in Parquet."""
@@ -116,7 +119,7 @@ def _tie(
     model_registry.log_model_inputs(run_id, [c.model_uri for c in context.checkpoints])
     runs.log(run_id, metrics=metrics, model=ids[-1])
     for stage in context.stages:
-        data = runs.dataset_id(stage.name, stage.samples)
+        data = dataset_id(stage.name, stage.samples)
         for step, (checkpoint, model) in enumerate(zip(context.checkpoints, ids, strict=True)):
             learned = {f"learned/{stage.name}": shares[stage.name][checkpoint.name]}
             runs.log(run_id, metrics=learned, step=step, model=model, data=data)

@@ -12,6 +12,7 @@ from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.values import Evidence, Sample, Stage
 from ilp_mlflow.data.matching import same_answer
 from ilp_mlflow.data.similarity import similar_rows
+from ilp_mlflow.scoring.metrics import best_of_n
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,13 +98,11 @@ def study_knowledge(context: Context) -> dict[str, Knowledge]:
     """The paper's two tests of what the base knows, by id of the samples with options."""
     import pyarrow.compute as pc
 
-    from ilp_mlflow.scoring import pass_rate
-
     is_base = pc.equal(context.scores["checkpoint"], context.checkpoints[0].name)
     base = context.scores.filter(is_base)
     ids = base["sample_id"].to_pylist()
     accuracies = base["p_correct"].to_pylist()
-    best_of_5 = pass_rate.best_of(base["option_logprobs"])
+    best_of_5 = best_of_n(base["option_logprobs"])
     knowledge = {}
     for id_, accuracy, best in zip(ids, accuracies, best_of_5, strict=True):
         # a sample without options has no accuracy

@@ -17,8 +17,9 @@ from ilp_mlflow.lab.benchmark import LabRun, by_group, holds, reproduced, share
 from ilp_mlflow.lab.data_files import Lab
 from ilp_mlflow.lab.rows import CAUSES, Row, paraphrases
 from ilp_mlflow.mitigation import search
+from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.mitigation.search import SearchOptions
-from ilp_mlflow.mitigation.trial import Baseline, checked_plan
+from ilp_mlflow.mitigation.trial import Baseline
 from ilp_mlflow.tracking import runs
 
 LOOK_EVERY = 25
@@ -167,7 +168,7 @@ def _compose(lab_run: LabRun, experiment: Experiment, baseline: Baseline) -> dic
     """What the composed mitigations do when the samples have the diagnoses of `baseline`."""
     report, diagnoses = lab_run.report, baseline.diagnoses
     plugins = plugin_loader.configure("mitigation", experiment.mitigations)
-    tried = search.try_composed(experiment, report.run_id, plugins, baseline, SearchOptions("auto"))
+    tried = search.try_composed(plugins, baseline, SearchOptions("auto"))
     if not tried.outcomes:
         raise StepFailed("; ".join(tried.failed) or "no mitigation has anything to do", report)
     (outcome,) = tried.outcomes

@@ -1,4 +1,4 @@
-"""Mitigations tried one by one or side by side, or composed into one; what came of them, and the best of them registered."""
+"""Mitigations tried one by one, side by side or composed into one; the best is registered."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from ilp_mlflow.core.interfaces import Context, Mitigation
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample, Value
 from ilp_mlflow.data.samples import load_samples
-from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.context import build_context, question_rewriter
 from ilp_mlflow.mitigation.compose import (
     Candidate,
+    Planner,
     as_candidate,
     choose_mitigations,
     compose_plans,
     expected_recovery,
+    names_of,
     next_combination,
 )
 from ilp_mlflow.mitigation.outcome import recommended
+from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.mitigation.side_effects import ask_questions, plan_questions
-from ilp_mlflow.mitigation.trial import Baseline, checked_plan, run_trial
+from ilp_mlflow.mitigation.trial import Baseline, run_trial
 from ilp_mlflow.tracking import model_registry, projects, runs
 
 ALIAS = "mitigated"
 """Alias of the registered model that the recommended mitigation leads to."""
-LONG = 500
-"""Characters of an option that its run's parameter shows."""
-NOTHING = "no unlearned sample has a cause that it is for"
+MAX_PARAMETER = 500
+"""Characters of a mitigation's option that are logged as a parameter of its run."""
+NO_TARGETS = "no unlearned sample has a cause that this mitigation targets"
 """Why a mitigation that plans nothing was not tried."""
 
 
@@ -53,7 +55,7 @@ class SearchOptions:
     jobs: int = 1
     """Mitigations tried at the same time, with `launch: project`."""
     alone: bool = False
-    """In the run that MLflow made for this process: whoever launched it collects what came of it."""
+    """This process is a project run of one mitigation: whoever launched it reads the outcome."""
 
 
 @dataclass
@@ -61,6 +63,7 @@ class SearchResult:
     """What came of mitigations."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    """Of those that were tried."""
     requests: dict[str, Request] = field(default_factory=dict)
     """What those that lack data ask for, by name."""
     failed: list[str] = field(default_factory=list)
@@ -71,200 +74,238 @@ def read_baseline(experiment: Experiment, run_id: str, samples: Sequence[Sample]
     """What is known of a diagnosed run before anything is tried. Raises IlpError."""
     checkpoints = runs.read_checkpoints(run_id)
     held_out = load_samples("held_out", experiment.held_out) if experiment.held_out else []
-    context = build_context(
-        experiment, samples, checkpoints, runs.read_table(run_id, "scores.parquet"), run_id
-    )
+    scores = runs.read_table(run_id, "scores.parquet")
+    context = build_context(experiment, samples, checkpoints, scores, run_id)
     context = replace(context, held_out=held_out)
-    diagnoses = [
-        Diagnosis.model_validate(d) for d in json.loads(runs.read(run_id, "diagnoses.json"))
-    ]
-    unlearned = [context.samples[d.verdict.sample_id] for d in diagnoses]
+    diagnoses = []
+    # one per unlearned sample
+    for record in json.loads(runs.read(run_id, "diagnoses.json")):
+        diagnoses.append(Diagnosis.model_validate(record))
+    unlearned = [context.samples[diagnosis.verdict.sample_id] for diagnosis in diagnoses]
     with task("ask in other words"):
-        asked = plan_questions(
-            unlearned, samples, held_out, experiment.seed, question_rewriter(experiment.scoring)
-        )
-        answers = ask_questions(
-            asked, checkpoints[0].model_uri, checkpoints[-1].model_uri, experiment
-        )
-    return Baseline(diagnoses, context, asked, answers)
+        write = question_rewriter(experiment.scoring)
+        questions = plan_questions(unlearned, samples, held_out, experiment.seed, write)
+        base_uri, last_uri = checkpoints[0].model_uri, checkpoints[-1].model_uri
+        answers = ask_questions(questions, base_uri, last_uri, experiment)
+    return Baseline(experiment, run_id, diagnoses, context, questions, answers)
 
 
 def try_each(
-    experiment: Experiment,
-    run_id: str,
-    plugins: Mapping[str, Mitigation],
-    known: Baseline,
-    wanted: SearchOptions,
+    plugins: Mapping[str, Mitigation], baseline: Baseline, options: SearchOptions
 ) -> SearchResult:
     """Try every mitigation in a child run of its own; one that fails, fails alone."""
-    found, started = SearchResult(), time.monotonic()
+    result = SearchResult()
+    started = time.monotonic()
     with task("mitigations", len(plugins)) as advance:
         for name, plugin in plugins.items():
-            if _spent(wanted, started):
+            if _is_over_budget(options, started):
                 break
             try:
-                with (
-                    runs.start(name, "mitigation", parent=run_id) as child,
-                    task(f"mitigate {name}"),
-                ):
-                    options = plugin.model_dump() if isinstance(plugin, Value) else {}
-                    runs.log(
-                        child, params={f"ilp.with.{k}": str(v)[:LONG] for k, v in options.items()}
-                    )
-                    plan = checked_plan(name, plugin, known.diagnoses, known.context)
-                    _note(found, name, _attempt(experiment, name, plan, known, run_id, child))
-            except Exception as error:  # a plugin may fail in any way, alone
-                found.failed.append(
-                    f"mitigation '{name}' failed: {type(error).__name__}: {error} (traceback: ilp/error.txt of its run)"
+                _try_one(name, plugin, baseline, result)
+            except Exception as error:
+                # a plugin may fail in any way, and does so alone
+                result.failed.append(
+                    f"mitigation '{name}' failed: {type(error).__name__}: {error} "
+                    "(traceback: ilp/error.txt of its run)"
                 )
             advance(1)
-    return found
+    return result
+
+
+def _try_one(name: str, plugin: Mitigation, baseline: Baseline, result: SearchResult) -> None:
+    """Try a mitigation in a child run; its outcome, or what it asks for, is added to `result`."""
+    with (
+        runs.start(name, "mitigation", parent=baseline.run_id) as run_id,
+        task(f"mitigate {name}"),
+    ):
+        options = plugin.model_dump() if isinstance(plugin, Value) else {}
+        params = {f"ilp.with.{key}": str(value)[:MAX_PARAMETER] for key, value in options.items()}
+        runs.log(run_id, params=params)
+        plan = checked_plan(name, plugin, baseline.diagnoses, baseline.context)
+        if isinstance(plan, Plan):
+            result.outcomes.append(run_trial(name, plan, baseline, run_id))
+            return
+        request = plan or Request(targets=(), wanted={}, reason=NO_TARGETS)
+        runs.write(run_id, "request.json", request.model_dump_json(indent=2))
+        runs.log(run_id, tags={"mlflow.note.content": request.reason})
+        result.requests[name] = request
 
 
 def try_in_projects(
     experiment: Experiment, run_id: str, names: Sequence[str], source: Path, jobs: int
 ) -> SearchResult:
-    """Try mitigations in MLflow project runs, `jobs` at a time, on the experiment's backend; one that fails, fails alone."""
-    given = {"experiment": str(source), "run_id": run_id}
+    """Try mitigations in MLflow project runs on the experiment's backend, `jobs` at a time.
+
+    They are children of the run `run_id`; one that fails, fails alone. `source` is the experiment's
+    file.
+    """
+    parameters = {}
+    for name in names:
+        parameters[name] = {"experiment": str(source), "run_id": run_id, "name": name}
     launched = projects.launch_many(
-        "mitigation",
-        {name: {**given, "name": name} for name in names},
-        run_id,
-        experiment.backend,
-        experiment.backend_config,
-        jobs,
+        "mitigation", parameters, run_id, experiment.backend, experiment.backend_config, jobs
     )
-    found = SearchResult()
+    result = SearchResult()
     for name, (child, fault) in launched.items():
         if fault:
-            found.failed.append(
+            result.failed.append(
                 f"mitigation '{name}' failed: {fault} (traceback: ilp/error.txt of its run)"
             )
         elif runs.has(child, "outcome.json"):
-            found.outcomes.append(Outcome.model_validate_json(runs.read(child, "outcome.json")))
+            outcome = Outcome.model_validate_json(runs.read(child, "outcome.json"))
+            result.outcomes.append(outcome)
         elif runs.has(child, "request.json"):
-            found.requests[name] = Request.model_validate_json(runs.read(child, "request.json"))
-    return found
+            request = Request.model_validate_json(runs.read(child, "request.json"))
+            result.requests[name] = request
+    return result
 
 
 def try_composed(
-    experiment: Experiment,
-    run_id: str,
-    plugins: Mapping[str, Mitigation],
-    known: Baseline,
-    wanted: SearchOptions,
+    plugins: Mapping[str, Mitigation], baseline: Baseline, options: SearchOptions
 ) -> SearchResult:
-    """Compose the mitigations that fit the causes and try that; on and on with others in their place until a target or the budget.
+    """Compose the mitigations that fit the causes into one, and try that.
 
-    Without a target, one composition is tried. One whose plan fails is left out.
+    With a target (`max_unlearned`), other combinations are tried until it is reached, nothing is
+    left to try, or the budget is spent. A mitigation whose plan fails is left out.
     """
-    found, started = SearchResult(), time.monotonic()
-    causes = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in known.diagnoses}
-    candidates = list[Candidate]()
+    result = SearchResult()
+    started = time.monotonic()
+    planner = _planner(plugins, baseline, result)
+    candidates = _find_candidates(plugins, planner, baseline, result)
+    combination: list[Candidate] | None = choose_mitigations(candidates)
+    obstacle = _obstacle(combination, baseline, options, started)
+    if obstacle:
+        print(f"ilp: {obstacle}; nothing was tried", file=sys.stderr)
+        return result
 
-    def planner(name: str, context: Context) -> Plan | Request | None:
+    tried: list[frozenset[str]] = []
+    while combination and not _is_over_budget(options, started):
+        tried.append(names_of(combination))
+        outcome = _try_combination(f"auto {len(tried)}", combination, planner, baseline, result)
+        if outcome is None:
+            break
+        result.outcomes.append(outcome)
+        # the target is about all samples, so the best is the one that leaves fewest unlearned
+        best = min(result.outcomes, key=lambda o: o.unlearned_rate)
+        if options.max_unlearned is None or best.unlearned_rate <= options.max_unlearned:
+            break
+        combination = _next_combination(best, candidates, tried)
+    return result
+
+
+def _planner(
+    plugins: Mapping[str, Mitigation], baseline: Baseline, result: SearchResult
+) -> Planner:
+    """Asks mitigations for plans; a failure is noted in `result`, and is no plan."""
+
+    def plan(name: str, context: Context) -> Plan | Request | None:
         try:
-            return checked_plan(name, plugins[name], known.diagnoses, context)
-        except Exception as error:  # a plugin may fail in any way, alone
-            found.failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
+            return checked_plan(name, plugins[name], baseline.diagnoses, context)
+        except Exception as error:
+            # a plugin may fail in any way, and does so alone
+            result.failed.append(f"mitigation '{name}' failed: {type(error).__name__}: {error}")
             return None
 
+    return plan
+
+
+def _find_candidates(
+    plugins: Mapping[str, Mitigation], planner: Planner, baseline: Baseline, result: SearchResult
+) -> list[Candidate]:
+    """The mitigations that plan something; what the others ask for is noted in `result`."""
+    causes = baseline.before.causes
+    candidates = []
     for name, plugin in plugins.items():
-        plan = planner(name, known.context)
+        plan = planner(name, baseline.context)
         if isinstance(plan, Request):
-            found.requests[name] = plan
-        elif plan and plan.targets and tuple(plan.stages) != tuple(known.context.stages):
-            hope = expected_recovery(plugin, runs.past_trials(name))
-            candidates.append(as_candidate(name, plan, known.context, causes, hope))
-    chosen: list[Candidate] | None = choose_mitigations(candidates)
-    unlearned = len(known.diagnoses) / max(1, len(known.context.samples))
-    if wanted.max_unlearned is not None and unlearned <= wanted.max_unlearned:
-        _nothing(
-            f"{unlearned:.1%} are unlearned already, within --max-unlearned {wanted.max_unlearned:g}"
+            result.requests[name] = plan
+        elif plan and plan.targets and plan.stages != tuple(baseline.context.stages):
+            expected = expected_recovery(plugin, runs.past_trials(name))
+            candidates.append(as_candidate(name, plan, baseline.context, causes, expected))
+    return candidates
+
+
+def _obstacle(
+    combination: Sequence[Candidate] | None,
+    baseline: Baseline,
+    options: SearchOptions,
+    started: float,
+) -> str:
+    """Why there is nothing to try; "" where there is."""
+    unlearned = len(baseline.diagnoses) / max(1, len(baseline.context.samples))
+    if options.max_unlearned is not None and unlearned <= options.max_unlearned:
+        return (
+            f"{unlearned:.1%} are unlearned already, "
+            f"within --max-unlearned {options.max_unlearned:g}"
         )
-        return found
-    if not chosen:
-        _nothing("no mitigation is at hand for the causes that were found")
-    elif _spent(wanted, started):
-        _nothing(f"the {wanted.budget:g} seconds of --budget are spent")
-    tried = list[frozenset[str]]()
-    while chosen and not _spent(wanted, started):
-        number = len(tried) + 1
-        tried.append(frozenset(c.name for c in chosen))
-        names: tuple[str, ...] = ()
-        try:
-            with (
-                runs.start(f"auto {number}", "mitigation", parent=run_id) as child,
-                task(f"mitigate auto {number}"),
-            ):
-                names, plan = compose_plans(chosen, planner, known.context)
-                runs.log(child, tags={"ilp.combines": ", ".join(names)})
-                one = run_trial(experiment, f"auto {number}", plan, known, run_id, child)
-                one = one.model_copy(update={"combines": names})
-                runs.write(child, "outcome.json", one.model_dump_json(indent=2))
-                found.outcomes.append(one)
-        except Exception as error:  # a plugin may fail in any way, alone
-            found.failed.append(
-                f"'auto {number}' ({', '.join(names)}) failed: {type(error).__name__}: {error}"
-            )
-            break
-        best = min(found.outcomes, key=lambda o: o.unlearned_rate)
-        if wanted.max_unlearned is None or best.unlearned_rate <= wanted.max_unlearned:
-            break
-        left = {cause: t.unlearned - t.recovered for cause, t in best.causes.items()}
-        chosen = next_combination(
-            [c for c in candidates if c.name in best.combines], candidates, left, tried
+    if not combination:
+        return "no mitigation is at hand for the causes that were found"
+    if _is_over_budget(options, started):
+        return f"the {options.budget:g} seconds of --budget are spent"
+    return ""
+
+
+def _try_combination(
+    name: str,
+    combination: Sequence[Candidate],
+    planner: Planner,
+    baseline: Baseline,
+    result: SearchResult,
+) -> Outcome | None:
+    """Try a combination in a child run; None where it fails, which is noted in `result`."""
+    names: tuple[str, ...] = ()
+    try:
+        with (
+            runs.start(name, "mitigation", parent=baseline.run_id) as run_id,
+            task(f"mitigate {name}"),
+        ):
+            names, plan = compose_plans(combination, planner, baseline.context)
+            runs.log(run_id, tags={"ilp.combines": ", ".join(names)})
+            outcome = run_trial(name, plan, baseline, run_id)
+            outcome = outcome.model_copy(update={"combines": names})
+            runs.write(run_id, "outcome.json", outcome.model_dump_json(indent=2))
+            return outcome
+    except Exception as error:
+        # a plugin may fail in any way
+        result.failed.append(
+            f"'{name}' ({', '.join(names)}) failed: {type(error).__name__}: {error}"
         )
-    return found
+    return None
 
 
-def _nothing(why: str) -> None:
-    print(f"ilp: {why}; nothing was tried", file=sys.stderr)
+def _next_combination(
+    best: Outcome, candidates: Sequence[Candidate], tried: Sequence[frozenset[str]]
+) -> list[Candidate] | None:
+    """The combination to try next: the best so far, with another candidate for one cause."""
+    chosen = [candidate for candidate in candidates if candidate.name in best.combines]
+    unlearned_by_cause = {}
+    for cause, tally in best.causes.items():
+        unlearned_by_cause[cause] = tally.unlearned - tally.recovered
+    return next_combination(chosen, candidates, unlearned_by_cause, tried)
 
 
-def register_best(experiment: Experiment, found: SearchResult, run_id: str) -> str | None:
-    """Register the recommended model as the next version of the last stage, with the alias `mitigated`; its URI, or None."""
-    best = recommended(found.outcomes)
+def _is_over_budget(options: SearchOptions, started: float) -> bool:
+    """Whether the seconds of the budget are over since `started`."""
+    return options.budget is not None and time.monotonic() - started >= options.budget
+
+
+def register_best(experiment: Experiment, result: SearchResult, run_id: str) -> str | None:
+    """Register the model of the recommended mitigation; return its URI, or None without one.
+
+    It becomes the next version of the last stage, with the alias `mitigated`. `run_id` is the run
+    of the experiment.
+    """
+    best = recommended(result.outcomes)
     if best is None:
         return None
-    last = experiment.stages[-1].name
-    base = runs.read_checkpoints(run_id)[0].model_uri
+    last_stage = experiment.stages[-1].name
     tags = {
-        "kind": ALIAS,
-        "experiment": experiment.name,
-        "stage": last,
-        "base": base,
-        "run_id": best.run_id,
+        "ilp.kind": ALIAS,
+        "ilp.experiment": experiment.name,
+        "ilp.stage": last_stage,
+        "ilp.base": runs.read_checkpoints(run_id)[0].model_uri,
+        "ilp.run_id": best.run_id,
+        "ilp.mitigation": ", ".join(best.combines) or best.mitigation,
     }
-    tags["mitigation"] = ", ".join(best.combines) or best.mitigation
-    name = f"{experiment.name}.{last}"
-    return model_registry.promote(
-        name, best.model_uri, best.run_id, {f"ilp.{k}": v for k, v in tags.items()}, ALIAS
-    )
-
-
-def _attempt(
-    experiment: Experiment,
-    name: str,
-    plan: Plan | Request | None,
-    known: Baseline,
-    parent: str,
-    run_id: str,
-) -> Outcome | Request:
-    if isinstance(plan, Plan):
-        return run_trial(experiment, name, plan, known, parent, run_id)
-    request = plan or Request(targets=(), wanted={}, reason=NOTHING)
-    runs.write(run_id, "request.json", request.model_dump_json(indent=2))
-    runs.log(run_id, tags={"mlflow.note.content": request.reason})
-    return request
-
-
-def _spent(wanted: SearchOptions, started: float) -> bool:
-    return wanted.budget is not None and time.monotonic() - started >= wanted.budget
-
-
-def _note(found: SearchResult, name: str, what: Outcome | Request) -> None:
-    if isinstance(what, Outcome):
-        found.outcomes.append(what)
-    else:
-        found.requests[name] = what
+    name = f"{experiment.name}.{last_stage}"
+    return model_registry.promote(name, best.model_uri, best.run_id, tags, ALIAS)

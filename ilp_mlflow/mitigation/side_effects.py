@@ -1,10 +1,11 @@
-"""What a model says beyond the rows in their training form: the same asked in other words, and what is not to be lost."""
+"""What a model says beyond its training rows: the same in other words, and what it may lose."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,10 +13,12 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.values import Guard, Sample, with_last_turn
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 
-HELD = 0.5
-"""Share 0..1 of a sample's other wordings beyond which it is held."""
-FACTS = 2000
-"""Probes of the guard set, drawn at random where there are more."""
+HELD_SHARE = 0.5
+"""Share 0..1 of a sample's other wordings; it is held where more of them are reproduced."""
+MAX_FACTS = 2000
+"""Facts of the guard set, drawn at random where there are more."""
+ANSWERS_SCHEMA = pa.schema([("kind", pa.string()), ("id", pa.string()), ("right", pa.bool_())])
+"""Columns of `answers.parquet`; `kind` is `held` or `guard`."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +26,21 @@ class Questions:
     """What every model of an experiment is asked beyond its samples."""
 
     wordings: Sequence[Sample]
-    """Unlearned samples in other words; `metadata` has the id of the sample."""
+    """Unlearned samples in other words; `metadata["of"]` is the id of the sample."""
     facts: Sequence[Sample]
-    """What the samples need to be known: probes of the rows."""
+    """What must be known to learn the samples: the `probes` of the rows."""
     held_out: Sequence[Sample]
     """Rows that no stage trains."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What of that a model says."""
+    """How a model answers those questions."""
 
     held: Mapping[str, bool] = field(default_factory=dict)
     """Whether most other wordings of a sample are reproduced, by sample id."""
     guard: Mapping[str, bool] = field(default_factory=dict)
-    """Whether it says what the base knows, or reproduces a held-out row, by the question's id."""
+    """Whether a fact that the base knows, or a held-out row, is reproduced, by question id."""
 
 
 def plan_questions(
@@ -47,90 +50,138 @@ def plan_questions(
     seed: int,
     write: Callable[[Sample], Sequence[str]] | None = None,
 ) -> Questions:
-    """What to ask: the `unlearned` samples in their own paraphrases, else as `write` words them; the probes of all `samples`."""
-    wordings = [
-        Sample(
-            id=f"{s.id} in words {n}",
-            stage=s.stage,
-            prompt=with_last_turn(s.prompt, text),
-            completion=s.completion,
-            metadata={"of": s.id},
+    """What to ask, of the unlearned samples, of all samples, and of the held-out rows.
+
+    Unlearned samples are asked in their own paraphrases; those without any as `write` words them.
+    """
+    wordings: list[Sample] = []
+    for sample in unlearned:
+        texts = sample.paraphrases
+        if not texts and write is not None:
+            texts = tuple(write(sample))
+        wordings += _reworded(sample, texts)
+    # held-out rows may have ids that samples have, too
+    renamed = [row.model_copy(update={"id": f"held out {row.id}"}) for row in held_out]
+    return Questions(wordings, _draw_facts(samples, seed), renamed)
+
+
+def _reworded(sample: Sample, texts: Sequence[str]) -> list[Sample]:
+    """A sample asked in each of the texts, under ids of their own."""
+    wordings = []
+    for n, text in enumerate(texts, 1):
+        wording = Sample(
+            id=f"{sample.id} in words {n}",
+            stage=sample.stage,
+            prompt=with_last_turn(sample.prompt, text),
+            completion=sample.completion,
+            metadata={"of": sample.id},
         )
-        for s in unlearned
-        for n, text in enumerate(s.paraphrases or (write(s) if write else ()), 1)
-    ]
-    probes = list(dict.fromkeys((p.prompt, p.completion) for s in samples for p in s.probes))
-    few = random.Random(f"facts {seed}").sample(probes, min(FACTS, len(probes)))
-    facts = [
-        Sample(id=f"fact {n}", stage="", prompt=prompt, completion=answer)
-        for n, (prompt, answer) in enumerate(few, 1)
-    ]
-    held = [s.model_copy(update={"id": f"held out {s.id}"}) for s in held_out]
-    return Questions(wordings, facts, held)
+        wordings.append(wording)
+    return wordings
 
 
-def ask_questions(asked: Questions, base: str, model: str, experiment: Experiment) -> Answers:
-    """What the `model` says, of facts those that the `base` says (URIs). Raises ModelError when one is not found or readable."""
-    where = {"base": base, "model": model}
-    said = _said(asked.facts, where, experiment, ends=False)
-    held_out = _said(asked.held_out, where, experiment)["model"]
-    facts = {i: right for i, right in said["model"].items() if said["base"][i]}
-    worded = _said(asked.wordings, where, experiment)["model"]
+def _draw_facts(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The distinct probes of the samples, at most MAX_FACTS."""
+    # a dict for its order: a set would make the draw depend on the process
+    distinct: dict[tuple[str, str], None] = {}
+    for sample in samples:
+        for probe in sample.probes:
+            distinct[probe.prompt, probe.completion] = None
+    drawn = random.Random(f"facts {seed}").sample(list(distinct), min(MAX_FACTS, len(distinct)))
+    facts = []
+    for n, (prompt, answer) in enumerate(drawn, 1):
+        facts.append(Sample(id=f"fact {n}", stage="", prompt=prompt, completion=answer))
+    return facts
+
+
+def ask_questions(questions: Questions, base: str, model: str, experiment: Experiment) -> Answers:
+    """How the `model` answers; of the facts those that the `base` knows (both are model URIs).
+
+    Raises ModelError when a model is not found or cannot be read.
+    """
+    uris = {"base": base, "model": model}
+    # whether a model goes on behind a fact was never trained
+    facts = _reproduced(questions.facts, uris, experiment, must_stop=False)
+    held_out = _reproduced(questions.held_out, uris, experiment)
+    wordings = _reproduced(questions.wordings, uris, experiment)
+
+    # what the base does not know cannot be lost
+    guard = {i: right for i, right in facts["model"].items() if facts["base"][i]}
+    guard.update(held_out["model"])
     by_sample: dict[str, list[bool]] = {}
-    for question in asked.wordings:
-        by_sample.setdefault(question.metadata["of"], []).append(worded[question.id])
-    return Answers(
-        {i: sum(right) > HELD * len(right) for i, right in by_sample.items()}, {**facts, **held_out}
-    )
+    for question in questions.wordings:
+        right = wordings["model"][question.id]
+        by_sample.setdefault(question.metadata["of"], []).append(right)
+    held = {i: sum(rights) > HELD_SHARE * len(rights) for i, rights in by_sample.items()}
+    return Answers(held, guard)
 
 
 def guard_outcome(before: Answers, after: Answers, control: Answers | None) -> Guard | None:
-    """What of the guard set that was right is wrong after, and after the control; None where nothing was right."""
-    right = [i for i, said in before.guard.items() if said]
+    """What of the guard set was right before, and is lost after a mitigation and its control.
+
+    None where nothing was right.
+    """
+    right = [i for i, is_right in before.guard.items() if is_right]
     if not right:
         return None
-    lost, by_control = (sum(not a.guard[i] for i in right) if a else 0 for a in (after, control))
-    return Guard(right=len(right), lost=lost, lost_by_control=by_control)
+    lost_by_control = _count_lost(right, control) if control else 0
+    return Guard(right=len(right), lost=_count_lost(right, after), lost_by_control=lost_by_control)
 
 
-def _said(
-    asked: Sequence[Sample], where: Mapping[str, str], experiment: Experiment, ends: bool = True
+def _count_lost(right: Sequence[str], answers: Answers) -> int:
+    """How many of the questions (ids), answered right before, are answered wrong."""
+    return sum(not answers.guard[i] for i in right)
+
+
+def _reproduced(
+    questions: Sequence[Sample],
+    uris: Mapping[str, str],
+    experiment: Experiment,
+    must_stop: bool = True,
 ) -> dict[str, dict[str, bool]]:
-    """Whether each model's first choice is the answer all the way, by model, then id; `ends`: its end token, too."""
-    if not asked:
-        return {name: {} for name in where}
-    none = {s.id: () for s in asked}
-    table = score_checkpoints(
-        asked, none, where, experiment.scoring, experiment.seed, experiment.tokenizer
+    """Whether each model reproduces the answer to each question, by model name, then question id.
+
+    Its first choice is the right token all the way and, with `must_stop`, the end token after it.
+    """
+    reproduced: dict[str, dict[str, bool]] = {name: {} for name in uris}
+    if not questions:
+        return reproduced
+    no_options = {question.id: () for question in questions}
+    scores = score_checkpoints(
+        questions, no_options, uris, experiment.scoring, experiment.seed, experiment.tokenizer
     )
-    columns = ("checkpoint", "sample_id", "greedy", "token_accuracy", "tokens", "stops")
-    found: dict[str, dict[str, bool]] = {name: {} for name in where}
-    for name, id_, greedy, accuracy, tokens, stops in zip(
-        *(table[c].to_pylist() for c in columns), strict=True
-    ):
-        right = bool(greedy) or (
-            not ends
-            and accuracy is not None
-            and round(accuracy * tokens) + (stops is False) >= tokens
-        )
-        found[name][id_] = right
-    return found
+    columns = ["checkpoint", "sample_id", "greedy", "token_accuracy", "tokens", "stops"]
+    for score in scores.select(columns).to_pylist():
+        right = _is_reproduced(score, must_stop)
+        reproduced[score["checkpoint"]][score["sample_id"]] = right
+    return reproduced
+
+
+def _is_reproduced(score: Mapping[str, Any], must_stop: bool) -> bool:
+    """Whether the model's first choice is the answer, by the columns of `Score`."""
+    if score["greedy"]:
+        return True
+    if must_stop or score["token_accuracy"] is None:
+        return False
+    # all tokens but the end token, which is one of them
+    right_tokens = round(score["token_accuracy"] * score["tokens"])
+    misses_end = score["stops"] is False
+    return bool(right_tokens + misses_end >= score["tokens"])
 
 
 def answers_to_table(answers: Answers) -> pa.Table:
-    """Answers as columns `kind` (`held`, `guard`), `id`, `right`."""
-    kinds = (("held", answers.held), ("guard", answers.guard))
-    rows = [
-        {"kind": kind, "id": i, "right": right} for kind, said in kinds for i, right in said.items()
-    ]
-    return pa.Table.from_pylist(
-        rows, schema=pa.schema([("kind", pa.string()), ("id", pa.string()), ("right", pa.bool_())])
-    )
+    """Answers as a table with the columns of ANSWERS_SCHEMA."""
+    rows: list[dict[str, Any]] = []
+    for sample_id, right in answers.held.items():
+        rows.append({"kind": "held", "id": sample_id, "right": right})
+    for question_id, right in answers.guard.items():
+        rows.append({"kind": "guard", "id": question_id, "right": right})
+    return pa.Table.from_pylist(rows, schema=ANSWERS_SCHEMA)
 
 
 def answers_from_table(table: pa.Table) -> Answers:
-    """The answers that `to_table` wrote."""
-    found: dict[str, dict[str, bool]] = {"held": {}, "guard": {}}
+    """The answers that `answers_to_table` wrote."""
+    by_kind: dict[str, dict[str, bool]] = {"held": {}, "guard": {}}
     for row in table.to_pylist():
-        found[row["kind"]][row["id"]] = row["right"]
-    return Answers(**found)
+        by_kind[row["kind"]][row["id"]] = row["right"]
+    return Answers(held=by_kind["held"], guard=by_kind["guard"])

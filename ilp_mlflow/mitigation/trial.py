@@ -1,36 +1,31 @@
-"""A mitigation on trial: its plan and a control, trained in child runs from the same checkpoint, all samples scored again."""
+"""A mitigation on trial: its plan and a control, trained from one checkpoint and compared."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.core.errors import PluginError
-from ilp_mlflow.core.interfaces import Context, Mitigation
+from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.values import (
     Checkpoint,
     Diagnosis,
     Outcome,
     Plan,
-    Request,
     Stage,
     Status,
     Verdict,
     as_json,
     to_rows,
 )
-from ilp_mlflow.data.samples import stage_digest
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.diagnose import UI_ROWS
-from ilp_mlflow.mitigation.outcome import outcome_fields, outcome_sentence
+from ilp_mlflow.mitigation.outcome import Arm, Before, measure_effect, outcome_sentence
+from ilp_mlflow.mitigation.plans import Trial, plan_trials
 from ilp_mlflow.mitigation.side_effects import (
     Answers,
     Questions,
-    answers_from_table,
     answers_to_table,
     ask_questions,
     guard_outcome,
@@ -39,308 +34,291 @@ from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.verdicts import verdict_table
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.stage import fit_stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RESEEDED = 1
-"""Added to the seed of every stage that is trained again, under a mitigation and its control alike."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Stages to train from a checkpoint."""
-
-    start: Checkpoint
-    stages: tuple[Stage, ...]
-
-    @property
-    def digest(self) -> str:
-        """Name of what it trains, equal for equal trials."""
-        parts = [self.start.model_uri, *(stage_digest(s) for s in self.stages)]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
-
 
 @dataclass(frozen=True)
 class Baseline:
-    """What every trial of an experiment is set against."""
+    """A diagnosed run, which every trial is compared with."""
 
+    experiment: Experiment
+    """Its settings."""
+    run_id: str
+    """The run; trials are logged below it."""
     diagnoses: Sequence[Diagnosis]
+    """Of every unlearned sample."""
     context: Context
-    asked: Questions
+    """What is known of it."""
+    questions: Questions
     """What all models are asked beyond the samples."""
     answers: Answers
-    """What the last checkpoint says to that."""
+    """How its last checkpoint answers them."""
+
+    @property
+    def before(self) -> Before:
+        """The samples under the last checkpoint."""
+        statuses = {i: verdict.status for i, verdict in self.context.verdicts.items()}
+        causes = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in self.diagnoses}
+        return Before(statuses, causes)
 
 
-def run_trial(
-    experiment: Experiment, name: str, plan: Plan, before: Baseline, parent: str, run_id: str
-) -> Outcome:
-    """Train a plan in the run `run_id` and its control beside it, both below the run `parent`, and compare all samples.
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a trial: its model, and what that does."""
 
-    What was trained before in a finished run below `parent` is not trained again. Raises PluginError for a plan that cannot be
-    tried, and IlpError.
-    """
-    context = before.context
-    remedy, control = plan_trials(name, plan, context)
-    # the control first: it may be the one that fails, and is shared
-    control_id = None if remedy == control else _control(experiment, control, before, parent)
-    ours = _train(experiment, name, remedy, before, parent, run_id)
-    theirs = _read(experiment, control_id) if control_id else None
-    change = outcome_fields(
-        {i: v.status for i, v in context.verdicts.items()},
-        {d.verdict.sample_id: d.cause or UNEXPLAINED for d in before.diagnoses},
-        plan.targets,
-        ours.statuses,
-        theirs.statuses if theirs else None,
-        ours.answers.held,
-        theirs.answers.held if theirs else {},
-        (plan.dropped, _dropped(plan.control or (), context)),
-        experiment.seed,
-    )
-    done = runs.metrics(run_id)
-    hours = done["seconds"] / 3600 if loading.pick_device("auto") != "cpu" else None
-    found = Outcome(
-        mitigation=name,
-        run_id=run_id,
-        control_run_id=control_id,
-        guard=guard_outcome(before.answers, ours.answers, theirs.answers if theirs else None),
-        model_uri=runs.read_checkpoints(run_id)[-1].model_uri,
-        tokens=int(done["tokens"]),
-        control_tokens=int(runs.metrics(control_id)["tokens"]) if control_id else None,
-        seconds=done["seconds"],
-        accelerator_hours=hours,
-        **change,
-    )
-    tags = {"ilp.mitigation": name, "mlflow.note.content": outcome_sentence(found)}
-    model = model_registry.model_id(found.model_uri)
-    runs.log(run_id, metrics=outcome_metrics(found, context), tags=tags, model=model)
-    runs.log(run_id, metrics={"unlearned_rate": found.unlearned_rate}, step=1, model=model)
-    runs.write(run_id, "outcome.json", found.model_dump_json(indent=2))
-    return found
+    run_id: str
+    """The MLflow run of the trial."""
+    model_uri: str
+    """The model after the last stage."""
+    tokens: float
+    """Tokens trained on."""
+    seconds: float
+    """Training time."""
+    statuses: Mapping[str, Status]
+    """Status of every sample, by id."""
+    answers: Answers
+    """How the model answers the questions beyond the samples."""
 
-
-def plan_trials(name: str, plan: Plan, context: Context) -> tuple[Trial, Trial]:
-    """A plan and its control, both from the last checkpoint up to which neither differs from the experiment.
-
-    Raises PluginError when no stage is left for the control.
-    """
-    control = context.stages if plan.control is None else plan.control
-    same = 0
-    for was, *now in zip(context.stages, plan.stages, control, strict=False):
-        if any(n != was for n in now):
-            break
-        same += 1
-    if same == len(plan.stages) == len(context.stages):
-        same = 0  # nothing is changed: all of it again
-    if not control[same:]:
-        raise PluginError(
-            f"'{name}' adds stages behind the last and gives no control; add one with as many steps"
-        )
-    names = ["base", *(s.name for s in context.stages)]
-    start = next(c for c in context.checkpoints if c.name == names[same])
-    remedy, other = (
-        Trial(start, tuple(_reseeded(s) for s in stages[same:]))
-        for stages in (plan.stages, control)
-    )
-    return remedy, other
-
-
-def checked_plan(
-    name: str, plugin: Mitigation, diagnoses: Sequence[Diagnosis], context: Context
-) -> Plan | Request | None:
-    """What a mitigation plans. Raises PluginError for what is no plan, or a plan for a stranger, without stages or a schedule."""
-    plan = plugin.plan(diagnoses, context)
-    if plan is not None and not isinstance(plan, Plan | Request):
-        raise PluginError(
-            f"'{name}' must return a Plan, a Request or None, got {type(plan).__name__}"
-        )
-    strangers = set(plan.targets) - set(context.samples) if plan else set()
-    if strangers:
-        raise PluginError(
-            f"'{name}' targets '{min(strangers)}', which is no sample of the experiment"
-        )
-    if isinstance(plan, Plan):
-        if not plan.stages:
-            raise PluginError(f"'{name}' plans no stages; return None when there is nothing to do")
-        for stage in (*plan.stages, *(plan.control or ())):
-            ids = Counter(s.id for s in (*stage.samples, *stage.validation))
-            if not stage.samples or max(ids.values()) > 1:
-                what = (
-                    f"id '{max(ids, key=lambda i: ids[i])}' twice"
-                    if stage.samples
-                    else "no samples"
-                )
-                raise PluginError(
-                    f"'{name}' gives stage '{stage.name}' {what}; ids are unique, and empty stages left out"
-                )
-            if not (
-                isinstance(stage.schedule, str)
-                or callable(getattr(stage.schedule, "next_round", None))
-            ):
-                raise PluginError(
-                    f"'{name}' gives stage '{stage.name}' a schedule without a method 'next_round'"
-                )
-    return plan
-
-
-def outcome_metrics(found: Outcome, context: Context) -> dict[str, float]:
-    """Shares 0..1: of the unlearned samples recovered, of the learned ones regressed, and, where there are any, held of those asked
-    in other words, lost of the guard set, and net recovery of the targets; and the number of targets."""
-    learned = sum(v.status == "learned" for v in context.verdicts.values())
-    rates = {
-        "targets": len(found.targets),
-        "recovered": len(found.recovered) / max(1, len(found.recovered) + len(found.still)),
-        "regressed": len(found.regressed) / max(1, learned),
-    }
-    asked = [t for t in found.causes.values() if t.paraphrased]
-    if asked:
-        rates["held"] = sum(t.held for t in asked) / sum(t.paraphrased for t in asked)
-    if found.guard:
-        rates["guard_lost"] = found.guard.lost / found.guard.right
-    return rates if found.net_recovery is None else {**rates, "net_recovery": found.net_recovery}
-
-
-def _dropped(stages: Sequence[Stage], context: Context) -> frozenset[str]:
-    """Samples of the experiment that are in none of the stages; none where there are no stages."""
-    kept = {s.id for stage in stages for s in stage.samples}
-    return frozenset(context.samples) - kept if kept else frozenset()
-
-
-def _reseeded(stage: Stage) -> Stage:
-    seed = stage.training.get("seed", 0) + RESEEDED
-    return stage.model_copy(
-        update={"training": {**stage.training, "seed": seed}, "score_every": None}
-    )
-
-
-def _control(experiment: Experiment, control: Trial, before: Baseline, parent: str) -> str:
-    """The run of a control below the run `parent`: one that is there, else it is trained now."""
-    done = runs.find_finished(parent, {"ilp.kind": "control", "ilp.trial": control.digest})
-    name = f"control {control.digest[:6]}"
-    if done:
-        found = _train(
-            experiment, name, control, before, parent, done
-        )  # it may have been asked other things then
-        runs.log_changed(done, {"unlearned_rate": found.unlearned_rate}, step=1)
-        return done
-    with runs.start(name, "control", parent=parent) as run_id:
-        found = _train(experiment, name, control, before, parent, run_id)
-        uri = runs.read_checkpoints(run_id)[-1].model_uri
-        runs.log(
-            run_id,
-            metrics={"unlearned_rate": found.unlearned_rate},
-            step=1,
-            model=model_registry.model_id(uri),
-        )
-    return run_id
+    @property
+    def unlearned_rate(self) -> float:
+        """Share 0..1 of all samples that are unlearned."""
+        statuses = list(self.statuses.values())
+        return statuses.count("unlearned") / len(statuses)
 
 
 @dataclass(frozen=True)
 class _Trained:
-    statuses: Mapping[str, Status]
-    answers: Answers
+    """A model that was trained."""
 
-    @property
-    def unlearned_rate(self) -> float:
-        return sum(status == "unlearned" for status in self.statuses.values()) / len(self.statuses)
+    model_uri: str
+    """The model after the last stage."""
+    tokens: float
+    """Tokens trained on."""
+    seconds: float
+    """Training time."""
 
 
-def _train(
-    experiment: Experiment, name: str, trial: Trial, before: Baseline, parent: str, run_id: str
-) -> _Trained:
-    """Train a trial in the run `run_id`, unless that was done; score all samples as the diagnosis did, and ask the rest."""
-    done = runs.find_finished(parent, {"ilp.trial": trial.digest})
-    if done != run_id:
-        facts = {
-            "mitigation": name,
-            "rows": sum(len(s.samples) for s in trial.stages),
-            "start": trial.start.name,
-        }
-        unlearned = len(before.diagnoses) / len(
-            before.context.samples
-        )  # the first of its metrics is the one MLflow compares by
-        runs.log(
-            run_id,
-            metrics={"unlearned_rate": unlearned},
-            params={f"ilp.{k}": v for k, v in facts.items()},
-        )
-        model_registry.log_model_inputs(run_id, [trial.start.model_uri])
-        for stage in trial.stages:
-            runs.log_dataset(run_id, stage.name, stage.samples, "training")
-    if done:
-        uri, metrics = runs.read_checkpoints(done)[-1].model_uri, runs.metrics(done)
-        tokens, seconds = metrics["tokens"], metrics["seconds"]
-    else:
-        uri, tokens, seconds = trial.start.model_uri, 0.0, 0.0
-        for stage in trial.stages:
-            checkpoints, made = fit_stage(
-                experiment,
-                stage,
-                uri,
-                run_id,
-                lambda s, f: model_registry.store(f"{name} {s}", f, run_id),
-            )
-            uri, tokens, seconds = (
-                checkpoints[-1].model_uri,
-                tokens + made.tokens,
-                seconds + made.seconds,
-            )
-    runs.write(
-        run_id,
-        "checkpoints.json",
-        as_json([Checkpoint(name="after", model_uri=uri, run_id=run_id)]),
+def run_trial(name: str, plan: Plan, baseline: Baseline, run_id: str) -> Outcome:
+    """Train a mitigation's plan in the run `run_id` and its control beside it, and compare them.
+
+    `name` is the mitigation's; both runs are children of the baseline's. What a finished child has
+    trained before is not trained again. Raises PluginError for a plan that cannot be tried, and
+    IlpError.
+    """
+    treatment, control_trial = plan_trials(name, plan, baseline.context)
+    # the control first: it may be the one that fails, and other mitigations share it
+    control = None
+    if control_trial != treatment:
+        control = _run_control(control_trial, baseline)
+    treated = _train(name, treatment, baseline, run_id)
+    outcome = _compare(name, plan, baseline, treated, control)
+
+    model = model_registry.model_id(outcome.model_uri)
+    tags = {"ilp.mitigation": name, "mlflow.note.content": outcome_sentence(outcome)}
+    metrics = outcome_metrics(outcome, baseline.context)
+    runs.log(run_id, metrics=metrics, tags=tags, model=model)
+    # step 0 has the share before
+    runs.log(run_id, metrics={"unlearned_rate": outcome.unlearned_rate}, step=1, model=model)
+    runs.write(run_id, "outcome.json", outcome.model_dump_json(indent=2))
+    return outcome
+
+
+def _compare(
+    name: str, plan: Plan, baseline: Baseline, treated: TrialResult, control: TrialResult | None
+) -> Outcome:
+    """The outcome of a mitigation, from what came of its plan and of its control."""
+    treated_arm = Arm(treated.statuses, treated.answers.held, plan.dropped)
+    control_arm = None
+    if control is not None:
+        # a plan names what it drops, a control does not
+        dropped_by_control = _dropped(plan.control or (), baseline.context)
+        control_arm = Arm(control.statuses, control.answers.held, dropped_by_control)
+    seed = baseline.experiment.seed
+    effect = measure_effect(baseline.before, plan.targets, treated_arm, control_arm, seed)
+    control_answers = control.answers if control is not None else None
+    on_accelerator = loading.pick_device("auto") != "cpu"
+    return Outcome(
+        mitigation=name,
+        run_id=treated.run_id,
+        targets=effect.targets,
+        recovered=effect.recovered,
+        still=effect.still,
+        regressed=effect.regressed,
+        left_out=effect.left_out,
+        control_run_id=control.run_id if control is not None else None,
+        causes=effect.causes,
+        net_recovery=effect.net_recovery,
+        net_interval=effect.net_interval,
+        p_value=effect.p_value,
+        regressed_by_control=effect.regressed_by_control,
+        guard=guard_outcome(baseline.answers, treated.answers, control_answers),
+        model_uri=treated.model_uri,
+        unlearned_rate=effect.unlearned_rate,
+        tokens=int(treated.tokens),
+        control_tokens=int(control.tokens) if control is not None else None,
+        seconds=treated.seconds,
+        accelerator_hours=treated.seconds / 3600 if on_accelerator else None,
     )
-    # the options of the diagnosis, so that what changes is the model
-    wrong = {
-        row["sample_id"]: row["wrong"]
-        for row in runs.read_table(parent, "options.parquet").to_pylist()
+
+
+def _dropped(stages: Sequence[Stage], context: Context) -> frozenset[str]:
+    """Ids of the samples that are in none of the stages; none where there are no stages."""
+    if not stages:
+        return frozenset()
+    trained = {row.id for stage in stages for row in stage.samples}
+    return frozenset(context.samples) - trained
+
+
+def outcome_metrics(outcome: Outcome, context: Context) -> dict[str, float]:
+    """The metrics of a mitigation's run: its number of targets, and shares 0..1.
+
+    `recovered` of the unlearned samples, `regressed` of the learned ones; and where there are any,
+    `held` of those asked in other words, `guard_lost` of the guard set, `net_recovery` of targets.
+    """
+    statuses = [verdict.status for verdict in context.verdicts.values()]
+    n_unlearned = len(outcome.recovered) + len(outcome.still)
+    metrics = {
+        "targets": float(len(outcome.targets)),
+        "recovered": len(outcome.recovered) / max(1, n_unlearned),
+        "regressed": len(outcome.regressed) / max(1, statuses.count("learned")),
     }
-    base, samples = before.context.checkpoints[0].model_uri, list(before.context.samples.values())
-    where = {"base": base, "after": uri}
-    scores = score_checkpoints(
-        samples, wrong, where, experiment.scoring, experiment.seed, experiment.tokenizer
-    )
+    n_paraphrased = sum(tally.paraphrased for tally in outcome.causes.values())
+    if n_paraphrased:
+        n_held = sum(tally.held for tally in outcome.causes.values())
+        metrics["held"] = n_held / n_paraphrased
+    if outcome.guard:
+        metrics["guard_lost"] = outcome.guard.lost / outcome.guard.right
+    if outcome.net_recovery is not None:
+        metrics["net_recovery"] = outcome.net_recovery
+    return metrics
+
+
+def _run_control(trial: Trial, baseline: Baseline) -> TrialResult:
+    """What comes of a control: of a finished run below the baseline's, or trained now."""
+    name = f"control {trial.digest[:6]}"
+    labels = {"ilp.kind": "control", "ilp.trial": trial.digest}
+    finished = runs.find_finished(baseline.run_id, labels)
+    if finished:
+        result = _train(name, trial, baseline, finished)
+        runs.log_changed(finished, {"unlearned_rate": result.unlearned_rate}, step=1)
+        return result
+    with runs.start(name, "control", parent=baseline.run_id) as run_id:
+        result = _train(name, trial, baseline, run_id)
+        model = model_registry.model_id(result.model_uri)
+        runs.log(run_id, metrics={"unlearned_rate": result.unlearned_rate}, step=1, model=model)
+    return result
+
+
+def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialResult:
+    """Train a trial in the run `run_id`, unless a finished run did; score and ask the model."""
+    experiment, context = baseline.experiment, baseline.context
+    finished = runs.find_finished(baseline.run_id, {"ilp.trial": trial.digest})
+    # the start of a control that is taken up again is on its run already
+    if finished != run_id:
+        _log_start(name, trial, baseline, run_id)
+    trained = _read_trained(finished) if finished else _fit_stages(name, trial, experiment, run_id)
+    checkpoint = Checkpoint(name="after", model_uri=trained.model_uri, run_id=run_id)
+    runs.write(run_id, "checkpoints.json", as_json([checkpoint]))
+
+    # the model of a finished run, too: it may be asked other questions now, and scores are cached
+    scores = _score(trained.model_uri, baseline)
     runs.write(run_id, "scores.parquet", scores)
-    runs.write(
-        run_id,
-        "answers.parquet",
-        answers_to_table(ask_questions(before.asked, base, uri, experiment)),
+    base_uri = context.checkpoints[0].model_uri
+    answers = ask_questions(baseline.questions, base_uri, trained.model_uri, experiment)
+    runs.write(run_id, "answers.parquet", answers_to_table(answers))
+
+    verdicts = verdict_table(scores, ["base", "after"], experiment.scoring.preset, experiment.seed)
+    statuses = {verdict.sample_id: verdict.status for verdict in to_rows(verdicts, Verdict)}
+    runs.write_ui_table(run_id, "diagnosis.json", _ui_table(baseline, statuses))
+    # the tag says that the trial is done, so it comes last
+    metrics = {"tokens": trained.tokens, "seconds": trained.seconds}
+    runs.log_changed(run_id, metrics, tags={"ilp.trial": trial.digest})
+    return TrialResult(
+        run_id, trained.model_uri, trained.tokens, trained.seconds, statuses, answers
     )
-    found = _read(experiment, run_id)
-    runs.write_ui_table(run_id, "diagnosis.json", _table(before, found.statuses).slice(0, UI_ROWS))
-    runs.log_changed(
-        run_id, {"tokens": tokens, "seconds": seconds}, tags={"ilp.trial": trial.digest}
-    )
-    return found
 
 
-def _table(before: Baseline, statuses: Mapping[str, Status]) -> pa.Table:
-    """One row per sample, those first that are unlearned before or after: its cause while it is unlearned, and its statuses."""
+def _log_start(name: str, trial: Trial, baseline: Baseline, run_id: str) -> None:
+    """Log what a trial starts from: share of unlearned samples, parameters, model and data."""
+    n_rows = sum(len(stage.samples) for stage in trial.stages)
+    params = {"ilp.mitigation": name, "ilp.rows": n_rows, "ilp.start": trial.start.name}
+    # first of its metrics, since MLflow's compare page takes the first one for its axis
+    unlearned_rate = len(baseline.diagnoses) / len(baseline.context.samples)
+    runs.log(run_id, metrics={"unlearned_rate": unlearned_rate}, params=params)
+    model_registry.log_model_inputs(run_id, [trial.start.model_uri])
+    for stage in trial.stages:
+        log_dataset(run_id, stage.name, stage.samples, "training")
+
+
+def _read_trained(run_id: str) -> _Trained:
+    """What a finished run has trained."""
+    metrics = runs.metrics(run_id)
+    model_uri = runs.read_checkpoints(run_id)[-1].model_uri
+    return _Trained(model_uri, metrics["tokens"], metrics["seconds"])
+
+
+def _fit_stages(name: str, trial: Trial, experiment: Experiment, run_id: str) -> _Trained:
+    """Train the stages of a trial, one after the other, and store the models."""
+
+    def store(stage_name: str, folder: str) -> str:
+        return model_registry.store(f"{name} {stage_name}", folder, run_id)
+
+    model_uri, tokens, seconds = trial.start.model_uri, 0.0, 0.0
+    for stage in trial.stages:
+        checkpoints, trained_stage = fit_stage(experiment, stage, model_uri, run_id, store)
+        model_uri = checkpoints[-1].model_uri
+        tokens += trained_stage.tokens
+        seconds += trained_stage.seconds
+    return _Trained(model_uri, tokens, seconds)
+
+
+def _score(model_uri: str, baseline: Baseline) -> pa.Table:
+    """Scores of all samples under a model and the base."""
+    # against the wrong options of the diagnosis, so that what changes is the model
+    wrong_options = {}
+    for row in runs.read_table(baseline.run_id, "options.parquet").to_pylist():
+        wrong_options[row["sample_id"]] = row["wrong"]
+    experiment, context = baseline.experiment, baseline.context
+    uris = {"base": context.checkpoints[0].model_uri, "after": model_uri}
+    return score_checkpoints(
+        list(context.samples.values()),
+        wrong_options,
+        uris,
+        experiment.scoring,
+        experiment.seed,
+        experiment.tokenizer,
+    )
+
+
+def _ui_table(baseline: Baseline, statuses: Mapping[str, Status]) -> pa.Table:
+    """The first UI_ROWS samples, those before the others that are unlearned before or after.
+
+    Each with its cause while it is unlearned (`regressed` for one that was learned before), and its
+    statuses.
+    """
     import pyarrow as pa
 
-    verdicts, causes = (
-        before.context.verdicts,
-        {d.verdict.sample_id: d.cause or UNEXPLAINED for d in before.diagnoses},
-    )
-    after = {
-        i: causes.get(i, "regressed") for i, status in statuses.items() if status == "unlearned"
-    }
-    ids = sorted(statuses, key=lambda i: (i not in causes, i not in after))
-    columns = {
-        "sample_id": ids,
-        "cause": [after.get(i) for i in ids],
-        "status": [statuses[i] for i in ids],
-        "before": [verdicts[i].status for i in ids],
-        "stage": [before.context.samples[i].stage for i in ids],
-    }
-    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
-
-
-def _read(experiment: Experiment, run_id: str) -> _Trained:
-    """The status of every sample after the trial in a run, by id, and what its model answers."""
-    scores = runs.read_table(run_id, "scores.parquet")
-    judged = verdict_table(scores, ["base", "after"], experiment.scoring.preset, experiment.seed)
-    statuses = {v.sample_id: v.status for v in to_rows(judged, Verdict)}
-    return _Trained(statuses, answers_from_table(runs.read_table(run_id, "answers.parquet")))
+    before, samples = baseline.before, baseline.context.samples
+    causes_after = {}
+    for sample_id, status in statuses.items():
+        if status == "unlearned":
+            causes_after[sample_id] = before.causes.get(sample_id, "regressed")
+    # False sorts before True
+    ids = sorted(statuses, key=lambda i: (i not in before.causes, i not in causes_after))
+    rows = []
+    for sample_id in ids[:UI_ROWS]:
+        row = {
+            "sample_id": sample_id,
+            "cause": causes_after.get(sample_id),
+            "status": statuses[sample_id],
+            "before": before.statuses[sample_id],
+            "stage": samples[sample_id].stage,
+        }
+        rows.append(row)
+    columns = ("sample_id", "cause", "status", "before", "stage")
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    return pa.Table.from_pylist(rows, schema=schema)

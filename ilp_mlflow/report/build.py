@@ -1,4 +1,4 @@
-"""Put together what a run found."""
+"""Puts together what a run found, from the artifacts that its steps left on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment, TrackingConfig
 from ilp_mlflow.core.values import Checkpoint, Report, Sample, Verdict, to_rows
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES
-from ilp_mlflow.scoring.recognition import recognition_shares
+from ilp_mlflow.scoring.metrics import recognition_shares
 from ilp_mlflow.scoring.verdicts import retention_by_stage, status_histories, verdict_table
 from ilp_mlflow.tracking import runs
 
@@ -25,33 +25,47 @@ def build_report(
     samples: Sequence[Sample],
     checkpoints: Sequence[Checkpoint],
 ) -> Report:
-    """Everything that was found of a run, read from its artifacts. Raises TrackingError."""
+    """Everything that was found of a run.
+
+    `samples` and `checkpoints` are the run's own, the base first. Raises TrackingError when the run
+    has not been diagnosed.
+    """
+    # Judged anew, by the rule that the diagnosis went by.
     scores = runs.read_table(run_id, "scores.parquet")
-    names, preset = [c.name for c in checkpoints], experiment.scoring.preset
+    names = [c.name for c in checkpoints]
+    stage_of = {sample.id: sample.stage for sample in samples}
+    preset, seed = experiment.scoring.preset, experiment.seed
+    verdicts = to_rows(verdict_table(scores, names, preset, seed), Verdict)
+    missing = [name for name in TRAINING_TABLES if not runs.has(run_id, f"{name}.parquet")]
     return Report(
         name=experiment.name,
         run_id=run_id,
         preset=preset,
         checkpoints=tuple(checkpoints),
-        retention=retention_by_stage(
-            scores, {s.id: s.stage for s in samples}, names, preset, experiment.seed
-        ),
+        retention=retention_by_stage(scores, stage_of, names, preset, seed),
         recognition=recognition_shares(scores, names),
-        verdicts=tuple(to_rows(verdict_table(scores, names, preset, experiment.seed), Verdict)),
-        histories=status_histories(scores, names, preset, experiment.seed),
-        diagnoses=tuple(json.loads(runs.read(run_id, "diagnoses.json"))),
-        outcomes=tuple(json.loads(runs.read(run_id, "outcomes.json"))),
+        verdicts=tuple(verdicts),
+        histories=status_histories(scores, names, preset, seed),
+        diagnoses=json.loads(runs.read(run_id, "diagnoses.json")),
+        outcomes=json.loads(runs.read(run_id, "outcomes.json")),
         requests=json.loads(runs.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,
         repeatable=runs.tags(run_id).get("ilp.trained") == "true",
-        unavailable=tuple(
-            name for name in TRAINING_TABLES if not runs.has(run_id, f"{name}.parquet")
-        ),
-        settings=config.dump(
-            experiment.model_copy(update={"tracking": TrackingConfig()})
-        ),  # its address may hold a password
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        unavailable=tuple(missing),
+        settings=_shareable_settings(experiment),
+        versions=_versions(),
     )
+
+
+def _shareable_settings(experiment: Experiment) -> str:
+    """The experiment as YAML without the place of its results."""
+    # The address of a tracking server may hold a password.
+    return config.dump(experiment.model_copy(update={"tracking": TrackingConfig()}))
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what made the report, by package."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = version(package)
+    return versions

@@ -1,10 +1,11 @@
-"""A report as one HTML page that needs nothing else: no network, no other file. Pure functions of what was found."""
+"""A report as one HTML page that needs nothing else: no network, no other file. Pure functions."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +13,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from jinja2 import Environment, Template
+from markupsafe import Markup
+
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample, last_turn
-from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
-from ilp_mlflow.mitigation.outcome import newcombe_interval, recommended
+from ilp_mlflow.diagnosis.attribution import UNEXPLAINED, Fate
+from ilp_mlflow.mitigation.outcome import recommended
+from ilp_mlflow.mitigation.statistics import newcombe_interval
 from ilp_mlflow.report import sample_browser, sankey
-from ilp_mlflow.report.summary import (
-    EXAMPLES,
+from ilp_mlflow.report.sentences import (
+    CauseMitigation,
     advice_sentences,
     best_mitigation,
     diagnoses_by_cause,
+    finding_sentences,
+    has_controls,
     leak_sentence,
     result_sentence,
     status_counts,
     unavailable_sentences,
 )
+from ilp_mlflow.report.summary import MAX_EXAMPLES
 
 MEANINGS = {
     "not_trained": "training never showed it to the model, or cut its answer off",
@@ -37,7 +45,7 @@ MEANINGS = {
     UNEXPLAINED: "no evidence was strong enough to name a cause",
 }
 """Of the causes that the package looks for, in words."""
-MEASURES = {
+MEASURE_WORDS = {
     "sum": "as it is",
     "mean": "per token",
     "corrected": "less its prior",
@@ -45,7 +53,7 @@ MEASURES = {
     "chance": "blind guess",
 }
 """Measures of recognition, as the page names them."""
-FATES = {
+FATE_WORDS = {
     "learned": "learned",
     "recovered": "learned again after a loss",
     "lost": "lost: learned before, unlearned now",
@@ -53,8 +61,8 @@ FATES = {
     "uncertain": "too close to call",
     "unscored": "not scored",
 }
-"""What became of samples, as the page names it."""
-BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""What became of samples, as the page names it; tables show what is before the colon."""
+STRENGTH_BINS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Lower ends of the classes of strength that are counted."""
 
 
@@ -73,7 +81,7 @@ class Cause:
     median: float | None
     """Of the strengths; None for what is unexplained."""
     bins: tuple[int, ...]
-    """Samples by strength, see BINS."""
+    """Samples by strength, see STRENGTH_BINS."""
     runner_up: str
     """The commonest other cause and its samples, or ""."""
     examples: tuple[Diagnosis, ...]
@@ -94,109 +102,198 @@ class Cell:
     """Of these samples, those it was meant for."""
 
 
-def render_html(found: Report, samples: Mapping[str, Sample]) -> str:
-    """The report as one HTML page of less than 15 MB; every text from data is escaped. `samples` are by id."""
-    from jinja2 import Environment
-    from markupsafe import Markup, escape
+def render_html(report: Report, samples: Mapping[str, Sample]) -> str:
+    """The report as one HTML page of less than 15 MB; every text from data is escaped.
 
-    def part(suffix: str) -> Markup:
-        return Markup(Path(__file__).with_name(f"report.{suffix}").read_text(encoding="utf-8"))
-
-    def shown(value: Any) -> Any:
-        return sample_browser.printable(value) if type(value) is str else value
-
-    def words(name: str) -> Markup:
-        return Markup("_<wbr>").join(
-            map(escape, sample_browser.printable(name).split("_"))
-        )  # a narrow page breaks it there
-
-    page = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
-    ).from_string(part("html.j2"))
-    diagnoses = diagnoses_by_cause(found)
-    names = list(dict.fromkeys([*(c for c in diagnoses if c != UNEXPLAINED), UNEXPLAINED]))
-    tallied = [name for name in names if any(name in one.causes for one in found.outcomes)]
-    data, listed = sample_browser.browser_data(found, samples, names)
-    courses = sankey.courses(found.histories.values())
-    stages = [(c.name, i) for i, c in enumerate(found.checkpoints) if "@" not in c.name]
-    script, recovery = part("js"), _recovery(found, tallied)
-    return page.render(
-        report=found,
-        style=part("css"),
+    `samples` are by id.
+    """
+    causes = _causes(report)
+    cause_names = [cause.name for cause in causes]
+    # A mitigation may tally what no diagnosis is any more.
+    if UNEXPLAINED not in cause_names:
+        cause_names.append(UNEXPLAINED)
+    tallied_names = _tallied_causes(cause_names, report.outcomes)
+    browser = sample_browser.browser_data(report, samples, cause_names)
+    courses = sankey.count_courses(report.histories.values())
+    script = _asset("js")
+    return _template().render(
+        report=report,
+        style=_asset("css"),
         script=script,
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        sentence=result_sentence(found),
-        counts=status_counts(found),
-        advice=advice_sentences(found),
-        unavailable=unavailable_sentences(found),
-        leak=leak_sentence(found),
-        measures=MEASURES,
-        causes=[_cause(name, own, len(found.diagnoses)) for name, own in diagnoses.items()],
-        bins=BINS,
-        fates=FATES,
-        flow=sankey.figure(courses, stages) if len(stages) > 1 else None,
-        courses={
-            name: [sankey.counts(courses, i).get(name, 0) for i in range(len(found.checkpoints))]
-            for name in sankey.ORDER
-        },
-        recovery=recovery,
-        fixes={name: best for name in names if (best := best_mitigation(found, name))},
-        tried=any(one.control_run_id for one in found.outcomes),
-        names=tallied,
+        digest=_content_hash(script),
+        # the first screen
+        sentence=result_sentence(report),
+        counts=status_counts(report),
+        findings=finding_sentences(report),
+        causes=causes,
+        fixes=_best_by_cause(report, cause_names),
+        has_controls=has_controls(report),
+        advice=advice_sentences(report),
         unexplained=UNEXPLAINED,
-        best=recommended(found.outcomes),
-        cut=sample_browser.shorten,
-        words=words,
-        texts=lambda id_: (
-            sample_browser.shorten(text, sample_browser.SHORT)
-            for text in (last_turn(samples[id_].prompt), samples[id_].answer)
-        ),
-        spoken=Markup(json.dumps(FATES)),
-        data=Markup(data),
-        listed=listed,
+        # when it was learned, and lost
+        flow=_flow(report, courses),
+        courses=_fate_rows(report, courses),
+        fates=FATE_WORDS,
+        leak=leak_sentence(report),
+        measures=MEASURE_WORDS,
+        # why, and what helps
+        bins=STRENGTH_BINS,
+        example_texts=lambda id_: _example_texts(samples[id_]),
+        tallied_causes=tallied_names,
+        recovery=_recovery(report, tallied_names),
+        recommended=recommended(report.outcomes),
+        # samples and limits
+        fate_words=Markup(json.dumps(FATE_WORDS)),
+        samples_data=Markup(browser.text),
+        listed_count=browser.listed,
+        unavailable=unavailable_sentences(report),
+        shorten=sample_browser.shorten,
+        breakable=_breakable,
     )
 
 
-def _cause(name: str, found: Sequence[Diagnosis], total: int) -> Cause:
-    strengths = [d.strength for d in found if d.strength is not None]
-    others = Counter(d.runner_up for d in found if d.runner_up).most_common(1)
-    lower = [max(i for i, low in enumerate(BINS) if s >= low or i == 0) for s in strengths]
+def _template() -> Template:
+    """The page's template; every value it shows is escaped."""
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
+    )
+    return environment.from_string(_asset("html.j2"))
+
+
+def _asset(suffix: str) -> Markup:
+    path = Path(__file__).with_name(f"report.{suffix}")
+    return Markup(path.read_text(encoding="utf-8"))
+
+
+def _finalize(value: Any) -> Any:
+    """What the template shows of a value: of plain text, what a page can show."""
+    # Markup is a str, too, but not from data.
+    return sample_browser.printable(value) if type(value) is str else value
+
+
+def _content_hash(script: str) -> str:
+    """By which the page's security policy knows the one script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break behind its underscores, on a narrow page."""
+    # What is joined by Markup is escaped.
+    return Markup("_<wbr>").join(sample_browser.printable(name).split("_"))
+
+
+def _example_texts(sample: Sample) -> tuple[str, str]:
+    """What is asked, and what the model should say."""
+    limit = sample_browser.MAX_CHARACTERS_LEARNED
+    prompt = sample_browser.shorten(last_turn(sample.prompt), limit)
+    return prompt, sample_browser.shorten(sample.answer, limit)
+
+
+def _causes(report: Report) -> list[Cause]:
+    """The commonest first, `unexplained` last."""
+    causes = []
+    for name, diagnoses in diagnoses_by_cause(report).items():
+        causes.append(_cause(name, diagnoses, len(report.diagnoses)))
+    return causes
+
+
+def _cause(name: str, diagnoses: Sequence[Diagnosis], unlearned: int) -> Cause:
+    """`diagnoses` are those of the cause, the surest first, of `unlearned` ones."""
+    strengths = [d.strength for d in diagnoses if d.strength is not None]
     return Cause(
         name=name,
         meaning=MEANINGS.get(name, ""),
-        count=len(found),
-        share=len(found) / total,
+        count=len(diagnoses),
+        share=len(diagnoses) / unlearned,
         median=median(strengths) if strengths else None,
-        bins=tuple(lower.count(i) for i in range(len(BINS))) if strengths else (),
-        runner_up=f"{others[0][0]} ({others[0][1]:,})" if others else "",
-        examples=tuple(found[:EXAMPLES]),
+        bins=_bin_counts(strengths),
+        runner_up=_commonest_runner_up(diagnoses),
+        examples=tuple(diagnoses[:MAX_EXAMPLES]),
     )
 
 
-def _recovery(found: Report, names: Sequence[str]) -> list[tuple[Outcome, list[Cell | None]]]:
-    """Mitigations, the one that helps its targets most first and those without a control last, with a cell for each of `names`."""
-    of = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in found.diagnoses}
+def _bin_counts(strengths: Sequence[float]) -> tuple[int, ...]:
+    """Number of strengths by bin; () where there are none."""
+    if not strengths:
+        return ()
+    counts = [0] * len(STRENGTH_BINS)
+    for strength in strengths:
+        place = bisect_right(STRENGTH_BINS, strength) - 1
+        # What is below the first bin is counted in it.
+        counts[max(place, 0)] += 1
+    return tuple(counts)
+
+
+def _commonest_runner_up(diagnoses: Sequence[Diagnosis]) -> str:
+    counts = Counter(d.runner_up for d in diagnoses if d.runner_up)
+    if not counts:
+        return ""
+    ((name, number),) = counts.most_common(1)
+    return f"{name} ({number:,})"
+
+
+def _best_by_cause(report: Report, causes: Sequence[str]) -> dict[str, CauseMitigation]:
+    best_by_cause = {}
+    for cause in causes:
+        best = best_mitigation(report, cause)
+        if best:
+            best_by_cause[cause] = best
+    return best_by_cause
+
+
+def _flow(report: Report, courses: Mapping[sankey.Course, int]) -> sankey.Figure | None:
+    """How samples go from stage to stage; None where there is nothing to go to."""
+    columns = []
+    for place, checkpoint in enumerate(report.checkpoints):
+        # Steps inside a stage are left out: the picture would be too wide.
+        if "@" not in checkpoint.name:
+            columns.append(sankey.Column(checkpoint.name, place))
+    return sankey.lay_out(courses, columns) if len(columns) > 1 else None
+
+
+def _fate_rows(report: Report, courses: Mapping[sankey.Course, int]) -> dict[Fate, list[int]]:
+    """Number of samples by fate, under every checkpoint."""
+    rows: dict[Fate, list[int]] = {name: [] for name in sankey.FATE_ORDER}
+    for place in range(len(report.checkpoints)):
+        counts = sankey.count_fates(courses, place)
+        for name, row in rows.items():
+            row.append(counts.get(name, 0))
+    return rows
+
+
+def _tallied_causes(causes: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
+    """Those of `causes` whose samples some mitigation was counted over."""
+    tallied: set[str] = set()
+    for outcome in outcomes:
+        tallied.update(outcome.causes)
+    return [cause for cause in causes if cause in tallied]
+
+
+def _recovery(report: Report, causes: Sequence[str]) -> list[tuple[Outcome, list[Cell | None]]]:
+    """Mitigations with a cell for each of `causes`.
+
+    The one that helps its targets most comes first, those without a control last.
+    """
+    cause_by_id = {d.verdict.sample_id: d.cause or UNEXPLAINED for d in report.diagnoses}
     ordered = sorted(
-        found.outcomes, key=lambda o: (o.net_recovery is None, -(o.net_recovery or 0.0))
+        report.outcomes, key=lambda o: (o.net_recovery is None, -(o.net_recovery or 0.0))
     )
-    return [
-        (one, [_cell(one, name, Counter(of.get(t, "") for t in one.targets)) for name in names])
-        for one in ordered
-    ]
+    rows = []
+    for outcome in ordered:
+        targets = Counter(cause_by_id.get(id_) for id_ in outcome.targets)
+        rows.append((outcome, [_cell(outcome, cause, targets[cause]) for cause in causes]))
+    return rows
 
 
-def _cell(one: Outcome, cause: str, targets: Mapping[str, int]) -> Cell | None:
-    tally = one.causes.get(cause)
+def _cell(outcome: Outcome, cause: str, targets: int) -> Cell | None:
+    """`targets` are the samples of the cause that the mitigation was meant for."""
+    tally = outcome.causes.get(cause)
     if tally is None:
         return None
-    if one.control_run_id is None:
-        return Cell(
-            tally.recovered / tally.unlearned, None, f"{tally.recovered} of {tally.unlearned}", 0
-        )
+    if outcome.control_run_id is None:
+        # The control itself: there is nothing to set it against.
+        share = tally.recovered / tally.unlearned
+        return Cell(share, None, f"{tally.recovered} of {tally.unlearned}", targets=0)
     interval = newcombe_interval(tally.recovered, tally.by_control, tally.unlearned)
-    return Cell(
-        tally.net,
-        interval,
-        f"{tally.recovered} vs {tally.by_control} of {tally.unlearned}",
-        targets.get(cause, 0),
-    )
+    counts = f"{tally.recovered} vs {tally.by_control} of {tally.unlearned}"
+    return Cell(tally.net, interval, counts, targets)

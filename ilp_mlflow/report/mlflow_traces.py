@@ -1,10 +1,11 @@
-"""Samples of a report in MLflow's GenAI evaluation view: a trace for each, with its verdict and cause as assessments."""
+"""Samples of a report as traces in MLflow's GenAI evaluation view, with verdict and cause."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import mlflow
 import pyarrow as pa
@@ -15,99 +16,114 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVAL
 
 from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.progress import task
-from ilp_mlflow.core.values import Diagnosis, Report, Sample, Score, Verdict, to_rows
-from ilp_mlflow.data.samples import samples_from_table
+from ilp_mlflow.core.values import Diagnosis, Report, Sample, Score, Text, Verdict, to_rows
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
-from ilp_mlflow.report.sample_browser import FIRST
+from ilp_mlflow.report.sample_browser import STATUS_ORDER
 from ilp_mlflow.tracking import runs
 
-os.environ.setdefault(
-    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false"
-)  # SQLite has one writer at a time
+# SQLite has one writer at a time.
+os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
 
 SOURCE = AssessmentSource("CODE", "ilp")
-SAID = {"learned": "yes", "unlearned": "no"}
-"""What `learned` says of a status, as MLflow's own judges say it; the other statuses as they are."""
+"""Who assesses: code, not a person or a judge."""
+LEARNED_VALUES = {"learned": "yes", "unlearned": "no"}
+"""Values of the assessment `learned`, in the words of MLflow's judges; other statuses stay."""
 
 
 def export_traces(report: Report, limit: int) -> str:
-    """Log at most `limit` samples, unlearned ones first, on a child of the report's run, or find them there, and return its id.
+    """Log samples as traces on a child of the report's run, and return the child's id.
 
-    Raises TrackingError when not every one of them is there in the end: MLflow only warns of traces that it could not store.
+    They are `limit` at most, unlearned ones first. A child that has the very same is found again.
+    Raises TrackingError when not every one of them is there in the end: MLflow only warns of traces
+    that it could not store.
     """
-    samples = {
-        s.id: s for s in samples_from_table(runs.read_table(report.run_id, "samples.parquet"))
-    }
-    scores = runs.read_table(report.run_id, "scores.parquet")
     diagnoses = {d.verdict.sample_id: d for d in report.diagnoses}
-    chosen = sorted(report.verdicts, key=lambda v: FIRST.index(v.status))[:limit]
-    said = repr([(v, diagnoses.get(v.sample_id)) for v in chosen])
-    view = {"ilp.view": hashlib.sha256(said.encode()).hexdigest()}
-    if there := runs.find_finished(report.run_id, view):
-        return there
-    asked = pc.is_in(scores["sample_id"], pa.array([v.sample_id for v in chosen]))
-    last = pc.equal(scores["checkpoint"], report.checkpoints[-1].name)
-    scored = {s.sample_id: s for s in to_rows(scores.filter(pc.and_(asked, last)), Score)}
+    chosen = sorted(report.verdicts, key=lambda v: STATUS_ORDER.index(v.status))[:limit]
+    content = repr([(v, diagnoses.get(v.sample_id)) for v in chosen])
+    view = {"ilp.view": hashlib.sha256(content.encode()).hexdigest()}
+    finished = runs.find_finished(report.run_id, view)
+    if finished:
+        return finished
+    samples = {sample.id: sample for sample in runs.read_samples(report.run_id)}
+    scores = _last_scores(report, chosen)
     with runs.start("evaluation view", "evaluation", parent=report.run_id) as run_id:
         runs.log(run_id, tags={MLFLOW_RUN_TYPE: MLFLOW_RUN_TYPE_GENAI_EVALUATE, **view})
         with task("log traces", len(chosen)) as advance:
-            for verdict in reversed(chosen):  # the view lists the newest first
+            # The view lists the newest first.
+            for verdict in reversed(chosen):
                 id_ = verdict.sample_id
-                _trace(samples[id_], verdict, scored[id_], diagnoses.get(id_), run_id)
+                _log_trace(samples[id_], verdict, scores[id_], diagnoses.get(id_), run_id)
                 advance(1)
         mlflow.flush_trace_async_logging()
-        _count(chosen, run_id)
+        _check_arrival(chosen, run_id)
     return run_id
 
 
-def _trace(
+def _last_scores(report: Report, chosen: Sequence[Verdict]) -> dict[str, Score]:
+    """Scores of the chosen samples under the last checkpoint, by sample id."""
+    table = runs.read_table(report.run_id, "scores.parquet")
+    is_chosen = pc.is_in(table["sample_id"], pa.array([v.sample_id for v in chosen]))
+    is_last = pc.equal(table["checkpoint"], report.checkpoints[-1].name)
+    scores = to_rows(table.filter(pc.and_(is_chosen, is_last)), Score)
+    return {score.sample_id: score for score in scores}
+
+
+def _log_trace(
     sample: Sample, verdict: Verdict, score: Score, diagnosis: Diagnosis | None, run_id: str
 ) -> None:
     """One trace with all its assessments, in one request: it is there as a whole or not at all."""
-    prompt = sample.prompt
+    # Assessments of a span that is still open are stored together with it.
     with mlflow.start_span("sample") as span:
-        given = {
+        origin = {
             "trace_id": span.trace_id,
             "source": SOURCE,
             "metadata": {AssessmentMetadataKey.SOURCE_RUN_ID: run_id},
         }
-        span.set_inputs(
-            {"prompt": prompt}
-            if isinstance(prompt, str)
-            else {"messages": [turn.model_dump() for turn in prompt]}
-        )
+        span.set_inputs(_inputs(sample.prompt))
         if score.p_correct is not None and score.p_wrong is not None:
-            span.set_outputs(
-                {"prefers": sample.answer if score.p_correct > score.p_wrong else score.wrong}
-            )
+            prefers_answer = score.p_correct > score.p_wrong
+            span.set_outputs({"prefers": sample.answer if prefers_answer else score.wrong})
         mlflow.update_current_trace(tags={"ilp.sample_id": sample.id, "ilp.stage": sample.stage})
-        mlflow.log_expectation(name="expected_response", value=sample.answer, **given)
+        mlflow.log_expectation(name="expected_response", value=sample.answer, **origin)
         mlflow.log_feedback(
             name="learned",
-            value=SAID.get(verdict.status, verdict.status),
+            value=LEARNED_VALUES.get(verdict.status, verdict.status),
             rationale=verdict.reason,
-            **given,
+            **origin,
         )
         if diagnosis:
-            cause = diagnosis.cause
-            reason = diagnosis.evidence[cause].reason if cause else None
-            mlflow.log_feedback(name="cause", value=cause or UNEXPLAINED, rationale=reason, **given)
+            mlflow.log_feedback(
+                name="cause",
+                value=diagnosis.cause or UNEXPLAINED,
+                rationale=diagnosis.reason or None,
+                **origin,
+            )
 
 
-def _count(chosen: Sequence[Verdict], run_id: str) -> None:
-    experiment = mlflow.get_run(run_id).info.experiment_id
-    found: list[Trace] = mlflow.search_traces(
-        locations=[experiment],
+def _inputs(prompt: Text) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    return {"messages": [turn.model_dump() for turn in prompt]}
+
+
+def _check_arrival(chosen: Sequence[Verdict], run_id: str) -> None:
+    """Raise TrackingError when MLflow does not hold every trace with all its assessments."""
+    traces: list[Trace] = mlflow.search_traces(
+        locations=[mlflow.get_run(run_id).info.experiment_id],
         run_id=run_id,
         max_results=len(chosen),
         include_spans=False,
         return_type="list",
     )
-    wanted = {v.sample_id: 3 if v.status == "unlearned" else 2 for v in chosen}
-    there = {trace.info.tags["ilp.sample_id"]: len(trace.info.assessments) for trace in found}
-    missing = [id_ for id_, assessments in wanted.items() if there.get(id_) != assessments]
+    assessments = {t.info.tags["ilp.sample_id"]: len(t.info.assessments) for t in traces}
+    missing = []
+    for verdict in chosen:
+        # Every sample has its answer and whether it is learned, an unlearned one its cause, too.
+        expected = 3 if verdict.status == "unlearned" else 2
+        if assessments.get(verdict.sample_id) != expected:
+            missing.append(verdict.sample_id)
     if missing:
         raise TrackingError(
-            f"{len(missing)} of {len(chosen)} samples, such as '{missing[0]}', did not arrive in the evaluation view of MLflow "
-            f"(run {run_id}); see its warnings above, and try again"
+            f"{len(missing)} of {len(chosen)} samples, such as '{missing[0]}', did not arrive in "
+            f"the evaluation view of MLflow (run {run_id}); see its warnings above, and try again"
         )

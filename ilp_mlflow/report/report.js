@@ -1,17 +1,30 @@
 "use strict";
 // Texts from data reach the page through textContent only.
+// The data is what sample_browser.py makes: data.rows are the listed samples, data.others those that
+// evidence names; stage, fate and cause of a sample are places in data.stages, data.fates, data.causes.
 (() => {
-  const PAGE = 50;
-  const ID = 0, PROMPT = 1, ANSWER = 2, STAGE = 3, FATE = 4, SIGNS = 5, REASON = 6, MARGIN = 7, CAUSE = 8, SECOND = 9, EVIDENCE = 10;
+  const PAGE_SIZE = 50;
+  const SEARCH_DELAY = 120; // ms after the last key
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("samples-data").textContent);
-  const spoken = JSON.parse(byId("fates-data").textContent);
-  const signs = { "+": ["learned", "learned"], "-": ["lost", "unlearned"], "?": ["uncertain", "too close to call"], 0: ["unscored", "not scored"] };
-  const first = data.fates.indexOf("recovered"); // fates before it are of samples that are not learned
-  const texts = data.rows.map((row) => [row[ID], row[PROMPT], row[ANSWER], row[REASON], ...(row[EVIDENCE] || []).map((e) => e[2])]
-    .join("\n").toLowerCase());
-  let found = [];
+  const fateWords = JSON.parse(byId("fates-data").textContent);
+  // a sign of a history: its fate, which gives the colour, and the status in words
+  const statusOfSign = {
+    "+": { fate: "learned", words: "learned" },
+    "-": { fate: "lost", words: "unlearned" },
+    "?": { fate: "uncertain", words: "too close to call" },
+    0: { fate: "unscored", words: "not scored" },
+  };
+  const firstLearned = data.fates.indexOf("recovered"); // fates before it are of samples that are not learned
+  const searchTexts = data.rows.map(searchText);
+  let matches = [];
   let page = 0;
+
+  function searchText(row) {
+    const evidence = row.diagnosis ? row.diagnosis.evidence : [];
+    const reasons = evidence.map(({ reason }) => reason);
+    return [row.id, row.prompt, row.answer, row.reason, ...reasons].join("\n").toLowerCase();
+  }
 
   function make(tag, name, text, ...inside) {
     const element = document.createElement(tag);
@@ -20,46 +33,53 @@
     element.append(...inside);
     return element;
   }
-  const shape = (fate) => "f-" + fate.replace(" ", "-");
-  const dot = (fate) => make("span", "dot " + shape(fate));
-  const causeOf = (row) => (row[CAUSE] === undefined ? "" : data.causes[row[CAUSE]]);
+  const fateClass = (fate) => "f-" + fate.replace(" ", "-");
+  const dot = (fate) => make("span", "dot " + fateClass(fate));
+  const shortWords = (fate) => fateWords[fate].split(":")[0];
+  const causeName = (row) => (row.diagnosis ? data.causes[row.diagnosis.cause] : "");
 
-  function choices(select, names) {
-    for (const [value, text] of names) {
+  function addOptions(select, options) {
+    for (const [value, text] of options) {
       const option = make("option", "", text);
       option.value = value;
       select.append(option);
     }
   }
 
+  function statusMatches(row, status) {
+    if (status === "open") return row.fate < firstLearned;
+    return status === "all" || row.fate === Number(status);
+  }
+
   function filter() {
     const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const [status, cause, stage] = ["status", "cause", "stage"].map((id) => byId(id).value);
-    found = [];
-    data.rows.forEach((row, i) => {
-      if (status === "open" ? row[FATE] >= first : status !== "all" && row[FATE] !== Number(status)) return;
-      if (cause !== "all" && row[CAUSE] !== Number(cause)) return;
-      if (stage !== "all" && row[STAGE] !== Number(stage)) return;
-      if (words.every((word) => texts[i].includes(word))) found.push(row);
-    });
+    const status = byId("status").value;
+    const cause = byId("cause").value;
+    const stage = byId("stage").value;
+    matches = data.rows.filter((row, i) =>
+      statusMatches(row, status)
+      && (cause === "all" || row.diagnosis?.cause === Number(cause))
+      && (stage === "all" || row.stage === Number(stage))
+      && words.every((word) => searchTexts[i].includes(word)));
     page = 0;
     show();
   }
 
   function show() {
-    const start = page * PAGE;
-    const rows = found.slice(start, start + PAGE);
-    byId("rows").replaceChildren(...rows.map(item));
-    const range = found.length ? `${(start + 1).toLocaleString("en")} to ${(start + rows.length).toLocaleString("en")} of ` : "";
-    byId("found").textContent = `${range}${found.length.toLocaleString("en")} samples`;
+    const start = page * PAGE_SIZE;
+    const rows = matches.slice(start, start + PAGE_SIZE);
+    byId("rows").replaceChildren(...rows.map(listItem));
+    const count = (number) => number.toLocaleString("en");
+    const range = matches.length ? `${count(start + 1)} to ${count(start + rows.length)} of ` : "";
+    byId("found").textContent = `${range}${count(matches.length)} samples`;
     byId("before").disabled = page === 0;
-    byId("after").disabled = start + PAGE >= found.length;
+    byId("after").disabled = start + PAGE_SIZE >= matches.length;
   }
 
-  function item(row) {
-    const fate = data.fates[row[FATE]];
-    const line = make("span", "line", null, make("span", "", null, dot(fate), make("bdi", "id data", row[ID])));
-    line.append(make("span", "chip", causeOf(row) || spoken[fate].split(":")[0]), make("bdi", "ask data soft", row[PROMPT]));
+  function listItem(row) {
+    const fate = data.fates[row.fate];
+    const line = make("span", "line", null, make("span", "", null, dot(fate), make("bdi", "id data", row.id)));
+    line.append(make("span", "chip", causeName(row) || shortWords(fate)), make("bdi", "ask data soft", row.prompt));
     const details = make("details", "", null, make("summary", "", null, line));
     details.addEventListener("toggle", () => details.children.length > 1 || details.append(body(row, fate)), { once: true });
     return make("li", "", null, details);
@@ -68,37 +88,39 @@
   function body(row, fate) {
     const list = make("dl");
     const entry = (name, ...inside) => list.append(make("dt", "", name), make("dd", "", null, ...inside));
-    entry("asked", make("bdi", "data", row[PROMPT]));
-    entry("should say", make("bdi", "data", row[ANSWER]));
-    entry("status", `${spoken[fate]}${row[MARGIN] === null ? "" : ` (${row[MARGIN]} nats from the line)`}`);
-    if (row[REASON]) entry("what happens", make("bdi", "data", row[REASON]));
-    entry("stage", make("bdi", "data", data.stages[row[STAGE]]));
-    entry("timeline", timeline(row[SIGNS]));
-    if (row[CAUSE] !== undefined) entry("cause", `${causeOf(row)}${row[SECOND] ? `, next: ${row[SECOND]}` : ""}`);
-    for (const [cause, strength, reason, others, number] of row[EVIDENCE] || []) {
-      entry(`${cause} ${strength.toFixed(2)}`, make("bdi", "data", reason), ...(others.length ? [sides(row, others, number)] : []));
+    const margin = row.margin === null ? "" : ` (${row.margin} nats from the line)`;
+    entry("asked", make("bdi", "data", row.prompt));
+    entry("should say", make("bdi", "data", row.answer));
+    entry("status", `${fateWords[fate]}${margin}`);
+    if (row.reason) entry("what happens", make("bdi", "data", row.reason));
+    entry("stage", make("bdi", "data", data.stages[row.stage]));
+    entry("timeline", timeline(row.history));
+    if (row.diagnosis) {
+      const next = row.diagnosis.runner_up ? `, next: ${row.diagnosis.runner_up}` : "";
+      entry("cause", `${causeName(row)}${next}`);
+      for (const evidence of row.diagnosis.evidence) {
+        const table = evidence.others.length ? [sideBySide(row, evidence)] : [];
+        entry(`${evidence.cause} ${evidence.strength.toFixed(2)}`, make("bdi", "data", evidence.reason), ...table);
+      }
     }
     return make("div", "body", null, list);
   }
 
   function timeline(history) {
     const steps = [...history].map((sign, i) => {
-      const name = sign === "-" && !history.slice(0, i).includes("+") ? "never learned" : signs[sign][0];
-      return make("li", shape(name), null, make("bdi", "", data.checkpoints[i]), `: ${signs[sign][1]}`);
+      const status = statusOfSign[sign];
+      const neverLearned = sign === "-" && !history.slice(0, i).includes("+");
+      const fate = neverLearned ? "never learned" : status.fate;
+      return make("li", fateClass(fate), null, make("bdi", "", data.checkpoints[i]), `: ${status.words}`);
     });
     return make("ol", "time", null, ...steps);
   }
 
-  function sides(row, others, number) {
-    const head = make("tr", "", null, ...["row", "asked", "should say", "stage", "status"].map((name) => {
-      const cell = make("th", "", name);
-      cell.scope = "col";
-      return cell;
-    }));
-    const lines = [row, ...others.map((i) => data.others[i])].map((one) => make("tr", "", null, ...[
-      [one[ID]], [one[PROMPT], "text"], [one[ANSWER]], [data.stages[one[STAGE]]], [spoken[data.fates[one[FATE]]].split(":")[0]],
-    ].map(([text, name]) => make("td", name || "", null, make("bdi", "data", text)))));
-    const caption = make("caption", "", `This row and ${others.length} of the ${number} that the evidence names`);
+  function sideBySide(row, evidence) {
+    const others = evidence.others.map((place) => data.others[place]);
+    const head = make("tr", "", null, ...["row", "asked", "should say", "stage", "status"].map(headCell));
+    const caption = make("caption", "", `This row and ${others.length} of the ${evidence.others_total} that the evidence names`);
+    const lines = [row, ...others].map(sampleLine);
     const table = make("table", "", null, caption, make("thead", "", null, head), make("tbody", "", null, ...lines));
     const wide = make("div", "wide", null, table);
     wide.tabIndex = 0;
@@ -107,26 +129,38 @@
     return wide;
   }
 
-  function turn(by) {
+  function headCell(name) {
+    const cell = make("th", "", name);
+    cell.scope = "col";
+    return cell;
+  }
+
+  function sampleLine(sample) {
+    const cell = (text, name) => make("td", name, null, make("bdi", "data", text));
+    return make("tr", "", null,
+      cell(sample.id, ""),
+      cell(sample.prompt, "text"),
+      cell(sample.answer, ""),
+      cell(data.stages[sample.stage], ""),
+      cell(shortWords(data.fates[sample.fate]), ""));
+  }
+
+  function turnPage(by) {
     page += by;
     show();
     byId("samples").scrollIntoView();
   }
 
-  const left = data.fates.map((name, i) => [i, spoken[name]]).filter(([i]) => data.rows.some((row) => row[FATE] === i));
-  choices(byId("status"), [["open", "all that are not learned"], ["all", "all"], ...left]);
-  choices(byId("cause"), [["all", "all"], ...data.causes.map((name, i) => [i, name])]);
-  choices(byId("stage"), [["all", "all"], ...data.stages.map((name, i) => [i, name])]);
-  for (const id of ["status", "cause", "stage"]) byId(id).addEventListener("change", filter);
-  let waiting = 0;
-  byId("search").addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(filter, 120);
-  });
-  byId("before").addEventListener("click", () => turn(-1));
-  byId("after").addEventListener("click", () => turn(1));
+  function fillSelects() {
+    const listedFates = new Set(data.rows.map((row) => row.fate));
+    const fates = data.fates.map((name, i) => [i, fateWords[name]]).filter(([i]) => listedFates.has(i));
+    addOptions(byId("status"), [["open", "all that are not learned"], ["all", "all"], ...fates]);
+    addOptions(byId("cause"), [["all", "all"], ...data.causes.map((name, i) => [i, name])]);
+    addOptions(byId("stage"), [["all", "all"], ...data.stages.map((name, i) => [i, name])]);
+  }
+
   // in a frame made from text, a link to a place on the page would load the page around it
-  document.addEventListener("click", (event) => {
+  function followLink(event) {
     const link = event.target.closest("a");
     if (!link) return;
     event.preventDefault();
@@ -138,7 +172,18 @@
     const place = byId(link.getAttribute("href").slice(1));
     place.scrollIntoView();
     place.focus({ preventScroll: true });
+  }
+
+  fillSelects();
+  for (const id of ["status", "cause", "stage"]) byId(id).addEventListener("change", filter);
+  let waiting = 0;
+  byId("search").addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(filter, SEARCH_DELAY);
   });
+  byId("before").addEventListener("click", () => turnPage(-1));
+  byId("after").addEventListener("click", () => turnPage(1));
+  document.addEventListener("click", followLink);
   addEventListener("beforeprint", () => document.querySelectorAll("details.print").forEach((part) => { part.open = true; }));
   filter();
   byId("browser").hidden = false;

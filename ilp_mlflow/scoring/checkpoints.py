@@ -1,9 +1,10 @@
-"""Scores of samples under checkpoints, wherever those are: options, one plan for all, precision, and the cache."""
+"""Scores of samples under checkpoints, wherever those are: wrong options, precision, cache."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import peft
@@ -20,14 +21,47 @@ from ilp_mlflow.core.values import Sample, Score, to_table
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest
 from ilp_mlflow.scoring import encoding, loading, scorer, token_trees
+from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
 from ilp_mlflow.tracking import model_registry
+from ilp_mlflow.tracking.model_digest import model_digest
 
-ASKED, ANSWER_TOKENS = 6, 32
-"""Answers a model is asked for when wrong ones are wanted, and their length in tokens."""
+ANSWERS_ASKED = 6
+"""Answers that a model is asked for when wrong ones are wanted."""
+ANSWER_TOKENS = 32
+"""Their length in tokens, at most."""
 VERSIONS = [str(scorer.VERSION), torch.__version__, transformers.__version__, peft.__version__]
+"""What scores depend on beside weights, tokens, device and precision."""
+
+
+@dataclass(frozen=True)
+class _Checkpoints:
+    """The checkpoints of one call and what all of them are read with."""
+
+    parts: dict[str, list[str]]
+    """Folders or Hub ids that each is made of, base first, by name; the base first, too."""
+    tokenization: Tokenization
+    """Of the last one."""
+    tokenizer: TokenizerConfig | None
+    """Options of the tokenizer."""
+    device: str
+    """Where models run."""
+
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Digest of every part that the checkpoints `names` are made of, by part."""
+        digests = {}
+        for name in names:
+            for part in self.parts[name]:
+                if part not in digests:
+                    digests[part] = model_digest(part)
+        return digests
+
+    def loader(self, dtype: str) -> loading.ModelLoader:
+        """What loads them one after the other."""
+        return loading.ModelLoader(self.tokenizer, self.device, dtype)
 
 
 def choose_wrong_options(
@@ -38,50 +72,16 @@ def choose_wrong_options(
     tokenizer: TokenizerConfig | None = None,
     cached: bool = True,
 ) -> Mapping[str, tuple[str, ...]]:
-    """Wrong options by sample id; where the data has too few, the first and the last checkpoint are asked for answers.
+    """Wrong options by sample id.
 
-    `locations` are the checkpoints (name -> location, the base first). With `cached`, models that were asked the same
-    before are not loaded. Raises ModelError, see `score`.
+    Where the data has too few, the first and the last checkpoint are asked for answers. `locations`
+    are the checkpoints (name -> location, the base first). With `cached`, models that were asked
+    the same before are not loaded. Raises ModelError, see `score_checkpoints`.
     """
 
     def ask(lacking: Sequence[Sample]) -> Mapping[str, list[str]]:
-        parts = _parts(locations)
-        text, device, dtype = (
-            _text(parts, samples, tokenizer),
-            loading.pick_device(options.device),
-            options.first_dtype,
-        )
-        ends = {name: parts[name] for name in (next(iter(parts)), list(parts)[-1])}
-        asked = [
-            samples_digest(lacking),
-            text.tokenizer.chat_template or "",
-            str((seed, ASKED, ANSWER_TOKENS)),
-        ]
-        key = ["answers", *asked, *_digests(ends).values(), device, dtype, *VERSIONS]
-        table = cache.read(key) if cached else None
-        if table is None:
-            loader = loading.ModelLoader(tokenizer, device, dtype)
-            # all are asked in the form that is scored
-            form = {"tokenizer": text.tokenizer, "ends": text.ends}
-            probe = ModelProbe(
-                lambda name: replace(loader(ends[name]), **form), options.batch_tokens, seed
-            )
-            said: dict[str, list[str]] = {sample.id: [] for sample in lacking}
-            for name in ends:
-                with task(f"ask {name} for wrong answers", len(lacking)) as advance:
-                    for sample in lacking:
-                        (answers,) = probe.generate(name, [sample.prompt], ASKED, ANSWER_TOKENS)
-                        said[sample.id] += [answer for answer in answers if _finished(answer, text)]
-                        advance(1)
-            table = pa.table(
-                {
-                    "sample_id": list(said),
-                    "answers": pa.array(list(said.values()), pa.list_(pa.string())),
-                }
-            )
-            if cached:
-                cache.write(key, table)
-        return {row["sample_id"]: row["answers"] for row in table.to_pylist()}
+        checkpoints = _find(samples, locations, options, tokenizer)
+        return _model_answers(lacking, checkpoints, options, seed, cached)
 
     with task("choose wrong options"):
         return choose_distractors(samples, options.options, seed, ask)
@@ -96,93 +96,166 @@ def score_checkpoints(
     tokenizer: TokenizerConfig | None = None,
     cached: bool = True,
 ) -> pa.Table:
-    """Scores of all samples under all checkpoints (name -> location, the base first), in the columns of `Score`.
+    """Scores of all samples under all checkpoints, in the columns of `Score`.
 
-    All checkpoints share one plan of batches, so differences are differences of weights. With `cached`, a checkpoint
-    whose weights were scored on this plan before is not loaded. Raises ModelError when one is not found or readable.
+    `wrong` are the wrong options by sample id, `locations` the checkpoints (name -> location, the
+    base first). All checkpoints share one plan of batches, so differences are differences of
+    weights. With `cached`, a checkpoint whose weights were scored on this plan before is not
+    loaded.
+
+    Raises ModelError when a checkpoint is not found or cannot be read, or has another vocabulary
+    than the last one, and when a sample does not fit into memory.
     """
-    parts = _parts(locations)
-    text = _text(parts, samples, tokenizer)
-    plan = token_trees.plan_batches(samples, wrong, text, options.batch_tokens)
-    device = loading.pick_device(options.device)
-    digests = _digests(parts)
+    checkpoints = _find(samples, locations, options, tokenizer)
+    batch_tokens = options.batch_tokens
+    plan = token_trees.plan_batches(samples, wrong, checkpoints.tokenization, batch_tokens)
+    digests = checkpoints.digests(list(checkpoints.parts))
+    score = partial(_score_plans, checkpoints=checkpoints, digests=digests, cached=cached)
 
-    def scored(
-        plans: Mapping[str, ScoringPlan], dtype: Literal["float32", "bfloat16"]
-    ) -> dict[str, pa.Table]:
-        loader = loading.ModelLoader(tokenizer, device, dtype)
-        tables = {}
-        for name, few in plans.items():
-            key = [few.digest, *(digests[part] for part in parts[name]), device, dtype, *VERSIONS]
-            table = cache.read(key) if cached else None
-            if table is None:
-                table = _table(name, few, parts[name], text, loader)
-                if cached:
-                    cache.write(key, table)
-            tables[name] = table.set_column(
-                1, "checkpoint", pa.array([name] * table.num_rows, pa.string())
-            )
-        return tables
-
-    screened = scored(dict.fromkeys(parts, plan), options.first_dtype)
+    screened = score(dict.fromkeys(checkpoints.parts, plan), options.first_dtype)
     if options.dtype != "mixed":
         return pa.concat_tables(screened.values())
-    close = {
-        name: pa.array(undecided_samples(table, options.preset, seed))
-        for name, table in screened.items()
-    }
-    again = {
-        name: plan.only(frozenset(table.filter(close[name])["sample_id"].to_pylist()))
-        for name, table in screened.items()
-    }
-    decided = scored({name: few for name, few in again.items() if few.samples}, "float32")
-    kept = [
-        table.filter(pc.invert(close[name])) if name in decided else table
-        for name, table in screened.items()
-    ]
-    return pa.concat_tables([*kept, *decided.values()])
+    # mixed precision: what is undecided in bfloat16 is scored again in float32
+    decided, plans_again = list[pa.Table](), dict[str, ScoringPlan]()
+    for name, table in screened.items():
+        undecided = pa.array(undecided_samples(table, options.preset, seed))
+        decided.append(table.filter(pc.invert(undecided)))
+        ids = table.filter(undecided)["sample_id"].to_pylist()
+        if ids:
+            plans_again[name] = plan.only(frozenset(ids))
+    scored_again = score(plans_again, "float32")
+    return pa.concat_tables([*decided, *scored_again.values()])
 
 
-def _table(
+def _score_plans(
+    plans: Mapping[str, ScoringPlan],
+    dtype: Literal["float32", "bfloat16"],
+    *,
+    checkpoints: _Checkpoints,
+    digests: Mapping[str, str],
+    cached: bool,
+) -> dict[str, pa.Table]:
+    """Scores of the plan of each checkpoint, by its name, from the cache where it has them."""
+    loader = checkpoints.loader(dtype)
+    tables = {}
+    for name, plan in plans.items():
+        parts = checkpoints.parts[name]
+        part_digests = [digests[part] for part in parts]
+        # all that scores depend on, and no name: other weights at the same place are other scores
+        key = [plan.digest, *part_digests, checkpoints.device, dtype, *VERSIONS]
+        table = cache.read(key) if cached else None
+        if table is None:
+            table = _score_plan(name, plan, parts, checkpoints.tokenization, loader)
+            if cached:
+                cache.write(key, table)
+        # the same weights may have been scored under another name
+        names = pa.array([name] * table.num_rows, pa.string())
+        tables[name] = table.set_column(1, "checkpoint", names)
+    return tables
+
+
+def _score_plan(
     name: str,
     plan: ScoringPlan,
-    parts: list[str],
-    text: loading.Tokenization,
+    parts: Sequence[str],
+    tokenization: Tokenization,
     loader: loading.ModelLoader,
 ) -> pa.Table:
+    """Load a checkpoint and score it."""
     with task(f"load {name}"):
         loaded = loader(parts)
-    if loaded.tokenizer.get_vocab() != text.tokenizer.get_vocab():
+    if loaded.tokenizer.get_vocab() != tokenization.tokenizer.get_vocab():
         raise ModelError(
-            f"checkpoint '{name}' has another vocabulary than the last one; score them in separate calls"
+            f"checkpoint '{name}' has another vocabulary than the last one; "
+            "score them in separate calls"
         )
     return to_table(scorer.score_samples(plan, loaded, name), Score)
 
 
-def _text(
-    parts: Mapping[str, list[str]], samples: Sequence[Sample], tokenizer: TokenizerConfig | None
-) -> loading.Tokenization:
-    """How the last checkpoint reads text: it knows the form it was trained in, the base may have no chat template at all."""
-    text = loading.read_tokenization(list(parts.values())[-1], tokenizer)
-    encoding.check_encodable(text.tokenizer, samples)
-    return text
-
-
-def _finished(answer: str, text: loading.Tokenization) -> bool:
-    """The answer, or its first line, was not cut off, and is text."""
-    whole = "\n" in answer.strip() or len(text.tokenizer(answer)["input_ids"]) < ANSWER_TOKENS
-    return whole and "\ufffd" not in answer and not answer.lstrip().startswith("<")
-
-
-def _parts(locations: Mapping[str, str]) -> dict[str, list[str]]:
+def _find(
+    samples: Sequence[Sample],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    tokenizer: TokenizerConfig | None,
+) -> _Checkpoints:
+    """The checkpoints at `locations`, once it is checked that the last one can encode `samples`."""
     base = next(iter(locations.values()))
-    return {
-        name: model_registry.resolve_parts(location, base) for name, location in locations.items()
-    }
+    parts = {}
+    for name, location in locations.items():
+        parts[name] = model_registry.resolve_parts(location, base)
+    # the last one knows the form it was trained in, the base may have no chat template at all
+    last = list(parts.values())[-1]
+    tokenization = loading.read_tokenization(last, tokenizer)
+    encoding.check_encodable(tokenization.tokenizer, samples)
+    return _Checkpoints(parts, tokenization, tokenizer, loading.pick_device(options.device))
 
 
-def _digests(parts: Mapping[str, list[str]]) -> dict[str, str]:
-    return {
-        part: loading.model_digest(part)
-        for part in dict.fromkeys(part for chain in parts.values() for part in chain)
-    }
+def _model_answers(
+    lacking: Sequence[Sample],
+    checkpoints: _Checkpoints,
+    options: ScoringConfig,
+    seed: int,
+    cached: bool,
+) -> dict[str, list[str]]:
+    """Answers that the first and the last checkpoint give to the samples `lacking`, by id."""
+    names = list(checkpoints.parts)
+    first_and_last = list(dict.fromkeys([names[0], names[-1]]))
+    dtype = options.first_dtype
+    key = [
+        "answers",
+        samples_digest(lacking),
+        checkpoints.tokenization.tokenizer.chat_template or "",
+        str((seed, ANSWERS_ASKED, ANSWER_TOKENS)),
+        *checkpoints.digests(first_and_last).values(),
+        checkpoints.device,
+        dtype,
+        *VERSIONS,
+    ]
+    # sampling is seeded, so the same question to the same weights has the same answer
+    table = cache.read(key) if cached else None
+    if table is None:
+        probe = _probe(checkpoints, dtype, options.batch_tokens, seed)
+        table = _ask(lacking, first_and_last, probe, checkpoints.tokenization)
+        if cached:
+            cache.write(key, table)
+    return {row["sample_id"]: row["answers"] for row in table.to_pylist()}
+
+
+def _probe(checkpoints: _Checkpoints, dtype: str, batch_tokens: int, seed: int) -> ModelProbe:
+    """A probe of the checkpoints in which all read and end text as the last one does."""
+    loader, tokenization = checkpoints.loader(dtype), checkpoints.tokenization
+
+    def load(name: str) -> LoadedModel:
+        return replace(
+            loader(checkpoints.parts[name]),
+            tokenizer=tokenization.tokenizer,
+            end_token_ids=tokenization.end_token_ids,
+        )
+
+    return ModelProbe(load, batch_tokens, seed)
+
+
+def _ask(
+    lacking: Sequence[Sample], names: Sequence[str], probe: ModelProbe, tokenization: Tokenization
+) -> pa.Table:
+    """What checkpoints answer when sampled: columns sample_id and answers (list of text)."""
+    answers_by_id: dict[str, list[str]] = {sample.id: [] for sample in lacking}
+    for name in names:
+        with task(f"ask {name} for wrong answers", len(lacking)) as advance:
+            for sample in lacking:
+                (answers,) = probe.generate(name, [sample.prompt], ANSWERS_ASKED, ANSWER_TOKENS)
+                usable = [answer for answer in answers if _is_usable(answer, tokenization)]
+                answers_by_id[sample.id] += usable
+                advance(1)
+    answers = pa.array(list(answers_by_id.values()), pa.list_(pa.string()))
+    return pa.table({"sample_id": list(answers_by_id), "answers": answers})
+
+
+def _is_usable(answer: str, tokenization: Tokenization) -> bool:
+    """Whether an answer, or its first line, was not cut off, and is text."""
+    has_whole_line = "\n" in answer.strip()
+    tokens = len(tokenization.tokenizer(answer)["input_ids"])
+    is_whole = has_whole_line or tokens < ANSWER_TOKENS
+    # no broken character, no tag such as <think>
+    is_text = "\ufffd" not in answer and not answer.lstrip().startswith("<")
+    return is_whole and is_text

@@ -1,18 +1,37 @@
-"""What a model sees of a sample: token ids, where the completion starts, whether it ends."""
+"""From text to token ids: tokenizers with the options of an experiment, and samples encoded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.values import Message, Sample, Text
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
+"""Separates the variables set in front of a chat template from the template itself.
+
+Prints nothing and keeps the white space that follows.
+"""
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How a model reads text and ends it; known without loading its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    """The tokenizer, with the options of the experiment applied."""
+    end_token_ids: frozenset[int]
+    """Ids of the tokens that end a generation."""
+    max_length: int | None
+    """Longest sequence in tokens the model has positions for; None where it has no limit."""
 
 
 @dataclass(frozen=True)
@@ -24,42 +43,106 @@ class Encoded:
     start: int
     """Index of the completion's first token."""
     ended: bool
-    """The last id is an end token."""
+    """Whether the last id is an end token."""
+
+
+def load_tokenizer(
+    parts: Sequence[str], config: TokenizerConfig | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of the last part that has one, with the options of `config` applied.
+
+    Raises ModelError when no part has a usable tokenizer or an option does not fit it.
+    """
+    source = parts[0]
+    # an adapter may bring a tokenizer of its own, with another chat template or more tokens
+    for part in parts:
+        if has_tokenizer(part):
+            source = part
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **gguf_option(source))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
+    _apply_options(tokenizer, config or TokenizerConfig(), source)
+    return tokenizer
+
+
+def has_tokenizer(part: str) -> bool:
+    """Whether a model folder has a tokenizer of its own."""
+    return (Path(part) / "tokenizer_config.json").exists()
+
+
+def gguf_option(location: str) -> dict[str, str]:
+    """The option of `from_pretrained` for a folder whose weights are one GGUF file, else {}.
+
+    Raises ModelError when the folder has several.
+    """
+    folder = Path(location)
+    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+        return {}
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        raise ModelError(
+            f"{location}: {len(files)} GGUF files ({files[0].name}, ...); "
+            "keep one of them in the folder"
+        )
+    return {"gguf_file": files[0].name} if files else {}
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Text,
     completion: Text,
-    ends: frozenset[int],
-    begun: Sequence[int] | None = None,
+    end_token_ids: frozenset[int],
+    prompt_ids: Sequence[int] | None = None,
 ) -> Encoded:
-    """Encode as `trl.SFTTrainer` does for training: the chat template for messages, text + end token otherwise.
+    """Encode a prompt and its completion as `trl.SFTTrainer` does for training.
 
-    What a template adds behind the first end token of the completion is left out: a model that stops there never
-    says it. `ends` are the ids that end a generation; `begun` is what `begin` says of the prompt, where that is known.
+    Messages go through the chat template; text gets the tokenizer's end token. What a template
+    adds after the first of `end_token_ids` in the completion is left out, since a model that stops
+    there never says it. `prompt_ids` is `encode_prompt` of the prompt, where that is known already.
     """
     if isinstance(prompt, str):
         assert isinstance(completion, str)
-        eos = tokenizer.eos_token or ""
-        text = completion if eos and completion.endswith(eos) else completion + eos
-        ids = tokenizer(prompt + text)["input_ids"]
+        ids = tokenizer(prompt + _with_end_token(completion, tokenizer))["input_ids"]
     else:
         assert not isinstance(completion, str)
-        ids = tokenizer.apply_chat_template(_turns(prompt + completion), return_dict=True)[
-            "input_ids"
-        ]
-    before = encode_prompt(tokenizer, prompt) if begun is None else begun
-    start = next(
-        (i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b),
-        min(len(before), len(ids)),
+        turns = _as_dicts(prompt + completion)
+        ids = tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]
+    if prompt_ids is None:
+        prompt_ids = encode_prompt(tokenizer, prompt)
+    # a tokenizer may merge the last letters of the prompt with the first of the completion; a
+    # token with letters of both is the completion's
+    start = shared_length(prompt_ids, ids)
+    # from the completion on: a template ends the turns of the prompt with such tokens, too
+    for place in range(start, len(ids)):
+        if ids[place] in end_token_ids:
+            return Encoded(list(ids[: place + 1]), start, True)
+    return Encoded(list(ids), start, False)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
+    """Token ids of `prompt` up to where a completion begins."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    encoded = tokenizer.apply_chat_template(
+        _as_dicts(prompt), add_generation_prompt=True, return_dict=True
     )
-    stop = next((i + 1 for i in range(start, len(ids)) if ids[i] in ends), None)
-    return Encoded(list(ids[:stop]), start, stop is not None)
+    return list(encoded["input_ids"])
+
+
+def shared_length(ids: Sequence[int], other_ids: Sequence[int]) -> int:
+    """Number of tokens with which both sequences begin: 2 for [5, 6, 7] and [5, 6, 9, 8]."""
+    for place, (token, other) in enumerate(zip(ids, other_ids, strict=False)):
+        if token != other:
+            return place
+    return min(len(ids), len(other_ids))
 
 
 def check_encodable(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None:
-    """Raise ModelError when the tokenizer cannot encode the form (text or messages) of the first of `samples`."""
+    """Raise ModelError when the tokenizer cannot encode the first of `samples`.
+
+    Text needs an end token; messages need a chat template that takes their roles.
+    """
     first = samples[0]
     if isinstance(first.prompt, str):
         if tokenizer.eos_token is None:
@@ -67,7 +150,8 @@ def check_encodable(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample
         return
     if tokenizer.chat_template is None:
         raise ModelError(
-            f"sample '{first.id}' is a conversation, but the model has no chat template; set tokenizer.chat_template"
+            f"sample '{first.id}' is a conversation, but the model has no chat template; "
+            "set tokenizer.chat_template"
         )
     try:
         encode(tokenizer, first.prompt, first.completion, frozenset())
@@ -77,16 +161,57 @@ def check_encodable(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample
         ) from None
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
-    """Token ids of `prompt` up to where a completion begins."""
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    return list(
-        tokenizer.apply_chat_template(_turns(prompt), add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
-    )
+def _apply_options(
+    tokenizer: PreTrainedTokenizerBase, config: TokenizerConfig, source: str
+) -> None:
+    """Give `tokenizer` the chat template, template variables and end token that `config` sets.
+
+    Raises ModelError when the template is not a readable text file, or when the end token is not in
+    the vocabulary of `source`, the model folder or Hub id that the tokenizer comes from.
+    """
+    # the template first: variables are set in whichever template the tokenizer has by then
+    if config.chat_template:
+        tokenizer.chat_template = _read_chat_template(config.chat_template)
+    if config.chat_template_kwargs and tokenizer.chat_template:
+        tokenizer.chat_template = _with_variables(
+            tokenizer.chat_template, config.chat_template_kwargs
+        )
+    if config.eos_token:
+        if config.eos_token not in tokenizer.get_vocab():
+            raise ModelError(
+                f"tokenizer.eos_token: '{config.eos_token}' is not in the vocabulary of {source}"
+            )
+        tokenizer.eos_token = config.eos_token
 
 
-def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+def _read_chat_template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ModelError(f"tokenizer.chat_template: {path} is not a readable text file") from None
+
+
+def _with_variables(template: str, variables: Mapping[str, Any]) -> str:
+    """The chat template with `variables` set in front of it, in place of any set earlier.
+
+    Set inside the template, they hold for training, for scoring and for everyone who loads the
+    saved tokenizer.
+    """
+    assignments = [f"{{% set {name} = {_as_jinja(value)} %}}" for name, value in variables.items()]
+    template_alone = template.rpartition(VARIABLES_END)[2]
+    return "".join(assignments) + VARIABLES_END + template_alone
+
+
+def _as_jinja(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)
+
+
+def _with_end_token(completion: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    end_token = tokenizer.eos_token or ""
+    if end_token and completion.endswith(end_token):
+        return completion
+    return completion + end_token
+
+
+def _as_dicts(messages: tuple[Message, ...]) -> list[dict[str, str]]:
     return [message.model_dump() for message in messages]

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.progress import MB, bytes_on_disk, task, track_size
-from ilp_mlflow.scoring.progress_hooks import Download, show_loading
+from ilp_mlflow.core.progress import MB, bytes_on_disk, task, track, track_size
+from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, load_tokenizer
+from ilp_mlflow.tracking.model_digest import PICKLES
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER = "adapter_config.json"
-CHUNK = 2**24
-"""Bytes of a file that are hashed at a time."""
-VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
-"""Behind the variables that are set in front of a chat template; prints nothing and keeps the white space that follows."""
-
-
-@dataclass(frozen=True)
-class Tokenization:
-    """How a model reads text and ends it; costs no weights to know."""
-
-    tokenizer: PreTrainedTokenizerBase
-    ends: frozenset[int]
-    """Ids of the tokens that end a generation."""
-    max_length: int | None
-    """Longest sequence in tokens the model has positions for."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +38,16 @@ class LoadedModel(Tokenization):
     """A model ready to be scored or trained."""
 
     model: PreTrainedModel | PeftModel
+    """A plain model, or an adapter on its base."""
 
 
 def read_tokenization(
     parts: Sequence[str], tokenizer: TokenizerConfig | None = None
 ) -> Tokenization:
-    """How the model made of `parts` (see `load`) reads text.
+    """How the model made of `parts` (see `load_model`) reads text.
 
-    Raises ModelError when a part is missing, has pickled weights only, or is not a causal language model.
+    Raises ModelError when a part is missing or damaged, has pickled weights only, or is not a
+    causal language model.
     """
     base, *adapters = parts
     _check_folder(base)
@@ -73,15 +59,12 @@ def read_tokenization(
             raise ModelError(
                 f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors"
             )
-    try:
-        generation = GenerationConfig.from_pretrained(base)
-    except OSError:
-        generation = GenerationConfig.from_model_config(config)
-    found = load_tokenizer(parts, tokenizer)
-    ends = {found.eos_token_id, *_listed(generation.eos_token_id)} - {None}
-    return Tokenization(
-        found, frozenset(ends), getattr(config.get_text_config(), "max_position_embeddings", None)
-    )
+    with_options = load_tokenizer(parts, tokenizer)
+    end_token_ids = _generation_end_token_ids(base, config)
+    if with_options.eos_token_id is not None:
+        end_token_ids.add(with_options.eos_token_id)
+    max_length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return Tokenization(with_options, frozenset(end_token_ids), max_length)
 
 
 def load_model(
@@ -94,172 +77,107 @@ def load_model(
     onto: PreTrainedModel | None = None,
     **options: Any,
 ) -> LoadedModel:
-    """Load a model from its parts: the base (folder or Hub id), then adapter folders, each on top of those before.
+    """Load a model from its parts: the base (folder or Hub id), then adapter folders in order.
 
-    All adapters but the last are merged into the weights, with `merge` the last one too; `trainable` keeps its
-    weights trainable. `onto` is the base where it is loaded already. `options` go to `from_pretrained` (dtype float32
-    unless given). Raises ModelError when a part cannot be read (see `read`) or its weights are damaged or of another model.
+    Every adapter but the last is merged into the weights, with `merge` the last one too;
+    `trainable` keeps its weights trainable. `onto` is the base where it is loaded already.
+    `options` go to `from_pretrained` (dtype float32 unless given).
+
+    Raises ModelError when a part cannot be read (see `read_tokenization`), when its weights are
+    damaged or of another model, or when the base does not fit into the memory of the device.
     """
     base, *adapters = parts
-    text = read_tokenization(parts, tokenizer)
-    model: Any = onto or _moved(_base(base, {"dtype": "float32", **options}), device, base)
+    tokenization = read_tokenization(parts, tokenizer)
+    model: Any = onto
+    if model is None:
+        model = _load_base(base, {"dtype": "float32", **options})
+        model = _move(model, device, base)
+    # an adapter was trained on what lies below it, so that is merged before the next one is added
     for index, adapter in enumerate(adapters):
-        try:
-            model = PeftModel.from_pretrained(
-                model, adapter, is_trainable=trainable, use_safetensors=True
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelError(
-                f"{adapter}: not an adapter for {base} ({first_line(error)})"
-            ) from None
+        model = _add_adapter(model, adapter, base, trainable)
         if merge or index < len(adapters) - 1:
             model = model.merge_and_unload()
     if trainable and not isinstance(model, PeftModel):
-        model.requires_grad_(True)  # merging leaves the weights frozen
-    return LoadedModel(text.tokenizer, text.ends, text.max_length, model)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that memory ran out; of a CPU's, only its words do."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _moved(model: PreTrainedModel, device: str, name: str) -> PreTrainedModel:
-    try:
-        return model.to(device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"{name}: does not fit into the memory of {device}; use another device, or dtype bfloat16"
-        ) from None
-
-
-class ModelLoader:
-    """Loads one model after the other, the base only once while single adapters come and go on it."""
-
-    def __init__(self, tokenizer: TokenizerConfig | None, device: str, dtype: str) -> None:
-        self._tokenizer, self._options = tokenizer, dict[str, Any](device=device, dtype=dtype)
-        self._held: PreTrainedModel | PeftModel | None = None
-        self._base, self._weights = "", dict[str, tuple[int, int]]()
-
-    def __call__(self, parts: Sequence[str]) -> LoadedModel:
-        """The model made of `parts` (see `load`); the one given before is used up. Raises ModelError."""
-        onto, self._held = self._held, None
-        if isinstance(onto, PeftModel):
-            onto = onto.unload()
-        if parts[0] != self._base or _weights(onto) != self._weights:
-            onto = None
-        loaded = load_model(parts[:1], self._tokenizer, onto=onto, **self._options)
-        self._base, self._weights = parts[0], _weights(loaded.model)
-        if len(parts) > 1:
-            loaded = load_model(parts, self._tokenizer, onto=loaded.model, **self._options)
-        if len(parts) <= 2:  # merging more changes the base
-            self._held = loaded.model
-        return loaded
-
-
-def _weights(model: PreTrainedModel | PeftModel | None) -> dict[str, tuple[int, int]]:
-    """Where every weight is and how often it was changed in place: the same as before when nobody touched the model."""
-    return (
-        {name: (p.data_ptr(), p._version) for name, p in model.named_parameters()}
-        if model is not None
-        else {}
+        # merging leaves the weights frozen
+        model.requires_grad_(True)
+    return LoadedModel(
+        tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
     )
 
 
-def load_tokenizer(
-    parts: Sequence[str], config: TokenizerConfig | None = None
-) -> PreTrainedTokenizerBase:
-    """The tokenizer of the last part that has one, with the options of `config` applied. Raises ModelError."""
-    config = config or TokenizerConfig()
-    own = [part for part in parts if has_tokenizer(part)]
-    source = own[-1] if own else parts[0]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **_gguf(source))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
-    if config.chat_template:
-        try:
-            tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise ModelError(
-                f"tokenizer.chat_template: {config.chat_template} is not a readable text file"
-            ) from None
-    if config.chat_template_kwargs and tokenizer.chat_template:
-        # set inside the template, they hold for training, scoring and everyone who loads the saved tokenizer
-        given = "".join(
-            f"{{% set {k} = {'none' if v is None else json.dumps(v)} %}}"
-            for k, v in config.chat_template_kwargs.items()
-        )
-        template = tokenizer.chat_template.rpartition(VARIABLES_END)[
-            2
-        ]  # without variables set earlier
-        tokenizer.chat_template = given + VARIABLES_END + template
-    if config.eos_token:
-        if config.eos_token not in tokenizer.get_vocab():
-            raise ModelError(
-                f"tokenizer.eos_token: '{config.eos_token}' is not in the vocabulary of {source}"
-            )
-        tokenizer.eos_token = config.eos_token
-    return tokenizer
+class ModelLoader:
+    """Loads one model after the other; the base stays while single adapters come and go on it."""
+
+    def __init__(self, tokenizer: TokenizerConfig | None, device: str, dtype: str) -> None:
+        self._tokenizer, self._device, self._dtype = tokenizer, device, dtype
+        self._base_location = ""
+        self._base_fingerprint: dict[str, tuple[int, int]] = {}
+        self._reusable: PreTrainedModel | PeftModel | None = None
+
+    def __call__(self, parts: Sequence[str]) -> LoadedModel:
+        """Load the model made of `parts` (see `load_model`); the one loaded before is used up.
+
+        Raises ModelError as `load_model` does.
+        """
+        loaded = self._load(parts[:1], onto=self._take_base(parts[0]))
+        self._base_location, self._base_fingerprint = parts[0], _fingerprint(loaded.model)
+        if len(parts) > 1:
+            loaded = self._load(parts, onto=loaded.model)
+        # more than one adapter means that the first ones were merged, which changes the base
+        if len(parts) <= 2:
+            self._reusable = loaded.model
+        return loaded
+
+    def _take_base(self, location: str) -> PreTrainedModel | None:
+        """The base in memory, where it is the one at `location` and as it was loaded."""
+        model, self._reusable = self._reusable, None
+        if isinstance(model, PeftModel):
+            model = model.unload()
+        if model is None or location != self._base_location:
+            return None
+        return model if _fingerprint(model) == self._base_fingerprint else None
+
+    def _load(self, parts: Sequence[str], onto: Any) -> LoadedModel:
+        return load_model(parts, self._tokenizer, device=self._device, dtype=self._dtype, onto=onto)
 
 
-def has_tokenizer(part: str) -> bool:
-    """Whether a model folder has a tokenizer of its own."""
-    return (Path(part) / "tokenizer_config.json").exists()
+def _fingerprint(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int]]:
+    """Where every weight lies and how often it was changed in place: equal while nobody did."""
+    return {name: (w.data_ptr(), w._version) for name, w in model.named_parameters()}
 
 
 def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer: bool) -> None:
     """Write a checkpoint as safetensors: an adapter alone, or all weights with their tokenizer.
 
-    An adapter records `base_uri` as the model it sits on; `with_tokenizer` adds the tokenizer to an adapter.
+    An adapter records `base_uri` as the model it sits on; `with_tokenizer` adds the tokenizer to an
+    adapter.
     """
-    if isinstance(loaded.model, PeftModel):
+    is_adapter = isinstance(loaded.model, PeftModel)
+    if is_adapter:
         loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        # PEFT's template of a model card, filled in nowhere
         (folder / "README.md").unlink(missing_ok=True)
         config = json.loads((folder / ADAPTER).read_text())
-        (folder / ADAPTER).write_text(
-            json.dumps(config | {"base_model_name_or_path": base_uri}, indent=2)
-        )
+        config["base_model_name_or_path"] = base_uri
+        (folder / ADAPTER).write_text(json.dumps(config, indent=2))
     else:
-        size = sum(
-            p.numel() * p.element_size() for p in loaded.model.parameters()
-        )  # each once, tied ones too
+        # `parameters` gives tied weights once, as the file has them
+        size = sum(w.numel() * w.element_size() for w in loaded.model.parameters())
         with track_size(f"write {folder.name}", size, partial(bytes_on_disk, folder)):
             loaded.model.save_pretrained(folder)
-    if with_tokenizer or not isinstance(loaded.model, PeftModel):
+    if with_tokenizer or not is_adapter:
         loaded.tokenizer.save_pretrained(folder)
 
 
-def model_digest(location: str) -> str:
-    """SHA-256 over names and contents of a folder's files but pickled ones, which are never read, or over a Hub id and its commit.
-
-    Raises ModelError, see `read`.
-    """
-    folder = Path(location)
-    total = hashlib.sha256()
-    if not folder.is_dir():
-        _config(location)  # so that the cache knows its commit
-        commit = Path(str(try_to_load_from_cache(location, "config.json"))).parent.name
-        return hashlib.sha256(f"{location}@{commit}".encode()).hexdigest()
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not any(map(p.match, PICKLES)))
-    with task("hash model files", sum(path.stat().st_size for path in paths) / MB, "MB") as advance:
-        for path in paths:
-            one = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    one.update(chunk)
-                    advance(len(chunk) / MB)
-            total.update(path.name.encode() + one.digest())
-    return total.hexdigest()
-
-
 def pick_device(device: str) -> str:
-    """`auto` as the best device of this machine. Raises ModelError when the device asked for is not there."""
+    """`auto` as the best device of this machine; any other name as it is.
+
+    Raises ModelError when the device asked for is not available.
+    """
     if device == "auto":
-        mps = torch.backends.mps.is_available()
-        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -269,22 +187,75 @@ def pick_device(device: str) -> str:
     return device
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory ran out; on a CPU only its words tell."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def _config(location: str) -> PretrainedConfig:
+    """The configuration of a base. Raises ModelError when it cannot be read."""
     try:
-        return AutoConfig.from_pretrained(location, trust_remote_code=False, **_gguf(location))
+        return AutoConfig.from_pretrained(
+            location, trust_remote_code=False, **gguf_option(location)
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
+        # transformers takes a path that does not exist for the id of a Hub model
         if location.startswith((".", "/", "~")) and not Path(location).exists():
             raise ModelError(f"{location}: no such folder; check the path") from None
-        hint = (
-            ""
-            if Path(location).is_dir()
-            else "; is the Hub reachable and the name right? A local folder works too"
-        )
+        hint = "; is the Hub reachable and the name right? A local folder works too"
+        if Path(location).is_dir():
+            hint = ""
         raise ModelError(f"{location}: cannot be read ({first_line(error)}){hint}") from None
 
 
-def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
-    gguf: dict[str, Any] = _gguf(location)
+def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
+    """Ids of the end tokens that the model's own generation settings name."""
+    try:
+        generation = GenerationConfig.from_pretrained(base)
+    except OSError:
+        generation = GenerationConfig.from_model_config(config)
+    if generation.eos_token_id is None:
+        return set()
+    if isinstance(generation.eos_token_id, list):
+        return set(generation.eos_token_id)
+    return {generation.eos_token_id}
+
+
+def _check_folder(location: str) -> None:
+    """Raise ModelError when a local folder has no config, no safetensors, or damaged ones."""
+    folder = Path(location)
+    if not folder.is_dir() or gguf_option(location):
+        return
+    if not (folder / "config.json").exists():
+        raise ModelError(
+            f"{location}: no config.json; give a folder with a model in safetensors, "
+            "or one GGUF file"
+        )
+    weight_files = list(folder.glob("*.safetensors"))
+    for path in weight_files:
+        try:
+            # opening checks the header and the size of the file
+            with safe_open(str(path), "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path}: damaged ({first_line(error)}); copy or download it again"
+            ) from None
+    if not weight_files:
+        raise ModelError(f"{location}: {_without_weights(folder)}; save the model as safetensors")
+
+
+def _without_weights(folder: Path) -> str:
+    """What a folder without safetensors has instead, for an error message."""
+    for pattern in PICKLES:
+        for path in folder.glob(pattern):
+            return f"only pickled weights ({path.name}), which can run code"
+    return "no weights"
+
+
+def _load_base(location: str, options: dict[str, Any]) -> PreTrainedModel:
+    """The base from its folder or the Hub. Raises ModelError when it cannot be loaded."""
+    gguf: dict[str, Any] = gguf_option(location)
     _check_folder(location)
     try:
         with show_loading():
@@ -297,55 +268,80 @@ def _base(location: str, options: dict[str, Any]) -> PreTrainedModel:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
-    return _plain(model) if gguf else model
+    return _as_ordinary_model(model) if gguf else model
 
 
-def _check_folder(location: str) -> None:
-    folder = Path(location)
-    if not folder.is_dir() or _gguf(location):
-        return
-    if not (folder / "config.json").exists():
-        raise ModelError(
-            f"{location}: no config.json; give a folder with a model in safetensors, or one GGUF file"
-        )
-    for path in folder.glob("*.safetensors"):
-        try:
-            with safe_open(str(path), "pt"):
-                pass  # the header and the size of the file are right
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path}: damaged ({first_line(error)}); copy or download it again"
-            ) from None
-    if not list(folder.glob("*.safetensors")):
-        found = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
-        what = f"only pickled weights ({found[0]}), which can run code" if found else "no weights"
-        raise ModelError(f"{location}: {what}; save the model as safetensors")
-
-
-def _gguf(location: str) -> dict[str, Any]:
-    """The `gguf_file` option for a folder whose weights are one GGUF file."""
-    folder = Path(location)
-    if not folder.is_dir() or list(folder.glob("*.safetensors")):
-        return {}
-    files = sorted(folder.glob("*.gguf"))
-    if len(files) > 1:
-        raise ModelError(
-            f"{location}: {len(files)} GGUF files ({files[0].name}, ...); keep one of them in the folder"
-        )
-    return {"gguf_file": files[0].name} if files else {}
-
-
-def _plain(model: PreTrainedModel) -> PreTrainedModel:
-    """A de-quantised GGUF model as an ordinary one, which can be trained and saved."""
+def _as_ordinary_model(model: PreTrainedModel) -> PreTrainedModel:
+    """A de-quantised GGUF model as one that can be trained and saved like any other."""
     config = model.config
     del config.quantization_config
     config._name_or_path = ""
     with no_init_weights():
-        plain = type(model)(config)
-    plain.load_state_dict(model.state_dict())
-    plain.generation_config = model.generation_config
-    return plain.to(model.dtype).eval()
+        ordinary = type(model)(config)
+    ordinary.load_state_dict(model.state_dict())
+    ordinary.generation_config = model.generation_config
+    return ordinary.to(model.dtype).eval()
 
 
-def _listed(value: int | list[int] | None) -> list[int]:
-    return value if isinstance(value, list) else [value] if value is not None else []
+def _move(model: PreTrainedModel, device: str, name: str) -> PreTrainedModel:
+    """The model on `device`. Raises ModelError when it does not fit there."""
+    try:
+        return model.to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{name}: does not fit into the memory of {device}; "
+            "use another device, or dtype bfloat16"
+        ) from None
+
+
+def _add_adapter(model: Any, adapter: str, base: str, trainable: bool) -> PeftModel:
+    """The model with an adapter on top. Raises ModelError when the adapter is of another model."""
+    try:
+        return PeftModel.from_pretrained(
+            model, adapter, is_trainable=trainable, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{adapter}: not an adapter for {base} ({first_line(error)})") from None
+
+
+class Download(tqdm):
+    """A progress bar for `huggingface_hub`: bytes are shown by `progress.task`, in MB."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # disabled: tqdm itself is to draw nothing
+        super().__init__(*args, **{**options, "disable": True})
+        self.shown = contextlib.ExitStack()
+        # the library also counts files that way, which are not shown
+        self.counts_bytes = options.get("unit") == "B"
+        if self.counts_bytes:
+            name = str(options.get("desc") or "").rpartition("/")[2]
+            self.advance = self.shown.enter_context(task(f"download {name}", 0, "MB"))
+            self.advance(self.n / MB, (self.total or 0) / MB)
+
+    def update(self, n: float | None = 1) -> None:
+        """Count `n` more, of `total`, which may have grown."""
+        self.n += n or 0
+        if self.counts_bytes:
+            self.advance((n or 0) / MB, (self.total or 0) / MB)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.shown.close()
+
+
+@contextlib.contextmanager
+def show_loading() -> Iterator[None]:
+    """Show the loading of weights by a bar of ours in place of the one of transformers."""
+
+    def hook(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if options.get("desc") != "Loading weights":
+            return bar(*args, **options)
+        return track(args[0], "load weights")
+
+    hook_before = logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(hook_before)

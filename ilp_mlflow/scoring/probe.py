@@ -1,10 +1,11 @@
-"""Asks checkpoints through their models: what diagnostics and distractors see of them."""
+"""Ask checkpoints through their models: what diagnostics and wrong options learn from them."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,244 +15,314 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.progress import task, track
 from ilp_mlflow.core.values import Text
-from ilp_mlflow.scoring import encoding, scorer, token_trees
-from ilp_mlflow.scoring.encoding import Encoded
+from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
+from ilp_mlflow.scoring.token_trees import group_sequences, make_batches
 
-# an initial (John F.) or a short title (St., Mr.) ends none
+# the full stop of an initial (John F.) or a short title (St., Mr.) ends no sentence
 SENTENCE_END = re.compile(
     r"\s*((?<!\b[A-Z])(?<!\b[A-Z][a-z])\.(?=\s|$)|[!?](?=\s|$)|[\u3002\uff01\uff1f]|\n)"
 )
 
+Key = TypeVar("Key", bound=tuple[Any, ...])
+
 
 class ModelProbe:
-    """Asks checkpoints through their models; holds one model at a time, and never asks the same twice."""
+    """Asks checkpoints through their models; holds one model, and never asks the same twice.
+
+    `load` gives the model of a checkpoint by name; a pass has at most `batch_tokens` tokens,
+    padding included; `seed` is for `generate`.
+    """
 
     def __init__(
         self, load: Callable[[str], LoadedModel], batch_tokens: int = 2048, seed: int = 0
     ) -> None:
         self._load, self._batch_tokens, self._seed = load, batch_tokens, seed
-        self._held: tuple[str, LoadedModel] | None = None
+        self._loaded: tuple[str, LoadedModel] | None = None
         self._logprobs: dict[tuple[str, Text, Text], float] = {}
         self._answers: dict[tuple[str, int, Text], GreedyAnswer] = {}
         self._states: dict[tuple[str, Text], npt.NDArray[np.float32]] = {}
 
     def logprobs(self, checkpoint: str, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
-        """Log-probability of each completion after its prompt, without its end token, nats; nan where it does not fit."""
+        """Log-probability of each completion after its prompt, without its end token, nats.
+
+        nan where an exchange does not fit the model.
+        """
         keys = [(checkpoint, prompt, completion) for prompt, completion in exchanges]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._logprobs]
-        if fresh:
-            found = self._read(
-                self._model(checkpoint), [(prompt, completion) for _, prompt, completion in fresh]
-            )
-            self._logprobs.update(zip(fresh, found, strict=True))
+        unasked = _missing(keys, self._logprobs)
+        if unasked:
+            unasked_exchanges = [(prompt, completion) for _, prompt, completion in unasked]
+            logprobs = self._read_logprobs(self._model(checkpoint), unasked_exchanges)
+            self._logprobs.update(zip(unasked, logprobs, strict=True))
         return [self._logprobs[key] for key in keys]
 
     def answer(
         self, checkpoint: str, prompts: Sequence[Text], max_new_tokens: int = 16
     ) -> list[GreedyAnswer]:
-        """What it answers to each prompt of its own accord: up to `max_new_tokens` tokens, to the end of the sentence."""
+        """The first sentence of the greedy answer to each prompt, of up to `max_new_tokens` tokens.
+
+        Its log-probability is nan where the prompt leaves no room for an answer.
+        """
         keys = [(checkpoint, max_new_tokens, prompt) for prompt in prompts]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._answers]
-        if fresh:
-            found = self._greedy(
-                self._model(checkpoint), [prompt for *_, prompt in fresh], max_new_tokens
+        unasked = _missing(keys, self._answers)
+        if unasked:
+            unasked_prompts = [prompt for _, _, prompt in unasked]
+            answers = self._answer_greedily(
+                self._model(checkpoint), unasked_prompts, max_new_tokens
             )
-            self._answers.update(zip(fresh, found, strict=True))
+            self._answers.update(zip(unasked, answers, strict=True))
         return [self._answers[key] for key in keys]
 
     def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
-        """What it makes of each prompt: its last hidden states, token mean, (prompts, width); nan where one does not fit."""
+        """The last hidden states of each prompt, averaged over its tokens: (prompts, width).
+
+        nan where a prompt does not fit the model.
+        """
         keys = [(checkpoint, prompt) for prompt in prompts]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._states]
-        if fresh:
-            found = self._mean_states(self._model(checkpoint), [prompt for _, prompt in fresh])
-            self._states.update(zip(fresh, found, strict=True))
-        return (
-            np.stack([self._states[key] for key in keys]) if keys else np.empty((0, 0), np.float32)
-        )
+        unasked = _missing(keys, self._states)
+        if unasked:
+            states = self._mean_states(self._model(checkpoint), [prompt for _, prompt in unasked])
+            self._states.update(zip(unasked, states, strict=True))
+        if not keys:
+            return np.empty((0, 0), np.float32)
+        return np.stack([self._states[key] for key in keys])
 
     def generate(
         self, checkpoint: str, prompts: Sequence[Text], n: int, max_new_tokens: int = 64
     ) -> list[list[str]]:
-        """`n` continuations of each prompt of up to `max_new_tokens` tokens, sampled at temperature 1; none if they do not fit."""
+        """`n` continuations of each prompt, sampled at temperature 1.
+
+        They have up to `max_new_tokens` tokens; a prompt that leaves no room for these has none.
+        """
         loaded = self._model(checkpoint)
         torch.manual_seed(self._seed)
         answers = list[list[str]]()
-        sampling = {
-            "do_sample": True,
-            "temperature": 1.0,
-            "top_k": 0,
-            "top_p": 1.0,
-            "num_return_sequences": n,
-        }
-        with _settings(loaded, max_new_tokens=max_new_tokens, **sampling) as settings:
+        with _generation_settings(
+            loaded,
+            max_new_tokens=max_new_tokens,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=n,
+        ) as settings:
+            # one prompt at a time: what is drawn for it does not depend on the length of others
             for prompt in prompts:
-                ids = encoding.encode_prompt(loaded.tokenizer, prompt)
+                ids = encode_prompt(loaded.tokenizer, prompt)
                 if not _fits(loaded, ids, max_new_tokens):
                     answers.append([])
                     continue
-                row = torch.tensor([ids], device=loaded.model.device)
-                options = {"generation_config": settings, **without_router(loaded.model)}
-                out = loaded.model.generate(
-                    input_ids=row, attention_mask=torch.ones_like(row), **options
+                input_ids = torch.tensor([ids], device=loaded.model.device)
+                output = loaded.model.generate(
+                    input_ids=input_ids,
+                    attention_mask=torch.ones_like(input_ids),
+                    generation_config=settings,
+                    **without_router(loaded.model),
                 )
+                continuations = output[:, len(ids) :]
                 answers.append(
-                    loaded.tokenizer.batch_decode(out[:, len(ids) :], skip_special_tokens=True)
+                    loaded.tokenizer.batch_decode(continuations, skip_special_tokens=True)
                 )
         return answers
 
-    def _read(self, loaded: LoadedModel, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+    def _read_logprobs(
+        self, loaded: LoadedModel, exchanges: Sequence[tuple[Text, Text]]
+    ) -> list[float]:
         encoded = dict[int, Encoded]()
-        for i, (prompt, completion) in enumerate(exchanges):
-            whole = encoding.encode(loaded.tokenizer, prompt, completion, loaded.ends)
-            one = Encoded(whole.ids[: len(whole.ids) - whole.ended], whole.start, False)
-            if 0 < one.start < len(one.ids) and _fits(loaded, one.ids):
-                encoded[i] = one
-        trees = token_trees.grouped(encoded)
-        found = [float("nan")] * len(exchanges)
-        if trees:
-            loaded.model.eval()
-            shared = scorer.branches([entry.tree for entry in trees], loaded)
-            read_trees = scorer.reads(
-                token_trees.batched(trees, self._batch_tokens), loaded, shared, self._batch_tokens
-            )
-            with task("ask how likely answers are", len(trees)) as advance:
-                for entry, read in read_trees:
-                    for i, logprob in zip(entry.numbers, read.sums.tolist(), strict=True):
-                        found[i] = logprob
-                    advance(1)
-        return found
+        for number, (prompt, completion) in enumerate(exchanges):
+            exchange = _encode_without_end(loaded, prompt, completion)
+            has_both = 0 < exchange.start < len(exchange.ids)
+            if has_both and _fits(loaded, exchange.ids):
+                encoded[number] = exchange
+        logprobs = [float("nan")] * len(exchanges)
+        groups = group_sequences(encoded)
+        if not groups:
+            return logprobs
+        loaded.model.eval()
+        as_trees = can_run_as_trees([group.tree for group in groups], loaded)
+        batches = make_batches(groups, self._batch_tokens)
+        with task("ask how likely answers are", len(groups)) as advance:
+            for group, result in run_batches(batches, loaded, as_trees, self._batch_tokens):
+                for number, logprob in zip(group.numbers, result.logprobs.tolist(), strict=True):
+                    logprobs[number] = logprob
+                advance(1)
+        return logprobs
 
     def _mean_states(self, loaded: LoadedModel, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
-        begun = _begun(loaded, prompts)
-        usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids)}
-        head = loaded.model.get_output_embeddings()
-        found = np.full((len(prompts), head.weight.shape[1]), np.nan, np.float32)
-        read = list[torch.Tensor]()
+        fitting = _encode_fitting(loaded, prompts)
+        width = loaded.model.get_output_embeddings().weight.shape[1]
+        means = np.full((len(prompts), width), np.nan, np.float32)
+        loaded.model.eval()
+        with (
+            _states_before_head(loaded.model) as states_of_passes,
+            task("ask what prompts mean", len(fitting)) as advance,
+        ):
+            for batch in self._batches(fitting):
+                ids, mask = _pad([fitting[place] for place in batch], loaded, "right")
+                with torch.inference_mode():
+                    loaded.model(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
+                # (rows, columns, width) -> (rows, width), padding left out
+                states = states_of_passes.pop().float() * mask[:, :, None]
+                means[batch] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
+                advance(len(batch))
+        return means
 
-        def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            read.append(args[0])
-            return (args[0][:1, :1],)  # no logits are wanted
-
-        hook = head.register_forward_pre_hook(keep)
-        try:
-            with task("ask what prompts mean", len(usable)) as advance:
-                for batch in self._batches(usable):
-                    ids, mask = _padded([usable[i] for i in batch], loaded, "right")
-                    with torch.inference_mode():
-                        loaded.model.eval()(
-                            input_ids=ids, attention_mask=mask, **without_router(loaded.model)
-                        )
-                    states = (read.pop().float() * mask[:, :, None]).sum(1) / mask.sum(
-                        1, keepdim=True
-                    )
-                    found[batch] = states.cpu().numpy()
-                    advance(len(batch))
-        finally:
-            hook.remove()
-        return found
-
-    def _greedy(
+    def _answer_greedily(
         self, loaded: LoadedModel, prompts: Sequence[Text], max_new_tokens: int
     ) -> list[GreedyAnswer]:
-        found = [GreedyAnswer("", float("nan"))] * len(prompts)
-        begun = _begun(loaded, prompts)
-        usable = {i: ids for i, ids in begun.items() if _fits(loaded, ids, max_new_tokens)}
-        wanted = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-        telling = task("ask for answers", len(usable))
+        answers = [GreedyAnswer("", float("nan"))] * len(prompts)
+        fitting = _encode_fitting(loaded, prompts, max_new_tokens)
+        loaded.model.eval()
         with (
-            telling as advance,
-            _settings(loaded, max_new_tokens=max_new_tokens, **wanted) as settings,
+            task("ask for answers", len(fitting)) as advance,
+            _generation_settings(
+                loaded,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            ) as settings,
         ):
-            for batch in self._batches(usable):
-                ids, mask = _padded([usable[i] for i in batch], loaded, "left")
-                stop = StoppingCriteriaList([_Sentence(loaded, ids.shape[1])])
-                out = loaded.model.eval().generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    generation_config=settings,
-                    stopping_criteria=stop,
-                    **without_router(loaded.model),
-                )
-                chosen = out.sequences[:, ids.shape[1] :]
-                logprobs = (
-                    torch.stack(out.logits, 1)
-                    .float()
-                    .log_softmax(-1)
-                    .gather(2, chosen[:, :, None])[:, :, 0]
-                )
-                for i, tokens, own in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
-                    found[i] = _first_sentence(loaded, tokens, own)
+            for batch in self._batches(fitting):
+                rows = [fitting[place] for place in batch]
+                for place, answer in zip(
+                    batch, _first_sentences(loaded, rows, settings), strict=True
+                ):
+                    answers[place] = answer
                 advance(len(batch))
-        return found
+        return answers
 
-    def _batches(self, rows: dict[int, list[int]]) -> Iterator[list[int]]:
-        """Keys of `rows`, the longest first, so many at a time that a pass stays within the token budget."""
-        left = sorted(rows, key=lambda i: -len(rows[i]))
-        while left:
-            n = max(1, self._batch_tokens // len(rows[left[0]]))
-            yield left[:n]
-            left = left[n:]
+    def _batches(self, ids_by_place: Mapping[int, list[int]]) -> Iterator[list[int]]:
+        """Places of prompts, the longest first, so many at a time as the token budget allows."""
+        waiting = sorted(ids_by_place, key=lambda place: -len(ids_by_place[place]))
+        while waiting:
+            longest = len(ids_by_place[waiting[0]])
+            size = max(1, self._batch_tokens // longest)
+            yield waiting[:size]
+            waiting = waiting[size:]
 
     def _model(self, checkpoint: str) -> LoadedModel:
-        if self._held is None or self._held[0] != checkpoint:
-            self._held = None
-            self._held = (checkpoint, self._load(checkpoint))
-        return self._held[1]
+        if self._loaded is None or self._loaded[0] != checkpoint:
+            # let go of the model before the next is loaded: there may be memory for one only
+            self._loaded = None
+            self._loaded = (checkpoint, self._load(checkpoint))
+        return self._loaded[1]
+
+
+def _missing(keys: Iterable[Key], answered: Mapping[Key, object]) -> list[Key]:
+    """The distinct keys that are not answered yet, in their order."""
+    return [key for key in dict.fromkeys(keys) if key not in answered]
+
+
+def _encode_without_end(loaded: LoadedModel, prompt: Text, completion: Text) -> Encoded:
+    """A prompt with its completion as token ids, the end token left out."""
+    encoded = encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
+    if not encoded.ended:
+        return encoded
+    return Encoded(encoded.ids[:-1], encoded.start, False)
+
+
+def _encode_fitting(
+    loaded: LoadedModel, prompts: Sequence[Text], max_new_tokens: int = 0
+) -> dict[int, list[int]]:
+    """Token ids of the prompts that fit the model with `max_new_tokens` more, by place."""
+    fitting = {}
+    for place, prompt in enumerate(track(prompts, "tokenise prompts")):
+        ids = encode_prompt(loaded.tokenizer, prompt)
+        if _fits(loaded, ids, max_new_tokens):
+            fitting[place] = ids
+    return fitting
+
+
+def _fits(loaded: LoadedModel, ids: Sequence[int], max_new_tokens: int = 0) -> bool:
+    """Whether there are tokens at all, and positions for them and `max_new_tokens` more."""
+    if loaded.max_length is None:
+        return len(ids) > 0
+    return 0 < len(ids) <= loaded.max_length - max_new_tokens
+
+
+def _pad(
+    rows: Sequence[list[int]], loaded: LoadedModel, side: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of `rows`, padded on one side: (rows, columns) both."""
+    ids = [torch.tensor(row) for row in rows]
+    padded = torch.nn.utils.rnn.pad_sequence(
+        ids, batch_first=True, padding_value=min(loaded.end_token_ids), padding_side=side
+    )
+    ones = [torch.ones_like(row) for row in ids]
+    mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side=side)
+    return padded.to(loaded.model.device), mask.to(loaded.model.device)
 
 
 @contextlib.contextmanager
-def _settings(loaded: LoadedModel, **wanted: object) -> Iterator[GenerationConfig]:
-    """Generation settings that hold whatever the model's own are: those may cut the distribution or punish repetition."""
-    pad = loaded.tokenizer.pad_token_id
+def _states_before_head(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collects the last hidden states, (rows, columns, width), of every pass; makes no logits."""
+    states_of_passes = list[torch.Tensor]()
+
+    def keep(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        states_of_passes.append(args[0])
+        # the head has to be given something
+        return (args[0][:1, :1],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield states_of_passes
+    finally:
+        hook.remove()
+
+
+@contextlib.contextmanager
+def _generation_settings(loaded: LoadedModel, **options: object) -> Iterator[GenerationConfig]:
+    """Generation settings of `options` alone, in place of the model's own while this is open.
+
+    The model's own may cut the distribution or punish repetition, and `generate` takes from them
+    what it is not told.
+    """
+    pad_token_id = loaded.tokenizer.pad_token_id
     settings = GenerationConfig(
-        eos_token_id=sorted(loaded.ends),
-        pad_token_id=min(loaded.ends) if pad is None else pad,
-        **wanted,
+        eos_token_id=sorted(loaded.end_token_ids),
+        pad_token_id=min(loaded.end_token_ids) if pad_token_id is None else pad_token_id,
+        **options,
     )
-    models = [
-        m for m in loaded.model.modules() if hasattr(m, "generation_config")
-    ]  # with an adapter, two
-    own = [m.generation_config for m in models]
+    # with an adapter two modules have settings
+    models = [m for m in loaded.model.modules() if hasattr(m, "generation_config")]
+    settings_before = [model.generation_config for model in models]
     try:
         for model in models:
             model.generation_config = settings
         yield settings
     finally:
-        for model, kept in zip(models, own, strict=True):
-            model.generation_config = kept
+        for model, before in zip(models, settings_before, strict=True):
+            model.generation_config = before
 
 
-def _fits(loaded: LoadedModel, ids: Sequence[int], more: int = 0) -> bool:
-    return len(ids) > 0 and (loaded.max_length is None or len(ids) + more <= loaded.max_length)
-
-
-def _begun(loaded: LoadedModel, prompts: Sequence[Text]) -> dict[int, list[int]]:
-    """Token ids of each prompt, by its place."""
-    return {
-        i: encoding.encode_prompt(loaded.tokenizer, prompt)
-        for i, prompt in enumerate(track(prompts, "tokenise prompts"))
-    }
-
-
-def _padded(
-    rows: Sequence[list[int]], loaded: LoadedModel, side: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of `rows`, padded on one side."""
-    parts = [torch.tensor(row) for row in rows]
-    ids = torch.nn.utils.rnn.pad_sequence(
-        parts, batch_first=True, padding_value=min(loaded.ends), padding_side=side
+def _first_sentences(
+    loaded: LoadedModel, rows: Sequence[list[int]], settings: GenerationConfig
+) -> list[GreedyAnswer]:
+    """The first sentence that the model says after each of `rows`, which are prompts."""
+    ids, mask = _pad(rows, loaded, "left")
+    output = loaded.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        generation_config=settings,
+        stopping_criteria=StoppingCriteriaList([_AfterFirstSentence(loaded, ids.shape[1])]),
+        **without_router(loaded.model),
     )
-    mask = torch.nn.utils.rnn.pad_sequence(
-        [torch.ones_like(part) for part in parts], batch_first=True, padding_side=side
-    )
-    return ids.to(loaded.model.device), mask.to(loaded.model.device)
+    # (rows, new tokens)
+    chosen = output.sequences[:, ids.shape[1] :]
+    # (rows, new tokens, vocabulary) -> (rows, new tokens)
+    distribution = torch.stack(output.logits, 1).float().log_softmax(-1)
+    logprobs = distribution.gather(2, chosen[:, :, None])[:, :, 0]
+    sentences = []
+    for tokens, token_logprobs in zip(chosen.tolist(), logprobs.tolist(), strict=True):
+        sentences.append(_first_sentence(loaded, tokens, token_logprobs))
+    return sentences
 
 
-class _Sentence(StoppingCriteria):
-    """A row is done when something stands behind its first sentence."""
+class _AfterFirstSentence(StoppingCriteria):
+    """A row is done when something follows its first sentence."""
 
     def __init__(self, loaded: LoadedModel, start: int) -> None:
         self._tokenizer, self._start = loaded.tokenizer, start
@@ -260,25 +331,35 @@ class _Sentence(StoppingCriteria):
         self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
     ) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
-        return torch.tensor(
-            [_end(text) < len(text.rstrip(".!?")) for text in texts], device=input_ids.device
-        )
+        # a mark at the very end may be the point of a number that goes on
+        done = [_sentence_end(text) < len(text.rstrip(".!?")) for text in texts]
+        return torch.tensor(done, device=input_ids.device)
 
 
-def _end(text: str) -> int:
-    """Where the first sentence of `text` ends."""
-    return next(
-        (m.start() for m in SENTENCE_END.finditer(text) if text[: m.start()].strip()), len(text)
-    )
+def _sentence_end(text: str) -> int:
+    """Index at which the first sentence of `text` that is not empty ends."""
+    for mark in SENTENCE_END.finditer(text):
+        if text[: mark.start()].strip():
+            return mark.start()
+    return len(text)
 
 
 def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float]) -> GreedyAnswer:
-    stop = next((n for n, token in enumerate(tokens) if token in loaded.ends), len(tokens))
-    text = loaded.tokenizer.decode(tokens[:stop], skip_special_tokens=True)
-    end = _end(text)
-    said = text[:end].strip()
-    used = next(
-        (n for n in range(stop) if len(loaded.tokenizer.decode(tokens[:n]).strip()) >= len(said)),
-        stop,
-    )
-    return GreedyAnswer(said, sum(logprobs[:used]), stop < len(tokens) or end < len(text))
+    """The first sentence of generated tokens, with the log-probability of the tokens it takes."""
+    tokenizer = loaded.tokenizer
+    stop = len(tokens)
+    for place, token in enumerate(tokens):
+        if token in loaded.end_token_ids:
+            stop = place
+            break
+    text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+    end = _sentence_end(text)
+    sentence = text[:end].strip()
+    # the fewest tokens that spell the sentence: those of a mark after it are not counted
+    used = stop
+    for count in range(stop):
+        if len(tokenizer.decode(tokens[:count]).strip()) >= len(sentence):
+            used = count
+            break
+    ended = stop < len(tokens) or end < len(text)
+    return GreedyAnswer(sentence, sum(logprobs[:used]), ended)

@@ -1,4 +1,4 @@
-"""Score samples under a checkpoint: log-probabilities and first choices, turned into one Score per sample."""
+"""Score the samples of a plan under one checkpoint: one `Score` for each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from scipy.special import softmax
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.progress import track
 from ilp_mlflow.core.values import Score
-from ilp_mlflow.scoring.forward import Read, forward, shares
+from ilp_mlflow.scoring.forward import TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.loading import LoadedModel
-from ilp_mlflow.scoring.token_trees import Completions, Item, ScoringPlan, TokenTree
+from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan, SequenceTree, TokenTree
 
-E = TypeVar("E", Item, Completions)
+Entry = TypeVar("Entry", SampleTree, SequenceTree)
 
 ALLOWED_MISSES = 0.05
-"""Share of a completion's tokens that may differ from the model's first choice: none below 20 tokens."""
+"""Share of a completion's tokens that may differ from the model's first choice.
+
+None may in a completion of fewer than 20 tokens.
+"""
 VERSION = 3
 """To be raised with every change that changes scores: cached ones are then scored afresh."""
 log = logging.getLogger(__name__)
@@ -32,140 +35,170 @@ log = logging.getLogger(__name__)
 def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> list[Score]:
     """Scores of all samples of `plan`, sorted by id.
 
-    A batch that does not fit into memory is halved, and so are those after it. Raises ModelError when a single sample
-    does not fit.
+    A batch that does not fit into memory is halved, and so are those after it. Raises ModelError
+    when a single sample does not fit.
     """
-    scores = [
-        Score(sample_id=i, checkpoint=checkpoint, unscored=reason)
-        for i, reason in plan.unscored.items()
-    ]
+    scores = []
+    for sample_id, reason in plan.unscored.items():
+        scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    # dropout, which training leaves on, would make scores random
     loaded.model.eval()
-    shared = branches([item.tree for batch in plan.samples for item in batch], loaded)
+    trees = [entry.tree for batch in plan.sample_batches for entry in batch]
+    as_trees = can_run_as_trees(trees, loaded)
+
+    blanked = sum(map(len, plan.blank_batches))
+    results = run_batches(plan.blank_batches, loaded, as_trees, plan.batch_tokens)
+    # log-probability of every answer behind its blanked prompt, nats, by its number in the plan
     priors = dict[int, float]()
-    blanks = reads(plan.blanks, loaded, shared, plan.batch_tokens)
-    samples = reads(plan.samples, loaded, shared, plan.batch_tokens)
-    for blank, read in track(
-        blanks, f"score {checkpoint}, prompts blanked", sum(map(len, plan.blanks))
-    ):
-        priors.update(zip(blank.numbers, read.sums.tolist(), strict=True))
-    for item, read in track(samples, f"score {checkpoint}", sum(map(len, plan.samples))):
-        scores.append(
-            _score(
-                item,
-                read,
-                [priors[number] for number in item.blanks],
-                checkpoint,
-                loaded.model.dtype,
-            )
-        )
-    return sorted(scores, key=lambda s: s.sample_id)
+    for group, result in track(results, f"score {checkpoint}, prompts blanked", blanked):
+        priors.update(zip(group.numbers, result.logprobs.tolist(), strict=True))
+
+    sample_results = run_batches(plan.sample_batches, loaded, as_trees, plan.batch_tokens)
+    for sample, result in track(sample_results, f"score {checkpoint}", len(trees)):
+        sample_priors = [priors[number] for number in sample.blank_numbers]
+        dtype = loaded.model.dtype
+        scores.append(_sample_score(sample, result, sample_priors, checkpoint, dtype))
+    return sorted(scores, key=lambda score: score.sample_id)
 
 
-def branches(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
-    """Whether the model can read `trees`, or has to read each sequence in a pass of its own, which is then said.
+def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
+    """Whether the model can run `trees` as they are; else each sequence needs a pass of its own.
 
-    Raises ModelError when the largest does not fit into memory.
+    The latter is said once. Raises ModelError when the largest tree does not fit into memory.
     """
-    # an architecture fails at length, or at branching
-    tried = (
-        max(some, key=lambda tree: tree.depths.max())
-        for some in (trees, [t for t in trees if t.reads[-1, 2]])
-        if some
-    )
     try:
-        shared = all(shares(tree, loaded) for tree in {id(tree): tree for tree in tried}.values())
+        as_trees = all(supports_trees(tree, loaded) for tree in _hardest(trees))
     except RuntimeError as error:
         if not should_reduce_batch_size(error):
             raise
         raise _too_large(max(map(len, trees)), loaded) from None
-    if not shared:
-        _tell_apart(loaded.model.config.model_type)
-    return shared
+    if not as_trees:
+        _warn_of_separate_passes(loaded.model.config.model_type)
+    return as_trees
+
+
+def _hardest(trees: Sequence[TokenTree]) -> list[TokenTree]:
+    """The trees to try an architecture on, which fails at length or at branching.
+
+    These are the deepest tree, and the deepest one with several sequences where it has only one.
+    """
+    if not trees:
+        return []
+    deepest = max(trees, key=lambda tree: tree.longest_path)
+    branching = [tree for tree in trees if tree.sequence_count > 1]
+    if deepest.sequence_count > 1 or not branching:
+        return [deepest]
+    return [deepest, max(branching, key=lambda tree: tree.longest_path)]
 
 
 @cache
-def _tell_apart(architecture: str) -> None:
-    """Said once per process."""
+def _warn_of_separate_passes(architecture: str) -> None:
+    """Cached, so said once per process and architecture."""
     log.warning(
-        "%s: this architecture cannot share a prompt among completions; scoring each in its own pass",
+        "%s: this architecture cannot share a prompt among completions; "
+        "scoring each in its own pass",
         architecture,
     )
 
 
-def _too_large(tokens: int, loaded: LoadedModel) -> ModelError:
-    return ModelError(
-        f"{tokens} tokens, a sample with its options, do not fit into the memory of {loaded.model.device}; "
-        "use another device, fewer scoring.options or dtype bfloat16"
-    )
+def run_batches(
+    batches: Sequence[Sequence[Entry]], loaded: LoadedModel, as_trees: bool, batch_tokens: int
+) -> Iterator[tuple[Entry, TreeResult]]:
+    """Run the model on all batches; yields every entry with its result.
 
-
-def reads(
-    batches: Sequence[Sequence[E]], loaded: LoadedModel, shared: bool, budget: int
-) -> Iterator[tuple[E, Read]]:
-    """What the model says of every entry of `batches`; one that does not fit into memory is halved, and so are those after it.
-
-    Sequences that are read apart (not `shared`) stay within `budget` tokens per pass. Raises ModelError when a single entry
-    does not fit.
+    A batch that does not fit into memory is halved, and so are those after it. Not `as_trees`,
+    batches are split so that their sequences stay within `batch_tokens` per pass. Raises ModelError
+    when a single entry does not fit.
     """
-    # batches are made for trees; sequences apart are more
-    pending, limit = deque(batches), None if shared else budget
+    pending = deque(batches)
+    # batches are made for trees; the sequences of a tree, one row each, are more tokens
+    limit = None if as_trees else batch_tokens
     while pending:
         batch = pending.popleft()
-        size = _size([entry.tree for entry in batch], shared)
-        if limit is not None and size > limit and len(batch) > 1:
+        trees = [entry.tree for entry in batch]
+        tokens = _tokens_of_pass(trees, as_trees)
+        if limit is not None and tokens > limit and len(batch) > 1:
+            # both halves go back in front of the queue and are looked at again
             half = len(batch) // 2
             pending.extendleft((batch[half:], batch[:half]))
             continue
-        found = None
-        try:
-            found = forward([entry.tree for entry in batch], loaded, shared)
-        except RuntimeError as error:
-            if not should_reduce_batch_size(error):
-                raise
-        if found is not None:
-            yield from zip(batch, found, strict=True)
+        results = _forward_if_it_fits(trees, loaded, as_trees)
+        if results is not None:
+            yield from zip(batch, results, strict=True)
             continue
         if len(batch) == 1:
-            raise _too_large(size, loaded)
+            raise _too_large(tokens, loaded)
         clear_device_cache(garbage_collection=True)
-        limit = size // 2
-        log.warning("out of memory with %d tokens in a batch; going on with %d", size, limit)
+        limit = tokens // 2
+        log.warning("out of memory with %d tokens in a batch; going on with %d", tokens, limit)
         pending.appendleft(batch)
 
 
-def _size(trees: Sequence[TokenTree], shared: bool) -> int:
+def _forward_if_it_fits(
+    trees: Sequence[TokenTree], loaded: LoadedModel, as_trees: bool
+) -> list[TreeResult] | None:
+    """The results of a forward pass, or None when memory runs out."""
+    try:
+        return forward(trees, loaded, as_trees)
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+    # returned outside of the handler, so that no traceback keeps the tensors of the pass alive
+    return None
+
+
+def _tokens_of_pass(trees: Sequence[TokenTree], as_trees: bool) -> int:
     """Tokens of a forward pass over `trees`, padding included."""
-    if shared:
+    if as_trees:
         return len(trees) * max(map(len, trees))
-    return sum(1 + int(tree.reads[-1, 2]) for tree in trees) * (
-        1 + max(int(tree.depths.max()) for tree in trees)
+    rows = sum(tree.sequence_count for tree in trees)
+    return rows * max(tree.longest_path for tree in trees)
+
+
+def _too_large(tokens: int, loaded: LoadedModel) -> ModelError:
+    return ModelError(
+        f"{tokens} tokens, a sample with its options, do not fit into the memory of "
+        f"{loaded.model.device}; use another device, fewer scoring.options or dtype bfloat16"
     )
 
 
-def _score(
-    item: Item, read: Read, priors: Sequence[float], checkpoint: str, dtype: torch.dtype
+def _sample_score(
+    sample: SampleTree,
+    result: TreeResult,
+    priors: Sequence[float],
+    checkpoint: str,
+    dtype: torch.dtype,
 ) -> Score:
-    right = read.gaps > 0
-    gaps = np.sort(read.gaps)
-    scored: dict[str, Any] = {
-        "logprob": float(read.sums[0]),
+    """The score of a sample from what the model gives for its tree."""
+    is_first_choice = result.gaps > 0
+    gaps = np.sort(result.gaps)
+    fields: dict[str, Any] = {
+        "logprob": float(result.logprobs[0]),
         "tokens": len(gaps),
-        "greedy": bool(right.all()),
-        "token_accuracy": float(right.mean()),
+        "greedy": bool(is_first_choice.all()),
+        "token_accuracy": float(is_first_choice.mean()),
+        # the weakest token after the floor(0.05 n) weakest, which may be missed
         "gap": float(gaps[int(ALLOWED_MISSES * len(gaps))]),
-        "stops": bool(right[-1]) if item.ended else None,
+        "stops": bool(is_first_choice[-1]) if sample.ended else None,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    if item.options:
-        p = softmax(read.sums)
-        best = 1 + int(p[1:].argmax())
-        scored |= {
-            "option_logprobs": tuple(read.sums.tolist()),
-            "option_tokens": tuple(np.bincount(item.tree.reads[:, 2]).tolist()),
-            "option_priors": tuple(priors),
-            "p_correct": float(p[0]),
-            "p_wrong": float(p[best]),
-            "wrong": item.options[best - 1],
-            "pass_rate": float(p[0]),
-        }
-    return Score(sample_id=item.sample_id, checkpoint=checkpoint, **scored)
+    if sample.options:
+        fields.update(_option_fields(sample, result, priors))
+    return Score(sample_id=sample.sample_id, checkpoint=checkpoint, **fields)
+
+
+def _option_fields(
+    sample: SampleTree, result: TreeResult, priors: Sequence[float]
+) -> dict[str, Any]:
+    """The fields of a score that compare the right answer, which comes first, with the options."""
+    # the paper's eq. 1 in expectation: each option is drawn with its share of the probability
+    p = softmax(result.logprobs)
+    best_wrong = int(p[1:].argmax())
+    return {
+        "option_logprobs": tuple(result.logprobs.tolist()),
+        "option_tokens": tuple(np.bincount(sample.tree.target_sequences).tolist()),
+        "option_priors": tuple(priors),
+        "p_correct": float(p[0]),
+        "p_wrong": float(p[1 + best_wrong]),
+        "wrong": sample.options[best_wrong],
+    }

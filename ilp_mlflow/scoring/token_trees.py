@@ -1,9 +1,12 @@
-"""Prompts with their completions as trees of tokens, in batches: what sequences share is held, and computed, once."""
+"""Prompts with their completions as trees of tokens, in batches.
+
+Sequences that begin alike share that beginning: it is held, and later computed, once.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
@@ -13,232 +16,361 @@ import numpy.typing as npt
 
 from ilp_mlflow.core.progress import track
 from ilp_mlflow.core.values import Sample, Text, blank_prompt, with_last_turn
-from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
-from ilp_mlflow.scoring.loading import Tokenization
+from ilp_mlflow.scoring.encoding import (
+    Encoded,
+    Tokenization,
+    encode,
+    encode_prompt,
+    shared_length,
+)
 
-BRANCHES = 256
-"""Tokens of a tree of many sequences; attention over a tree costs the square of its size."""
+GROUP_TOKENS = 256
+"""Tokens of a tree of many sequences: attention over a tree costs the square of its size."""
 
 Ints = npt.NDArray[np.int32]
-T = TypeVar("T", "Item", "Completions")
+Entry = TypeVar("Entry", "SampleTree", "SequenceTree")
 
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Token sequences, their common beginnings held once, in depth-first order.
+    """Token sequences whose common beginnings are held once, as nodes in depth-first order.
 
-    Node a is on the path to node b when a <= b < ends[a]. The last token of a sequence is only ever predicted, so it is
-    no node.
+    The sequences [5, 6, 7, 8] and [5, 6, 9, 8, 4], each scored from its third token on:
+
+        tokens 5 -- 6 -- 7           after which the model is to say 8
+                     \\
+                      9 -- 8         after which it is to say 4
+
+        node               0  1  2  3  4
+        tokens             5  6  7  9  8
+        depths             0  1  2  2  3
+        subtree_ends       5  5  3  5  5
+
+        target_nodes       1  2  1  3  4
+        target_ids         7  8  9  8  4
+        target_sequences   0  0  1  1  1
+
+    Node a is on the path to node b when a <= b < subtree_ends[a]. The last token of a sequence is
+    only ever predicted, so it is no node.
     """
 
     tokens: Ints
-    """Token id of each node."""
+    """(nodes,): token id of each node."""
     depths: Ints
-    """Position of each node in its sequences."""
-    ends: Ints
-    """Index behind each node's last descendant."""
-    reads: Ints
-    """(scored tokens, 3): the node that predicts it, its id, the number of its sequence."""
+    """(nodes,): position of each node in its sequences, from 0."""
+    subtree_ends: Ints
+    """(nodes,): index after the last descendant of each node."""
+    target_nodes: Ints
+    """(targets,): the node whose output predicts each scored token."""
+    target_ids: Ints
+    """(targets,): id of each scored token."""
+    target_sequences: Ints
+    """(targets,): number of the sequence each scored token is of, ascending."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def sequence_count(self) -> int:
+        """Number of sequences."""
+        return 1 + int(self.target_sequences[-1])
+
+    @property
+    def longest_path(self) -> int:
+        """Number of nodes on the path of the longest sequence."""
+        return 1 + int(self.depths.max())
+
+    def path(self, number: int) -> Ints:
+        """Token ids of the nodes of a sequence: all its tokens but the last."""
+        leaf = self.target_nodes[self.target_sequences == number][-1]
+        nodes = np.arange(len(self))
+        return self.tokens[(nodes <= leaf) & (leaf < self.subtree_ends)]
+
+    def sequence(self, number: int) -> list[int]:
+        """All token ids of a sequence."""
+        last = self.target_ids[self.target_sequences == number][-1]
+        return [*self.path(number).tolist(), int(last)]
+
+    def start(self, number: int) -> int:
+        """Index of the first token of a sequence that is scored."""
+        first = self.target_nodes[self.target_sequences == number][0]
+        return 1 + int(self.depths[first])
+
 
 @dataclass(frozen=True)
-class Item:
-    """One sample: the tree of its completions, the right one first."""
+class SampleTree:
+    """One sample: the tree of its answers, the right one first."""
 
     sample_id: str
+    """The sample."""
     tree: TokenTree
+    """Its prompt with the right answer, then with each wrong option."""
     ended: bool
-    """The right completion has an end token."""
+    """Whether the right answer has an end token."""
     options: tuple[str, ...]
-    """The wrong answers, in the order of the sequences behind the first."""
-    blanks: tuple[int, ...]
-    """Number of each completion with the prompt blanked; none without options."""
+    """The wrong options, in the order of the sequences after the first."""
+    blank_numbers: tuple[int, ...]
+    """Where `ScoringPlan.blanked` has each answer behind a blank prompt; () without options."""
 
 
 @dataclass(frozen=True)
-class Completions:
-    """Sequences with something in common, or short."""
+class SequenceTree:
+    """Some sequences in one tree, neighbours in their spelling."""
 
     tree: TokenTree
+    """The sequences."""
     numbers: tuple[int, ...]
-    """Number of each sequence."""
+    """What each sequence is called where they come from."""
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
     """Samples tokenised once and put into batches, the same for every checkpoint."""
 
-    samples: list[list[Item]]
-    """Batches, the longest samples first, each within the token budget (or a single sample)."""
-    completions: list[Encoded]
-    """Every distinct completion behind its blanked prompt; its place is its number."""
+    sample_batches: list[list[SampleTree]]
+    """The longest samples first, each batch within the token budget (or of a single sample)."""
+    blanked: list[Encoded]
+    """Every distinct answer behind its blanked prompt; samples refer to them by index."""
     unscored: Mapping[str, str]
     """Why samples cannot be scored, by id."""
     batch_tokens: int
-    """The token budget of a batch."""
+    """The token budget of a batch, padding included."""
 
     @cached_property
-    def blanks(self) -> list[list[Completions]]:
-        """Batches of the completions that the samples need."""
-        numbers = {number for batch in self.samples for item in batch for number in item.blanks}
-        return batched(
-            grouped({number: self.completions[number] for number in numbers}), self.batch_tokens
-        )
+    def blank_batches(self) -> list[list[SequenceTree]]:
+        """Batches of the blanked answers that the samples of this plan need."""
+        numbers = set[int]()
+        for batch in self.sample_batches:
+            for sample in batch:
+                numbers.update(sample.blank_numbers)
+        trees = group_sequences({number: self.blanked[number] for number in numbers})
+        return make_batches(trees, self.batch_tokens)
 
     def only(self, ids: frozenset[str]) -> ScoringPlan:
         """The plan for the samples `ids` alone."""
-        kept = [[item for item in batch if item.sample_id in ids] for batch in self.samples]
-        unscored = {i: reason for i, reason in self.unscored.items() if i in ids}
-        return replace(self, samples=[batch for batch in kept if batch], unscored=unscored)
+        batches = []
+        for batch in self.sample_batches:
+            batches.append([sample for sample in batch if sample.sample_id in ids])
+        unscored = {id_: reason for id_, reason in self.unscored.items() if id_ in ids}
+        return replace(self, sample_batches=[b for b in batches if b], unscored=unscored)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all token ids, their layout, and the samples and options they stand for."""
         total = hashlib.sha256(repr(sorted(self.unscored.items())).encode())
-        batches: Iterable[Sequence[Item | Completions]] = (*self.samples, *self.blanks)
-        for batch in batches:
+        for samples in self.sample_batches:
             total.update(b"batch")
-            for entry in batch:
-                what = (
-                    (entry.sample_id, entry.ended, entry.options, entry.blanks)
-                    if isinstance(entry, Item)
-                    else entry.numbers
+            for s in samples:
+                total.update(
+                    _digestible((s.sample_id, s.ended, s.options, s.blank_numbers), s.tree)
                 )
-                total.update(repr((what, len(entry.tree))).encode())
-                for column in (
-                    entry.tree.tokens,
-                    entry.tree.depths,
-                    entry.tree.ends,
-                    entry.tree.reads,
-                ):
-                    total.update(column.tobytes())
+        for sequences in self.blank_batches:
+            total.update(b"batch")
+            for entry in sequences:
+                total.update(_digestible(entry.numbers, entry.tree))
         return total.hexdigest()
 
 
+def _digestible(meaning: tuple[object, ...], tree: TokenTree) -> bytes:
+    """A tree and what it stands for as bytes."""
+    targets = np.stack([tree.target_nodes, tree.target_ids, tree.target_sequences], axis=1)
+    columns = [tree.tokens, tree.depths, tree.subtree_ends, targets]
+    return repr((meaning, len(tree))).encode() + b"".join(column.tobytes() for column in columns)
+
+
 def build_tree(sequences: Sequence[list[int]], starts: Sequence[int]) -> TokenTree:
-    """The tree of `sequences`, the k-th of them scored from its token `starts[k]` (1 or later) on."""
-    tokens, depths, ends = list[int](), list[int](), list[int]()
-    reads: list[list[tuple[int, int, int]]] = [[] for _ in sequences]
-    path: list[int] = []  # nodes from the root to the last one added
-    for k in sorted(range(len(sequences)), key=lambda k: sequences[k]):
-        nodes = sequences[k][:-1]
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(path, nodes, strict=False)) if tokens[a] != b),
-            min(len(path), len(nodes)),
-        )
+    """The tree of `sequences`, the k-th of them scored from its token `starts[k]` (1 or later) on.
+
+    See `TokenTree` for an example.
+    """
+    tokens, depths, subtree_ends = list[int](), list[int](), list[int]()
+    paths: list[list[int]] = [[] for _ in sequences]
+    path, path_tokens = list[int](), list[int]()
+    # in sorted order a sequence shares its beginning with the one before it, or with none
+    for number in sorted(range(len(sequences)), key=lambda number: sequences[number]):
+        token_ids = sequences[number][:-1]
+        shared = shared_length(path_tokens, token_ids)
+        # the nodes that are left here get no more descendants
         for node in path[shared:]:
-            ends[node] = len(tokens)
-        path = path[:shared] + list(range(len(tokens), len(tokens) + len(nodes) - shared))
-        tokens += nodes[shared:]
-        depths += range(shared, len(nodes))
-        ends += [0] * (len(nodes) - shared)
-        reads[k] = [(path[j - 1], sequences[k][j], k) for j in range(starts[k], len(sequences[k]))]
+            subtree_ends[node] = len(tokens)
+        first_new = len(tokens)
+        tokens += token_ids[shared:]
+        depths += range(shared, len(token_ids))
+        # not known before the node is left
+        subtree_ends += [0] * (len(token_ids) - shared)
+        path = [*path[:shared], *range(first_new, len(tokens))]
+        path_tokens = token_ids
+        paths[number] = path
     for node in path:
-        ends[node] = len(tokens)
-    flat = [read for one in reads for read in one]
-    tokens_, depths_, ends_ = (np.array(column, np.int32) for column in (tokens, depths, ends))
-    return TokenTree(tokens_, depths_, ends_, np.array(flat, np.int32).reshape(-1, 3))
+        subtree_ends[node] = len(tokens)
+    return TokenTree(
+        np.array(tokens, np.int32),
+        np.array(depths, np.int32),
+        np.array(subtree_ends, np.int32),
+        *_targets(sequences, starts, paths),
+    )
 
 
-def grouped(encoded: Mapping[int, Encoded]) -> list[Completions]:
-    """Sequences, by number, in trees of about BRANCHES tokens beside the first prompt, neighbours in spelling together."""
+def _targets(
+    sequences: Sequence[list[int]], starts: Sequence[int], paths: Sequence[list[int]]
+) -> tuple[Ints, Ints, Ints]:
+    """Target nodes, ids and sequences of a `TokenTree`; `paths` are the nodes of each sequence."""
+    nodes, ids, numbers = list[int](), list[int](), list[int]()
+    for number, sequence in enumerate(sequences):
+        start = starts[number]
+        # a token is predicted by the node before it
+        nodes += paths[number][start - 1 :]
+        ids += sequence[start:]
+        numbers += [number] * (len(sequence) - start)
+    return np.array(nodes, np.int32), np.array(ids, np.int32), np.array(numbers, np.int32)
+
+
+def group_sequences(encoded: Mapping[int, Encoded]) -> list[SequenceTree]:
+    """Sequences, by number, in trees of about GROUP_TOKENS tokens beside the first prompt."""
     groups: list[list[int]] = []
-    room, before = 0, list[int]()
+    room, ids_before = 0, list[int]()
+    # sequences that begin alike become neighbours
     for number in sorted(encoded, key=lambda number: (encoded[number].ids, number)):
-        one = encoded[number]
-        own = len(one.ids) - next(
-            (i for i, (a, b) in enumerate(zip(before, one.ids, strict=False)) if a != b),
-            len(before),
-        )
-        if not groups or room < own:
+        ids = encoded[number].ids
+        new_tokens = len(ids) - shared_length(ids_before, ids)
+        if not groups or room < new_tokens:
             groups.append([])
-            room, own = BRANCHES, len(one.ids) - one.start
+            # the first sequence of a group brings its prompt, which is not counted
+            room, new_tokens = GROUP_TOKENS, len(ids) - encoded[number].start
         groups[-1].append(number)
-        room, before = room - own, one.ids
-    found = list[Completions]()
-    for group in track(groups, "share beginnings"):
-        ones = [encoded[number] for number in group]
-        found.append(
-            Completions(build_tree([e.ids for e in ones], [e.start for e in ones]), tuple(group))
-        )
-    return found
+        room, ids_before = room - new_tokens, ids
+    trees = []
+    for numbers in track(groups, "share beginnings"):
+        tree = _tree_of([encoded[number] for number in numbers])
+        trees.append(SequenceTree(tree, tuple(numbers)))
+    return trees
+
+
+def _tree_of(encoded: Sequence[Encoded]) -> TokenTree:
+    return build_tree([e.ids for e in encoded], [e.start for e in encoded])
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer to a sample, the right one or a wrong option."""
+
+    option: str
+    """The wrong option as given; "" for the right answer."""
+    completion: Text
+    """The answer in the form of the sample's completion."""
+    encoded: Encoded
+    """The sample's prompt with this completion."""
 
 
 def plan_batches(
     samples: Sequence[Sample],
     wrong: Mapping[str, Sequence[str]],
-    text: Tokenization,
+    tokenization: Tokenization,
     batch_tokens: int,
 ) -> ScoringPlan:
-    """Tokenise `samples` with their `wrong` answers by id, and batch them by `batch_tokens` (padding included).
+    """Tokenise `samples` with their `wrong` options by id, and batch them.
 
-    An option that does not fit the model, or is another one to its tokenizer, is left out; a sample that does not fit is
-    unscored.
+    A batch has at most `batch_tokens` tokens, padding included. An option that does not fit the
+    model, or is another one to its tokenizer, is left out; a sample that does not fit is unscored.
     """
-    items, unscored = list[Item](), dict[str, str]()
-    numbers: dict[tuple[Text, Text], int] = {}
+    sample_trees, unscored = list[SampleTree](), dict[str, str]()
+    # the index in `ScoringPlan.blanked` of every blanked prompt with an answer
+    blank_numbers: dict[tuple[Text, Text], int] = {}
     for sample in track(samples, "tokenise"):
-        options = [_like(option, sample.answer) for option in wrong.get(sample.id, ())]
-        answers = [
-            sample.completion,
-            *(with_last_turn(sample.completion, option) for option in options),
-        ]
-        begun = encode_prompt(text.tokenizer, sample.prompt)
-        right, *others = (
-            encode(text.tokenizer, sample.prompt, answer, text.ends, begun) for answer in answers
-        )
-        if reason := _misfit(right, text):
+        answers = _encode_answers(sample, wrong.get(sample.id, ()), tokenization)
+        reason = _reason_unscored(answers[0].encoded, tokenization)
+        if reason is not None:
             unscored[sample.id] = reason
             continue
-        # what a tokenizer makes one of is one: an option may be the answer without its end token written out
-        told = [right.ids, *(other.ids for other in others)]
-        fit = [
-            k
-            for k, other in enumerate(others)
-            if not _misfit(other, text) and told.index(other.ids) == k + 1
-        ]
-        encoded = [right, *(others[k] for k in fit)]
-        keys = (
-            [(blank_prompt(sample.prompt), answers[k]) for k in (0, *(k + 1 for k in fit))]
-            if fit
-            else []
-        )
-        items.append(
-            Item(
-                sample_id=sample.id,
-                tree=build_tree([e.ids for e in encoded], [e.start for e in encoded]),
-                ended=right.ended,
-                options=tuple(wrong[sample.id][k] for k in fit),
-                blanks=tuple(numbers.setdefault(key, len(numbers)) for key in keys),
-            )
-        )
-    items.sort(key=lambda item: item.sample_id)
-    blanks = {
-        prompt: encode_prompt(text.tokenizer, prompt)
-        for prompt in {prompt for prompt, _ in numbers}
-    }
-    completions = [
-        _led(encode(text.tokenizer, prompt, answer, text.ends, blanks[prompt]), text)
-        for prompt, answer in track(numbers, "tokenise answers")
-    ]
-    return ScoringPlan(batched(items, batch_tokens), completions, unscored, batch_tokens)
+        answers = _scorable_answers(answers, tokenization)
+        sample_trees.append(_sample_tree(sample, answers, blank_numbers))
+    # `make_batches` leaves samples of one length in this order, whatever the order of the rows
+    sample_trees.sort(key=lambda sample_tree: sample_tree.sample_id)
+    blanked = _encode_blanked(list(blank_numbers), tokenization)
+    return ScoringPlan(make_batches(sample_trees, batch_tokens), blanked, unscored, batch_tokens)
 
 
-def _led(encoded: Encoded, text: Tokenization) -> Encoded:
+def _encode_answers(
+    sample: Sample, options: Sequence[str], tokenization: Tokenization
+) -> list[_Answer]:
+    """The right answer and all wrong options behind the prompt of a sample."""
+    completions = [("", sample.completion)]
+    for option in options:
+        words = _with_leading_space(option, sample.answer)
+        completions.append((option, with_last_turn(sample.completion, words)))
+    tokenizer, end_token_ids = tokenization.tokenizer, tokenization.end_token_ids
+    prompt_ids = encode_prompt(tokenizer, sample.prompt)
+    answers = []
+    for option, completion in completions:
+        encoded = encode(tokenizer, sample.prompt, completion, end_token_ids, prompt_ids)
+        answers.append(_Answer(option, completion, encoded))
+    return answers
+
+
+def _scorable_answers(answers: Sequence[_Answer], tokenization: Tokenization) -> list[_Answer]:
+    """The right answer, which comes first, and the options that are others and fit the model."""
+    right, *options = answers
+    scorable = [right]
+    # options are compared as tokens: one may be the answer without its end token written out
+    ids_before = [right.encoded.ids]
+    for option in options:
+        is_new = option.encoded.ids not in ids_before
+        if is_new and _reason_unscored(option.encoded, tokenization) is None:
+            scorable.append(option)
+        ids_before.append(option.encoded.ids)
+    return scorable
+
+
+def _sample_tree(
+    sample: Sample, answers: Sequence[_Answer], blank_numbers: dict[tuple[Text, Text], int]
+) -> SampleTree:
+    """The tree of a sample; blanked answers that are not in `blank_numbers` yet are added there."""
+    right, *options = answers
+    numbers = []
+    if options:
+        prompt = blank_prompt(sample.prompt)
+        for answer in answers:
+            key = prompt, answer.completion
+            numbers.append(blank_numbers.setdefault(key, len(blank_numbers)))
+    return SampleTree(
+        sample_id=sample.id,
+        tree=_tree_of([answer.encoded for answer in answers]),
+        ended=right.encoded.ended,
+        options=tuple(answer.option for answer in options),
+        blank_numbers=tuple(numbers),
+    )
+
+
+def _encode_blanked(
+    exchanges: Sequence[tuple[Text, Text]], tokenization: Tokenization
+) -> list[Encoded]:
+    """Blanked prompts with their answers as token ids."""
+    tokenizer, end_token_ids = tokenization.tokenizer, tokenization.end_token_ids
+    prompt_ids = dict[Text, list[int]]()
+    blanked = []
+    for prompt, completion in track(exchanges, "tokenise answers"):
+        if prompt not in prompt_ids:
+            prompt_ids[prompt] = encode_prompt(tokenizer, prompt)
+        encoded = encode(tokenizer, prompt, completion, end_token_ids, prompt_ids[prompt])
+        blanked.append(_with_lead_token(encoded, tokenization))
+    return blanked
+
+
+def _with_lead_token(encoded: Encoded, tokenization: Tokenization) -> Encoded:
     """`encoded` with a token to predict its first one from, where a blank prompt has none."""
     if encoded.start:
         return encoded
-    lead = text.tokenizer.bos_token_id
-    return Encoded([min(text.ends) if lead is None else lead, *encoded.ids], 1, encoded.ended)
+    lead = tokenization.tokenizer.bos_token_id
+    if lead is None:
+        lead = min(tokenization.end_token_ids)
+    return Encoded([lead, *encoded.ids], 1, encoded.ended)
 
 
-def batched(entries: Sequence[T], batch_tokens: int) -> list[list[T]]:
+def make_batches(entries: Sequence[Entry], batch_tokens: int) -> list[list[Entry]]:
     """Batches of at most `batch_tokens` tokens with padding, or of one entry, the longest first."""
-    batches: list[list[T]] = []
-    for entry in sorted(entries, key=lambda e: -len(e.tree)):
+    batches: list[list[Entry]] = []
+    for entry in sorted(entries, key=lambda entry: -len(entry.tree)):
+        # all of a batch are padded to its first entry, which is the longest
         if batches and (len(batches[-1]) + 1) * len(batches[-1][0].tree) <= batch_tokens:
             batches[-1].append(entry)
         else:
@@ -246,17 +378,19 @@ def batched(entries: Sequence[T], batch_tokens: int) -> list[list[T]]:
     return batches
 
 
-def _misfit(encoded: Encoded, text: Tokenization) -> str | None:
+def _reason_unscored(encoded: Encoded, tokenization: Tokenization) -> str | None:
     """Why a sequence cannot be scored by the model, or None."""
-    if text.max_length is not None and len(encoded.ids) > text.max_length:
-        return f"{len(encoded.ids)} tokens, the model has positions for {text.max_length}"
+    length, limit = len(encoded.ids), tokenization.max_length
+    if limit is not None and length > limit:
+        return f"{length} tokens, the model has positions for {limit}"
     if not encoded.start:
         return "the prompt has no tokens of its own"
-    if encoded.start == len(encoded.ids):
+    if encoded.start == length:
         return "the completion has no tokens of its own"
     return None
 
 
-def _like(option: str, answer: str) -> str:
-    """`option` with the white space that `answer` begins with, which is part of the format and not of the answer."""
-    return answer[: len(answer) - len(answer.lstrip())] + option.lstrip()
+def _with_leading_space(option: str, answer: str) -> str:
+    """`option` with the white space that `answer` begins with, which is part of the format."""
+    leading_space = answer[: len(answer) - len(answer.lstrip())]
+    return leading_space + option.lstrip()

@@ -1,26 +1,52 @@
-"""From scores to verdicts: which samples are learned, since when, and when they were lost. Pure functions of columns."""
+"""From scores to verdicts: which samples are learned, since when, and when they were lost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow.core.values import Status
-from ilp_mlflow.scoring.pass_rate import RUNS, Floats, pass_below, sampled, uniform
+from ilp_mlflow.scoring.metrics import (
+    SAMPLED_RUNS,
+    Floats,
+    fail_probability,
+    logit,
+    recognition_margin,
+    sampled_passes,
+    sigmoid,
+    uniform_draws,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Preset = Literal["default", "paper"]
-BAND = {"float32": (0.1, 0.1), "bfloat16": (1.5, 3.0)}
-"""How far a gap and the log-odds of the right option may be off, nats, by the precision they were computed in.
+"""The rule by which verdicts are decided."""
 
-What could fall on either side of the decision within that is `uncertain`. Those of bfloat16 are measured, see docs/results.md.
+Codes = npt.NDArray[np.int8]
+"""Statuses as indices into STATUSES."""
+Bools = npt.NDArray[np.bool_]
+
+
+class Band(NamedTuple):
+    """How far off the two signals of the default rule may be, nats."""
+
+    gap: float
+    """Of `Score.gap`, a single difference of logits."""
+    odds: float
+    """Of the log-odds of the right option, which come from sums and are off by more."""
+
+
+BAND = {"float32": Band(0.1, 0.1), "bfloat16": Band(1.5, 3.0)}
+"""By the precision that scores were computed in; those of bfloat16 are measured, see results.md.
+
+What could fall on either side of the decision within its band is `uncertain`.
 """
 STATUSES: tuple[Status, ...] = ("unlearned", "learned", "uncertain", "unscored")
+UNLEARNED, LEARNED, UNCERTAIN, UNSCORED = 0, 1, 2, 3
 COLUMNS = (
     "sample_id",
     "checkpoint",
@@ -34,107 +60,127 @@ COLUMNS = (
     "dtype",
     "unscored",
 )
-"""Of a score table, those that everything here reads."""
+"""The columns of a score table that this module reads."""
+BLOCK_ROWS = 2**16
+"""Rows for which margins are computed at a time."""
 
-Codes = npt.NDArray[np.int8]
-"""Indices into STATUSES."""
+
+class Decisions(NamedTuple):
+    """What a rule decides for every row of a score table."""
+
+    statuses: Codes
+    """(rows,)"""
+    margins: Floats
+    """(rows,): distance from the decision, nats; positive is learned, nan is unscored."""
+
+
+class Timeline(NamedTuple):
+    """The statuses of all samples under all checkpoints."""
+
+    sample_ids: pa.Array
+    """(samples,)"""
+    statuses: Codes
+    """(samples, checkpoints)"""
+    margins: Floats
+    """(samples, checkpoints): nats, nan where unscored."""
 
 
 def verdict_margins(scores: pa.Table, preset: Preset = "default") -> Floats:
-    """Signed distance from the decision for every row of `scores`, nats; positive is learned, nan cannot be judged.
+    """Signed distance from the decision for every row of `scores`, nats.
 
-    `default`: the weaker of two signals. Reproduction: `gap`, the weakest right token against its best competitor.
-    Recognition, where options exist: log-odds of the right option beyond those at which a guess-corrected pass rate
-    (p - 1/k) / (1 - 1/k) is one half. `paper`: log-odds that N = 5 sampled runs pass (section 3.1.3), in closed form.
+    Positive is learned; nan cannot be decided.
+
+    `default`: the weaker of two signals. Reproduction: `gap`, the weakest right token against its
+    best competitor. Recognition, where options exist: log-odds of the right option beyond those at
+    which a guess-corrected pass rate is one half. `paper`: log-odds that N = 5 sampled runs pass
+    (section 3.1.3), in closed form.
     """
-    margin: Floats = _bounds(scores, preset)[1]
-    return margin
+    margins: Floats = _margin_bounds(scores, preset)[1]
+    return margins
 
 
-def judge_scores(
-    scores: pa.Table, preset: Preset = "default", seed: int = 0
-) -> tuple[Codes, Floats]:
-    """Status and margin (nats) of every row of `scores`.
+def decide_statuses(scores: pa.Table, preset: Preset = "default", seed: int = 0) -> Decisions:
+    """Status and margin of every row of `scores`.
 
-    `default`: the sign of the margin, `uncertain` where BAND could turn it. `paper`: unlearned when the share of N = 5 runs
-    sampled with `seed` that pick the right option is below T = 0.2 (section 3.1.3), so the status may be the less likely one.
+    `default`: the sign of the margin, `uncertain` where the BAND could turn it. `paper`: unlearned
+    when the share of N = 5 runs sampled with `seed` that pick the right option is below T = 0.2
+    (section 3.1.3), so the status may be the less likely one.
     """
-    low, margin, high = _bounds(scores, preset)
+    lowest, margins, highest = _margin_bounds(scores, preset)
+    statuses = np.full(len(margins), UNCERTAIN, np.int8)
     if preset == "paper":
-        status = np.where(_fails(_floats(scores, "p_correct"), _drawn(scores, seed)), 0, 1)
+        fails = _sampled_to_fail(_floats(scores, "p_correct"), _draws(scores, seed))
+        statuses[fails] = UNLEARNED
+        statuses[~fails] = LEARNED
     else:
-        status = np.where(low > 0, 1, np.where(high < 0, 0, 2))
-    return np.where(np.isnan(margin), 3, status).astype(np.int8), margin
+        statuses[highest < 0] = UNLEARNED
+        statuses[lowest > 0] = LEARNED
+    statuses[np.isnan(margins)] = UNSCORED
+    return Decisions(statuses, margins)
 
 
-def undecided_samples(
-    scores: pa.Table, preset: Preset = "default", seed: int = 0
-) -> npt.NDArray[np.bool_]:
-    """Whether a row of `scores` is in bfloat16 and could get another status in float32: what is to be scored again.
+def undecided_samples(scores: pa.Table, preset: Preset = "default", seed: int = 0) -> Bools:
+    """Whether each row of `scores` is to be scored again in float32.
 
-    `default`: it is uncertain. `paper`: the runs sampled with `seed` fall on different sides of T at the two ends of
-    p_correct's log-odds plus and minus their BAND.
+    That is a row in bfloat16 that could get another status. `default`: it is uncertain. `paper`:
+    the runs sampled with `seed` fall on different sides of T at the two ends of the band around
+    the log-odds of the right option.
     """
     if preset == "paper":
-        odds, drawn, band = (
-            _logit(_floats(scores, "p_correct")),
-            _drawn(scores, seed),
-            BAND["bfloat16"][1],
-        )
-        low, high = (_fails(1 / (1 + np.exp(-odds - shift)), drawn) for shift in (-band, band))
-        near: npt.NDArray[np.bool_] = low != high
+        log_odds, draws = logit(_floats(scores, "p_correct")), _draws(scores, seed)
+        band = BAND["bfloat16"].odds
+        fails_at_lower_end = _sampled_to_fail(sigmoid(log_odds - band), draws)
+        fails_at_upper_end = _sampled_to_fail(sigmoid(log_odds + band), draws)
+        undecided: Bools = fails_at_lower_end != fails_at_upper_end
     else:
-        near = judge_scores(scores)[0] == 2
-    return near & _low(scores)
+        undecided = decide_statuses(scores).statuses == UNCERTAIN
+    return undecided & _is_bfloat16(scores)
 
 
 def status_timeline(
     scores: pa.Table, checkpoints: Sequence[str], preset: Preset = "default", seed: int = 0
-) -> tuple[pa.Array, Codes, Floats]:
-    """Sample ids, and their statuses and margins (nats) as matrices (samples, checkpoints); a missing score is `unscored`."""
+) -> Timeline:
+    """Status and margin of every sample under every checkpoint; a missing score is `unscored`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    encoded = scores["sample_id"].dictionary_encode().combine_chunks()
-    column = pc.fill_null(
-        pc.index_in(scores["checkpoint"], value_set=pa.array(checkpoints, pa.string())), -1
-    ).to_numpy()
-    known = column >= 0
-    place = encoded.indices.to_numpy()[known], column[known]
-    shape = len(encoded.dictionary), len(checkpoints)
-    status, margin = np.full(shape, 3, np.int8), np.full(shape, np.nan)
-    row_status, row_margin = judge_scores(scores, preset, seed)
-    status[place], margin[place] = row_status[known], row_margin[known]
-    return encoded.dictionary, status, margin
+    samples = scores["sample_id"].dictionary_encode().combine_chunks()
+    names = pa.array(checkpoints, pa.string())
+    columns = pc.fill_null(pc.index_in(scores["checkpoint"], value_set=names), -1).to_numpy()
+    # (rows,): scores of checkpoints that are not asked for are left out
+    asked_for = columns >= 0
+    cells = samples.indices.to_numpy()[asked_for], columns[asked_for]
+
+    shape = len(samples.dictionary), len(checkpoints)
+    statuses, margins = np.full(shape, UNSCORED, np.int8), np.full(shape, np.nan)
+    decisions = decide_statuses(scores, preset, seed)
+    statuses[cells] = decisions.statuses[asked_for]
+    margins[cells] = decisions.margins[asked_for]
+    return Timeline(samples.dictionary, statuses, margins)
 
 
 def verdict_table(
     scores: pa.Table, checkpoints: Sequence[str], preset: Preset = "default", seed: int = 0
 ) -> pa.Table:
-    """One row per sample with the columns of `Verdict`: its status under the last checkpoint and its history.
+    """One row per sample with the columns of `Verdict`: status under the last checkpoint, history.
 
     An uncertain or unscored checkpoint neither learns nor loses a sample.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ids, status, margin = status_timeline(scores, checkpoints, preset, seed)
-    learned = status == 1
-    first = np.where(learned.any(1), learned.argmax(1), -1)
-    held, lost = np.zeros(len(ids), bool), np.full(len(ids), -1)
-    for column in range(len(checkpoints)):
-        lost[held & (status[:, column] == 0)] = column
-        held = np.where(status[:, column] < 2, status[:, column] == 1, held)
+    sample_ids, statuses, margins = status_timeline(scores, checkpoints, preset, seed)
     final = scores.filter(pc.equal(scores["checkpoint"], checkpoints[-1]))
-    reason = _reasons(final, preset, seed).take(pc.index_in(ids, value_set=final["sample_id"]))
+    places = pc.index_in(sample_ids, value_set=final["sample_id"])
+    reasons = _reasons(final, preset, seed).take(places)
     return pa.table(
         {
-            "sample_id": ids,
-            "status": _pick(STATUSES, status[:, -1]),
-            "margin": pa.array(margin[:, -1], pa.float64(), from_pandas=True),
-            "first_learned": _pick(checkpoints, first),
-            "last_lost": _pick(checkpoints, lost),
-            "reason": pc.fill_null(reason, "not scored"),
+            "sample_id": sample_ids,
+            "status": _pick(STATUSES, statuses[:, -1]),
+            "margin": pa.array(margins[:, -1], pa.float64(), from_pandas=True),
+            "first_learned": _pick(checkpoints, _first_learned(statuses)),
+            "last_lost": _pick(checkpoints, _last_lost(statuses)),
+            "reason": pc.fill_null(reasons, "not scored"),
         }
     )
 
@@ -142,12 +188,12 @@ def verdict_table(
 def status_histories(
     scores: pa.Table, checkpoints: Sequence[str], preset: Preset = "default", seed: int = 0
 ) -> dict[str, tuple[Status, ...]]:
-    """Status under every checkpoint, by sample id."""
-    ids, status, _ = status_timeline(scores, checkpoints, preset, seed)
-    return {
-        id_: tuple(STATUSES[s] for s in row)
-        for id_, row in zip(ids.to_pylist(), status.tolist(), strict=True)
-    }
+    """Status under every checkpoint, in their order, by sample id."""
+    sample_ids, statuses, _ = status_timeline(scores, checkpoints, preset, seed)
+    histories = {}
+    for sample_id, codes in zip(sample_ids.to_pylist(), statuses.tolist(), strict=True):
+        histories[sample_id] = tuple(STATUSES[code] for code in codes)
+    return histories
 
 
 def retention_by_stage(
@@ -161,147 +207,163 @@ def retention_by_stage(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ids, status, _ = status_timeline(scores, checkpoints, preset, seed)
+    sample_ids, statuses, _ = status_timeline(scores, checkpoints, preset, seed)
     stages = pa.array(list(stage_of.values()), pa.string()).dictionary_encode()
-    stage = stages.indices.take(
-        pc.index_in(ids, value_set=pa.array(list(stage_of), pa.string()))
-    ).to_numpy()
-    return {
-        name: dict(zip(checkpoints, (status[stage == code] == 1).mean(0).tolist(), strict=True))
-        for code, name in enumerate(stages.dictionary.to_pylist())
-    }
+    places = pc.index_in(sample_ids, value_set=pa.array(list(stage_of), pa.string()))
+    # (samples,): index into the distinct stages
+    stage_codes = stages.indices.take(places).to_numpy()
+    retention = {}
+    for code, stage in enumerate(stages.dictionary.to_pylist()):
+        shares = (statuses[stage_codes == code] == LEARNED).mean(0)
+        retention[stage] = dict(zip(checkpoints, shares.tolist(), strict=True))
+    return retention
 
 
-def forgetting_by_stage(shares: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What was lost of every stage since it was trained, share -1..1: learned right after it, less learned at the end.
-
-    `shares` is as `retention` returns it; stages that are no checkpoint are left out. Avalanche's forgetting of an experience.
-    """
-    return {
-        stage: row[stage] - list(row.values())[-1] for stage, row in shares.items() if stage in row
-    }
-
-
-def backward_transfer(shares: Mapping[str, Mapping[str, float]]) -> float | None:
-    """Mean change of every stage but the last since it was trained, share -1..1 (Lopez-Paz and Ranzato 2017, eq. 3).
-
-    None where there is no other.
-    """
-    lost = list(forgetting_by_stage(shares).values())[:-1]
-    return -sum(lost) / len(lost) if lost else None
-
-
-def _bounds(scores: pa.Table, preset: Preset) -> Floats:
+def _margin_bounds(scores: pa.Table, preset: Preset) -> Floats:
     """Margins less their BAND, margins, and margins plus it: (3, rows), nats."""
     import pyarrow as pa
 
-    # in blocks whose intermediate columns stay in the processor's cache: four times as fast as whole columns
-    blocks = (pa.Table.from_batches([batch]) for batch in scores.to_batches(max_chunksize=2**16))
-    return np.concatenate([np.empty((3, 0)), *(_block(block, preset) for block in blocks)], axis=1)
+    bounds = [np.empty((3, 0))]
+    # in blocks whose intermediate columns stay in the processor's cache: four times as fast
+    for batch in scores.to_batches(max_chunksize=BLOCK_ROWS):
+        block = pa.Table.from_batches([batch])
+        bounds.append(_paper_bounds(block) if preset == "paper" else _default_bounds(block))
+    return np.concatenate(bounds, axis=1)
 
 
-def _block(scores: pa.Table, preset: Preset) -> Floats:
+def _paper_bounds(scores: pa.Table) -> Floats:
+    # the log-odds of passing are those of failing with the opposite sign; they have no band, since
+    # the rule draws its runs
+    margins = -logit(fail_probability(_floats(scores, "p_correct")))
+    return np.tile(margins, (3, 1))
+
+
+def _default_bounds(scores: pa.Table) -> Floats:
     import pyarrow.compute as pc
 
-    p = _floats(scores, "p_correct")
-    if preset == "paper":
-        return np.tile(-_logit(pass_below(p)), (3, 1))
-    counts = pc.list_value_length(scores["option_logprobs"]).to_numpy().astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recognised = _logit(p) - _logit((1 + 1 / counts) / 2)
-    gap, low = _floats(scores, "gap"), _low(scores)
-    gap_off, odds_off = (
-        np.where(low, *bands) for bands in zip(BAND["bfloat16"], BAND["float32"], strict=True)
+    options = pc.list_value_length(scores["option_logprobs"]).to_numpy().astype(float)
+    recognition = recognition_margin(_floats(scores, "p_correct"), options)
+    reproduction = _floats(scores, "gap")
+    low, high = BAND["bfloat16"], BAND["float32"]
+    is_bfloat16 = _is_bfloat16(scores)
+    gap_band = np.where(is_bfloat16, low.gap, high.gap)
+    odds_band = np.where(is_bfloat16, low.odds, high.odds)
+    # fmin takes the other where one is nan: without options reproduction alone decides
+    return np.stack(
+        [
+            np.fmin(reproduction + sign * gap_band, recognition + sign * odds_band)
+            for sign in (-1, 0, 1)
+        ]
     )
-    return np.stack([np.fmin(gap + k * gap_off, recognised + k * odds_off) for k in (-1, 0, 1)])
+
+
+def _sampled_to_fail(p_correct: Floats, draws: Floats) -> Bools:
+    # the same as `sampled_passes(p_correct, draws) / N < T`, without counting: that distribution
+    # function is inverted, so few enough runs pass just where the draw is below P(fail)
+    return draws < fail_probability(p_correct)
+
+
+def _draws(scores: pa.Table, seed: int) -> Floats:
+    return uniform_draws(scores["sample_id"], scores["checkpoint"], seed)
+
+
+def _first_learned(statuses: Codes) -> npt.NDArray[np.int64]:
+    """(samples,): the first checkpoint under which each is learned, -1 for never."""
+    learned = statuses == LEARNED
+    return np.where(learned.any(1), learned.argmax(1), -1)
+
+
+def _last_lost(statuses: Codes) -> npt.NDArray[np.int64]:
+    """(samples,): the last checkpoint that turned learned into unlearned, -1 for none."""
+    known, lost_at = np.zeros(len(statuses), bool), np.full(len(statuses), -1)
+    for checkpoint, column in enumerate(statuses.T):
+        lost_at[known & (column == UNLEARNED)] = checkpoint
+        # an uncertain or unscored checkpoint leaves a sample what it was
+        decided = (column == UNLEARNED) | (column == LEARNED)
+        known = np.where(decided, column == LEARNED, known)
+    return lost_at
 
 
 def _reasons(rows: pa.Table, preset: Preset, seed: int) -> pa.Array:
+    """One sentence for each row of a score table on why it has its status."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    status, _ = judge_scores(rows, preset, seed)
-    p = _pick(
-        [f"{i / 100:.2f}" for i in range(101)],
-        np.nan_to_num(np.rint(100 * _floats(rows, "p_correct")), nan=-1).astype(int),
-    )
+    statuses = decide_statuses(rows, preset, seed).statuses
     if preset == "paper":
-        right = sampled(_floats(rows, "p_correct"), _drawn(rows, seed))
-        judged = _text(
-            right, f" of {RUNS} sampled runs pick the right option (probability ", p, ")"
-        )
+        passes = sampled_passes(_floats(rows, "p_correct"), _draws(rows, seed))
+        sampled = f" of {SAMPLED_RUNS} sampled runs pick the right option (probability "
+        decided = _join(passes, sampled, _percentages(rows), ")")
+        missing = "no options to choose from"
     else:
-        judged = _why(rows, status, p)
-    missing = pc.fill_null(
-        rows["unscored"], "no options to choose from" if preset == "paper" else "not scored"
-    )
-    return pc.choose(
-        pa.array(np.maximum(status - 1, 0)), judged, "too close to call", missing.combine_chunks()
-    )
+        decided = _default_reasons(rows, statuses)
+        missing = "not scored"
+    unscored = pc.fill_null(rows["unscored"], missing).combine_chunks()
+    # 0: learned or unlearned, 1: uncertain, 2: unscored
+    choice = pa.array(np.maximum(statuses - 1, 0))
+    return pc.choose(choice, decided, "too close to call", unscored)
 
 
-def _why(rows: pa.Table, status: Codes, p: pa.Array) -> pa.Array:
+def _default_reasons(rows: pa.Table, statuses: Codes) -> pa.Array:
+    """Why each row is learned or unlearned by the default rule; the first case that holds."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     tokens = _floats(rows, "tokens")
     missed = np.nan_to_num(np.rint(tokens * (1 - _floats(rows, "token_accuracy")))).astype(int)
-    right = status == 1
-    reproduced = ~right & (_floats(rows, "gap") > -BAND["float32"][0])
-    endless = (missed == 1) & pc.fill_null(pc.invert(rows["stops"]), False).to_numpy()
-    share = _text(missed, " of ", tokens.astype(int), " tokens")
+    missed_share = _join(missed, " of ", tokens.astype(int), " tokens")
     wrong = pc.replace_substring_regex(rows["wrong"], r"\s+", " ")
+    learned = statuses == LEARNED
+    reproduced = _floats(rows, "gap") > -BAND["float32"].gap
+    does_not_stop = pc.fill_null(pc.invert(rows["stops"]), False).to_numpy()
+    cases = [learned & (missed == 0), learned, reproduced, (missed == 1) & does_not_stop]
     return pc.case_when(
-        pc.make_struct(
-            *(pa.array(mask) for mask in (right & (missed == 0), right, reproduced, endless))
-        ),
+        pc.make_struct(*map(pa.array, cases)),
         "reproduced",
-        _text("reproduced but for ", share),
-        _text(
-            "reproduced, but gives the right option only probability ", p, " (next: '", wrong, "')"
+        _join("reproduced but for ", missed_share),
+        _join(
+            "reproduced, but gives the right option only probability ",
+            _percentages(rows),
+            " (next: '",
+            wrong,
+            "')",
         ),
         "right, but does not stop after it",
-        _text(share, " are not the model's first choice"),
+        _join(missed_share, " are not the model's first choice"),
     )
 
 
-def _text(*parts: Any) -> pa.Array:
+def _percentages(rows: pa.Table) -> pa.Array:
+    """The probability of the right option with two decimals, null without options."""
+    texts = [f"{percent / 100:.2f}" for percent in range(101)]
+    percents = np.rint(100 * _floats(rows, "p_correct"))
+    return _pick(texts, np.nan_to_num(percents, nan=-1).astype(int))
+
+
+def _join(*parts: Any) -> pa.Array:
+    """Texts and columns, numbers among them, joined row by row; null where one of them is."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    return pc.binary_join_element_wise(
-        *(pa.array(x).cast("string") if isinstance(x, np.ndarray) else x for x in parts), ""
-    )
+    texts = []
+    for part in parts:
+        is_numbers = isinstance(part, np.ndarray)
+        texts.append(pa.array(part).cast("string") if is_numbers else part)
+    return pc.binary_join_element_wise(*texts, "")
 
 
 def _pick(names: Sequence[str], index: npt.NDArray[Any]) -> pa.Array:
+    """The name at each index, null at a negative one."""
     import pyarrow as pa
 
     return pa.array(names, pa.string()).take(pa.array(index, mask=index < 0))
 
 
-def _drawn(scores: pa.Table, seed: int) -> Floats:
-    return uniform(scores["sample_id"], scores["checkpoint"], seed)
-
-
-def _fails(p: Floats, drawn: Floats) -> npt.NDArray[np.bool_]:
-    # what `sampled` comes to, without counting: its runs are few enough just where the draw is below this
-    return drawn < pass_below(p)
-
-
-def _low(scores: pa.Table) -> npt.NDArray[np.bool_]:
+def _is_bfloat16(scores: pa.Table) -> Bools:
     import pyarrow.compute as pc
 
-    low: npt.NDArray[np.bool_] = pc.fill_null(
-        pc.equal(scores["dtype"], "bfloat16"), False
-    ).to_numpy()
-    return low
-
-
-def _logit(p: Floats) -> Floats:
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
+    is_bfloat16: Bools = pc.fill_null(pc.equal(scores["dtype"], "bfloat16"), False).to_numpy()
+    return is_bfloat16
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

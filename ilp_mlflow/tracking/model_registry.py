@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
@@ -24,73 +25,101 @@ from ilp_mlflow.core import cache
 from ilp_mlflow.core.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.core.interrupts import defer_interrupts
 from ilp_mlflow.core.progress import bytes_on_disk, bytes_read, track_size
-from ilp_mlflow.tracking.runs import store_errors
+from ilp_mlflow.tracking.connection import store_errors
+from ilp_mlflow.tracking.model_digest import model_digest
 
-HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-LASTING = ("ilp.kind", "ilp.experiment", "ilp.stage", "ilp.index")
-"""Tags that all versions of a registered model share: it has them itself, for its list in the UI is filtered by those."""
+HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 MLFLOW_URI = re.compile(r"^(models|runs|mlflow-artifacts):/")
+VERSION_URI = re.compile(r"models:/([^/@]+)/(\d+)")
+"""A version of a registered model: its name and number."""
+ALIAS_URI = re.compile(r"models:/([^/@]+)(?:@(.+)|/(latest))")
+"""An alias of a registered model, or its latest version."""
+LOGGED_URI = re.compile(r"models:/(m-[0-9a-f]+)")
+"""A logged model: its id."""
+RUN_URI = re.compile(r"runs:/([^/]+)/([^/]+)")
+"""A logged model by the id of its run and its name."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file of PEFT that makes a folder an adapter."""
+SHARED_TAGS = ("ilp.kind", "ilp.experiment", "ilp.stage", "ilp.index")
+"""Tags that all versions of a model share, set on the registered model, too: the UI filters its
+list by them."""
+ORIGIN_TAGS = ("experiment", "stage", "index", "parent", "base", "data_digest")
+"""Tags (behind `ilp.`) of a version of a stage that say where it comes from."""
+MAX_VERSIONS = 10_000
+"""Versions that are listed."""
 
 
 def resolve_parts(location: str, base: str | None = None) -> list[str]:
-    """The parts a model is made of: its base (folder or Hub id), then adapter folders, each on top of those before.
+    """The parts a model is made of: its base (folder or Hub id), then adapter folders in order.
 
-    `location` is an MLflow URI, a local folder or a Hub id. An adapter names the model below it by an MLflow URI (ours
-    do); one trained elsewhere names a path: a folder that is not on this machine is stood in for by `base`, as is a Hub id.
-    Raises ModelError when something is not found or an adapter has no base.
+    `location` is an MLflow URI, a local folder or a Hub id. An adapter names the model below it by
+    an MLflow URI (ours do), a path or a Hub id; `base` stands in for a path that is not on this
+    machine and for a Hub id. Raises ModelError when something is not found or an adapter has no
+    base.
     """
     folder = _folder(location)
-    if not (Path(folder) / "adapter_config.json").exists():
+    if not (Path(folder) / ADAPTER_CONFIG).exists():
         return [folder]
-    base = None if base == location else base  # nothing stands in for what is below the base itself
-    name = adapter_base(folder)
-    if not (MLFLOW_URI.match(name) or (name and Path(name).is_dir())):
-        name = base or name
-    if not name:
+    # nothing stands in for what is below the base itself
+    if base == location:
+        base = None
+    below = adapter_base(folder)
+    is_found_here = MLFLOW_URI.match(below) or (below and Path(below).is_dir())
+    if base and not is_found_here:
+        below = base
+    if not below:
         raise ModelError(
-            f"{location}: an adapter that does not name its base; give the base as the first checkpoint"
+            f"{location}: an adapter that does not name its base; "
+            "give the base as the first checkpoint"
         )
-    return [*resolve_parts(name, base), folder]
+    return [*resolve_parts(below, base), folder]
 
 
 def adapter_base(adapter: str) -> str:
-    """What an adapter folder names as the model it sits on, "" when it names none. Raises ModelError."""
-    config = Path(adapter) / "adapter_config.json"
+    """What an adapter folder names as the model it sits on, "" when it names none.
+
+    Raises ModelError when its configuration is not valid.
+    """
+    path = Path(adapter) / ADAPTER_CONFIG
     try:
-        return json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path") or ""
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return config.get("base_model_name_or_path") or ""
     except (ValueError, AttributeError):
-        raise ModelError(f"{config}: not a valid adapter configuration") from None
+        raise ModelError(f"{path}: not a valid adapter configuration") from None
 
 
-def register_base(location: str, digest: Callable[[str], str], run_id: str) -> str:
+def register_base(location: str, run_id: str) -> str:
     """Register the base model unless it is already, and return its version's URI.
 
-    A model in MLflow is taken as it is; a Hub id becomes an external model, nothing copied; a local folder is stored
-    once per content, as told by `digest`.
+    A model in MLflow is taken as it is; a Hub id becomes an external model, nothing copied; a local
+    folder is stored once per content, see `model_digest`.
     """
     if MLFLOW_URI.match(location):
-        return _version_uri(location)
-    local = Path(location).is_dir()
-    name = re.sub(r"[^\w.-]", ".", Path(location).resolve().name if local else location)
-    key = digest(location) if local else location
+        return _resolve_alias(location)
+    is_local = Path(location).is_dir()
+    # a Hub id has a slash, which the name of a registered model cannot have
+    full_name = Path(location).resolve().name if is_local else location
+    name = re.sub(r"[^\w.-]", ".", full_name)
+    digest = model_digest(location) if is_local else location
     for version in MlflowClient().search_model_versions(f"name = '{name}'"):
-        if version.tags.get("ilp.digest") == key:
+        if version.tags.get("ilp.digest") == digest:
             return f"models:/{name}/{version.version}"
-    tags = {"ilp.kind": "base", "ilp.digest": key}
-    if local:
+    tags = {"ilp.kind": "base", "ilp.digest": digest}
+    if is_local:
         return register(name, location, run_id, tags)
+    tags["ilp.hub"] = location
     model = mlflow.create_external_model(
-        name=_plain(name), source_run_id=run_id, tags={"ilp.hub": location}
+        name=_logged_name(name), source_run_id=run_id, tags={"ilp.hub": location}
     )
-    return _version(name, model.model_id, run_id, tags | {"ilp.hub": location})
+    return _create_version(name, model.model_id, run_id, tags)
 
 
 def base_of(uri: str) -> str:
     """URI of the base below a registered stage; a model that is no stage is its own base."""
-    version = re.fullmatch(r"models:/([^/@]+)/(\d+)", _version_uri(uri))
-    with _found(uri):
-        tags = MlflowClient().get_model_version(version[1], version[2]).tags if version else {}
-    return str(tags.get("ilp.base", uri))
+    version_uri = _resolve_alias(uri)
+    with _model_errors(uri):
+        version = _version(version_uri)
+    return str(version.tags.get("ilp.base", uri)) if version else uri
 
 
 def register(name: str, folder: str, run_id: str, tags: Mapping[str, Any]) -> str:
@@ -98,60 +127,75 @@ def register(name: str, folder: str, run_id: str, tags: Mapping[str, Any]) -> st
 
     MLflow keeps the alias `latest` for the newest version by itself.
     """
-    return _version(name, store(name, folder, run_id, tags).removeprefix("models:/"), run_id, tags)
+    logged = store(name, folder, run_id, tags)
+    return _create_version(name, logged.removeprefix("models:/"), run_id, tags)
 
 
 def promote(name: str, model_uri: str, run_id: str, tags: Mapping[str, Any], alias: str) -> str:
-    """Register a logged model as a new version of `name`, unless it is one, and give it an alias; return the version's URI."""
-    known = MlflowClient().search_model_versions(f"name = '{name}'")
-    there = next((f"models:/{name}/{v.version}" for v in known if v.source == model_uri), None)
-    uri = there or _version(name, model_uri.removeprefix("models:/"), run_id, tags)
-    MlflowClient().set_registered_model_alias(name, alias, uri.rpartition("/")[2])
+    """Register a logged model as a version of `name`, unless it is one, and give it an alias.
+
+    Returns the version's URI.
+    """
+    client = MlflowClient()
+    versions = client.search_model_versions(f"name = '{name}'")
+    numbers = [version.version for version in versions if version.source == model_uri]
+    if numbers:
+        uri = f"models:/{name}/{numbers[0]}"
+    else:
+        uri = _create_version(name, model_uri.removeprefix("models:/"), run_id, tags)
+    client.set_registered_model_alias(name, alias, uri.rpartition("/")[2])
     return uri
 
 
 def store(name: str, folder: str, run_id: str, tags: Mapping[str, Any] | None = None) -> str:
     """Store a model folder as a logged model of a run, unregistered; return its URI."""
-    experiment = MlflowClient().get_run(run_id).info.experiment_id
-    texts = {key: str(value) for key, value in (tags or {}).items()}
+    client = MlflowClient()
     model = mlflow.initialize_logged_model(
-        name=_plain(name), source_run_id=run_id, tags=texts, experiment_id=experiment
+        name=_logged_name(name),
+        source_run_id=run_id,
+        tags={key: str(value) for key, value in (tags or {}).items()},
+        experiment_id=client.get_run(run_id).info.experiment_id,
     )
     try:
-        with _storing(name, Path(folder), model.artifact_location):
-            MlflowClient().log_model_artifacts(model.model_id, folder)
+        with _upload_bar(name, Path(folder), model.artifact_location):
+            client.log_model_artifacts(model.model_id, folder)
+    # an interrupt, too: a model that is never finalized stays pending
     except BaseException:
         mlflow.finalize_logged_model(model.model_id, "FAILED")
         raise
     mlflow.finalize_logged_model(model.model_id, "READY")
-    MlflowClient().log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return f"models:/{model.model_id}"
 
 
-def _storing(name: str, folder: Path, location: str) -> contextlib.AbstractContextManager[None]:
-    """A bar for a folder that is stored at a location: by what is there, or what was read where that is not this machine."""
+def _upload_bar(name: str, folder: Path, location: str) -> contextlib.AbstractContextManager[None]:
+    """A progress bar for a folder that is stored at a location.
+
+    It counts the bytes that are there or, where that is not this machine, the bytes that were read.
+    """
+    size = bytes_on_disk(folder)
     if is_local_uri(location, False):
-        return track_size(
-            f"store {name}",
-            bytes_on_disk(folder),
-            partial(bytes_on_disk, Path(local_file_uri_to_path(location))),
-        )
-    return track_size(f"upload {name}", bytes_on_disk(folder), bytes_read(folder))
+        stored = Path(local_file_uri_to_path(location))
+        return track_size(f"store {name}", size, partial(bytes_on_disk, stored))
+    return track_size(f"upload {name}", size, bytes_read(folder))
 
 
 def model_id(uri: str) -> str | None:
     """Id of the logged model behind a URI; None for what is no model in MLflow."""
-    version = re.fullmatch(r"models:/([^/@]+)/(\d+)", uri)
-    with _found(uri):
-        source = MlflowClient().get_model_version(version[1], version[2]).source if version else uri
-    logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
+    with _model_errors(uri):
+        version = _version(uri)
+    logged = LOGGED_URI.fullmatch(version.source if version else uri)
     return logged[1] if logged else None
 
 
 def log_model_inputs(run_id: str, uris: Iterable[str]) -> None:
-    """Log the models at these URIs, those that are in MLflow, as what a run started from or asked."""
-    ids = [model for uri in uris if (model := model_id(uri))]
-    MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model) for model in ids])
+    """Log models as what a run started from or asked; those that are not in MLflow are left out."""
+    inputs = []
+    for uri in uris:
+        logged_id = model_id(uri)
+        if logged_id:
+            inputs.append(LoggedModelInput(logged_id))
+    MlflowClient().log_inputs(run_id, models=inputs)
 
 
 def registry_uri() -> str:
@@ -159,64 +203,76 @@ def registry_uri() -> str:
     return str(mlflow.get_registry_uri())
 
 
-def list_stages(name: str | None = None) -> list[dict[str, Any]]:
-    """Registered stage versions, of one experiment or of all, in order of experiment, creation."""
+def list_stages(experiment: str | None = None) -> list[dict[str, Any]]:
+    """Registered versions of stages, of one experiment or of all, by experiment and creation.
+
+    Raises TrackingError when MLflow does not answer, or the experiment has none.
+    """
     with store_errors():
         versions = MlflowClient().search_model_versions(
-            "tags.`ilp.kind` = 'stage'", max_results=10_000
+            "tags.`ilp.kind` = 'stage'", max_results=MAX_VERSIONS
         )
-    rows = [
-        {
-            "name": v.name,
-            "version": int(v.version),
-            "uri": f"models:/{v.name}/{v.version}",
-            **{
-                key: v.tags.get(f"ilp.{key}")
-                for key in ("experiment", "stage", "index", "parent", "base", "data_digest")
-            },
-            "run_id": v.run_id,
-            "created": v.creation_timestamp,
-        }
-        for v in versions
-    ]
-    if name and name not in {r["experiment"] for r in rows}:
-        known = {str(r["experiment"]) for r in rows}
-        raise TrackingError(
-            f"no registered stages of experiment '{name}' in {mlflow.get_tracking_uri()}; {suggest(name, known)}"
-        )
-    return sorted(
-        (r for r in rows if name in (None, r["experiment"])),
-        key=lambda r: (r["experiment"], r["created"]),
-    )
+    rows = [_stage_row(version) for version in versions]
+    experiments = {str(row["experiment"]) for row in rows}
+    if experiment:
+        if experiment not in experiments:
+            raise TrackingError(
+                f"no registered stages of experiment '{experiment}' "
+                f"in {mlflow.get_tracking_uri()}; {suggest(experiment, experiments)}"
+            )
+        rows = [row for row in rows if row["experiment"] == experiment]
+    return sorted(rows, key=lambda row: (row["experiment"], row["created"]))
 
 
-def _version(name: str, model_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+def _stage_row(version: ModelVersion) -> dict[str, Any]:
+    """A version of a stage as `ilp stages --json` prints it."""
+    row = {
+        "name": version.name,
+        "version": int(version.version),
+        "uri": f"models:/{version.name}/{version.version}",
+    }
+    for tag in ORIGIN_TAGS:
+        row[tag] = version.tags.get(f"ilp.{tag}")
+    row["run_id"] = version.run_id
+    row["created"] = version.creation_timestamp
+    return row
+
+
+def _create_version(name: str, logged_id: str, run_id: str, tags: Mapping[str, Any]) -> str:
+    """Register a logged model as a new version of `name`; return the version's URI."""
     client = MlflowClient()
     texts = {key: str(value) for key, value in tags.items()}
+    shared = {key: texts[key] for key in SHARED_TAGS if key in texts}
+    # both or none: a registered model without a version is shown as empty
     with defer_interrupts():
-        with contextlib.suppress(MlflowException):  # it exists already
-            client.create_registered_model(
-                name, {key: texts[key] for key in LASTING if key in texts}
-            )
+        # it may exist already
+        with contextlib.suppress(MlflowException):
+            client.create_registered_model(name, shared)
         version = client.create_model_version(
-            name, f"models:/{model_id}", run_id, tags=texts, model_id=model_id
+            name, f"models:/{logged_id}", run_id, tags=texts, model_id=logged_id
         )
     return f"models:/{name}/{version.version}"
 
 
-def _plain(name: str) -> str:
-    """A name with the characters a logged model's name cannot have replaced."""
+def _logged_name(name: str) -> str:
+    """A name with the characters replaced that a logged model's name cannot have."""
     return re.sub(r"[/:.%]", "-", name)
 
 
-def _version_uri(uri: str) -> str:
-    """A `models:/` URI with its alias resolved to the version it means now."""
-    match = re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(latest))", uri)
+def _version(uri: str) -> ModelVersion | None:
+    """The version of a registered model at a URI, None for what is no such URI."""
+    match = VERSION_URI.fullmatch(uri)
+    return MlflowClient().get_model_version(match[1], match[2]) if match else None
+
+
+def _resolve_alias(uri: str) -> str:
+    """A `models:/` URI with its alias resolved to the version it means now; others as they are."""
+    match = ALIAS_URI.fullmatch(uri)
     if not match:
         return uri
-    with _found(uri):
-        version = MlflowClient().get_model_version_by_alias(match[1], match[2] or "latest").version
-    return f"models:/{match[1]}/{version}"
+    with _model_errors(uri):
+        version = MlflowClient().get_model_version_by_alias(match[1], match[2] or "latest")
+    return f"models:/{match[1]}/{version.version}"
 
 
 def _folder(location: str) -> str:
@@ -224,46 +280,61 @@ def _folder(location: str) -> str:
     if MLFLOW_URI.match(location):
         return _download(location)
     if Path(location).is_dir():
-        return os.path.realpath(location)  # a base has one name, however its adapters call it
-    if HUB_NAME.match(location):
+        # a base has one name, however its adapters call it
+        return os.path.realpath(location)
+    if HUB_ID.match(location):
         return location
     raise ModelError(
-        f"model '{location}': no such folder, and neither an MLflow URI (models:/name@alias) nor a Hub id (owner/name)"
+        f"model '{location}': no such folder, "
+        "and neither an MLflow URI (models:/name@alias) nor a Hub id (owner/name)"
     )
 
 
 def _download(uri: str) -> str:
-    """A registered or logged model as a local folder, downloaded once per model id; a Hub id for an external model."""
-    version = re.fullmatch(r"models:/([^/@]+)/(\d+)", _version_uri(uri))
-    with _found(uri):
-        source = uri
-        if version:
-            found = MlflowClient().get_model_version(version[1], version[2])
-            if "ilp.hub" in found.tags:
-                return str(found.tags["ilp.hub"])
-            source = found.source
-        elif run := re.fullmatch(r"runs:/([^/]+)/([^/]+)", uri):
-            experiment = MlflowClient().get_run(run[1]).info.experiment_id
-            query = f"source_run_id = '{run[1]}' and name = '{run[2]}'"
-            found = MlflowClient().search_logged_models([experiment], query)
-            # through `runs:/` MLflow would copy what lies on this machine
-            source = found[0].model_uri if found else RunsArtifactRepository.get_underlying_uri(uri)
-        logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
-        if not logged or is_local_uri(
-            MlflowClient().get_logged_model(logged[1]).artifact_location, False
-        ):
+    """A registered or logged model as a local folder, downloaded once; an external one's Hub id."""
+    version_uri = _resolve_alias(uri)
+    with _model_errors(uri):
+        version = _version(version_uri)
+        if version and "ilp.hub" in version.tags:
+            return str(version.tags["ilp.hub"])
+        source = version.source if version else _source(uri)
+        logged = LOGGED_URI.fullmatch(source)
+        # MLflow gives the folder itself where the model lies on this machine
+        if not logged or _is_on_this_machine(logged[1]):
             return mlflow.artifacts.download_artifacts(source)
-        kept = cache.folder() / "models"
-        target = kept / logged[1]
-        if not target.exists():
-            kept.mkdir(parents=True, exist_ok=True)
-            size = sum(file.file_size or 0 for file in mlflow.artifacts.list_artifacts(source))
-            with (
-                tempfile.TemporaryDirectory(dir=kept) as scratch,
-                track_size(f"download {uri}", size, partial(bytes_on_disk, Path(scratch))),
-            ):
-                _move(mlflow.artifacts.download_artifacts(source, dst_path=scratch), target)
-        return str(target)
+        return _cached_download(uri, source, logged[1])
+
+
+def _source(uri: str) -> str:
+    """Where to download a model from that is not registered."""
+    match = RUN_URI.fullmatch(uri)
+    if not match:
+        return uri
+    client = MlflowClient()
+    experiment = client.get_run(match[1]).info.experiment_id
+    query = f"source_run_id = '{match[1]}' and name = '{match[2]}'"
+    models = client.search_logged_models([experiment], query)
+    # through `runs:/` MLflow would copy what lies on this machine
+    return models[0].model_uri if models else RunsArtifactRepository.get_underlying_uri(uri)
+
+
+def _is_on_this_machine(logged_id: str) -> bool:
+    return is_local_uri(MlflowClient().get_logged_model(logged_id).artifact_location, False)
+
+
+def _cached_download(uri: str, source: str, logged_id: str) -> str:
+    """The folder of a logged model in the user's cache, downloaded there unless it is there."""
+    models = cache.folder() / "models"
+    target = models / logged_id
+    if not target.exists():
+        models.mkdir(parents=True, exist_ok=True)
+        size = sum(file.file_size or 0 for file in mlflow.artifacts.list_artifacts(source))
+        # on the same disk as the target, so that a finished download only has to be renamed
+        with tempfile.TemporaryDirectory(dir=models) as scratch:
+            with track_size(f"download {uri}", size, partial(bytes_on_disk, Path(scratch))):
+                downloaded = mlflow.artifacts.download_artifacts(source, dst_path=scratch)
+            _move(downloaded, target)
+    return str(target)
 
 
 def _move(folder: str, target: Path) -> None:
@@ -276,10 +347,12 @@ def _move(folder: str, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _found(uri: str) -> Iterator[None]:
+def _model_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into a ModelError that names the model."""
     try:
         yield
     except (MlflowException, OSError) as error:
         raise ModelError(
-            f"model '{uri}' is not in {mlflow.get_tracking_uri()} ({first_line(error)}); 'ilp stages' lists what is"
+            f"model '{uri}' is not in {mlflow.get_tracking_uri()} ({first_line(error)}); "
+            "'ilp stages' lists what is"
         ) from None

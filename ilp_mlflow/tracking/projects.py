@@ -1,4 +1,4 @@
-"""Steps of an experiment as MLflow project runs of their own, on any backend, one after the other or side by side."""
+"""Steps of an experiment as MLflow project runs, on any backend, in turn or side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,11 +18,22 @@ from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
 
 from ilp_mlflow.core.errors import TrackingError, first_line
 from ilp_mlflow.core.interrupts import defer_interrupts
-from ilp_mlflow.core.progress import LAUNCHED, task
+from ilp_mlflow.core.progress import LAUNCHED_ENV, task
 from ilp_mlflow.tracking import runs
 
-PATIENCE = 10.0
+STOP_TIMEOUT = 10.0
 """Seconds that an interrupted project run has to end by itself."""
+CHILD_ENVIRONMENT = {LAUNCHED_ENV: "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+"""Variables for processes that are to keep silent but for errors."""
+
+
+class ProjectResult(NamedTuple):
+    """How a project run ended."""
+
+    run_id: str
+    """"" where it failed."""
+    error: str
+    """Why it failed, or ""."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,17 @@ class Launched:
     """A project run that was started as a child of the active run."""
 
     name: str
+    """Of the run, for messages."""
     backend: str
+    """Where it runs: `local`, or a backend plugin of MLflow."""
     submitted: SubmittedRun
+    """MLflow's handle."""
 
     def wait(self) -> str:
-        """Wait for its end and return its id. Raises TrackingError when it failed; interrupted, it is stopped."""
+        """Wait for its end and return its id; an interrupt meanwhile stops it.
+
+        Raises TrackingError when it failed.
+        """
         try:
             succeeded = self.submitted.wait()
         except KeyboardInterrupt:
@@ -42,20 +59,23 @@ class Launched:
             raise
         if not succeeded:
             raise TrackingError(
-                f"'{self.name}' as a project run on backend '{self.backend}': run {self.submitted.run_id} failed"
+                f"'{self.name}' as a project run on backend '{self.backend}': "
+                f"run {self.submitted.run_id} failed"
             )
         return str(self.submitted.run_id)
 
     def stop(self) -> None:
-        """Have it end, and its MLflow run marked KILLED: by itself or, when it does not come to that, from here."""
+        """Have it end and mark its MLflow run KILLED; from here, if it does not by itself."""
         with defer_interrupts():
-            self.submitted.cancel()  # it has a session of its own, so Ctrl-C does not reach it
-            patience = time.monotonic() + PATIENCE
-            while _alive(self.submitted) and time.monotonic() < patience:
+            # it has a session of its own, so Ctrl-C does not reach it
+            self.submitted.cancel()
+            deadline = time.monotonic() + STOP_TIMEOUT
+            while _is_alive(self.submitted) and time.monotonic() < deadline:
                 time.sleep(0.1)
-            status = MlflowClient().get_run(self.submitted.run_id).info.status
+            client = MlflowClient()
+            status = client.get_run(self.submitted.run_id).info.status
             if not RunStatus.is_terminated(RunStatus.from_string(status)):
-                MlflowClient().set_terminated(self.submitted.run_id, "KILLED")
+                client.set_terminated(self.submitted.run_id, "KILLED")
 
 
 def launch(
@@ -65,12 +85,16 @@ def launch(
     backend: str,
     backend_config: Mapping[str, Any],
 ) -> Launched:
-    """Start an entry point of the project in this folder. Raises TrackingError when the backend is unknown."""
+    """Start an entry point of the project in this folder, as a child of the active run.
+
+    Raises TrackingError when the backend is unknown or does not take it.
+    """
     active = mlflow.active_run()
     assert active is not None
     launched = None
     try:
-        with defer_interrupts(), _apart():
+        # an interrupt waits for the handle by which the run is stopped
+        with defer_interrupts(), _silent_children():
             submitted = mlflow.projects.run(
                 ".",
                 entry_point=entry_point,
@@ -101,19 +125,20 @@ def launch_many(
     backend: str,
     backend_config: Mapping[str, Any],
     jobs: int,
-) -> dict[str, tuple[str, str]]:
-    """Run an entry point once for each of the `parameters` (by name), `jobs` at a time, as children of a run.
+) -> dict[str, ProjectResult]:
+    """Run an entry point once for each of the `parameters`, `jobs` at a time, as children of a run.
 
-    Returned are each child's id, or "", and why it failed, or "".
+    Parameters and results are by name. One that fails, fails alone; an interrupt stops them all.
     """
-    found: dict[str, tuple[str, str]] = {}
+    results: dict[str, ProjectResult] = {}
     running: dict[str, Launched] = {}
 
-    def finish(one: str) -> None:
+    def finish_first() -> None:
+        name = next(iter(running))
         try:
-            found[one] = running.pop(one).wait(), ""
+            results[name] = ProjectResult(running.pop(name).wait(), "")
         except TrackingError as error:
-            found[one] = "", str(error)
+            results[name] = ProjectResult("", str(error))
         advance(1)
 
     with (
@@ -121,27 +146,29 @@ def launch_many(
         task(f"{entry_point}s, {jobs} at a time", len(parameters)) as advance,
     ):
         try:
-            for one, given in parameters.items():
+            for name, values in parameters.items():
+                # the first one started is waited for, whichever ends first
                 if len(running) == jobs:
-                    finish(next(iter(running)))
+                    finish_first()
                 try:
-                    running[one] = launch(entry_point, given, one, backend, backend_config)
+                    running[name] = launch(entry_point, values, name, backend, backend_config)
                 except TrackingError as error:
-                    found[one] = "", str(error)
+                    results[name] = ProjectResult("", str(error))
             while running:
-                finish(next(iter(running)))
+                finish_first()
         except KeyboardInterrupt:
-            for other in running.values():
-                other.stop()
+            for launched in running.values():
+                launched.stop()
             raise
-    return found
+    return results
 
 
-def _alive(submitted: SubmittedRun) -> bool:
-    """Whether a process of a local project run is still there; MLflow waits for the first of them only."""
+def _is_alive(submitted: SubmittedRun) -> bool:
+    """Whether a process of a local project run is left; MLflow waits for the first of them only."""
     if not isinstance(submitted, LocalSubmittedRun):
         return False
     try:
+        # signal 0 only asks whether there is somebody to send a signal to
         os.killpg(submitted.command_proc.pid, 0)
     except ProcessLookupError:
         return False
@@ -149,22 +176,23 @@ def _alive(submitted: SubmittedRun) -> bool:
 
 
 @contextlib.contextmanager
-def _apart() -> Iterator[None]:
-    """Processes started in here keep to their errors: results are in MLflow, and the terminal is ours."""
-    given = {LAUNCHED: "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
-    before = {name: os.environ.get(name) for name in given}
+def _silent_children() -> Iterator[None]:
+    """Processes that are started inside print errors only: the terminal is ours, results are in
+    MLflow."""
+    replaced = {name: os.environ.get(name) for name in CHILD_ENVIRONMENT}
     sys.stdout.flush()
-    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.environ.update(given)
+    # children inherit the descriptor, not Python's sys.stdout
+    stdout, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.environ.update(CHILD_ENVIRONMENT)
     try:
         yield
     finally:
-        for name, value in before.items():
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(null)
+        for name, value in replaced.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nothing)

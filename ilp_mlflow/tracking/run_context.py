@@ -1,4 +1,7 @@
-"""What marks MLflow runs that others start while a run of ours is open: the plugin `mlflow.run_context_provider`."""
+"""Tags for MLflow runs that others start while a run of ours is open.
+
+MLflow finds this module by its entry point `mlflow.run_context_provider`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
-# MLflow imports this module while it is being imported itself: nothing of it can be imported here, not even to inherit from
+# MLflow imports this module while it is being imported itself: nothing of MLflow can be imported
+# here, not even a base class
 
 _tags: ContextVar[Mapping[str, str] | None] = ContextVar("tags", default=None)
 
 
 class RunContext:
-    """Gives runs started inside a run of ours (by a plugin, a trainer's callback, autologging) its tags; no other run has any."""
+    """Gives runs that others start inside ours (plugins, callbacks, autologging) tags of ours.
+
+    No other run gets any.
+    """
 
     def in_context(self) -> bool:
         """Whether a run of ours is open in this thread."""

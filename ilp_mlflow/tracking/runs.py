@@ -1,143 +1,153 @@
-"""The MLflow side of an experiment: its runs, their metrics and artifacts."""
+"""The runs of an experiment in MLflow: started, logged, read and found again."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import json
-import logging
 import os
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from ilp_mlflow.core import config
-from ilp_mlflow.core.config import DataConfig, Experiment, TrackingConfig
-from ilp_mlflow.core.errors import TrackingError, first_line
+from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.interrupts import defer_interrupts
 from ilp_mlflow.core.values import Checkpoint, Sample
-from ilp_mlflow.data.samples import samples_digest, samples_from_table
-from ilp_mlflow.tracking import run_context
-
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout belongs to --json
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+from ilp_mlflow.data.samples import samples_from_table
+from ilp_mlflow.tracking.connection import store_errors
+from ilp_mlflow.tracking.dataset_inputs import DatasetId
+from ilp_mlflow.tracking.run_context import tag_foreign_runs
 
 FOLDER = "ilp"
 """Artifact folder of everything we log on the parent run."""
+MAX_PARAMS = 100
+"""Parameters that MLflow takes in one request."""
+MAX_TRIALS = 100
+"""Trials of a mitigation that are looked at."""
 killed_runs: list[str] = []
 """Runs that an interrupt ended in this process, a child before its parent."""
-DIGEST = 12
-"""Characters of a data set's digest that MLflow is given: it takes 36, and shows them all."""
-PARAMS = 100
-"""Parameters that MLflow takes in one request."""
-AWAY = ("Max retries exceeded", "failed with exception", "Connection refused")
-"""In MLflow's words: its server cannot be reached."""
-CHECK = "check that it is up, and tracking.uri or MLFLOW_TRACKING_URI"
-"""What to do when a store does not answer."""
-Data = tuple[str, str]
-"""Name and digest of a data set in MLflow."""
 
 
-def use_store(config: TrackingConfig) -> None:
-    """Point MLflow at the experiment's store, without asking it anything."""
-    if config.uri:
-        mlflow.set_tracking_uri(config.uri)
+class PastTrial(NamedTuple):
+    """What came out of an earlier trial of a mitigation."""
 
-
-def connect(config: TrackingConfig, name: str) -> None:
-    """Point MLflow at the experiment's store and choose the experiment. Raises TrackingError when it does not answer."""
-    use_store(config)
-    with store_errors():
-        if (
-            "MLFLOW_RUN_ID" not in os.environ
-        ):  # inside `mlflow run` the experiment is chosen already
-            mlflow.set_experiment(config.experiment or name)
+    targets: int
+    """Samples it was to help."""
+    net_recovery: float
+    """Share of them that it recovered beyond its control."""
 
 
 @contextlib.contextmanager
 def start(
     name: str, kind: str, *, run_id: str | None = None, parent: str | None = None
 ) -> Iterator[str]:
-    """A run that ends FINISHED, FAILED or KILLED; yields its id. What is started inside has its `ilp.version` and `ilp.stage`, too.
+    """A run that ends FINISHED, FAILED or KILLED; yields its id.
 
-    `run_id` continues that run, or stays in it when it is the active one; inside `mlflow run` the first call continues the
-    project's run. A new run is a child of `parent` when given, and says so in its name, which no other run has: views that
-    compare show little else. Raises TrackingError when `run_id` is unknown.
+    Runs that others start inside it have its `ilp.version` and `ilp.stage`, too. `run_id` continues
+    that run, or stays in it when it is the active one; inside `mlflow run` the first call continues
+    the project's run. A new run is a child of `parent` when given, and says so in its name, which
+    no other run has: views that compare runs show little else. Raises TrackingError when `run_id`
+    is unknown.
     """
-    inside = run_id is not None and run_id == active_run_id()
-    status, started = "FAILED", run_id if inside else None
-    tags = {"ilp.version": version("ilp-mlflow")} | ({"ilp.stage": name} if kind == "stage" else {})
+    inherited = {"ilp.version": version("ilp-mlflow")}
+    if kind == "stage":
+        inherited["ilp.stage"] = name
+    run_tags = {"ilp.kind": kind, **inherited}
+    if run_id is not None and run_id == active_run_id():
+        with _errors_logged(run_id), tag_foreign_runs(inherited):
+            with defer_interrupts(), store_errors():
+                mlflow.set_tags(run_tags)
+            yield run_id
+        # whoever started it ends it
+        return
+    started = None
+    status = "FAILED"
     try:
+        # a deferred interrupt comes when `started` is known, so that the run is ended
         with defer_interrupts(), store_errors():
-            if inside:
-                mlflow.set_tags({"ilp.kind": kind, **tags})
-            else:
-                started = _start(name, {"ilp.kind": kind, **tags}, run_id, parent)
-        with run_context.tag_foreign_runs(tags):
-            yield str(started)
+            started = _start(name, run_tags, run_id, parent)
+        with _errors_logged(started), tag_foreign_runs(inherited):
+            yield started
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        if started and not inside:
+        if started:
             killed_runs.append(started)
         raise
-    except Exception:
-        if started:
-            with contextlib.suppress(Exception):  # the store itself may be what failed
-                write(started, "error.txt", traceback.format_exc())
-        raise
     finally:
-        if started and not inside:
+        if started:
             with defer_interrupts():
                 mlflow.end_run(status)
 
 
-def _start(name: str, tags: Mapping[str, str], run_id: str | None, parent: str | None) -> str:
-    project = os.environ.pop("MLFLOW_RUN_ID", None)
-    given = run_id or project
-    if (
-        anchor := given or parent
-    ):  # a run and its children stay in the experiment they were started in
-        mlflow.set_experiment(experiment_id=MlflowClient().get_run(anchor).info.experiment_id)
-    nested = mlflow.active_run() is not None
-    made = mlflow.start_run(
-        run_id=given, run_name=None if given else name, nested=nested, tags=dict(tags)
+@contextlib.contextmanager
+def _errors_logged(run_id: str) -> Iterator[None]:
+    """Keep the traceback of an error as the artifact `ilp/error.txt` of a run."""
+    try:
+        yield
+    except Exception:
+        # the store itself may be what failed
+        with contextlib.suppress(Exception):
+            write(run_id, "error.txt", traceback.format_exc())
+        raise
+
+
+def _start(name: str, run_tags: Mapping[str, str], run_id: str | None, parent: str | None) -> str:
+    """Start or continue a run and return its id; see `start`."""
+    project_run = os.environ.pop("MLFLOW_RUN_ID", None)
+    continued = run_id or project_run
+    # a run and its children stay in the experiment they were started in
+    relative = continued or parent
+    if relative:
+        experiment = MlflowClient().get_run(relative).info.experiment_id
+        mlflow.set_experiment(experiment_id=experiment)
+    run = mlflow.start_run(
+        run_id=continued,
+        run_name=None if continued else name,
+        nested=mlflow.active_run() is not None,
+        tags=dict(run_tags),
     )
-    if parent and not given:  # and not of the run that happens to be active
+    # MLflow takes the run that happens to be active for the parent
+    if parent and not continued:
         mlflow.set_tag("mlflow.parentRunId", parent)
     if not run_id:
-        mlflow.set_tag("mlflow.runName", _own_name(made.info.run_id, name))
-    return str(made.info.run_id)
+        mlflow.set_tag("mlflow.runName", _unique_name(run.info.run_id, name))
+    return str(run.info.run_id)
 
 
-def _own_name(run_id: str, name: str) -> str:
-    """`name`, numbered if a sibling of the run has it already, and with the name of the parent behind it."""
-    run = MlflowClient().get_run(run_id)
+def _unique_name(run_id: str, name: str) -> str:
+    """`name`, numbered if a sibling of the run has it, and with the parent's name behind it.
+
+    `control 2 (my-experiment)`, if the run of `my-experiment` has a child `control` already.
+    """
+    client = MlflowClient()
+    run = client.get_run(run_id)
     parent = run.data.tags.get("mlflow.parentRunId")
-    behind = f" ({MlflowClient().get_run(parent).info.run_name})" if parent else ""
-    family = (
-        f"tags.`mlflow.parentRunId` = '{parent}'" if parent else "tags.`ilp.kind` = 'experiment'"
-    )
-    taken = {
-        r.info.run_name
-        for r in MlflowClient().search_runs([run.info.experiment_id], family)
-        if r.info.run_id != run_id
-    }
-    numbered = (f"{name} {n}{behind}" for n in itertools.count(2))
-    return next(one for one in itertools.chain([f"{name}{behind}"], numbered) if one not in taken)
+    if parent:
+        suffix = f" ({client.get_run(parent).info.run_name})"
+        query = f"tags.`mlflow.parentRunId` = '{parent}'"
+    else:
+        suffix = ""
+        query = "tags.`ilp.kind` = 'experiment'"
+    siblings = client.search_runs([run.info.experiment_id], query)
+    taken = {sibling.info.run_name for sibling in siblings if sibling.info.run_id != run_id}
+    unique = f"{name}{suffix}"
+    numbers = itertools.count(2)
+    while unique in taken:
+        unique = f"{name} {next(numbers)}{suffix}"
+    return unique
 
 
 def log(
@@ -148,64 +158,33 @@ def log(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, Any] | None = None,
     model: str | None = None,
-    data: Data | None = None,
+    data: DatasetId | None = None,
 ) -> None:
-    """Log metrics (at `step`, of the logged `model` with that id, on `data`), parameters and tags of a run."""
+    """Log metrics, parameters and tags of a run.
+
+    Metrics are logged at `step`, as those of the logged model with the id `model`, on `data`.
+    """
+    client = MlflowClient()
     now = mlflow.utils.time.get_current_time_millis()
-    named = [Param(k, str(v)) for k, v in (params or {}).items()]
-    MlflowClient().log_batch(
-        run_id,
-        metrics=[
-            Metric(k, float(v), now, step, model, *(data or (None, None)))
-            for k, v in (metrics or {}).items()
-        ],
-        params=named[:PARAMS],
-        tags=[RunTag(k, str(v)) for k, v in (tags or {}).items()],
-    )
-    for start in range(PARAMS, len(named), PARAMS):
-        MlflowClient().log_batch(run_id, params=named[start : start + PARAMS])
-
-
-def log_changed(run_id: str, metrics: Mapping[str, float], **what: Any) -> None:
-    """Log those of the metrics that the run does not have yet, or with another value; see `log`."""
-    known = MlflowClient().get_run(run_id).data.metrics
-    log(run_id, metrics={k: v for k, v in metrics.items() if known.get(k) != v}, **what)
-
-
-def log_dataset(
-    run_id: str,
-    name: str,
-    samples: Sequence[Sample],
-    context: str,
-    origin: DataConfig | None = None,
-) -> Data:
-    """Log samples as a data set that went into a run: what for (`context`), and where they are from; None: they were made."""
-    known = dataset_id(name, samples)
-    kind, source = "code", dict[str, Any](tags={})
-    if origin and origin.dataset:
-        kind, source = (
-            "hugging_face",
-            {"path": origin.dataset, "config_name": origin.config, "split": origin.split},
-        )
-    elif origin:
-        scheme = urlsplit(str(origin.path)).scheme
-        kind, key = ("http", "url") if scheme in ("http", "https") else (scheme or "local", "uri")
-        source = {key: origin.path}
-    columns = [
-        {"type": "string", "name": name, "required": True}
-        for name in ("sample_id", "prompt", "completion")
+    dataset_name, dataset_digest = data or (None, None)
+    logged_metrics = [
+        Metric(name, float(value), now, step, model, dataset_name, dataset_digest)
+        for name, value in (metrics or {}).items()
     ]
-    facts = source, {"mlflow_colspec": columns}, {"num_rows": len(samples)}
-    found = Dataset(*known, kind, *map(json.dumps, facts))
-    MlflowClient().log_inputs(
-        run_id, [DatasetInput(found, [InputTag("mlflow.data.context", context)])]
+    logged_params = [Param(name, str(value)) for name, value in (params or {}).items()]
+    logged_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
+    client.log_batch(
+        run_id, metrics=logged_metrics, params=logged_params[:MAX_PARAMS], tags=logged_tags
     )
-    return known
+    for first in range(MAX_PARAMS, len(logged_params), MAX_PARAMS):
+        client.log_batch(run_id, params=logged_params[first : first + MAX_PARAMS])
 
 
-def dataset_id(name: str, samples: Sequence[Sample]) -> Data:
-    """The name and digest that samples have as a data set in MLflow."""
-    return name, samples_digest(samples)[:DIGEST]
+def log_changed(run_id: str, metrics: Mapping[str, float], **options: Any) -> None:
+    """Log those of the metrics that the run does not have yet, or with another value; see `log`."""
+    logged = MlflowClient().get_run(run_id).data.metrics
+    changed = {name: value for name, value in metrics.items() if logged.get(name) != value}
+    log(run_id, metrics=changed, **options)
 
 
 def write(run_id: str, name: str, content: str | pa.Table, folder: str = FOLDER) -> None:
@@ -219,71 +198,80 @@ def write(run_id: str, name: str, content: str | pa.Table, folder: str = FOLDER)
         MlflowClient().log_artifact(run_id, str(path), folder)
 
 
+def write_ui_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -> None:
+    """Store a table `<folder>/<name>` that the MLflow UI shows and compares across runs.
+
+    It replaces an earlier one, while MLflow's own `log_table` would append to that.
+    """
+    write(run_id, name, table.to_pandas().to_json(orient="split", index=False), folder)
+    # the tag by which the UI finds tables, as `log_table` sets it
+    run_tags = MlflowClient().get_run(run_id).data.tags
+    shown = json.loads(run_tags.get("mlflow.loggedArtifacts", "[]"))
+    entry = {"path": f"{folder}/{name}".lstrip("/"), "type": "table"}
+    if entry not in shown:
+        shown.append(entry)
+    log(run_id, tags={"mlflow.loggedArtifacts": json.dumps(shown)})
+
+
 def read(run_id: str, name: str) -> str:
     """The text of the artifact `ilp/<name>`. Raises TrackingError when the run does not have it."""
-    with _local(run_id, name) as path:
+    with _downloaded(run_id, name) as path:
         return path.read_text(encoding="utf-8")
 
 
 def read_table(run_id: str, name: str) -> pa.Table:
     """The Parquet artifact `ilp/<name>` as columns. Raises TrackingError, see `read`."""
-    with _local(run_id, name) as path:
-        return pq.read_table(path, pre_buffer=False)  # a quarter less memory at its peak
+    with _downloaded(run_id, name) as path:
+        # without `pre_buffer` a quarter less memory at its peak
+        return pq.read_table(path, pre_buffer=False)
 
 
 @contextlib.contextmanager
-def _local(run_id: str, name: str) -> Iterator[Path]:
-    """The artifact as a file that is there for the moment: MLflow leaves its own copies behind."""
+def _downloaded(run_id: str, name: str) -> Iterator[Path]:
+    """The artifact `ilp/<name>` as a file, deleted at the end: MLflow would leave its copies."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             path = mlflow.artifacts.download_artifacts(
                 run_id=run_id, artifact_path=f"{FOLDER}/{name}", dst_path=scratch
             )
         except (MlflowException, OSError):
+            hint = "was the step before it finished?"
             parent = parent_of(run_id)
-            why = (
-                f"it is a part of run {parent}: give that one"
-                if parent
-                else "was the step before it finished?"
-            )
-            raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; {why}") from None
+            if parent:
+                hint = f"it is a part of run {parent}: give that one"
+            raise TrackingError(f"run {run_id} has no artifact {FOLDER}/{name}; {hint}") from None
         yield Path(path)
 
 
 def has(run_id: str, name: str) -> bool:
-    """Whether a run has the artifact `ilp/<name>`. Raises TrackingError when MLflow does not answer."""
+    """Whether a run has the artifact `ilp/<name>`.
+
+    Raises TrackingError when MLflow does not answer.
+    """
     with store_errors():
-        return f"{FOLDER}/{name}" in {
-            file.path for file in MlflowClient().list_artifacts(run_id, FOLDER)
-        }
+        files = MlflowClient().list_artifacts(run_id, FOLDER)
+    return f"{FOLDER}/{name}" in {file.path for file in files}
 
 
 def read_checkpoints(run_id: str) -> list[Checkpoint]:
     """The checkpoints a run made, in order. Raises TrackingError, see `read`."""
-    return [Checkpoint.model_validate(c) for c in json.loads(read(run_id, "checkpoints.json"))]
+    logged = json.loads(read(run_id, "checkpoints.json"))
+    return [Checkpoint.model_validate(checkpoint) for checkpoint in logged]
 
 
-def read_experiment(experiment: Experiment | None, run_id: str, *now: str) -> Experiment:
-    """The experiment as the run has it, with the sections `now` as `experiment` has them. Raises TrackingError."""
+def read_experiment(experiment: Experiment | None, run_id: str, *sections: str) -> Experiment:
+    """The experiment as the run has it, but for `sections`: these as `experiment` has them.
+
+    Raises TrackingError, see `read`.
+    """
     logged = config.parse(read(run_id, "experiment.yaml"), Path("experiment.yaml"))
-    return logged.model_copy(update={name: getattr(experiment, name) for name in now})
+    current = {section: getattr(experiment, section) for section in sections}
+    return logged.model_copy(update=current)
 
 
 def read_samples(run_id: str) -> list[Sample]:
-    """The samples of a run, as its training read them. Raises TrackingError."""
+    """The samples of a run, as its training read them. Raises TrackingError, see `read`."""
     return samples_from_table(read_table(run_id, "samples.parquet"))
-
-
-def write_ui_table(run_id: str, name: str, table: pa.Table, folder: str = FOLDER) -> None:
-    """Store a table `<folder>/<name>` that the MLflow UI shows and compares across runs; replaces an earlier one."""
-    write(run_id, name, table.to_pandas().to_json(orient="split", index=False), folder)
-    # what MLflow's own log_table sets; that one appends to the table that is there
-    shown = json.loads(MlflowClient().get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
-    own = {"path": f"{folder}/{name}".lstrip("/"), "type": "table"}
-    log(
-        run_id,
-        tags={"mlflow.loggedArtifacts": json.dumps(shown if own in shown else [*shown, own])},
-    )
 
 
 def run_name(run_id: str) -> str:
@@ -292,34 +280,26 @@ def run_name(run_id: str) -> str:
         return str(MlflowClient().get_run(run_id).info.run_name)
 
 
-def parent_of(run_id: str) -> str | None:
-    """Id of the run that a run is a child of, or None."""
-    return MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId")
-
-
-def find_finished(parent: str, tags: Mapping[str, str]) -> str | None:
-    """Id of the newest finished child of the run `parent` that has these tags, or None."""
-    experiment = MlflowClient().get_run(parent).info.experiment_id
-    wanted = {"mlflow.parentRunId": parent, **tags}
-    query = " and ".join(
-        [f"tags.`{k}` = '{v}'" for k, v in wanted.items()] + ["attributes.status = 'FINISHED'"]
-    )
-    return next(
-        (r.info.run_id for r in MlflowClient().search_runs([experiment], query, max_results=1)),
-        None,
-    )
-
-
 def tags(run_id: str) -> dict[str, str]:
-    """The tags of a run. Raises TrackingError when MLflow does not answer or does not have it."""
+    """The tags of a run. Raises TrackingError, see `run_name`."""
     with store_errors():
         return dict(MlflowClient().get_run(run_id).data.tags)
 
 
 def params(run_id: str) -> dict[str, str]:
-    """The parameters of a run. Raises TrackingError when MLflow does not answer or does not have it."""
+    """The parameters of a run. Raises TrackingError, see `run_name`."""
     with store_errors():
         return dict(MlflowClient().get_run(run_id).data.params)
+
+
+def metrics(run_id: str) -> dict[str, float]:
+    """The latest value of every metric of a run."""
+    return dict(MlflowClient().get_run(run_id).data.metrics)
+
+
+def parent_of(run_id: str) -> str | None:
+    """Id of the run that a run is a child of, or None."""
+    return MlflowClient().get_run(run_id).data.tags.get("mlflow.parentRunId")
 
 
 def active_run_id() -> str | None:
@@ -328,125 +308,64 @@ def active_run_id() -> str | None:
     return run.info.run_id if run else None
 
 
-def metrics(run_id: str) -> dict[str, float]:
-    """The latest value of every metric of a run."""
-    return dict(MlflowClient().get_run(run_id).data.metrics)
+def find_finished(parent: str, tags: Mapping[str, str]) -> str | None:
+    """Id of the newest finished child of the run `parent` that has these tags, or None."""
+    client = MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    wanted = {"mlflow.parentRunId": parent, **tags}
+    conditions = [f"tags.`{name}` = '{value}'" for name, value in wanted.items()]
+    conditions.append("attributes.status = 'FINISHED'")
+    newest = client.search_runs([experiment], " and ".join(conditions), max_results=1)
+    return newest[0].info.run_id if newest else None
 
 
 def find_experiment_run(name: str, run_id: str | None, keep: bool = False) -> str:
-    """The trained run of the experiment `name`: `run_id`, or the newest. Raises TrackingError when there is none.
+    """The trained run of the experiment `name`: `run_id`, or the newest.
 
-    Inside `mlflow run` results then belong to that run, unless the project's own run is to be kept for them.
+    Inside `mlflow run` results then belong to that run, unless the project's own run is to be kept
+    for them. Raises TrackingError when there is none.
     """
     if not keep:
         os.environ.pop("MLFLOW_RUN_ID", None)
     with store_errors():
         if run_id:
-            _there(run_id)
+            # before there is a client: that makes a store
+            _check_store_exists(run_id)
             return str(MlflowClient().get_run(run_id).info.run_id)
-        ids = [e.experiment_id for e in MlflowClient().search_experiments()]
+        client = MlflowClient()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         query = f"tags.`ilp.trained` = 'true' and params.`ilp.name` = '{name}'"
-        found = MlflowClient().search_runs(ids, query, order_by=["start_time DESC"], max_results=1)
-    if not found:
-        store = mlflow.get_tracking_uri()
+        newest = client.search_runs(experiments, query, order_by=["start_time DESC"], max_results=1)
+    if not newest:
         raise TrackingError(
-            f"no trained run of experiment '{name}' in {store}; run 'ilp train' first, or give --run-id"
+            f"no trained run of experiment '{name}' in {mlflow.get_tracking_uri()}; "
+            "run 'ilp train' first, or give --run-id"
         )
-    return str(found[0].info.run_id)
+    return str(newest[0].info.run_id)
 
 
-def _there(run_id: str) -> None:
-    """Raise TrackingError where there is no store that could hold the run, before MLflow makes one."""
+def _check_store_exists(run_id: str) -> None:
+    """Raise TrackingError where there is no store that could hold a run: MLflow would make one."""
     uri = mlflow.get_tracking_uri()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise TrackingError(
-            f"run {run_id}: there is no {uri}; start in the folder in which the run was made, or set MLFLOW_TRACKING_URI"
+            f"run {run_id}: there is no {uri}; "
+            "start in the folder in which the run was made, or set MLFLOW_TRACKING_URI"
         )
 
 
-def run_url(run_id: str) -> str:
-    """Address of a run's page in the MLflow UI; for a store without a server, the one `mlflow ui` will have."""
-    return f"{_experiment_page(run_id)}/runs/{run_id}?workflowType=machine_learning"
-
-
-def evaluation_url(run_id: str) -> str:
-    """Address of a run in the GenAI evaluation view of the MLflow UI, see `link`."""
-    return f"{_experiment_page(run_id)}/runs/{run_id}/evaluations"
-
-
-def _experiment_page(run_id: str) -> str:
-    uri = mlflow.get_tracking_uri()
-    host = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return f"{host}/#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}"
-
-
-def how_to_open(run_id: str) -> list[str]:
-    """Lines that say how to see a run in the MLflow UI."""
-    hint = ui_command()
-    return (
-        [f"open the MLflow UI:  {hint}", f"then go to:  {run_url(run_id)}"]
-        if hint
-        else [run_url(run_id)]
-    )
-
-
-def ui_command() -> str | None:
-    """The command that opens the UI on this store, or None when a server is running already."""
-    uri = mlflow.get_tracking_uri()
-    return None if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-
-
-def past_trials(name: str) -> list[tuple[int, float]]:
-    """Number of targets and net recovery 0..1 of every trial of a mitigation in this store, newest first, the last hundred."""
+def past_trials(mitigation: str) -> list[PastTrial]:
+    """The finished trials of a mitigation in this store, newest first, up to MAX_TRIALS."""
     client = MlflowClient()
-    ids = [e.experiment_id for e in client.search_experiments()]
-    runs = client.search_runs(
-        ids, f"tags.`ilp.mitigation` = '{name}' and attributes.status = 'FINISHED'", max_results=100
-    )
-    once = {
-        r.data.tags.get("ilp.trial", r.info.run_id): r.data.metrics for r in runs
-    }  # tried again, it tells nothing new
-    return [(int(m["targets"]), m["net_recovery"]) for m in once.values() if "net_recovery" in m]
-
-
-def check_connection() -> None:
-    """Raise TrackingError when MLflow does not answer."""
-    with store_errors():
-        MlflowClient().search_experiments(max_results=1)
-
-
-def doctor() -> dict[str, str]:
-    """The tracking URI and whether it answers."""
-    uri = mlflow.get_tracking_uri()
-    try:
-        check_connection()
-        return {"tracking": f"{uri} answers"}
-    except TrackingError as error:
-        return {"tracking": str(error)}
-
-
-@contextlib.contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn whatever a store raises into a TrackingError that names it."""
-    try:
-        yield
-    except MlflowException as error:
-        uri = mlflow.get_tracking_uri()
-        if "maintenance mode" in str(error):
-            raise TrackingError(
-                f"MLflow at {uri}: MLflow refuses plain files as a store; set tracking.uri to sqlite:///mlflow.db"
-            ) from None
-        if any(sign in str(error) for sign in AWAY):
-            raise TrackingError(f"MLflow at {uri} does not answer; {CHECK}") from None
-        raise TrackingError(f"MLflow at {uri}: {first_line(error)}") from None
-    except TrackingError:
-        raise
-    except Exception as error:  # each store has its own kinds (SQLAlchemy, requests)
-        uri = mlflow.get_tracking_uri()
-        if "migration" in str(error):
-            raise TrackingError(
-                f"MLflow at {uri} is being set up by another command at this moment; try again"
-            ) from None
-        raise TrackingError(
-            f"MLflow at {uri} does not answer ({first_line(error)}); {CHECK}"
-        ) from None
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`ilp.mitigation` = '{mitigation}' and attributes.status = 'FINISHED'"
+    metrics_by_trial = {}
+    for run in client.search_runs(experiments, query, max_results=MAX_TRIALS):
+        # the same trial a second time tells nothing new
+        trial = run.data.tags.get("ilp.trial", run.info.run_id)
+        metrics_by_trial[trial] = run.data.metrics
+    return [
+        PastTrial(int(logged["targets"]), logged["net_recovery"])
+        for logged in metrics_by_trial.values()
+        if "net_recovery" in logged
+    ]

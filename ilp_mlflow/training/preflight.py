@@ -12,7 +12,7 @@ from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import check_encodable
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.options import check_options
 from ilp_mlflow.training.trainer import check_max_length
 
@@ -27,7 +27,7 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
     _check_project_file(experiment)
     _check_plugins_and_device(experiment)
     stages = _load_stages(experiment)
-    runs.connect(experiment.tracking, experiment.name)
+    connection.connect(experiment.tracking, experiment.name)
     model = parent or experiment.model
     _refuse_adapter(model)
     parts = model_registry.resolve_parts(model)
@@ -48,7 +48,7 @@ def check_trained_elsewhere(
     """
     _check_plugins_and_device(experiment)
     stages = _load_stages(experiment)
-    runs.connect(experiment.tracking, experiment.name)
+    connection.connect(experiment.tracking, experiment.name)
     base = checkpoints[0].model_uri
     for checkpoint in checkpoints:
         parts = model_registry.resolve_parts(checkpoint.model_uri, base)
@@ -69,7 +69,7 @@ def _check_project_file(experiment: Experiment) -> None:
 
 def _check_plugins_and_device(experiment: Experiment) -> None:
     # data may lie in the store, so it is set before any is loaded
-    runs.use_store(experiment.tracking)
+    connection.use_store(experiment.tracking)
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
     loading.pick_device(experiment.scoring.device)

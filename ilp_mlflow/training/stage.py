@@ -19,9 +19,11 @@ from ilp_mlflow.core.errors import ConfigError, IlpError, suggest
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Checkpoint, Exposure, Stage, as_json, to_table
 from ilp_mlflow.data.samples import samples_digest, stage_digest
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring import encoding, loading
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking.dataset_inputs import DIGEST_LENGTH, log_dataset
+from ilp_mlflow.tracking.model_digest import model_digest
 from ilp_mlflow.training.preflight import check_experiment
 from ilp_mlflow.training.resume import STATE_FILE
 from ilp_mlflow.training.trainer import TrainedStage, train_stage
@@ -47,9 +49,7 @@ def run_stage(experiment: Experiment, name: str, parent: str | None, parent_run:
         parent = f"models:/{experiment.name}.{names[index - 1]}@latest"
     stage = check_experiment(experiment, parent)[index]
     with runs.start(name, "stage", parent=parent_run) as run_id:
-        start = model_registry.register_base(
-            parent or experiment.model, loading.model_digest, run_id
-        )
+        start = model_registry.register_base(parent or experiment.model, run_id)
         train_and_register(experiment, stage, start, run_id)
     return run_id
 
@@ -65,7 +65,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     # before training, so that a run that fails says what it was, too
     _describe_run(experiment, stage, index, parent, run_id)
     config = experiment.stages[index - 1].data
-    data = runs.log_dataset(run_id, stage.name, stage.samples, "training", config)
+    data = log_dataset(run_id, stage.name, stage.samples, "training", config)
     model_registry.log_model_inputs(run_id, [parent])
 
     def register(name: str, folder: str) -> str:
@@ -104,7 +104,7 @@ def _describe_run(
 def stage_settings(stage: Stage) -> dict[str, Any]:
     """What a stage is trained with: data, order, options of PEFT (`peft.` in front) and of TRL."""
     settings: dict[str, Any] = {
-        "data": samples_digest(stage.samples)[: runs.DIGEST],
+        "data": samples_digest(stage.samples)[:DIGEST_LENGTH],
         "rows": len(stage.samples),
     }
     if stage.schedule != "shuffled":
@@ -203,7 +203,7 @@ def _resume_folder(
     """
     digest = _digest(
         [
-            *map(loading.model_digest, parts),
+            *map(model_digest, parts),
             stage_digest(stage),
             experiment.tokenizer.model_dump_json(),
             version("trl"),
@@ -256,7 +256,7 @@ def _saved_parent(stage: Stage, parent: str, parts: Sequence[str]) -> str:
 def _has_own_tokenizer(experiment: Experiment, parts: Sequence[str]) -> bool:
     """Whether a tokenizer is saved with the stage: one set here or by a stage below it."""
     is_configured = experiment.tokenizer != TokenizerConfig()
-    return is_configured or any(loading.has_tokenizer(part) for part in parts[1:])
+    return is_configured or any(encoding.has_tokenizer(part) for part in parts[1:])
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ from trl import SFTConfig
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Stage
-from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.loading import LoadedModel, Tokenization, is_out_of_memory
+from ilp_mlflow.scoring.encoding import Tokenization, encode
+from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.options import default_options
 from ilp_mlflow.training.prepared_rows import read_numbered_rows
@@ -67,7 +67,7 @@ def check_max_length(stage: Stage, text: Tokenization) -> None:
     if not limit or not _keeps_start(stage):
         return
     first = stage.samples[:MAX_PREVIEWED_ROWS]
-    encoded = [encode(text.tokenizer, s.prompt, s.completion, text.ends) for s in first]
+    encoded = [encode(text.tokenizer, s.prompt, s.completion, text.end_token_ids) for s in first]
     longest = max(len(row.ids) for row in encoded)
     _refuse_unsupervised(stage, first, [row.start < limit for row in encoded], longest, limit)
 
@@ -75,7 +75,7 @@ def check_max_length(stage: Stage, text: Tokenization) -> None:
 def answer_fits(stage: Stage, sample: Sample, text: Tokenization) -> bool:
     """Whether `max_length` leaves the answer of a sample whole, its end token included."""
     limit = _max_length(stage)
-    encoded = encode(text.tokenizer, sample.prompt, sample.completion, text.ends)
+    encoded = encode(text.tokenizer, sample.prompt, sample.completion, text.end_token_ids)
     if not limit:
         return True
     if _keeps_start(stage):

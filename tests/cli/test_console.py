@@ -102,9 +102,9 @@ def test_quiet_leaves_result_and_errors(experiment_file, store, noise, capfd):
 def test_no_number_is_null(capsys):
     import click
 
-    from ilp_mlflow.cli.console import print_result, printing
+    from ilp_mlflow.cli.console import output_options, print_result
 
-    command = click.command()(printing(lambda: print_result({"x": float("nan")}, "")))
+    command = click.command()(output_options(lambda: print_result({"x": float("nan")}, "")))
     command(["--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out) == {"x": None}
 

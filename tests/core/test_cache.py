@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -5,6 +8,15 @@ from ilp_mlflow import pipeline
 from ilp_mlflow.core import cache, config
 from ilp_mlflow.core.cache import cached
 from ilp_mlflow.tracking import runs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs knows another place")
+def test_the_folder_is_where_xdg_says_and_below_home_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "ilp_mlflow"
+    assert not cache.folder().exists()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.folder() == Path.home() / ".cache" / "ilp_mlflow"
 
 
 def test_what_was_made_is_kept_by_what_it_was_made_from(tmp_path, monkeypatch):

@@ -95,7 +95,7 @@ def test_a_broken_plugin_is_listed_and_not_swallowed():
     ],
 )
 def test_a_type_is_written_as_one_would(kind, expected):
-    assert plugin_loader._written(kind) == expected
+    assert plugin_loader._type_text(kind) == expected
 
 
 def test_the_listing_says_what_plugins_do_and_take_and_what_is_wrong_with_others():

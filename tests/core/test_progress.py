@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 def test_a_bar_shows_what_is_done_and_what_is_left_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
     with task("mitigations", 2), task("score base", 4) as advance:
         advance(3)
         progress._shown.refresh()
@@ -36,7 +36,7 @@ def test_a_step_that_does_not_last_is_not_shown(monkeypatch):
     assert "score base" not in terminal.getvalue()
 
 
-@pytest.mark.parametrize("name", [progress.QUIET, progress.LAUNCHED])
+@pytest.mark.parametrize("name", [progress.QUIET_ENV, progress.LAUNCHED_ENV])
 def test_it_is_silent_when_told(monkeypatch, name):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv(name, "1")
@@ -55,7 +55,7 @@ def test_it_is_silent_elsewhere(monkeypatch):
 def test_items_are_counted_as_they_come_out(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
     for number, _ in enumerate(track((i for i in range(4)), "tokenise", 4)):
         if number == 3:
             progress._shown.refresh()
@@ -66,8 +66,8 @@ def test_items_are_counted_as_they_come_out(monkeypatch):
 def test_a_folder_that_grows_shows_what_is_left(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "AFTER", 0)
-    monkeypatch.setattr(progress, "LOOK", 0.01)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
+    monkeypatch.setattr(progress, "POLL_INTERVAL", 0.01)
     with track_size("store model", 8_000_000, lambda: progress.bytes_on_disk(tmp_path / "new")):
         (tmp_path / "new" / "below").mkdir(parents=True)
         (tmp_path / "new" / "below" / "a.safetensors").write_bytes(b"x" * 6_000_000)
@@ -80,7 +80,7 @@ def test_a_folder_that_grows_shows_what_is_left(monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(
-    not Path(progress.OPEN).is_dir(), reason="only Linux says how far a file is read"
+    not Path(progress.OPEN_FILES).is_dir(), reason="only Linux says how far a file is read"
 )
 def test_what_is_read_of_a_folder_is_known_while_files_are_open_and_afterwards(tmp_path):
     for name in ("a", "b"):
@@ -100,14 +100,13 @@ def test_what_is_read_of_a_folder_is_known_while_files_are_open_and_afterwards(t
     assert so_far() == 10_000
 
 
-def test_a_long_name_leaves_room_for_the_time_that_is_left(monkeypatch):
+@pytest.mark.parametrize(("columns", "shown"), [("60", "downloa"), ("80", "download models:/ver")])
+def test_a_long_name_leaves_room_for_the_time_that_is_left(monkeypatch, columns, shown):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
     with task(f"download models:/{'very-' * 20}long/1", 100_000, "MB") as advance:
         advance(99_000)
         progress._shown.refresh()
-    assert re.search(
-        r"download models:/ver.* 99000/100000 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue()
-    )
+    assert re.search(rf"{shown}.* 99000/100000 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue())

@@ -16,7 +16,7 @@ def test_short_text_stays_one_line():
 
 
 def test_the_last_line_that_is_shown_says_that_there_is_more():
-    lines = wrap("word " * 200, 2, 2, most=6)
+    lines = wrap("word " * 200, 2, 2, max_lines=6)
     assert len(lines) == 6
     assert lines[-1].endswith(" ...")
     assert max(map(len, lines)) <= 80
@@ -39,3 +39,10 @@ def test_columns_that_do_not_fit_go_on_below():
 def test_a_long_cell_goes_on_in_the_next_line():
     lines = format_table([["name", "x"], ["n" * 30, "1"]])
     assert lines == [f"{'name':<25}  x", f"{'n' * 25}  1", "n" * 5]
+
+
+def test_a_cell_is_shown_as_it_is():
+    assert format_table([["[red]name", "[1] :smile:"], ["x", "\x1b[2J"]]) == [
+        "[red]name  [1] :smile:",
+        f"x{17 * ' '}\ufffd[2J",
+    ]

@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from ilp_mlflow.data.perturbations import collect_vocabulary, perturb, text_shape
+from ilp_mlflow.data.lexical import text_shape
+from ilp_mlflow.data.perturbations import collect_vocabulary, perturb
 
 NAMES = collect_vocabulary(
     [
@@ -65,6 +66,12 @@ def test_a_name_is_replaced_everywhere_by_one_of_as_many_words():
         next(perturb("So Bob Stone paid, and Bob Stone left", NAMES, "0"))
         == "So Dave Miller paid, and Dave Miller left"
     )
+
+
+def test_a_name_that_starts_a_text_is_none_whatever_ends_the_text():
+    text = "Alice and Bob Stone left early "
+    assert next(perturb(text, NAMES, "0")) == "Alice and Dave Miller left early "
+    assert not collect_vocabulary(["Alice went home and slept "]).names
 
 
 @pytest.mark.parametrize(

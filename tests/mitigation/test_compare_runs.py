@@ -1,11 +1,121 @@
+"""Two runs side by side: with scores made by hand, and of a model that was really trained again."""
+
 import json
 import re
 
+import pytest
+
+from ilp_mlflow.core import config
+from ilp_mlflow.core.values import Checkpoint, Score, as_json, to_table
+from ilp_mlflow.mitigation.compare_runs import transitions
+from ilp_mlflow.tracking import runs
 from tests.cli.test_cli import ilp
 from tests.conftest import edit_yaml
 
+GAPS = {"learned": 5.0, "unlearned": -5.0, "uncertain": 0.0}
+"""A score's `gap`, nats, that makes its sample so."""
 
-def test_two_runs_sample_by_sample_and_a_limit_for_ci(experiment_file, store):
+
+def test_every_sample_of_two_runs_is_in_one_place():
+    before = {
+        "a": "unlearned",
+        "b": "learned",
+        "c": "unlearned",
+        "d": "learned",
+        "e": "learned",
+        "f": "unscored",
+        "g": "learned",
+    }
+    after = {
+        "a": "learned",
+        "b": "unlearned",
+        "c": "unlearned",
+        "d": "learned",
+        "e": "uncertain",
+        "f": "learned",
+        "h": "learned",
+    }
+    found = transitions(before, after)
+    assert found == {
+        "recovered": ["a"],
+        "regressed": ["b"],
+        "still": ["c"],
+        "kept": ["d"],
+        "flickering": ["e"],
+        "unscored": ["f"],
+        "only_before": ["g"],
+        "only_after": ["h"],
+    }
+
+
+@pytest.fixture
+def diagnosed(experiment_file, store):
+    """Makes a diagnosed run of samples with these statuses (by id); returns its id."""
+    experiment = config.read(experiment_file)
+
+    def make(name, **statuses):
+        scores = []
+        for sample_id, status in statuses.items():
+            gap = GAPS[status]
+            scores.append(Score(sample_id=sample_id, checkpoint="second", tokens=3, gap=gap))
+        with runs.start(name, "experiment") as run_id:
+            runs.write(run_id, "experiment.yaml", config.dump(experiment))
+            checkpoints = [Checkpoint(name=n, model_uri="u") for n in ("base", "second")]
+            runs.write(run_id, "checkpoints.json", as_json(checkpoints))
+            runs.write(run_id, "scores.parquet", to_table(scores, Score))
+        return run_id
+
+    return make
+
+
+@pytest.fixture
+def two_runs(diagnosed):
+    """Two runs, from the first to the second of which one sample recovers and two of four regress."""
+    before = diagnosed(
+        "before", a="unlearned", b="learned", c="learned", d="learned", e="learned", f="uncertain"
+    )
+    after = diagnosed(
+        "after", a="learned", b="unlearned", c="unlearned", d="learned", e="learned", f="learned"
+    )
+    return before, after
+
+
+def test_samples_that_recovered_and_regressed_are_named_in_both_directions(two_runs):
+    before, after = two_runs
+    code, out, err = ilp("compare", before, after, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found.pop("p_value") == 1  # two of three discordant samples one way
+    assert {name: ids for name, ids in found.items() if ids} == {
+        "recovered": ["a"],
+        "regressed": ["b", "c"],
+        "kept": ["d", "e"],
+        "flickering": ["f"],
+    }
+    back = json.loads(ilp("compare", after, before, "--json")[1])
+    assert (back["recovered"], back["regressed"]) == (["b", "c"], ["a"])
+
+
+def test_regressed_samples_beyond_a_limit_end_with_1(two_runs):
+    before, after = two_runs
+    code, out, err = ilp("compare", before, after, "--max-regressed", "0")
+    assert code == 1
+    assert "2 samples regressed, more than --max-regressed 0" in err
+    assert re.match(rf"from: \S.* \({before}\)\nto  : \S.*\({after}\)\n\nrecovered ", out)
+    exit_codes = {
+        limit: ilp("compare", before, after, "--max-regressed", limit)[0]
+        for limit in ("1", "2", "0.49", "0.5")
+    }
+    assert exit_codes == {"1": 1, "2": 0, "0.49": 1, "0.5": 0}  # a share is of the learned ones
+
+
+def test_runs_without_a_sample_in_common_are_not_compared(diagnosed):
+    code, out, err = ilp("compare", diagnosed("one", a="learned"), diagnosed("other", b="learned"))
+    assert (code, out) == (2, "")
+    assert "have no sample in common" in err
+
+
+def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(experiment_file, store):
     first = json.loads(ilp("run", edit_yaml(experiment_file, mitigations=["control"]), "--json")[1])
     again = first["outcomes"][0]["run_id"]
 
@@ -24,13 +134,6 @@ def test_two_runs_sample_by_sample_and_a_limit_for_ci(experiment_file, store):
     assert sorted(found["regressed"]) == sorted(first["outcomes"][0]["regressed"])
     back = json.loads(ilp("compare", again, first["run_id"], "--json")[1])
     assert sorted(back["regressed"]) == sorted(found["recovered"])
-
-    worse = (again, first["run_id"]) if back["regressed"] else (first["run_id"], again)
-    if back["regressed"] or found["regressed"]:
-        code, out, err = ilp("compare", *worse, "--max-regressed", "0")
-        assert code == 1
-        assert "samples regressed, more than --max-regressed 0" in err
-        assert re.match(rf"from: \S.* \({worse[0]}\)\nto  : \S.*\({worse[1]}\)\n\nrecovered ", out)
 
     code, out, err = ilp("compare", first["run_id"], "nothing")
     assert (code, out) == (2, "")

@@ -1,5 +1,6 @@
 """Choosing and composing plans, on hand-made ones of which it is known what should come out."""
 
+import copy
 from dataclasses import replace
 from typing import ClassVar
 
@@ -25,7 +26,9 @@ WHOLE = context(ROWS)
 
 
 def made(name, cause, targets, value=1.0, merges=False):
-    return Candidate(name, cause, frozenset(targets), value, merges)
+    """A candidate of this value, for as many characters whatever its targets."""
+    expected = value / len(targets)
+    return Candidate(name, cause, frozenset(targets), expected, cost=1e6, merges=merges)
 
 
 def names(found):
@@ -86,9 +89,9 @@ def test_a_candidate_costs_what_has_to_be_trained_and_is_for_the_cause_of_most_t
     early = as_candidate(
         "early", Plan(targets=tuple(causes), stages=(twice, second)), WHOLE, causes, 0.5
     )
-    assert late.value == pytest.approx(
-        0.5 * 1e6 / (2 * 5 * 10)
-    )  # the prompts have nine characters, the answers one
+    # the prompts have nine characters, the answers one
+    assert (late.expected_recovery, late.cost) == (0.5, 2 * 5 * 10)
+    assert late.value == pytest.approx(0.5 * 1e6 / (2 * 5 * 10))
     assert early.value == pytest.approx(3 * 0.5 * 1e6 / ((2 + 3) * 5 * 10))
     assert (late.cause, early.cause) == ("x", "y")
     assert early.merges
@@ -161,6 +164,10 @@ def test_for_the_cause_with_most_left_another_is_tried_until_all_were():
 
 
 def test_a_context_is_left_as_it_was():
-    before = replace(WHOLE)
-    compose_plans([made("a", "a", "1")], lambda name, known: added("a")(known), WHOLE)
-    assert before.stages == WHOLE.stages
+    context_of_two = replace(WHOLE, stages=list(WHOLE.stages))
+    before = copy.deepcopy(context_of_two.stages)
+    _, plan = compose_plans(
+        [made("a", "a", "1")], lambda name, known: added("a")(known), context_of_two
+    )
+    assert list(plan.stages) != before
+    assert context_of_two.stages == before

@@ -1,17 +1,15 @@
-import math
+"""What a mitigation did and which one to take, on cases of which it is known."""
 
 import pytest
 
 from ilp_mlflow.core.values import Guard, Outcome, Tally
 from ilp_mlflow.mitigation.outcome import (
+    Arm,
+    Before,
     compare_statuses,
-    mcnemar_p,
-    net_recovery,
-    newcombe_interval,
-    outcome_fields,
+    measure_effect,
     recommendation_text,
     tally_by_cause,
-    transitions,
 )
 
 
@@ -20,19 +18,6 @@ def test_every_sample_is_accounted_for():
     after = {"a": "learned", "b": "uncertain", "c": "unlearned", "d": "learned", "e": "uncertain"}
     change = compare_statuses(before, after)
     assert (change.recovered, change.still, change.regressed) == (("a",), ("b",), ("c",))
-
-
-def test_net_recovery_is_the_difference_with_its_interval_and_exact_p_value():
-    targets = [str(i) for i in range(20)]
-    share, (low, high), p_value = net_recovery(targets[:12], targets[:2], targets)
-    assert share == pytest.approx(0.5)
-    assert low < 0.5 < high
-    assert p_value == pytest.approx(2 * 0.5**10)  # ten discordant pairs, all one way
-
-
-def test_a_mitigation_like_its_control_has_no_net_recovery():
-    share, interval, p_value = net_recovery(["a"], ["a"], ["a", "b"])
-    assert (share, interval, p_value) == (0.0, (0.0, 0.0), 1.0)
 
 
 def test_what_is_recovered_is_counted_by_cause():
@@ -80,40 +65,6 @@ def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends
     assert recommendation_text([]) == ""
 
 
-def test_every_sample_of_two_runs_is_in_one_place():
-    before = {
-        "a": "unlearned",
-        "b": "learned",
-        "c": "unlearned",
-        "d": "learned",
-        "e": "learned",
-        "f": "unscored",
-        "g": "learned",
-    }
-    after = {
-        "a": "learned",
-        "b": "unlearned",
-        "c": "unlearned",
-        "d": "learned",
-        "e": "uncertain",
-        "f": "learned",
-        "h": "learned",
-    }
-    found = transitions(before, after)
-    assert found == {
-        "recovered": ["a"],
-        "regressed": ["b"],
-        "still": ["c"],
-        "kept": ["d"],
-        "flickering": ["e"],
-        "unscored": ["f"],
-        "only_before": ["g"],
-        "only_after": ["h"],
-    }
-    assert mcnemar_p(0, 0) == mcnemar_p(3, 3) == 1
-    assert mcnemar_p(0, 5) == pytest.approx(2 * 0.5**5)
-
-
 def test_what_holds_in_other_words_is_counted_beside_what_is_reproduced():
     causes = {"a": "x", "b": "x", "c": "x"}
     found = tally_by_cause(
@@ -124,45 +75,50 @@ def test_what_holds_in_other_words_is_counted_beside_what_is_reproduced():
 
 
 def test_an_outcome_is_reckoned_from_statuses_alone():
-    before = {"a": "unlearned", "b": "unlearned", "c": "learned"}
-    after, control = (
-        {"a": "learned", "b": "learned", "c": "unlearned"},
-        {"a": "unlearned", "b": "learned", "c": "learned"},
-    )
-    found = outcome_fields(
-        before, {"a": "x", "b": "y"}, ["a", "b"], after, control, {"a": True}, {"a": False}
-    )
-    assert (found["recovered"], found["regressed"], found["regressed_by_control"]) == (
+    before = Before({"a": "unlearned", "b": "unlearned", "c": "learned"}, {"a": "x", "b": "y"})
+    treated = Arm({"a": "learned", "b": "learned", "c": "unlearned"}, {"a": True})
+    control = Arm({"a": "unlearned", "b": "learned", "c": "learned"}, {"a": False})
+    effect = measure_effect(before, ["a", "b"], treated, control)
+    assert (effect.recovered, effect.regressed, effect.regressed_by_control) == (
         ("a", "b"),
         ("c",),
         0,
     )
-    assert found["net_recovery"] == 0.5
-    alone = outcome_fields(before, {"a": "x", "b": "y"}, ["a"], after, None, {}, {})
-    assert "net_recovery" not in alone
-    assert alone["unlearned_rate"] == pytest.approx(1 / 3)
+    assert effect.net_recovery == 0.5
+    assert effect.p_value == 1  # one discordant pair
+    assert effect.causes == {
+        "x": Tally(unlearned=1, recovered=1, by_control=0, paraphrased=1, held=1),
+        "y": Tally(unlearned=1, recovered=1, by_control=1),
+    }
+    alone = measure_effect(before, ["a"], Arm(treated.statuses), None)
+    assert alone.net_recovery is alone.net_interval is alone.p_value is None
+    assert alone.regressed_by_control is None
+    assert alone.unlearned_rate == pytest.approx(1 / 3)
+    assert {tally.by_control for tally in alone.causes.values()} == {0}
+    untargeted = measure_effect(before, [], treated, control)
+    assert untargeted.net_recovery is None
+    assert untargeted.causes == effect.causes
 
 
 def test_what_is_left_out_on_purpose_does_not_regress():
-    before = {"a": "unlearned", "wrong": "learned", "c": "learned"}
-    after, control = (
-        {"a": "learned", "wrong": "unlearned", "c": "unlearned"},
-        {"a": "unlearned", "wrong": "learned", "c": "unlearned"},
+    before = Before({"a": "unlearned", "wrong": "learned", "c": "learned"}, {"a": "x"})
+    after = {"a": "learned", "wrong": "unlearned", "c": "unlearned"}
+    by_control = {"a": "unlearned", "wrong": "learned", "c": "unlearned"}
+    effect = measure_effect(
+        before,
+        ["a"],
+        Arm(after, dropped={"wrong", "a"}),
+        Arm(by_control, dropped={"c"}),
     )
-    found = outcome_fields(
-        before, {"a": "x"}, ["a"], after, control, {}, {}, ({"wrong", "a"}, {"c"})
-    )
-    assert (found["regressed"], found["left_out"], found["regressed_by_control"]) == (
+    assert (effect.regressed, effect.left_out, effect.regressed_by_control) == (
         ("c",),
         ("wrong",),
         0,
     )
-    assert found["unlearned_rate"] == pytest.approx(1 / 2)  # of the two that are left
-    unlearned = outcome_fields(before, {"a": "x"}, [], before, None, {}, {}, ({"a"}, ()))
-    assert (unlearned["still"], unlearned["unlearned_rate"]) == (
-        ("a",),
-        pytest.approx(1 / 3),
-    )  # to leave it out does not cure it
+    assert effect.unlearned_rate == pytest.approx(1 / 2)  # of the two that are left
+    # to leave it out does not cure it
+    unlearned = measure_effect(before, [], Arm(before.statuses, dropped={"a"}), None)
+    assert (unlearned.still, unlearned.unlearned_rate) == (("a",), pytest.approx(1 / 3))
 
 
 def test_the_recommendation_tells_what_holds_and_what_is_lost():
@@ -195,16 +151,6 @@ def test_what_only_beats_a_control_that_fell_apart_is_not_taken():
         update={"regressed_by_control": 400}
     )
     assert recommendation_text([one]).startswith("Nothing is worth taking")
-
-
-def test_the_interval_of_a_difference_is_newcombes():
-    # by hand from the Wilson intervals: 9 of 10 is 0.596 to 0.982, 3 of 10 is 0.108 to 0.603
-    assert newcombe_interval(9, 3, 10) == pytest.approx(
-        (0.6 - math.hypot(0.304, 0.303), 0.6 + math.hypot(0.082, 0.192)), abs=0.002
-    )
-    assert newcombe_interval(10, 0, 10)[1] == pytest.approx(1)
-    low, high = newcombe_interval(4, 4, 10)
-    assert low == pytest.approx(-high)
 
 
 def test_a_mitigation_that_trains_longer_than_its_control_is_recommended_with_that_said():

@@ -47,7 +47,7 @@ def test_facts_are_each_asked_once_and_not_more_than_so_many(monkeypatch):
     assert sorted(f.prompt for f in side_effects.plan_questions([], samples, [], 0).facts) == [
         f"p{n}" for n in range(9)
     ]
-    monkeypatch.setattr(side_effects, "FACTS", 4)
+    monkeypatch.setattr(side_effects, "MAX_FACTS", 4)
     few = side_effects.plan_questions([], samples, [], 0).facts
     assert len(few) == 4
     assert few == side_effects.plan_questions([], samples, [], 0).facts

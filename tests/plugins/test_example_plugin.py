@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from ilp_mlflow import Diagnosis, Verdict, pipeline
 from ilp_mlflow.core import config
-from ilp_mlflow.mitigation.trial import plan_trials
+from ilp_mlflow.mitigation.plans import plan_trials
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.tracking import runs
 from tests.conftest import edit_yaml, rows, write_jsonl

@@ -113,8 +113,8 @@ def test_no_text_of_any_source_is_one_of_the_samples_own():
         "Bob is in Rome.",
         "Rome has Bob.",
     )
-    assert kinds.texts(Own(*texts), asked, 2) == [["Anna is in Oslo.", "Bob is in Rome."]] * 2
-    assert kinds.texts(Own(*texts), asked[:1], 9) == [[texts[0], texts[1], *texts[3:]]]
+    assert kinds.find_texts(Own(*texts), asked, 2) == [["Anna is in Oslo.", "Bob is in Rome."]] * 2
+    assert kinds.find_texts(Own(*texts), asked[:1], 9) == [[texts[0], texts[1], *texts[3:]]]
 
 
 def test_more_samples_of_any_source_have_the_word_and_ask_something_new():
@@ -124,5 +124,7 @@ def test_more_samples_of_any_source_have_the_word_and_ask_something_new():
         for n, p in enumerate(("is Anna vrazo?", "is bob vrazo ?", "is bob Vrazo", "is eve x ?"))
     ]
     source = Own(rows=rows)
-    assert [s.id for s in kinds.more(source, ["vrazo"], {"a": given}, "first", 7)["vrazo"]] == ["2"]
+    assert [
+        s.id for s in kinds.find_samples(source, ["vrazo"], {"a": given}, "first", 7)["vrazo"]
+    ] == ["2"]
     assert source.wanted == 7

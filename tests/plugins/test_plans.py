@@ -1,6 +1,7 @@
 """Plans of the built-in mitigations, on hand-made contexts of which it is known what they should do."""
 
 import dataclasses
+import re
 from collections import Counter
 
 import datasets
@@ -22,7 +23,7 @@ from ilp_mitigations.upweight_rare import UpweightRare
 from trl import SFTConfig
 
 from ilp_mlflow import Diagnosis, Evidence, PluginError, Verdict
-from ilp_mlflow.mitigation.trial import plan_trials
+from ilp_mlflow.mitigation.plans import plan_trials
 from ilp_mlflow.plugin import Message, Plan, Request
 from tests.conftest import write_jsonl
 from tests.contexts import context, sample
@@ -42,12 +43,9 @@ def diagnosed(id_, cause, **details):
 
 
 def trained(plan, stage):
-    return Counter(
-        s.id.split("~")[0].split("@")[0].split("+")[0]
-        for s in plan
-        if s.name == stage
-        for s in s.samples
-    )
+    """How often a stage (name) of a plan has each row, by the id it had before it was copied."""
+    rows = [row for planned in plan if planned.name == stage for row in planned.samples]
+    return Counter(re.split("[~@+]", row.id)[0] for row in rows)
 
 
 def with_training(**training):
@@ -165,18 +163,34 @@ def test_rows_are_added_so_that_the_same_rows_are_dropped():
         assert ids[16:] == own[8:]  # what the last batch leaves over
 
 
-@pytest.mark.parametrize("kind", [Replay(share=0.9), UpweightRare(times=9)])
-def test_rows_that_do_not_fit_into_a_stage_are_not_added_to_it(kind):
-    # of rows that a trainer cuts to nothing there are no steps: the batch that is dropped would be another
-    whole = dataclasses.replace(
-        WHOLE, fits=lambda stage, s: s.stage == stage.name or s.id == "first3"
-    )
-    cause = CAUSES[type(kind)][0]
-    plan = kind.plan([diagnosed("first0", cause), diagnosed("second0", cause)], whole)
-    assert {*trained(plan.stages, "second")} <= {s.id for s in WHOLE.stages[1].samples} | {"first3"}
-    none = dataclasses.replace(WHOLE, fits=lambda stage, s: False)
-    plan = kind.plan([diagnosed("second0", cause)], none)
-    assert plan is None or plan.control == tuple(none.stages)
+# of rows that a trainer cuts to nothing there are no steps: the batch that is dropped would be another
+def test_replayed_rows_fit_into_the_stage_that_they_are_added_to():
+    found = [diagnosed("first0", "left_side_forgetting"), diagnosed("second0", "other")]
+    own = Counter(row.id for row in WHOLE.stages[1].samples)
+
+    def planned(*fitting):
+        whole = dataclasses.replace(
+            WHOLE, fits=lambda stage, row: row.stage == stage.name or row.id in fitting
+        )
+        return Replay(share=0.9).plan(found, whole)
+
+    assert trained(planned("first3").stages, "second") == own + Counter(first3=9)
+    assert set(trained(planned("first3", "first4").stages, "second") - own) == {"first3", "first4"}
+    assert planned() is None
+
+
+def test_the_control_of_rows_that_are_trained_more_often_repeats_rows_that_fit():
+    found = [diagnosed("second0", "insufficient_optimization")]
+    own = Counter(row.id for row in WHOLE.stages[1].samples)
+
+    def planned(*fitting):
+        whole = dataclasses.replace(WHOLE, fits=lambda stage, row: row.id in fitting)
+        return UpweightRare(times=9).plan(found, whole)
+
+    plan = planned("second0", "second3")
+    assert trained(plan.stages, "second") == own + Counter(second0=8)
+    assert trained(plan.control, "second") == own + Counter(second3=8)
+    assert planned().control == tuple(WHOLE.stages)
 
 
 def test_replay_starts_after_the_stage_that_was_overwritten():
@@ -239,9 +253,9 @@ def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(t
         "nothing of that",
     )
     corpus = Corpus(**words(tmp_path, *texts))
-    ((first, *_),) = kinds.texts(corpus, [asked], 2)
+    ((first, *_),) = kinds.find_texts(corpus, [asked], 2)
     assert first == "anna lives in oslo ."
-    assert texts[0] not in kinds.texts(corpus, [asked], 4)[0]
+    assert texts[0] not in kinds.find_texts(corpus, [asked], 4)[0]
 
 
 def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from ilp_mitigations.sources.wikipedia import LONGEST, PATIENCE, Wikipedia
+from ilp_mitigations.sources.wikipedia import MAX_SEARCH, MAX_WAIT, Wikipedia
 
 from ilp_mlflow import PluginError
 from tests.contexts import sample
@@ -100,7 +100,7 @@ def test_nothing_found_is_no_texts(wiki):
 def test_of_a_long_prompt_the_end_is_searched_for(wiki):
     source, asked, _ = wiki(lambda asked: (200, {"query": {"search": []}}))
     source.documents([sample("a", prompt=f"{'word ' * 500} who is anna ?")], 9)
-    assert all(len(a["srsearch"]) <= LONGEST and a["srsearch"].endswith("anna") for a in asked)
+    assert all(len(a["srsearch"]) <= MAX_SEARCH and a["srsearch"].endswith("anna") for a in asked)
 
 
 def test_a_busy_server_is_asked_again_when_it_says_but_not_in_an_hour(wiki):
@@ -111,7 +111,7 @@ def test_a_busy_server_is_asked_again_when_it_says_but_not_in_an_hour(wiki):
     )
     assert len(source.documents([ANNA], 9)[0]) == 3
     assert len(asked) == 4
-    assert naps == [PATIENCE, PATIENCE]
+    assert naps == [MAX_WAIT, MAX_WAIT]
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,23 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from ilp_mlflow.core.values import (
     Checkpoint,
     Diagnosis,
     Evidence,
+    Finding,
     Guard,
     Outcome,
     Report,
     Request,
     Sample,
+    Subject,
     Tally,
     Verdict,
 )
-from ilp_mlflow.report import sample_browser
+from ilp_mlflow.report import html, sample_browser
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.summary import markdown_summary
 from tests.browser import browsing
@@ -203,6 +206,13 @@ def report(text, ids=("a", "b", "c", "d")):
             ),
             Diagnosis(verdict=never),
         ),
+        findings=(
+            Finding(
+                subject=Subject(kind="stage", name=stage),
+                evidence=Evidence(cause="not_trained", strength=1, reason=f"f{text}"),
+                samples=2,
+            ),
+        ),
         outcomes=(tried,),
         requests={f"k{text}": Request(targets=(a,), wanted={f"w{text}": 3}, reason=f"o{text}")},
         asked=2,
@@ -232,17 +242,26 @@ def test_a_text_from_data_is_shown_and_adds_nothing_to_the_page(text, plain):
     assert not CLEAN.search(page)
     assert not re.search(r"[<>&\u2028\u2029]", found.scripts[1])
     shown = CLEAN.sub("\ufffd", f"p{text}".strip()[:300])
-    rows = {row[0][0]: row for row in listed(page)["rows"]}
-    assert rows["a"][1].startswith(shown)
+    prompts = {row["id"][0]: row["prompt"] for row in listed(page)["rows"]}
+    assert prompts["a"].startswith(shown)
     if len(text) < 300:
-        assert rows["a"][1] == CLEAN.sub("\ufffd", f"p{text}".strip())
+        assert prompts["a"] == CLEAN.sub("\ufffd", f"p{text}".strip())
         assert any(shown in one for one in found.texts)
     else:
-        assert len(rows["a"][1]) < 1100
+        assert len(prompts["a"]) < 1100
 
 
-def test_there_are_enough_of_them():
-    assert len(set(HOSTILE)) >= 40
+def adds_elements(text):
+    """Whether a parser sees elements in a text that stands in a page as it is."""
+    return outline(f"<p>p{text}</p>").elements != [("p", ())]
+
+
+def test_only_escaping_keeps_what_is_markup_out_of_the_page(plain, monkeypatch):
+    monkeypatch.setattr(html, "_finalize", lambda value: Markup(value) if value else value)
+    markup = [text for text in set(HOSTILE) if adds_elements(text)]
+    assert len(markup) >= 20
+    for text in markup:
+        assert outline(render_html(*report(text))).elements != plain.elements
 
 
 def test_the_page_needs_nothing_else_and_lets_nothing_but_its_script_run():
@@ -290,6 +309,16 @@ def test_the_first_screen_says_how_many_why_and_what_to_do():
     assert "Take mplain (xplain, y): net of its control it recovers 100% of its 1 targets" in first
     assert "kplain lacks data: oplain" in first
     assert "Picked on these same samples" in first
+
+
+def test_a_finding_about_a_stage_is_said_once_before_the_causes():
+    found, samples = report("plain")
+    page = render_html(found, samples)
+    sentence = "Stage &#39;splain&#39;: fplain (2 unlearned samples)."
+    assert page.count(sentence) == 1
+    assert page.index(sentence) < page.index("data contradiction")
+    without = render_html(found.model_copy(update={"findings": ()}), samples)
+    assert without == page.replace(f'<p class="data">{sentence}</p>\n', "")
 
 
 def test_a_step_inside_a_stage_has_a_short_head_that_is_read_in_full():
@@ -342,7 +371,7 @@ def test_a_page_that_cannot_hold_all_samples_says_where_the_rest_is(monkeypatch)
     found, samples = report("plain")
     assert "This page holds" not in render_html(found, samples)
     monkeypatch.setattr(
-        sample_browser, "browser_data", partial(sample_browser.browser_data, limit=500)
+        sample_browser, "browser_data", partial(sample_browser.browser_data, limit=900)
     )
     assert re.search(
         r"This page holds [123] of 4 samples.*ilp/diagnosis.parquet", render_html(found, samples)

@@ -37,9 +37,10 @@ def found(store):
     with runs.start("x", "experiment") as run_id:
         runs.write(run_id, "samples.parquet", samples_to_table(samples))
         runs.write(run_id, "scores.parquet", to_table(scores, Score))
-    evidence = {"k": Evidence(cause="k", strength=0.9, reason="because")}
+    # a plugin may be named otherwise than the cause it speaks for
+    evidence = {"plugin": Evidence(cause="k", strength=0.9, reason="because")}
     diagnoses = (
-        Diagnosis(verdict=VERDICTS[1], cause="k", evidence=evidence),
+        Diagnosis(verdict=VERDICTS[1], cause="k", reason="because", evidence=evidence),
         Diagnosis(verdict=VERDICTS[2], evidence={}),
     )
     return test_summary.report(run_id=run_id, verdicts=VERDICTS, diagnoses=diagnoses)

@@ -1,7 +1,7 @@
 import json
 
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Evidence, Report, Sample, Verdict
-from ilp_mlflow.report.sample_browser import LONG, OTHERS, browser_data, shorten
+from ilp_mlflow.report.sample_browser import MAX_CHARACTERS, MAX_OTHERS, browser_data, shorten
 
 
 def report(statuses, evidence=()):
@@ -40,11 +40,13 @@ def test_samples_that_are_not_learned_come_first_and_the_rest_as_far_as_there_is
     given = report(["learned"] * 200 + ["unlearned", "uncertain", "unscored"])
     data, number = listed(*given)
     assert number == 203
-    assert [row[0] for row in data["rows"]][:4] == ["200", "201", "202", "0"]
+    assert [row["id"] for row in data["rows"]][:4] == ["200", "201", "202", "0"]
     text, fewer = browser_data(*given, ["b", "unexplained"], limit=3000)
     assert 3 < fewer < 203
     assert len(text.encode()) <= 3000
-    assert [row[0] for row in json.loads(text)["rows"]] == [row[0] for row in data["rows"]][:fewer]
+    assert [row["id"] for row in json.loads(text)["rows"]] == [row["id"] for row in data["rows"]][
+        :fewer
+    ]
 
 
 def test_evidence_for_the_cause_comes_first_and_brings_the_rows_it_names():
@@ -55,15 +57,55 @@ def test_evidence_for_the_cause_comes_first_and_brings_the_rows_it_names():
         "three": Evidence(cause="c", strength=0.01, reason="faint"),
     }
     data, _ = listed(*report(["unlearned"] + ["learned"] * 9, evidence))
-    (row,) = [row for row in data["rows"] if row[0] == "0"]
-    told = row[-1]
-    assert [(cause, reason, number) for cause, _, reason, _, number in told] == [
+    (row,) = [row for row in data["rows"] if row["id"] == "0"]
+    told = row["diagnosis"]["evidence"]
+    assert [(e["cause"], e["reason"], e["others_total"]) for e in told] == [
         ("b", "it", 8),
         ("a", "next", 0),
     ]
-    assert [data["others"][i][:2] for i in told[0][3]] == [[r, f"ask {r}"] for r in rows[:OTHERS]]
+    others = [data["others"][place] for place in told[0]["others"]]
+    assert [(other["id"], other["prompt"]) for other in others] == [
+        (r, f"ask {r}") for r in rows[:MAX_OTHERS]
+    ]
+
+
+def test_a_sample_that_several_name_is_there_once():
+    evidence = {"one": Evidence(cause="b", strength=0.9, reason="it", details={"rows": ["2", "3"]})}
+    data, _ = listed(*report(["unlearned"] * 2 + ["learned"] * 2, evidence))
+    assert [other["id"] for other in data["others"]] == ["2", "3"]
+    for row in data["rows"][:2]:
+        assert row["diagnosis"]["evidence"][0]["others"] == [0, 1]
+
+
+def test_a_row_says_what_the_page_shows_of_a_sample():
+    evidence = {"one": Evidence(cause="b", strength=0.12345, reason="it")}
+    found, samples = report(["learned", "unlearned"], evidence)
+    scored = tuple(v.model_copy(update={"margin": -1.239, "reason": "off"}) for v in found.verdicts)
+    data, _ = listed(found.model_copy(update={"verdicts": scored}), samples)
+    unlearned, learned = data["rows"]
+    assert unlearned == {
+        "id": "1",
+        "prompt": "ask 1",
+        "answer": "say",
+        "stage": 0,
+        "fate": data["fates"].index("lost"),
+        "history": "+-",
+        "reason": "off",
+        "margin": -1.24,
+        "diagnosis": {
+            "cause": 0,
+            "runner_up": "a",
+            "evidence": [
+                {"cause": "b", "strength": 0.123, "reason": "it", "others": [], "others_total": 0}
+            ],
+        },
+    }
+    assert (learned["history"], learned["diagnosis"]) == ("++", None)
 
 
 def test_a_cut_text_says_how_much_is_missing():
     assert shorten(" short\x00 ") == "short\ufffd"
-    assert shorten("x" * (LONG + 1500)) == "x" * LONG + " ... (1,500 more characters)"
+    assert (
+        shorten("x" * (MAX_CHARACTERS + 1500))
+        == "x" * MAX_CHARACTERS + " ... (1,500 more characters)"
+    )

@@ -1,15 +1,22 @@
 import re
 
-from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Report, Request, Sample, Verdict
-from ilp_mlflow.report.html import render_html
-from ilp_mlflow.report.summary import (
-    leak_sentence,
-    markdown_summary,
-    percent,
-    result_sentence,
-    terminal_summary,
-    unavailable_sentences,
+import pytest
+
+from ilp_mlflow.core.values import (
+    Checkpoint,
+    Diagnosis,
+    Evidence,
+    Finding,
+    Outcome,
+    Report,
+    Request,
+    Sample,
+    Subject,
+    Verdict,
 )
+from ilp_mlflow.report.html import render_html
+from ilp_mlflow.report.sentences import leak_sentence
+from ilp_mlflow.report.summary import issue_markdown, markdown_summary, terminal_summary
 
 
 def report(**changes):
@@ -66,36 +73,6 @@ def report(**changes):
 
 def _sample(id_):
     return Sample(id=id_, stage="one", prompt="p", completion="c")
-
-
-def test_the_sentence_says_how_many_and_where_they_were_lost():
-    assert result_sentence(report()) == (
-        "1 of 2 samples (50.0%) are unlearned after the last stage; 1 of them had been learned and were lost (1 at two)."
-    )
-
-
-def test_of_a_single_stage_nothing_is_said_of_earlier_ones():
-    one = {
-        "checkpoints": report().checkpoints[:2],
-        "retention": {"one": {"base": 0.0, "one": 0.5}},
-        "verdicts": (
-            Verdict(sample_id="a", status="unlearned"),
-            Verdict(sample_id="b", status="learned"),
-        ),
-    }
-    assert (
-        result_sentence(report(**one)) == "1 of 2 samples (50.0%) are unlearned after stage 'one'."
-    )
-
-
-def test_what_is_lost_at_a_step_inside_is_lost_by_its_stage():
-    lost = (
-        Verdict(sample_id=i, status="unlearned", last_lost=at)
-        for i, at in zip("ab", ("two@5", "two"), strict=True)
-    )
-    assert "2 of them had been learned and were lost (2 at two)" in result_sentence(
-        report(verdicts=tuple(lost))
-    )
 
 
 def test_the_summary_holds_the_matrix_of_stages_without_the_steps_inside():
@@ -162,15 +139,50 @@ def test_a_mitigation_without_anything_to_do_is_named():
     assert "reader lacks data: texts wanted." in terminal_summary(report(requests=lacking))
 
 
-def test_it_says_when_models_were_asked_about_some_samples_only():
-    found = tuple(
-        Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), evidence={}) for i in "abc"
-    )
-    assert "asked about 2 of the 3 unlearned samples" in " ".join(
-        unavailable_sentences(report(diagnoses=found, asked=2))
-    )
-    assert unavailable_sentences(report(diagnoses=found, asked=3)) == []
+def rendered(found):
+    return render_html(found, {i: _sample(i) for i in "ab"})
 
 
-def test_halves_of_a_percent_are_rounded_up():
-    assert [percent(n / 40) for n in (0, 1, 7, 39, 40)] == ["0%", "3%", "18%", "98%", "100%"]
+@pytest.mark.parametrize(
+    "write",
+    [terminal_summary, markdown_summary, issue_markdown, rendered],
+    ids=lambda w: w.__name__,
+)
+def test_a_finding_about_a_stage_is_said_once_and_before_the_causes(write):
+    evidence = Evidence(cause="not_trained", strength=1, reason="changed nothing at all")
+    finding = Finding(subject=Subject(kind="stage", name="two"), evidence=evidence, samples=1)
+    one = Diagnosis(
+        verdict=Verdict(sample_id="a", status="unlearned"),
+        cause="missing_knowledge",
+        strength=0.7,
+        evidence={},
+    )
+    text = write(report(findings=(finding,), diagnoses=(one,))).replace("&#39;", "'")
+    assert text.count("Stage 'two': changed nothing at all (1 unlearned sample).") == 1
+    assert text.index("Stage 'two'") < re.search("missing[_ ]knowledge", text).start()
+    assert "changed nothing" not in write(report(diagnoses=(one,)))
+
+
+def test_an_issue_names_no_folder_of_the_machine_and_no_sample():
+    settings = "data: /home/someone/rows/train.jsonl\nuri: https://host/rows/x\nother: rows/y.jsonl"
+    text = issue_markdown(report(settings=settings, versions={"mlflow": "3"}))
+    assert "data: train.jsonl\nuri: https://host/rows/x\nother: rows/y.jsonl" in text
+    assert "mlflow 3" in text
+    assert "1 of 2 tokens are wrong" not in text
+
+
+def test_a_bar_in_a_name_does_not_end_a_cell():
+    assert "| m\\|n | 1 | - |" in issue_markdown(
+        report(outcomes=(report().outcomes[0].model_copy(update={"mitigation": "m|n"}),))
+    )
+
+
+def test_the_colours_change_nothing_else():
+    one = Diagnosis(
+        verdict=Verdict(sample_id="a", status="unlearned"), cause="k", strength=0.7, evidence={}
+    )
+    painted = terminal_summary(report(diagnoses=(one,)), lambda text, colour: f"<{colour}>{text}<>")
+    assert "\n<yellow>k<>: 1 of 1 unlearned samples" in painted
+    assert painted.startswith("<cyan>1 of 2 samples")
+    plain = re.sub("<[a-z]*>", "", painted)
+    assert plain == terminal_summary(report(diagnoses=(one,)))

@@ -5,7 +5,7 @@ from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring import loading, scorer
 from ilp_mlflow.scoring.checkpoints import ModelProbe, choose_wrong_options, score_checkpoints
-from ilp_mlflow.scoring.verdicts import BAND, undecided_samples
+from ilp_mlflow.scoring.verdicts import BAND, Band, undecided_samples
 from tests.conftest import rows
 
 
@@ -44,7 +44,7 @@ def score(folder, dtype="float32", preset="default", **kwargs):
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monkeypatch):
-    monkeypatch.setitem(BAND, "bfloat16", (1.8, 1.8))
+    monkeypatch.setitem(BAND, "bfloat16", Band(1.8, 1.8))
     exact, screened, mixed = (
         score(folder, dtype, preset).sort_by("sample_id")
         for dtype in ("float32", "bfloat16", "mixed")
@@ -63,7 +63,7 @@ def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monke
 
 def test_a_diagnosis_done_again_touches_no_model(store, folder, monkeypatch):
     first = score(folder, "mixed")
-    monkeypatch.setattr(loading, "_base", None)
+    monkeypatch.setattr(loading, "_load_base", None)
     assert score(folder, "mixed").equals(first)
 
 

@@ -1,15 +1,26 @@
+import contextlib
+import re
 import shutil
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub.constants
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers.utils import logging
 
-from ilp_mlflow.core.config import TokenizerConfig
+from ilp_mlflow.core import progress
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.scoring import loading
+from ilp_mlflow.tracking.model_digest import model_digest
+from tests.core.test_progress import Terminal
 
 IDS = torch.tensor([[5, 6, 7, 8]])
+PART = b"x" * 10_485_760  # what the library reads at a time
+FILE = 3 * PART
 
 
 def logits(loaded):
@@ -33,7 +44,7 @@ def test_a_full_model_saves_and_loads_back_the_same(tiny_model, tmp_path):
     loading.save_model(loaded, tmp_path / "copy", "unused", False)
     again = loading.load_model([str(tmp_path / "copy")])
     assert torch.equal(logits(loaded), logits(again))
-    assert again.ends == loaded.ends
+    assert again.end_token_ids == loaded.end_token_ids
     assert again.tokenizer.chat_template == loaded.tokenizer.chat_template
 
 
@@ -65,39 +76,6 @@ def test_adapters_stack_in_order_merged_or_not(tiny_model, tmp_path):
     assert not torch.allclose(logits(kept), logits(loading.load_model([base, two])), atol=1e-3)
 
 
-def test_tokenizer_options_are_applied_and_checked(tiny_model, tmp_path):
-    template = tmp_path / "t.jinja"
-    template.write_text("{{ messages }}")
-    found = loading.load_tokenizer(
-        [str(tiny_model)], TokenizerConfig(chat_template=str(template), eos_token="<|user|>")
-    )
-    assert (found.chat_template, found.eos_token) == ("{{ messages }}", "<|user|>")
-    template.write_text("{% if think %}think{% endif %}{{ note }}{{ nothing is none }}")
-    options = {"think": False, "note": "it's {{ 'quoted' }}", "nothing": None}
-    found = loading.load_tokenizer(
-        [str(tiny_model)],
-        TokenizerConfig(chat_template=str(template), chat_template_kwargs=options),
-    )
-    assert (
-        found.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-        == "it's {{ 'quoted' }}True"
-    )
-    found.save_pretrained(tmp_path / "saved")  # variables set later replace those that were saved
-    again = loading.load_tokenizer(
-        [str(tmp_path / "saved")], TokenizerConfig(chat_template_kwargs={**options, "think": True})
-    )
-    assert (
-        again.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
-        == "thinkit's {{ 'quoted' }}True"
-    )
-    with pytest.raises(ModelError, match="not in the vocabulary"):
-        loading.load_tokenizer([str(tiny_model)], TokenizerConfig(eos_token="<nope>"))
-    with pytest.raises(ModelError, match="not a readable text file"):
-        loading.load_tokenizer(
-            [str(tiny_model)], TokenizerConfig(chat_template=str(tmp_path / "none"))
-        )
-
-
 def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path):
     pickled = tmp_path / "pickled"
     shutil.copytree(tiny_model, pickled)
@@ -113,15 +91,6 @@ def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path
         loading.read_tokenization([str(tmp_path)])
     with pytest.raises(ModelError, match="is the Hub reachable"):
         loading.read_tokenization(["no-such/model"])
-
-
-def test_a_digest_is_of_what_is_read(tiny_model, tmp_path):
-    folder = shutil.copytree(tiny_model, tmp_path / "model")
-    assert loading.model_digest(str(folder)) == loading.model_digest(str(tiny_model))
-    (folder / "optimizer.pt").write_bytes(b"momenta")
-    assert loading.model_digest(str(folder)) == loading.model_digest(str(tiny_model))
-    (folder / "config.json").write_text("{}")
-    assert loading.model_digest(str(folder)) != loading.model_digest(str(tiny_model))
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(tmp_path, tiny_model):
@@ -235,9 +204,110 @@ def test_adapters_come_and_go_on_one_base_as_if_loaded_alone(tiny_model, tmp_pat
 def test_a_base_is_loaded_once_for_its_adapters(tiny_model, tmp_path, monkeypatch):
     base, loads = str(tiny_model), []
     one, two = (adapter([base], tmp_path / str(seed), seed) for seed in (1, 2))
-    original = loading._base
-    monkeypatch.setattr(loading, "_base", lambda *a: loads.append(a) or original(*a))
+    original = loading._load_base
+    monkeypatch.setattr(loading, "_load_base", lambda *a: loads.append(a) or original(*a))
     loader = loading.ModelLoader(None, "cpu", "float32")
     for parts in ([base], [base, one], [base, two], [base]):
         loader(parts)
     assert len(loads) == 1
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Has one file in one repository."""
+
+    def do_HEAD(self):
+        self.send_response(200)
+        for name, value in {
+            "ETag": '"e"',
+            "X-Repo-Commit": "c" * 40,
+            "Content-Length": len(FILE),
+        }.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        for _ in range(3):
+            self.wfile.write(PART)
+            time.sleep(0.2)  # in which the bar is drawn
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def on_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stderr", found := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "AFTER", 0)
+    return found
+
+
+def test_a_download_of_the_hub_shows_what_is_left(hub, monkeypatch, tmp_path):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    path = huggingface_hub.hf_hub_download(
+        "a/b", "model.safetensors", endpoint=hub, cache_dir=tmp_path, tqdm_class=loading.Download
+    )
+    with open(path, "rb") as file:
+        assert file.read() == FILE
+    assert re.search(
+        r"download model.safetensors .*[12]./31 MB  0:00:0\d, 0:00:0\d left", terminal.getvalue()
+    )
+    assert progress._shown is None
+
+
+def test_a_total_may_grow_and_files_that_are_counted_are_not_shown(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    files, held = (
+        loading.Download(total=2, desc="Fetching"),
+        loading.Download(total=0, unit="B", desc="weights"),
+    )
+    held.total = 8_000_000
+    held.update(4_000_000)
+    files.update(1)
+    progress._shown.refresh()
+    files.close()
+    held.close()
+    assert re.search(r"download weights .*4/8 MB ", terminal.getvalue())
+    assert "Fetching" not in terminal.getvalue()
+
+
+def test_weights_that_are_loaded_are_counted(tiny_model, monkeypatch):
+    terminal, real = on_terminal(monkeypatch), loading.track
+
+    def slowly(*given):
+        for item in real(*given):
+            yield item
+            progress._shown.refresh()
+
+    monkeypatch.setattr(loading, "track", slowly)
+    before = logging._tqdm_hook
+    loading.load_model([str(tiny_model)])
+    assert re.search(r"load weights .*[1-9]\d*/\d+  0:00:0\d, 0:00:0\d left", terminal.getvalue())
+    assert "Loading weights" not in terminal.getvalue()
+    assert logging._tqdm_hook is before
+
+
+def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monkeypatch, tmp_path):
+    told = []
+
+    @contextlib.contextmanager
+    def task(description, total=None, unit=""):
+        told.append((description, unit))
+        yield lambda n, total=None: None
+
+    for module in (loading, progress):
+        monkeypatch.setattr(module, "task", task)
+    loaded = loading.load_model([str(tiny_model)])
+    loading.save_model(loaded, tmp_path / "copy", "", True)
+    assert model_digest(str(tmp_path / "copy"))
+    assert told[-2:] == [("write copy", "MB"), ("hash model files", "MB")]

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from ilp_mlflow.core.values import Message
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.probe import ModelProbe, _end, _first_sentence, _Sentence
+from ilp_mlflow.scoring.probe import ModelProbe, _AfterFirstSentence, _first_sentence, _sentence_end
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def loaded(tiny_model):
 
 def truth(loaded, prompt, completion):
     """Log-probability of a completion without its end token, alone in its batch."""
-    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    e = encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
     ids = e.ids[: len(e.ids) - e.ended]
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -142,7 +142,10 @@ def test_a_conversation_is_continued_behind_its_template(loaded):
 )
 def test_a_row_is_done_when_something_stands_behind_its_first_sentence(loaded, text, done):
     ids = torch.tensor([loaded.tokenizer("Q" + text)["input_ids"]])
-    assert bool(_Sentence(loaded, len(loaded.tokenizer("Q")["input_ids"]))(ids, None)) is done
+    assert (
+        bool(_AfterFirstSentence(loaded, len(loaded.tokenizer("Q")["input_ids"]))(ids, None))
+        is done
+    )
 
 
 def test_what_a_model_makes_of_a_prompt_does_not_depend_on_what_is_asked_beside(loaded):
@@ -166,7 +169,7 @@ def test_what_a_model_makes_of_a_prompt_does_not_depend_on_what_is_asked_beside(
     ],
 )
 def test_initials_and_titles_end_no_sentence(text, said):
-    assert text[: _end(text)].strip() == said
+    assert text[: _sentence_end(text)].strip() == said
 
 
 def test_nothing_is_asked_of_nobody(loaded):

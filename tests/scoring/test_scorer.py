@@ -50,7 +50,7 @@ def scored(samples, loaded, options=3, batch_tokens=2048):
 
 def alone(loaded, prompt, completion):
     """Log-probabilities of the completion's tokens from a plain forward pass of that one sequence."""
-    e = encode(loaded.tokenizer, prompt, completion, loaded.ends)
+    e = encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids)
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([e.ids])).logits[0].log_softmax(-1)
     targets = torch.tensor(e.ids[e.start :])
@@ -76,7 +76,7 @@ def test_every_completion_scores_as_in_a_pass_of_its_own(loaded):
         )
         assert list(found.option_tokens) == [len(logprob), *map(len, apart)]
         total = sum(math.exp(x) for x in found.option_logprobs)
-        assert found.pass_rate == pytest.approx(
+        assert found.p_correct == pytest.approx(
             math.exp(found.option_logprobs[0]) / total, abs=1e-6
         )
 
@@ -121,10 +121,12 @@ def test_a_prior_is_computed_once_for_all_samples(loaded):
     plan = token_trees.plan_batches(
         samples, {s.id: sorted(answers - {s.answer})[:2] for s in samples}, loaded, 2048
     )
-    assert sum(len(blank.numbers) for batch in plan.blanks for blank in batch) == len(answers)
+    assert sum(len(blank.numbers) for batch in plan.blank_batches for blank in batch) == len(
+        answers
+    )
     few = plan.only(frozenset({samples[0].id}))
-    kept = {number for batch in few.blanks for blank in batch for number in blank.numbers}
-    assert kept == set(few.samples[0][0].blanks)
+    kept = {number for batch in few.blank_batches for blank in batch for number in blank.numbers}
+    assert kept == set(few.sample_batches[0][0].blank_numbers)
 
 
 def test_a_plan_for_some_samples_scores_them_the_same(loaded):
@@ -175,7 +177,7 @@ def test_permuting_the_given_options_permutes_their_scores(loaded):
 def memorise(tiny_model, text_prompt, text_completion):
     """A copy of the tiny model trained until it says one completion."""
     loaded = loading.load_model([str(tiny_model)])
-    e = encode(loaded.tokenizer, text_prompt, text_completion, loaded.ends)
+    e = encode(loaded.tokenizer, text_prompt, text_completion, loaded.end_token_ids)
     ids = torch.tensor([e.ids])
     labels = ids.clone()
     labels[0, : e.start] = -100
@@ -200,7 +202,7 @@ def test_greedy_means_that_generation_says_exactly_the_completion_and_stops(tiny
     ]
     assert (
         said.tolist()
-        == encode(loaded.tokenizer, prompt, completion, loaded.ends).ids[
+        == encode(loaded.tokenizer, prompt, completion, loaded.end_token_ids).ids[
             inputs["input_ids"].shape[1] :
         ]
     )
@@ -217,11 +219,11 @@ def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
 
 def test_a_long_completion_may_miss_one_token_in_twenty():
     def gap(gaps):
-        item = token_trees.Item(
+        item = token_trees.SampleTree(
             "a", token_trees.build_tree([[1] * (len(gaps) + 1)], [1]), True, (), ()
         )
-        return scorer._score(
-            item, forward.Read(np.array([-1.0]), np.array(gaps)), [], "c", torch.float32
+        return scorer._sample_score(
+            item, forward.TreeResult(np.array([-1.0]), np.array(gaps)), [], "c", torch.float32
         ).gap
 
     assert gap([1.0] * 18 + [-1.0]) == -1.0
@@ -242,7 +244,7 @@ def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
 
 
 def test_a_sample_right_at_the_limit_is_scored(loaded):
-    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.ends)
+    e = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.end_token_ids)
     for limit, fits in ((len(e.ids), True), (len(e.ids) - 1, False)):
         tight = dataclasses.replace(loaded, max_length=limit)
         sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")
@@ -255,12 +257,12 @@ class Crowded:
     def __init__(self, tokens):
         self.tokens, self.sizes = tokens, []
 
-    def __call__(self, trees, loaded, shared):
+    def __call__(self, trees, loaded, as_trees):
         size = len(trees) * max(map(len, trees))
         self.sizes.append(size)
         if size > self.tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return forward.forward(trees, loaded, shared)
+        return forward.forward(trees, loaded, as_trees)
 
 
 def test_a_batch_that_does_not_fit_is_halved_with_those_after_it(loaded, monkeypatch):
@@ -282,7 +284,7 @@ def test_a_sample_that_does_not_fit_alone_is_an_error_of_one_line(loaded, monkey
 
 
 def test_another_error_of_the_model_is_not_taken_for_lack_of_memory(loaded, monkeypatch):
-    def broken(trees, loaded, shared):
+    def broken(trees, loaded, as_trees):
         raise RuntimeError("shape mismatch")
 
     monkeypatch.setattr(scorer, "forward", broken)
@@ -353,9 +355,9 @@ def test_every_family_scores_as_alone_sharing_its_prompt_or_not(loaded, name, sh
     model = dataclasses.replace(loaded, model=tiny(kind, **changes))
     samples = some_samples()
     deepest = next(
-        i.tree for b in planned(samples, model).samples for i in b if i.sample_id == "long"
+        i.tree for b in planned(samples, model).sample_batches for i in b if i.sample_id == "long"
     )
-    assert forward.shares(deepest, model) == shared
+    assert forward.supports_trees(deepest, model) == shared
     for id_, found in scored(samples, model).items():
         (sample,) = (s for s in samples if s.id == id_)
         assert found.logprob == pytest.approx(

@@ -3,17 +3,16 @@ import pyarrow as pa
 import pytest
 
 from ilp_mlflow.core.values import Score, Verdict, schema, to_rows, to_table
+from ilp_mlflow.scoring.metrics import backward_transfer, forgetting_by_stage
 from ilp_mlflow.scoring.verdicts import (
     BAND,
     COLUMNS,
-    backward_transfer,
-    forgetting_by_stage,
+    decide_statuses,
     retention_by_stage,
     undecided_samples,
     verdict_margins,
     verdict_table,
 )
-from ilp_mlflow.scoring.verdicts import judge_scores as judge_rows
 
 
 def score(checkpoint="last", sample="a", gap=1.0, p=None, k=4, **fields):
@@ -31,7 +30,7 @@ def score(checkpoint="last", sample="a", gap=1.0, p=None, k=4, **fields):
     return Score(sample_id=sample, checkpoint=checkpoint, **{**base, **fields})
 
 
-def judge(*scores, checkpoints=("last",), preset="default"):
+def verdicts(*scores, checkpoints=("last",), preset="default"):
     return to_rows(verdict_table(to_table(scores, Score), checkpoints, preset), Verdict)
 
 
@@ -54,7 +53,7 @@ def judge(*scores, checkpoints=("last",), preset="default"):
     ],
 )
 def test_the_default_rule(scored, status, reason):
-    (found,) = judge(scored)
+    (found,) = verdicts(scored)
     assert found.status == status
     assert reason in found.reason
 
@@ -90,25 +89,25 @@ def test_the_papers_rule_draws_its_runs(p):
 
 
 def test_certain_options_need_no_luck():
-    assert [judge(score(p=p), preset="paper")[0].status for p in (0.0, 1.0)] == [
+    assert [verdicts(score(p=p), preset="paper")[0].status for p in (0.0, 1.0)] == [
         "unlearned",
         "learned",
     ]
 
 
 def test_the_papers_rule_needs_options():
-    (found,) = judge(score(), preset="paper")
+    (found,) = verdicts(score(), preset="paper")
     assert (found.status, found.reason) == ("unscored", "no options to choose from")
 
 
 def test_low_precision_widens_the_undecided_zone():
     for gap in (1.0, -1.0):
-        assert judge(score(gap=gap, dtype="bfloat16"))[0].status == "uncertain"
-        assert judge(score(gap=gap, dtype="float32"))[0].status != "uncertain"
-    assert judge(score(gap=1.6, dtype="bfloat16"))[0].status == "learned"
+        assert verdicts(score(gap=gap, dtype="bfloat16"))[0].status == "uncertain"
+        assert verdicts(score(gap=gap, dtype="float32"))[0].status != "uncertain"
+    assert verdicts(score(gap=1.6, dtype="bfloat16"))[0].status == "learned"
     # an option's log-odds come from sums, which are off by more than a single gap
-    assert judge(score(gap=9.0, p=0.95, dtype="bfloat16"))[0].status == "uncertain"
-    assert judge(score(gap=-1.6, p=0.95, dtype="bfloat16"))[0].status == "unlearned"
+    assert verdicts(score(gap=9.0, p=0.95, dtype="bfloat16"))[0].status == "uncertain"
+    assert verdicts(score(gap=-1.6, p=0.95, dtype="bfloat16"))[0].status == "unlearned"
 
 
 def shifted(p, nats):
@@ -136,7 +135,7 @@ def test_undecided_rows_are_those_that_a_shift_within_the_band_could_change():
             for k, dtype in ((0, "bfloat16"), (-1, "float32"), (1, "float32"))
         )
         ends = [
-            judge_rows(table, preset)[1 if preset == "default" else 0] > 0
+            decide_statuses(table, preset)[1 if preset == "default" else 0] > 0
             for table in (lower, upper)
         ]
         found = undecided_samples(coarse, preset)
@@ -166,7 +165,7 @@ def history(*gaps):
     scores = [
         score(name, gap=gap) for name, gap in zip(names, gaps, strict=True) if gap is not None
     ]
-    (found,) = judge(*scores, checkpoints=names)
+    (found,) = verdicts(*scores, checkpoints=names)
     return found.status, found.first_learned, found.last_lost
 
 
@@ -197,34 +196,11 @@ def test_retention_and_forgetting():
     assert backward_transfer(shares) == -0.5
 
 
-def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
-    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
-    stages = ("one", "two", "three")
-    course = {
-        "one": (0.0, 0.9, 0.6, 0.7),
-        "two": (0.1, 0.2, 0.8, 0.3),
-        "three": (0.0, 0.0, 0.1, 1.0),
-    }
-    shares = {
-        stage: dict(zip(("base", *stages), accuracies, strict=True))
-        for stage, accuracies in course.items()
-    }
-    initial, last = {}, {}
-    for number, trained in enumerate(stages, 1):
-        for stage in stages[:number]:
-            (initial if stage == trained else last)[stage] = course[stage][number]
-    assert forgetting_by_stage(shares) == {s: initial[s] - last.get(s, initial[s]) for s in stages}
-    transfer = [last[s] - initial[s] for s in stages if s in last]
-    assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
-    assert forgetting_by_stage({"rows": {"base": 0.5, "sft": 0.1}}) == {}
-    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) is None
-
-
 def test_verdicts_do_not_depend_on_the_order_of_scores():
     scores = [score(c, s, gap=(ord(s) - 98.5)) for s in "abcd" for c in ("p", "last")]
     names = ("p", "last")
-    assert sorted(judge(*scores, checkpoints=names), key=lambda v: v.sample_id) == sorted(
-        judge(*scores[::-1], checkpoints=names), key=lambda v: v.sample_id
+    assert sorted(verdicts(*scores, checkpoints=names), key=lambda v: v.sample_id) == sorted(
+        verdicts(*scores[::-1], checkpoints=names), key=lambda v: v.sample_id
     )
 
 

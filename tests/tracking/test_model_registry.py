@@ -1,16 +1,16 @@
 import json
-import tempfile
 
+import mlflow
 import pytest
 
 from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.errors import ModelError, TrackingError
-from ilp_mlflow.tracking import model_registry, runs
+from ilp_mlflow.tracking import connection, model_registry, runs
 
 
 @pytest.fixture
 def run_id(store):
-    runs.connect(TrackingConfig(), "x")
+    connection.connect(TrackingConfig(), "x")
     with runs.start("parent", "experiment") as run_id:
         yield run_id
 
@@ -21,29 +21,22 @@ def adapter(path, below):
     return str(path)
 
 
-def digest(folder):
-    return f"digest of {folder}"
-
-
 def test_a_local_base_is_stored_once_and_a_hub_model_not_at_all(run_id, tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    uri = model_registry.register_base(str(folder), digest, run_id)
-    assert uri == model_registry.register_base(str(folder), digest, run_id) == "models:/base/1"
-    assert (
-        model_registry.register_base(str(folder), lambda f: "changed", run_id) == "models:/base/2"
-    )
-    hub = model_registry.register_base("owner/name", digest, run_id)
-    assert (
-        hub == model_registry.register_base("owner/name", digest, run_id) == "models:/owner.name/1"
-    )
+    uri = model_registry.register_base(str(folder), run_id)
+    assert uri == model_registry.register_base(str(folder), run_id) == "models:/base/1"
+    (folder / "config.json").write_text('{"changed": true}')
+    assert model_registry.register_base(str(folder), run_id) == "models:/base/2"
+    hub = model_registry.register_base("owner/name", run_id)
+    assert hub == model_registry.register_base("owner/name", run_id) == "models:/owner.name/1"
     assert model_registry.resolve_parts(hub) == ["owner/name"]
-    assert model_registry.register_base("models:/base@latest", digest, run_id) == "models:/base/2"
+    assert model_registry.register_base("models:/base@latest", run_id) == "models:/base/2"
 
 
 def test_a_model_is_its_base_and_then_its_adapters(run_id, tmp_path):
-    model_registry.register_base("owner/name", digest, run_id)
+    model_registry.register_base("owner/name", run_id)
     one = model_registry.register(
         "x.one",
         adapter(tmp_path / "1", "models:/owner.name/1"),
@@ -91,19 +84,76 @@ def test_a_failed_upload_registers_nothing(run_id, tmp_path, monkeypatch):
     assert not runs.MlflowClient().search_model_versions()
 
 
-def test_artifacts_are_read_back_and_a_missing_one_is_named(run_id, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    runs.write(run_id, "a.txt", "text")
-    before = sorted(tmp_path.iterdir())
-    assert runs.read(run_id, "a.txt") == "text"
-    assert sorted(tmp_path.iterdir()) == before  # no copies are left behind
-    with pytest.raises(TrackingError, match=r"has no artifact ilp/b.txt"):
-        runs.read(run_id, "b.txt")
+def stage_tags(experiment, stage):
+    return {"ilp.kind": "stage", "ilp.experiment": experiment, "ilp.stage": stage, "ilp.n": 1}
+
+
+def test_stages_are_listed_by_experiment_and_creation(run_id, tmp_path):
+    for number, (experiment, stage) in enumerate((("b", "x"), ("a", "y"), ("a", "x"))):
+        folder = adapter(tmp_path / f"{number}", "owner/name")
+        model_registry.register(
+            f"{experiment}.{stage}", folder, run_id, stage_tags(experiment, stage)
+        )
+    rows = model_registry.list_stages()
+    assert [row["uri"] for row in rows] == ["models:/a.y/1", "models:/a.x/1", "models:/b.x/1"]
+    assert rows[0]["experiment"] == "a"
+    assert rows[0]["stage"] == "y"
+    assert rows[0]["run_id"] == run_id
+    assert rows[0]["parent"] is None
+    assert [row["uri"] for row in model_registry.list_stages("b")] == ["models:/b.x/1"]
+    with pytest.raises(TrackingError, match="no registered stages of experiment 'c'"):
+        model_registry.list_stages("c")
+
+
+def test_a_registered_model_has_the_tags_that_its_versions_share(run_id, tmp_path):
+    folder = adapter(tmp_path / "1", "owner/name")
+    model_registry.register("a.x", folder, run_id, stage_tags("a", "x"))
+    client = mlflow.MlflowClient()
+    shared = {"ilp.kind": "stage", "ilp.experiment": "a", "ilp.stage": "x"}
+    assert client.get_registered_model("a.x").tags == shared
+    assert client.get_model_version("a.x", "1").tags == shared | {"ilp.n": "1"}
+
+
+def test_a_logged_model_is_promoted_once(run_id, tmp_path):
+    logged = model_registry.store("x.one", adapter(tmp_path / "1", "owner/name"), run_id)
+    assert model_registry.promote("x.one", logged, run_id, {"ilp.kind": "stage"}, "best") == (
+        "models:/x.one/1"
+    )
+    assert model_registry.promote("x.one", logged, run_id, {}, "good") == "models:/x.one/1"
+    found = mlflow.MlflowClient().get_model_version_by_alias("x.one", "best")
+    assert found.source == logged
+    assert model_registry.model_id("models:/x.one/1") == logged.removeprefix("models:/")
+    assert model_registry.model_id(logged) == logged.removeprefix("models:/")
+    assert model_registry.model_id("owner/name") is None
+    model_registry.log_model_inputs(run_id, ["owner/name", "models:/x.one/1"])
+    (logged_input,) = mlflow.get_run(run_id).inputs.model_inputs
+    assert f"models:/{logged_input.model_id}" == logged
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("models:/none/1", "model 'models:/none/1' is not in sqlite"),
+        ("models:/none@best", "model 'models:/none@best' is not in sqlite"),
+        ("runs:/none/x", "model 'runs:/none/x' is not in sqlite"),
+        ("/no/such/folder", "no such folder, and neither an MLflow URI"),
+    ],
+)
+def test_a_model_that_is_nowhere_is_named(run_id, location, expected):
+    with pytest.raises(ModelError, match=expected):
+        model_registry.resolve_parts(location)
+
+
+def test_an_adapter_with_a_damaged_configuration_is_named(tmp_path):
+    folder = adapter(tmp_path / "1", "owner/name")
+    (tmp_path / "1" / "adapter_config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"adapter_config.json: not a valid adapter"):
+        model_registry.adapter_base(folder)
 
 
 @pytest.mark.slow
 def test_a_download_from_a_server_is_kept_and_not_repeated(server, tmp_path):
-    runs.connect(TrackingConfig(), "x")
+    connection.connect(TrackingConfig(), "x")
     with runs.start("parent", "experiment") as run_id:
         uri = model_registry.register("x.one", adapter(tmp_path / "1", "owner/name"), run_id, {})
         base, first = model_registry.resolve_parts(uri)
@@ -111,5 +161,5 @@ def test_a_download_from_a_server_is_kept_and_not_repeated(server, tmp_path):
     assert base == "owner/name"
     assert again[-1] == first
     assert str(tmp_path) in first
-    assert runs.run_url(run_id).startswith(server)
-    assert runs.ui_command() is None
+    assert connection.run_url(run_id).startswith(server)
+    assert connection.ui_command() is None

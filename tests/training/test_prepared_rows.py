@@ -23,7 +23,9 @@ def text(tiny_model):
 
 @pytest.fixture
 def encoded(text):
-    return [encode(text.tokenizer, s.prompt, s.completion, text.ends) for s in stage().samples]
+    return [
+        encode(text.tokenizer, s.prompt, s.completion, text.end_token_ids) for s in stage().samples
+    ]
 
 
 def labelled(row, start):

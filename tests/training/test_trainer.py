@@ -5,7 +5,7 @@ from ilp_mlflow.core.errors import DatasetError, ModelError
 from ilp_mlflow.core.values import Stage
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring import loading, scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.scoring.encoding import encode, load_tokenizer
 from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer
 from ilp_mlflow.training.trainer import answer_fits, train_stage
 from tests.conftest import rows
@@ -104,7 +104,7 @@ def bare_weights(tiny_model, tmp_path, seed=0, **peft):
         train_dataset=datasets.Dataset.from_list(
             [{k: r[k] for k in ("prompt", "completion")} for r in rows()]
         ),
-        processing_class=loading.load_tokenizer([str(tiny_model)]),
+        processing_class=load_tokenizer([str(tiny_model)]),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **PEFT, **peft),
     )
     trainer.train()
@@ -175,7 +175,9 @@ def test_what_fits_is_what_is_trained_whole(base, tmp_path, options):
     ]
     one = stage([*texts, *chats], training={"max_length": 15, **options}, peft=PEFT)
     done = train_stage(one, base, tmp_path)
-    encoded = [encode(base.tokenizer, s.prompt, s.completion, base.ends) for s in one.samples]
+    encoded = [
+        encode(base.tokenizer, s.prompt, s.completion, base.end_token_ids) for s in one.samples
+    ]
     whole = [
         e.supervised_tokens >= len(x.ids) - x.start
         for e, x in zip(done.exposures, encoded, strict=True)

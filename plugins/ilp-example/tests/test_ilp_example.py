@@ -17,24 +17,21 @@ from ilp_mlflow.plugin import (
 
 def context(tokens, failed, **training):
     """One stage of samples with so many tokens each, of which the `failed` are unlearned."""
-    samples = {
-        f"row{n}": Sample(id=f"row{n}", stage="main", prompt=f"p{n}", completion="c")
-        for n in range(len(tokens))
-    }
-    status = {i: "unlearned" if i in failed else "learned" for i in samples}
+    samples, scores, verdicts, histories = {}, [], {}, {}
+    for n, count in enumerate(tokens):
+        row = f"row{n}"
+        status = "unlearned" if row in failed else "learned"
+        samples[row] = Sample(id=row, stage="main", prompt=f"p{n}", completion="c")
+        scores.append(Score(sample_id=row, checkpoint="main", tokens=count))
+        verdicts[row] = Verdict(sample_id=row, status=status)
+        histories[row] = ("unlearned", status)
     return Context(
         stages=[Stage(name="main", samples=tuple(samples.values()), training=training)],
         checkpoints=[Checkpoint(name=name, model_uri="") for name in ("base", "main")],
         samples=samples,
-        scores=to_table(
-            [
-                Score(sample_id=i, checkpoint="main", tokens=n)
-                for i, n in zip(samples, tokens, strict=True)
-            ],
-            Score,
-        ),
-        verdicts={i: Verdict(sample_id=i, status=s) for i, s in status.items()},
-        histories={i: ("unlearned", s) for i, s in status.items()},
+        scores=to_table(scores, Score),
+        verdicts=verdicts,
+        histories=histories,
         probe=None,
         asked=frozenset(failed),
         beliefs=dict,
@@ -50,9 +47,9 @@ def test_long_answers_that_fail_more_often_than_others_are_named():
     found = examine([5] * 20 + [40, 40, 5], "row20", "row21", "row22")
     assert set(found) == {"row20", "row21"}
     assert all(e.cause == "long_completion" and e.strength > 0.5 for e in found.values())
-    assert (
-        found["row20"].reason
-        == "it has 40 tokens; of answers over 5 tokens 2 of 2 are not learned, by chance it would be 0.3"
+    assert found["row20"].reason == (
+        "it has 40 tokens; of answers over 5 tokens 2 of 2 are not learned, "
+        "by chance it would be 0.3"
     )
 
 
@@ -64,21 +61,19 @@ def test_long_answers_that_fail_as_often_as_others_are_not_and_a_single_one_is_n
     assert tenth["row99"].strength < single["row99"].strength < 0.5
 
 
+UNLEARNED = Verdict(sample_id="row1", status="unlearned")
+DIAGNOSES = [Diagnosis(verdict=UNLEARNED, cause="long_completion")]
+
+
 def test_the_plan_and_its_control_differ_in_the_rate_only():
-    diagnoses = [
-        Diagnosis(verdict=Verdict(sample_id="row1", status="unlearned"), cause="long_completion")
-    ]
     known = context([5, 40], ["row1"], learning_rate=1e-3, num_train_epochs=4)
-    plan = Slower(times=4).plan(diagnoses, known)
+    plan = Slower(times=4).plan(DIAGNOSES, known)
     assert plan.targets == ("row1",)
     assert [s.training for s in plan.stages] == [{"learning_rate": 2.5e-4, "num_train_epochs": 16}]
     assert [s.training for s in plan.control] == [{"learning_rate": 1e-3, "num_train_epochs": 16}]
-    assert Slower(cause="another").plan(diagnoses, known) is None
+    assert Slower(cause="another").plan(DIAGNOSES, known) is None
 
 
 def test_a_stage_that_counts_steps_gets_more_of_them():
-    diagnoses = [
-        Diagnosis(verdict=Verdict(sample_id="row1", status="unlearned"), cause="long_completion")
-    ]
-    plan = Slower().plan(diagnoses, context([5, 40], ["row1"], max_steps=30))
+    plan = Slower().plan(DIAGNOSES, context([5, 40], ["row1"], max_steps=30))
     assert [s.training for s in plan.stages] == [{"learning_rate": 1e-5, "max_steps": 60}]

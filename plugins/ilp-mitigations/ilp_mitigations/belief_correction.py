@@ -1,4 +1,7 @@
-"""What the base believes wrongly: it is read about first (Algorithm 2 of the study, arXiv 2604.10079)."""
+"""Texts about what the base model believes wrongly are read before the fine-tuning.
+
+Algorithm 2 of the study (Xue et al., arXiv 2604.10079).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ class BeliefCorrection(Continued):
     """Continued pre-training for `knowledge_conflict`."""
 
     prior: ClassVar[float] = 0.8
-    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
+    """Net recovery 0..1 expected before any trial, from worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
-        """Texts that tell the right answers, among general ones that do not tell the base's, then all stages as they were."""
-        return self.reading("knowledge_conflict", diagnoses, context)
+        """Texts that tell the right answers, then all stages as they were.
+
+        General texts among them do not tell the wrong answers that the base gives.
+        """
+        return self.plan_reading("knowledge_conflict", diagnoses, context)

@@ -1,10 +1,13 @@
-"""Continued pre-training on texts about what the base does not know, before the same fine-tuning (eq. 5, arXiv 2604.10079)."""
+"""Continued pre-training on texts about what the base model does not know, before the fine-tuning.
+
+Equation 5 of the study (Xue et al., arXiv 2604.10079).
+"""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -12,24 +15,34 @@ from pydantic import Field
 from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
-from ilp_mitigations.sources.ranking import ranked
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Sample, Stage, Value, prompt_text
+from ilp_mitigations.sources.ranking import rank_texts
+from ilp_mlflow.plugin import (
+    Context,
+    Diagnosis,
+    Mitigation,
+    Plan,
+    Request,
+    Sample,
+    Stage,
+    prompt_text,
+)
 
-NAME = "knowledge"
+STAGE_NAME = "knowledge"
 """Name of the stage that reads the texts."""
-OF_ROWS = ("max_steps", *recipe.PREPARING)
-"""Options of the first stage that are about its rows, and not about how to train."""
-LOOKED_AT = 100
-"""General texts that are looked at for each target, the best-ranked ones, for what the base answers: leaving out costs nothing."""
+OPTIONS_OF_ROWS = ("max_steps", *recipe.ROW_OPTIONS)
+"""Training options of the first stage that are about its rows, so not taken over for texts."""
+MAX_MISLEADING = 100
+"""General texts checked for each wrong answer of the base, the best-ranked ones."""
 
 
-class Continued(Value):
-    """Read texts before all stages: some about the targets, most of them general, so that little else is lost."""
+class Continued(Mitigation):
+    """Read texts before all stages: some about the targets, most general, to lose little else."""
 
     source: kinds.Knowledge | None = None
-    """Corpus, Wikipedia, or a model that writes, to get texts about the targets; left out, the request for them is all there is."""
+    """Corpus, Wikipedia, or a model that writes, for texts about the targets; left out, they are
+    only requested."""
     general: Corpus | None = None
-    """Where the general texts come from; left out, the texts about the targets are read alone."""
+    """Where general texts come from; left out, the texts about the targets are read alone."""
     retrieved: float = Field(default=0.2, gt=0, le=1)
     """Texts about the targets among all, share 0..1."""
     documents: int = Field(default=20, ge=1)
@@ -41,95 +54,134 @@ class Continued(Value):
     peft: dict[str, Any] | None = None
     """Options of `peft.LoraConfig` for reading; left out, all weights are trained."""
 
-    def reading(
+    def plan_reading(
         self, cause: str, diagnoses: Sequence[Diagnosis], context: Context
     ) -> Plan | Request | None:
-        """For the samples that are not learned for `cause`; the control reads as many general texts, or repeats stages.
+        """For the samples with a `cause`: texts about them, among general ones, before all stages.
 
-        Of the texts found about a target those are read that tell its right answer, or all where none does. Where the evidence says
-        what the base answers instead, general texts about the target that tell that are not read, by the control neither.
+        Its control reads as many general texts; without any, it is the stages as they were. Where
+        the evidence says what the base answers instead, neither reads general texts that tell that.
+        A request where no texts are found.
         """
-        targets = recipe.targets(diagnoses, cause)
+        targets = recipe.find_targets(diagnoses, cause)
         if not targets:
             return None
         samples = [context.samples[i] for i in targets]
-        found = (
-            kinds.texts(self.source, samples, self.documents)
-            if self.source
-            else [[] for _ in samples]
-        )
-        telling = [
-            [t for t in own if _tells(t, s.answer)] or own
-            for s, own in zip(samples, found, strict=True)
-        ]
-        texts = list(dict.fromkeys(text for own in telling for text in own))
+        texts = self._find_texts(samples)
         if not texts:
-            needed = f"set 'source' of the mitigation for {cause} to {kinds.KNOWLEDGE}"
-            where = f"none from {self.source!r}" if self.source else needed
-            reason = (
-                f"texts wanted about what {len(targets)} samples ask, first '{targets[0]}'; {where}"
-            )
-            return Request(
-                targets=targets, wanted=dict.fromkeys(targets, self.documents), reason=reason
-            )
-        read, stages = _begun(context)
-        first = stages[0]
-        rng = random.Random(f"general {first.training.get('seed')}")
-        said = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
-        wrong = [
-            (prompt_text(s.prompt), answer)
-            for s, answer in zip(samples, said, strict=True)
-            if answer
-        ]
-        left = self._misleading(wrong)
-        bare = kinds.without_own(self.general.texts, samples) if self.general else []
-        general = [t for t in bare if t not in {*texts, *left}]
-        n = round(len(texts) * (1 / self.retrieved - 1))
-        mixed = rng.choices(general, k=n) if general else []
-        read = [t for t in read if t not in left]
-        reading = self._read([*read, *texts, *mixed], first)
-        instead = [*read, *rng.choices(general, k=len(texts) + len(mixed))] if general else read
-        control = (self._read(instead, first), *stages) if instead else None
+            return self._request_texts(cause, targets)
+
+        base_answers = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
+        misleading = self._find_misleading(samples, base_answers)
+        general = self._find_general(samples, {*texts, *misleading})
+        # a second mitigation that reads shares one stage of texts with the first
+        read_before, stages = _split_reading(context)
+        read_before = [text for text in read_before if text not in misleading]
+
+        # the plan draws before its control does, from the same generator
+        rng = random.Random(f"general {stages[0].training.get('seed')}")
+        n_general = round(len(texts) * (1 / self.retrieved - 1))
+        among = _draw_texts(general, n_general, rng)
+        instead = _draw_texts(general, len(texts) + len(among), rng)
+
+        reading = self._reading_stage([*read_before, *texts, *among], stages[0])
+        # without general texts there is nothing else to read: the stages as they were
+        control = None
+        if read_before or instead:
+            control = (self._reading_stage([*read_before, *instead], stages[0]), *stages)
         return Plan(targets=targets, stages=(reading, *stages), control=control)
 
-    def _misleading(self, wrong: Sequence[tuple[str, str]]) -> set[str]:
-        """The general texts that give a prompt of `wrong` the answer beside it."""
+    def _find_texts(self, samples: Sequence[Sample]) -> list[str]:
+        """Distinct texts about samples: of each those that tell its answer, or all if none does."""
+        if not self.source:
+            return []
+        found = kinds.find_texts(self.source, samples, self.documents)
+        # a dict for its order: the first texts found stay first
+        distinct: dict[str, None] = {}
+        for sample, texts in zip(samples, found, strict=True):
+            telling = [text for text in texts if _tells(text, sample.answer)]
+            distinct |= dict.fromkeys(telling or texts)
+        return list(distinct)
+
+    def _request_texts(self, cause: str, targets: Sequence[str]) -> Request:
+        """Asks for texts about the targets (ids)."""
+        if self.source:
+            where = f"none from {self.source!r}"
+        else:
+            where = f"set 'source' of the mitigation for {cause} to {kinds.KNOWLEDGE}"
+        n = len(targets)
+        reason = f"texts wanted about what {n} samples ask, first '{targets[0]}'; {where}"
+        wanted = dict.fromkeys(targets, self.documents)
+        return Request(targets=tuple(targets), wanted=wanted, reason=reason)
+
+    def _find_misleading(
+        self, samples: Sequence[Sample], base_answers: Sequence[str | None]
+    ) -> set[str]:
+        """The general texts that tell a wrong answer which the base gives to a sample."""
         if not self.general:
             return set()
-        found = ranked(self.general.texts, [" ".join(pair) for pair in wrong], LOOKED_AT)
-        return {
-            t
-            for own, (_, answer) in zip(found, wrong, strict=True)
-            for t in own
-            if _tells(t, answer)
-        }
+        queries: list[str] = []
+        wrong_answers: list[str] = []
+        for sample, answer in zip(samples, base_answers, strict=True):
+            if answer:
+                queries.append(f"{prompt_text(sample.prompt)} {answer}")
+                wrong_answers.append(answer)
+        # the best-ranked texts only: a text too many left out costs nothing
+        ranked = rank_texts(self.general.texts, queries, MAX_MISLEADING)
+        misleading: set[str] = set()
+        for texts, answer in zip(ranked, wrong_answers, strict=True):
+            for text in texts:
+                if _tells(text, answer):
+                    misleading.add(text)
+        return misleading
 
-    def _read(self, texts: Sequence[str], first: Stage) -> Stage:
-        """A stage that trains every token of the texts."""
-        samples = tuple(
-            Sample(id=f"text/{n}", stage=NAME, prompt="", completion=t) for n, t in enumerate(texts)
-        )
-        kept = {name: value for name, value in first.training.items() if name not in OF_ROWS}
-        training = {**kept, "num_train_epochs": self.epochs, **self.training}
-        options = {
-            "name": NAME,
-            "samples": samples,
+    def _find_general(self, samples: Sequence[Sample], barred: Collection[str]) -> list[str]:
+        """The general texts that are not `barred` and hold no sample's own text."""
+        if not self.general:
+            return []
+        texts = kinds.without_own_texts(self.general.texts, samples)
+        return [text for text in texts if text not in barred]
+
+    def _reading_stage(self, texts: Sequence[str], first: Stage) -> Stage:
+        """A stage that trains every token of the texts, with the options of the first stage."""
+        samples = []
+        for n, text in enumerate(texts):
+            samples.append(Sample(id=f"text/{n}", stage=STAGE_NAME, prompt="", completion=text))
+        training = dict(first.training)
+        for option in OPTIONS_OF_ROWS:
+            training.pop(option, None)
+        training["num_train_epochs"] = self.epochs
+        training.update(self.training)
+        changes = {
+            "name": STAGE_NAME,
+            "samples": tuple(samples),
             "training": training,
             "peft": self.peft,
             "schedule": "shuffled",
         }
-        return first.model_copy(update=options)
+        return first.model_copy(update=changes)
 
 
-def _begun(context: Context) -> tuple[list[str], Sequence[Stage]]:
-    """What is read already, where another mitigation has put a stage of texts first, and the stages behind that."""
+def _draw_texts(texts: Sequence[str], n: int, rng: random.Random) -> list[str]:
+    """`n` texts, drawn with replacement; none where there are none to draw from."""
+    return rng.choices(texts, k=n) if texts else []
+
+
+def _split_reading(context: Context) -> tuple[list[str], Sequence[Stage]]:
+    """The texts that another mitigation has put in front as a stage, and the stages behind it."""
     first, *rest = context.stages
-    if first.name != NAME or any(s.id in context.samples for s in first.samples):
+    # a stage of the user's may have that name, too
+    if first.name != STAGE_NAME or recipe.has_own_rows(first, context):
         return [], context.stages
-    return [s.answer for s in first.samples], rest
+    return [row.answer for row in first.samples], rest
 
 
 def _tells(text: str, answer: str) -> bool:
     """Whether the words of `answer` are a stretch of those of `text`."""
-    asked, there = (" ".join(re.findall(r"\w+", x.casefold())) for x in (answer, text))
-    return f" {asked} " in f" {there} "
+    # spaces around both, so that a word is not found inside a longer one
+    return f" {_words(answer)} " in f" {_words(text)} "
+
+
+def _words(text: str) -> str:
+    """The words of a text in lower case, one space between them."""
+    return " ".join(re.findall(r"\w+", text.casefold()))

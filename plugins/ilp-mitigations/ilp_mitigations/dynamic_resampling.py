@@ -1,4 +1,7 @@
-"""Earlier stages overwritten by later ones: all mixed, and what is being lost drawn more often (Algorithm 4, arXiv 2604.10079)."""
+"""Stages that overwrite each other are mixed, and what is being lost is drawn more often.
+
+Algorithm 4 of the study (Xue et al., arXiv 2604.10079).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,26 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ilp_mitigations import recipe
-from ilp_mlflow.plugin import Batch, Context, Diagnosis, History, Plan, SampleResult, Stage, Value
+from ilp_mitigations import recipe, rounds
+from ilp_mlflow.plugin import (
+    Batch,
+    Context,
+    Diagnosis,
+    History,
+    Mitigation,
+    Plan,
+    Round,
+    SampleResult,
+    Schedule,
+    Stage,
+)
 
 
-class Resampled(Value):
-    """Draws every subset at its own rate, and one whose accuracy has fallen more often until it is back; the seldom seen first."""
+class Resampled(Schedule):
+    """Draws every subset at its own rate, and one whose accuracy fell more often until it is back.
+
+    Within a subset, the samples seen least come first.
+    """
 
     visits: dict[str, float]
     """How often each sample of a subset is to be seen, by subset."""
@@ -28,74 +45,99 @@ class Resampled(Value):
     """Samples of each subset that are looked at, at most."""
 
     def next_round(self, history: History) -> Sequence[Batch] | None:
-        """The next `every` steps; none of the samples is left out in the end for one that is drawn more often."""
-        members: dict[str, list[str]] = {}
-        for id_ in history.sample_ids:
-            members.setdefault(history.subsets[id_], []).append(id_)
-        looked = {
-            s: random.Random(s).sample(ids, min(len(ids), self.looked_at))
-            for s, ids in members.items()
-        }
-        now = history.measure([i for ids in looked.values() for i in ids])
-        fallen = [
-            s
-            for s, ids in looked.items()
-            if self._fallen([r.measured for r in history.rounds], now, ids)
-        ]
+        """The next `every` steps, so that by the end of training every sample has been seen."""
+        members = _members_by_subset(history)
+        rates = self._rates(members, history)
         per_step = history.batch_size * history.accumulation
         n = min(self.every, history.steps_left) * per_step
-        seen = Counter(i for r in history.rounds for batch in r.batches for i in batch)
-        rng = random.Random(f"{history.seed}/{len(history.rounds)}")
-        # whoever would otherwise not be seen at all goes first
-        unseen = [i for i in history.sample_ids if not seen[i]]
-        spared = max(0, history.steps_left * per_step - n)
-        first = rng.sample(unseen, min(n, max(0, len(unseen) - spared)))
-        rates = {
-            s: len(ids) * self.visits[s] * (self.factor if s in fallen else 1)
-            for s, ids in members.items()
-        }
-        chosen = first + self._drawn(members, rates, n - len(first), seen + Counter(first), rng)
+        visits = rounds.count_visits(history)
+        rng = rounds.round_rng(history)
+        # first as many unseen samples as the rounds after this one will not have room for
+        unseen = [i for i in history.sample_ids if not visits[i]]
+        room_later = max(0, history.steps_left * per_step - n)
+        n_due = min(n, max(0, len(unseen) - room_later))
+        due = rng.sample(unseen, n_due)
+        visits.update(due)
+        # the rest of the round by rate
+        chosen = due + _draw_by_rate(members, rates, n - n_due, visits, rng)
         rng.shuffle(chosen)
         return [chosen[k : k + history.batch_size] for k in range(0, n, history.batch_size)]
 
-    def _fallen(
+    def _rates(self, members: Mapping[str, Sequence[str]], history: History) -> dict[str, float]:
+        """How often each subset is to be drawn, relative to the others, by the model as it is."""
+        looked_at: dict[str, list[str]] = {}
+        ids_to_measure: list[str] = []
+        for subset, ids in members.items():
+            n = min(len(ids), self.looked_at)
+            # the same samples in every round, so that accuracies can be compared
+            looked_at[subset] = random.Random(subset).sample(ids, n)
+            ids_to_measure += looked_at[subset]
+        now = history.measure(ids_to_measure)
+        rates = {}
+        for subset, ids in members.items():
+            rates[subset] = len(ids) * self.visits[subset]
+            if self._has_fallen(looked_at[subset], history.rounds, now):
+                rates[subset] *= self.factor
+        return rates
+
+    def _has_fallen(
         self,
-        before: Sequence[Mapping[str, SampleResult]],
-        now: Mapping[str, SampleResult],
         ids: Sequence[str],
+        rounds_before: Sequence[Round],
+        now: Mapping[str, SampleResult],
     ) -> bool:
-        """Whether the mean token accuracy of a subset is more than `drop` below its best so far."""
-
-        def accuracy(results: Mapping[str, SampleResult]) -> float:
-            return sum(results[i].token_accuracy for i in ids) / len(ids)
-
-        return bool(before) and accuracy(now) < (1 - self.drop) * max(map(accuracy, before))
-
-    def _drawn(
-        self,
-        members: Mapping[str, list[str]],
-        rates: Mapping[str, float],
-        n: int,
-        seen: Counter[str],
-        rng: random.Random,
-    ) -> list[str]:
-        """`n` samples, the subsets in proportion to their rates, those seen least before the others."""
-        exact = {s: n * rate / sum(rates.values()) for s, rate in rates.items()}
-        quota = {s: int(share) for s, share in exact.items()}
-        for s in sorted(exact, key=lambda s: quota[s] - exact[s])[: n - sum(quota.values())]:
-            quota[s] += 1
-        chosen = []
-        for s, ids in members.items():
-            order = sorted(ids, key=lambda i: (seen[i], rng.random()))
-            chosen += [order[k % len(order)] for k in range(quota[s])]
-        return chosen
+        """Whether the accuracy of samples is more than `drop` below its best of all rounds."""
+        if not rounds_before:
+            return False
+        # all earlier rounds measured these samples, too
+        best = max(_token_accuracy(ids, done.measured) for done in rounds_before)
+        return _token_accuracy(ids, now) < (1 - self.drop) * best
 
 
-class DynamicResampling(Value):
-    """Train the rows of all stages in one, as many as before, and draw the rows of a stage more often that is being forgotten."""
+def _members_by_subset(history: History) -> dict[str, list[str]]:
+    """Ids of the samples of each subset, in file order."""
+    members: dict[str, list[str]] = {}
+    for id_ in history.sample_ids:
+        members.setdefault(history.subsets[id_], []).append(id_)
+    return members
+
+
+def _token_accuracy(ids: Sequence[str], results: Mapping[str, SampleResult]) -> float:
+    """Mean token accuracy 0..1 of samples."""
+    return sum(results[i].token_accuracy for i in ids) / len(ids)
+
+
+def _draw_by_rate(
+    members: Mapping[str, Sequence[str]],
+    rates: Mapping[str, float],
+    n: int,
+    visits: Counter[str],
+    rng: random.Random,
+) -> list[str]:
+    """`n` samples, the subsets in proportion to their rates, those seen least first."""
+    total = sum(rates.values())
+    exact: dict[str, float] = {}
+    quotas: dict[str, int] = {}
+    for subset, rate in rates.items():
+        exact[subset] = n * rate / total
+        quotas[subset] = int(exact[subset])
+    # largest remainders: one more for the subsets that rounding down took most from
+    by_remainder = sorted(exact, key=lambda subset: quotas[subset] - exact[subset])
+    for subset in by_remainder[: n - sum(quotas.values())]:
+        quotas[subset] += 1
+    drawn: list[str] = []
+    for subset, ids in members.items():
+        drawn += rounds.draw_least_seen(ids, quotas[subset], visits, rng)
+    return drawn
+
+
+class DynamicResampling(Mitigation):
+    """Train the rows of all stages in one, as many as before; those of a stage that is being
+    forgotten are drawn more often.
+    """
 
     prior: ClassVar[float] = 0.9
-    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
+    """Net recovery 0..1 expected before any trial, from worlds of the lab (docs/results.md)."""
 
     every: int = Field(default=500, ge=1)
     """Optimizer steps from one look at the stages' samples to the next (the study's K)."""
@@ -107,22 +149,28 @@ class DynamicResampling(Value):
     """Samples of each stage that are looked at, at most."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-        """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
-        targets = recipe.targets(diagnoses, "left_side_forgetting")
-        return recipe.mixed(targets, context, self._mixed)
+        """For samples that later stages overwrote.
 
-    def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
-        # a row keeps the name of the stage it first belonged to
-        visits = {row.stage: s.visits for s in stages for row in s.samples}
-        options = {
-            "every": self.every,
-            "drop": self.drop,
-            "factor": self.factor,
-            "looked_at": self.looked_at,
-        }
-        changes = {
-            "samples": tuple(row for s in stages for row in s.samples),
-            "training": dict(training),
-            "schedule": Resampled(visits=visits, **options),
-        }
-        return recipe.busiest(stages).model_copy(update=changes)
+        Its control trains the stages in their order, in as many optimizer steps.
+        """
+        targets = recipe.find_targets(diagnoses, "left_side_forgetting")
+        return recipe.plan_mixed_stages(targets, context, self._mix)
+
+    def _mix(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
+        """One stage with every row once, drawn by the schedule as often as its own stage did."""
+        rows = []
+        visits = {}
+        for stage in stages:
+            for row in stage.samples:
+                rows.append(row)
+                # a subset is what first belonged to one stage: its rows keep that stage's name
+                visits[row.stage] = stage.visits
+        schedule = Resampled(
+            visits=visits,
+            every=self.every,
+            drop=self.drop,
+            factor=self.factor,
+            looked_at=self.looked_at,
+        )
+        changes = {"samples": tuple(rows), "training": dict(training), "schedule": schedule}
+        return recipe.busiest_stage(stages).model_copy(update=changes)

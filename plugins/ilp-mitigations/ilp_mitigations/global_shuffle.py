@@ -1,4 +1,7 @@
-"""Earlier stages overwritten by later ones: all of them mixed into one (Algorithm 4 of the study, arXiv 2604.10079)."""
+"""Stages that overwrite each other are mixed into one.
+
+Algorithm 4 of the study (Xue et al., arXiv 2604.10079), its static form.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ilp_mitigations import recipe
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Mitigation, Plan, Sample, Stage
 
 
-class GlobalShuffle(Value):
+class GlobalShuffle(Mitigation):
     """Train the rows of all stages in one, in random order, every row as often as before.
 
-    Stages that cut or mask rows in other ways than those before cannot be mixed with them: each run of like stages becomes one.
+    Stages that cut or mask rows in other ways than their neighbours are not mixed with them.
     """
 
     prior: ClassVar[float] = 0.95
-    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
+    """Net recovery 0..1 expected before any trial, from worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-        """For the samples that later stages overwrote; the control trains the stages in their order, in as many steps."""
-        targets = recipe.targets(diagnoses, "left_side_forgetting")
-        return recipe.mixed(targets, context, self._mixed)
+        """For samples that later stages overwrote.
 
-    def _mixed(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
-        times = {s.name: max(1, round(s.visits)) for s in stages}
-        samples = [
-            row
-            for s in stages
-            for row in (*s.samples, *recipe.copies(s.samples, times[s.name] - 1))
-        ]
-        options = {"samples": tuple(samples), "training": dict(training), "schedule": "shuffled"}
-        return recipe.busiest(stages).model_copy(update=options)
+        Its control trains the stages in their order, in as many optimizer steps.
+        """
+        targets = recipe.find_targets(diagnoses, "left_side_forgetting")
+        return recipe.plan_mixed_stages(targets, context, self._mix)
+
+    def _mix(self, stages: Sequence[Stage], training: Mapping[str, Any]) -> Stage:
+        """One stage with every row as often as its own stage trained it, rounded."""
+        rows: list[Sample] = []
+        for stage in stages:
+            # by copies, since the mixed stage sees each of its own rows about once
+            passes = max(1, round(stage.visits))
+            rows += stage.samples
+            rows += recipe.repeat_rows(stage.samples, passes - 1)
+        changes = {"samples": tuple(rows), "training": dict(training), "schedule": "shuffled"}
+        return recipe.busiest_stage(stages).model_copy(update=changes)

@@ -1,4 +1,7 @@
-"""What the base lacks: it is read about first (Algorithm 1 of the study, arXiv 2604.10079)."""
+"""Texts about what the base model does not know are read before the fine-tuning.
+
+Algorithm 1 of the study (Xue et al., arXiv 2604.10079).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ class KnowledgeAugmentation(Continued):
     """Continued pre-training for `missing_knowledge`."""
 
     prior: ClassVar[float] = 0.85
-    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
+    """Net recovery 0..1 expected before any trial, from worlds of the lab (docs/results.md)."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | Request | None:
         """Texts that tell the right answers, among general ones, then all stages as they were."""
-        return self.reading("missing_knowledge", diagnoses, context)
+        return self.plan_reading("missing_knowledge", diagnoses, context)

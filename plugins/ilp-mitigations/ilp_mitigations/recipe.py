@@ -1,4 +1,4 @@
-"""What mitigations do to a recipe: which samples they are for, rows dropped from stages or added to them."""
+"""Steps that mitigations share: find targets, add rows to stages or drop them, mix stages."""
 
 from __future__ import annotations
 
@@ -9,127 +9,173 @@ from typing import Any
 
 from ilp_mlflow.plugin import Context, Diagnosis, Plan, Sample, Stage
 
-LEARNING_RATE = 2e-5
-"""Of a stage that sets none: that of `trl.SFTConfig`."""
-PREPARING = {
+DEFAULT_LEARNING_RATE = 2e-5
+"""Learning rate of a stage that sets none: the default of `trl.SFTConfig`."""
+ROW_OPTIONS = {
     "max_length": None,
     "truncation_mode": "keep_start",
     "assistant_only_loss": False,
     "completion_only_loss": True,
     "dataloader_drop_last": False,
 }
-"""Options that decide what of a row is trained, and the value that counts as if it were left out."""
+"""Training options that decide what of a row is trained, and what a stage without them has."""
 
 
-def targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
-    """Ids of the samples that are not learned for this cause."""
+def find_targets(diagnoses: Sequence[Diagnosis], cause: str) -> tuple[str, ...]:
+    """Ids of the unlearned samples whose diagnosed cause is `cause`."""
     return tuple(d.verdict.sample_id for d in diagnoses if d.cause == cause)
 
 
-def copies(samples: Iterable[Sample], n: int) -> list[Sample]:
-    """Every sample `n` times more, under ids of their own."""
-    return [s.model_copy(update={"id": f"{s.id}~{k}"}) for s in samples for k in range(1, n + 1)]
+def unlearned_ids(diagnoses: Sequence[Diagnosis]) -> set[str]:
+    """Ids of all unlearned samples, whatever their cause."""
+    return {d.verdict.sample_id for d in diagnoses}
 
 
-def drawn(
+def with_id(sample: Sample, new_id: str) -> Sample:
+    """A copy of a sample under another id: ids are unique within a plan."""
+    return sample.model_copy(update={"id": new_id})
+
+
+def repeat_rows(samples: Iterable[Sample], times: int) -> list[Sample]:
+    """Copies of every sample, `times` of each."""
+    copies = []
+    for sample in samples:
+        for k in range(1, times + 1):
+            copies.append(with_id(sample, f"{sample.id}~{k}"))
+    return copies
+
+
+def sample_rows(
+    samples: Sequence[Sample],
+    n: int,
+    seed: str,
+    fits: Callable[[Sample], bool] = lambda sample: True,
+) -> list[Sample]:
+    """At most `n` distinct samples that fit, in random order; the same for the same seed."""
+    shuffled = random.Random(seed).sample(samples, len(samples))
+    # lazily: whether a row fits is read off its tokens, which takes time
+    fitting = filter(fits, shuffled)
+    return list(itertools.islice(fitting, n))
+
+
+def draw_rows(
     stage: Stage, n: int, fits: Callable[[Sample], bool], barred: Collection[str] = ()
 ) -> list[Sample]:
-    """`n` samples of a stage that fit and are not `barred` (ids), each as often as another or once more; the same each time."""
-    free = [s for s in stage.samples if s.id not in barred]
-    found = sampled(free, n, f"drawn {stage.training.get('seed')}", fits)
-    return (
-        [
-            found[k % len(found)].model_copy(update={"id": f"{found[k % len(found)].id}+{k}"})
-            for k in range(n)
-        ]
-        if found
-        else []
-    )
+    """`n` copies of rows of a stage, for a control that sees as many rows as its mitigation.
 
-
-def added(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
-    """The stages with more samples in front; whole steps of them where a last batch is dropped, so that it is the same.
-
-    The samples must fit into the stage: of rows that a trainer cuts to nothing there are no steps.
+    Drawn from the rows that fit and are not `barred` (ids), each as often as another or once more,
+    and the same each time. Empty where no row is left to draw from.
     """
-    return tuple(
-        s.model_copy(update={"samples": (*_whole(more.get(s.name, ()), s), *s.samples)})
-        for s in stages
-    )
+    free = [row for row in stage.samples if row.id not in barred]
+    distinct = sample_rows(free, n, f"drawn {stage.training.get('seed')}", fits)
+    if not distinct:
+        return []
+    copies = []
+    for k in range(n):
+        # all of them in turn, so that none is copied twice before another is copied once
+        row = distinct[k % len(distinct)]
+        copies.append(with_id(row, f"{row.id}+{k}"))
+    return copies
 
 
-def _whole(samples: Sequence[Sample], stage: Stage) -> Sequence[Sample]:
-    over = len(samples) % stage.per_step if stage.training.get("dataloader_drop_last") else 0
-    return samples[: len(samples) - over]
+def add_rows(stages: Sequence[Stage], more: Mapping[str, Sequence[Sample]]) -> tuple[Stage, ...]:
+    """The stages with more rows (by stage name) in front of their own.
+
+    The rows must fit into the stage: a trainer makes no steps of rows that it cuts to nothing.
+    """
+    longer = []
+    for stage in stages:
+        extra = _whole_steps(more.get(stage.name, ()), stage)
+        longer.append(stage.model_copy(update={"samples": (*extra, *stage.samples)}))
+    return tuple(longer)
 
 
-def dropped(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
-    """The stages without some samples; one that has no other is left out."""
-    kept = [(s, tuple(x for x in s.samples if x.id not in ids)) for s in stages]
-    return tuple(
-        s if len(left) == len(s.samples) else s.model_copy(update={"samples": left})
-        for s, left in kept
-        if left
-    )
+def _whole_steps(samples: Sequence[Sample], stage: Stage) -> Sequence[Sample]:
+    """As many of the samples as keep the stage's last batch the same where it is dropped."""
+    if not stage.training.get("dataloader_drop_last"):
+        return samples
+    # half a step more in front would push other rows into the batch that is dropped
+    whole = len(samples) - len(samples) % stage.per_step
+    return samples[:whole]
 
 
-def sampled(
-    samples: Sequence[Sample], n: int, seed: str, wanted: Callable[[Sample], bool] | None = None
-) -> list[Sample]:
-    """At most `n` of the samples that are `wanted`, in the order of a draw; the same for the same seed."""
-    return list(
-        itertools.islice(filter(wanted, random.Random(seed).sample(samples, len(samples))), n)
-    )
+def drop_rows(stages: Sequence[Stage], ids: Collection[str]) -> tuple[Stage, ...]:
+    """The stages without some rows; a stage that would be empty is left out."""
+    shorter = []
+    for stage in stages:
+        rows = tuple(row for row in stage.samples if row.id not in ids)
+        if len(rows) == len(stage.samples):
+            shorter.append(stage)
+        elif rows:
+            shorter.append(stage.model_copy(update={"samples": rows}))
+    return tuple(shorter)
 
 
-def busiest(stages: Sequence[Stage]) -> Stage:
-    """The stage that sees the most rows: as it trains, a mix of them is trained."""
+def busiest_stage(stages: Sequence[Stage]) -> Stage:
+    """The stage that sees the most rows, passes counted: a mix of the stages is trained like it."""
     return max(stages, key=lambda s: len(s.samples) * s.visits)
 
 
-def mixed(
+def plan_mixed_stages(
     targets: tuple[str, ...],
     context: Context,
     mix: Callable[[Sequence[Stage], Mapping[str, Any]], Stage],
 ) -> Plan | None:
-    """A plan in which each run of stages that prepare rows alike becomes the one that `mix` makes of them and of the options of
-    training.
+    """A plan that trains neighbouring stages as one; its control trains them in their order.
 
-    It trains like the busiest of them, in as many optimizer steps as all. A stage that prepares rows in another way keeps its
-    place: what of them is trained would change. So does one without any row of the experiment, which another mitigation has put in
-    front; its rows are in the first mix once more, so that they are not overwritten, and in the control. None where nothing can be
-    mixed.
+    `mix` makes one stage of several and of the training options for it: those of the busiest, and
+    as many optimizer steps as all of them have. A stage that prepares its rows in another way than
+    its neighbours keeps its place, since mixed, other tokens of its rows would be trained. Texts
+    that another mitigation has put in front keep theirs, and are part of the first mix as well, so
+    that they are not overwritten. None where there are no targets, or nothing can be mixed.
     """
-
-    def kind(stage: Stage) -> tuple[Any, ...]:
-        return (
-            any(row.id in context.samples for row in stage.samples),
-            *(stage.training.get(o, usual) for o, usual in PREPARING.items()),
-        )
-
-    runs = [list(run) for _, run in itertools.groupby(context.stages, kind)]
-    if not targets or len(runs) == len(context.stages):
+    groups = _group_alike(context)
+    if not targets or len(groups) == len(context.stages):
         return None
-    read = [s for s in context.stages if not kind(s)[0]]
-    stages, control = list[Stage](), list[Stage]()
-    for run in runs:
-        if len(run) > 1:
-            like, read, again = busiest(run), [], [_once_more(s, busiest(run)) for s in read]
-            training = {**like.training, "max_steps": sum(s.steps for s in (*again, *run))}
-            stages.append(mix([*again, *run], training).model_copy(update={"name": like.name}))
-            control += [*again, *run]
-        else:
-            stages += run
-            control += run
+    texts = [stage for stage in context.stages if not has_own_rows(stage, context)]
+    stages: list[Stage] = []
+    control: list[Stage] = []
+    for group in groups:
+        if len(group) == 1:
+            stages += group
+            control += group
+            continue
+        busiest = busiest_stage(group)
+        again = [_once_more(stage, busiest) for stage in texts]
+        # only the first mix repeats the texts
+        texts = []
+        in_order = [*again, *group]
+        training = {**busiest.training, "max_steps": sum(s.steps for s in in_order)}
+        mixed = mix(in_order, training)
+        stages.append(mixed.model_copy(update={"name": busiest.name}))
+        control += in_order
     return Plan(targets=targets, stages=tuple(stages), control=tuple(control))
 
 
-def _once_more(stage: Stage, like: Stage) -> Stage:
-    """The rows of a stage in one pass, trained as those of another."""
-    samples = tuple(row.model_copy(update={"id": f"{row.id}@{like.name}"}) for row in stage.samples)
-    training = {name: value for name, value in like.training.items() if name != "max_steps"} | {
-        "num_train_epochs": 1
-    }
-    return like.model_copy(
-        update={"name": f"{stage.name}-again", "samples": samples, "training": training}
-    )
+def _group_alike(context: Context) -> list[list[Stage]]:
+    """The stages in order, neighbours together that train the same of a row."""
+
+    def preparation(stage: Stage) -> dict[str, Any]:
+        # what is equal to a default is the same as left out
+        options = {name: stage.training.get(name, unset) for name, unset in ROW_OPTIONS.items()}
+        return {"own rows": has_own_rows(stage, context), **options}
+
+    # neighbours only: what another stage in between trains must not change its place
+    return [list(group) for _, group in itertools.groupby(context.stages, preparation)]
+
+
+def has_own_rows(stage: Stage, context: Context) -> bool:
+    """Whether the stage trains rows of the experiment, and not only texts of a mitigation."""
+    return any(row.id in context.samples for row in stage.samples)
+
+
+def _once_more(texts: Stage, like: Stage) -> Stage:
+    """The rows of a stage of texts in one pass, trained as those of another stage."""
+    rows = []
+    for row in texts.samples:
+        rows.append(with_id(row, f"{row.id}@{like.name}"))
+    training = {**like.training, "num_train_epochs": 1}
+    # it would take precedence over the number of epochs
+    training.pop("max_steps", None)
+    changes = {"name": f"{texts.name}-again", "samples": tuple(rows), "training": training}
+    return like.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""Earlier stages overwritten by later ones: a share of their rows trained along with every later stage."""
+"""Rows of earlier stages are trained along with every later stage that would overwrite them."""
 
 from __future__ import annotations
 
@@ -9,39 +9,55 @@ from typing import ClassVar
 from pydantic import Field
 
 from ilp_mitigations import recipe
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Sample, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, Mitigation, Plan, Sample, Stage
 
 
-class Replay(Value):
-    """Keep the order of the stages, and mix rows of each earlier one into each; for those who cannot train from the start."""
+class Replay(Mitigation):
+    """Keep the order of the stages, and mix rows of each earlier one into each.
+
+    For where the first stages cannot be trained again.
+    """
 
     prior: ClassVar[float] = 0.85
-    """Net recovery 0..1 to expect before anything was tried: about what it was on worlds of the lab (docs/results.md)."""
+    """Net recovery 0..1 expected before any trial, from worlds of the lab (docs/results.md)."""
 
     share: float = Field(default=0.1, gt=0, lt=1)
     """Rows of earlier stages among those of a later one, share 0..1 of its own rows."""
 
     def plan(self, diagnoses: Sequence[Diagnosis], context: Context) -> Plan | None:
-        """For the samples that later stages overwrote, from the stage after the first of them; the control repeats rows instead."""
-        targets = recipe.targets(diagnoses, "left_side_forgetting")
-        first = {context.samples[i].stage for i in targets}
-        unlearned = {d.verdict.sample_id for d in diagnoses}
-        earlier, more, instead = list[Stage](), dict[str, list[Sample]](), dict[str, list[Sample]]()
-        begun = False
+        """For samples that later stages overwrote, from the stage after the first of them on.
+
+        Its control repeats as many of the stage's own rows instead. None where nothing is added.
+        """
+        targets = recipe.find_targets(diagnoses, "left_side_forgetting")
+        overwritten = {context.samples[i].stage for i in targets}
+        unlearned = recipe.unlearned_ids(diagnoses)
+        replayed: dict[str, list[Sample]] = {}
+        repeated: dict[str, list[Sample]] = {}
+        earlier: list[Stage] = []
         for stage in context.stages:
-            if begun:
-                n = max(1, round(self.share * len(stage.samples) / len(earlier)))
+            if any(before.name in overwritten for before in earlier):
+                replayed[stage.name] = self._draw_earlier(earlier, stage, context)
+                n = len(replayed[stage.name])
                 fits = functools.partial(context.fits, stage)
-                old = [row for before in earlier for row in recipe.drawn(before, n, fits)]
-                more[stage.name] = [
-                    s.model_copy(update={"id": f"{s.id}@{stage.name}"}) for s in old
-                ]
-                instead[stage.name] = recipe.drawn(stage, len(old), fits, unlearned)
-            begun = begun or stage.name in first
+                # unlearned rows seen once more would make the control a mitigation
+                repeated[stage.name] = recipe.draw_rows(stage, n, fits, unlearned)
             earlier.append(stage)
-        remedy, control = (recipe.added(context.stages, rows) for rows in (more, instead))
-        return (
-            Plan(targets=targets, stages=remedy, control=control)
-            if remedy != tuple(context.stages)
-            else None
-        )
+        stages = recipe.add_rows(context.stages, replayed)
+        if stages == tuple(context.stages):
+            return None
+        control = recipe.add_rows(context.stages, repeated)
+        return Plan(targets=targets, stages=stages, control=control)
+
+    def _draw_earlier(
+        self, earlier: Sequence[Stage], stage: Stage, context: Context
+    ) -> list[Sample]:
+        """Copies of rows of the earlier stages, as many of each, for one more stage."""
+        # the share is of the stage that is added to, split evenly between the earlier ones
+        n = max(1, round(self.share * len(stage.samples) / len(earlier)))
+        fits = functools.partial(context.fits, stage)
+        rows = []
+        for before in earlier:
+            for row in recipe.draw_rows(before, n, fits):
+                rows.append(recipe.with_id(row, f"{row.id}@{stage.name}"))
+        return rows

@@ -1,1 +1,1 @@
-"""Where mitigations get data they cannot make: texts about something, and more samples of a pattern."""
+"""Where mitigations get data from: texts about samples, and more samples of a pattern."""

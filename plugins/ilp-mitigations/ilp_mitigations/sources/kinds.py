@@ -1,8 +1,9 @@
-"""What can be given as a source of data, and what is left out of what any of them has."""
+"""Which sources of data can be given to mitigations, and what is filtered out of what they have."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -17,59 +18,81 @@ from ilp_mlflow.plugin import Sample, Value, prompt_key, prompt_text
 
 @runtime_checkable
 class KnowledgeSource(Protocol):
-    """Has texts about what samples ask. From Python any object with this method can be given; YAML names the built-in ones."""
+    """Has texts about what samples ask.
+
+    From Python any object with this method can be given; YAML names the built-in ones.
+    """
 
     def documents(self, samples: Sequence[Sample], n: int) -> list[list[str]]:
-        """For each sample texts about what it asks, best first; the first `n` of them are used that are no sample's own text.
+        """For each sample texts about what it asks, best first.
 
-        Raises PluginError when there is no getting at them.
+        The first `n` are used that are no sample's own text. Raises PluginError when the source
+        cannot be read or reached.
         """
         ...
 
 
 @runtime_checkable
 class SampleSource(Protocol):
-    """Has more samples of a pattern. From Python any object with this method can be given; YAML names the built-in ones."""
+    """Has more samples of a pattern.
+
+    From Python any object with this method can be given; YAML names the built-in ones.
+    """
 
     def samples(
         self, words: Collection[str], given: Mapping[str, Sample], stage: str, n: int
     ) -> dict[str, list[Sample]]:
-        """By word (in lower case), samples of `stage` that have it in their prompt; `n` are used, `given` are there already, by id.
+        """By word (in lower case), samples of `stage` that have it in their prompt.
 
-        Raises PluginError when there is no getting at them.
+        `n` of each are used; the `given` samples (by id) are there already. Raises PluginError when
+        the source cannot be read or reached.
         """
         ...
 
 
-def texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[list[str]]:
-    """For each sample `n` texts of a source or fewer; none has in it the words of any sample's own text: prompt, then answer."""
-    found = source.documents(samples, n)
-    fit = set(without_own(dict.fromkeys(text for row in found for text in row), samples))
-    return [[text for text in row if text in fit][:n] for row in found]
+def find_texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> list[list[str]]:
+    """For each sample at most `n` texts of a source, none of which holds any sample's own text."""
+    documents = source.documents(samples, n)
+    # one text may be found for many samples
+    distinct: dict[str, None] = {}
+    for texts in documents:
+        distinct |= dict.fromkeys(texts)
+    usable = set(without_own_texts(distinct, samples))
+    found = []
+    for texts in documents:
+        usable_texts = [text for text in texts if text in usable]
+        found.append(usable_texts[:n])
+    return found
 
 
-def without_own(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:
-    """The texts that do not have in them any sample's own text: its prompt, or a paraphrase of it, then its answer."""
-    own = {
-        _words(f"{asked} {s.answer}")
-        for s in samples
-        for asked in (prompt_text(s.prompt), *s.paraphrases)
-    } - {()}
-    lengths: dict[str, set[int]] = {words[-1]: set() for words in own}
-    for words in own:
-        lengths[words[-1]].add(len(words))
+def without_own_texts(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:
+    """The texts that hold no sample's own text: its prompt or a paraphrase, then its answer.
 
-    def given_away(text: str) -> bool:
+    Compared by their words, in lower case.
+    """
+    own_texts: set[tuple[str, ...]] = set()
+    for sample in samples:
+        for question in (prompt_text(sample.prompt), *sample.paraphrases):
+            own_texts.add(_words(f"{question} {sample.answer}"))
+    # of a prompt and an answer without a single word
+    own_texts.discard(())
+    # an own text can only end where its last word does: look for each at those places only
+    lengths_by_last_word: dict[str, set[int]] = defaultdict(set)
+    for words in own_texts:
+        lengths_by_last_word[words[-1]].add(len(words))
+
+    def holds_an_own_text(text: str) -> bool:
         words = _words(text)
-        ends = (
-            (end, length) for end, word in enumerate(words, 1) for length in lengths.get(word, ())
-        )
-        return any(words[max(0, end - length) : end] in own for end, length in ends)
+        for end, word in enumerate(words, 1):
+            for length in lengths_by_last_word.get(word, ()):
+                if words[max(0, end - length) : end] in own_texts:
+                    return True
+        return False
 
-    return [text for text in texts if not given_away(text)]
+    return [text for text in texts if not holds_an_own_text(text)]
 
 
-def more(
+def find_samples(
     source: SampleSource,
     words: Collection[str],
     given: Mapping[str, Sample],
@@ -77,39 +100,48 @@ def more(
     n: int,
     held_out: Sequence[Sample] = (),
 ) -> dict[str, list[Sample]]:
-    """By word, samples of a source that have it in their prompt and ask what neither a given one does nor another.
+    """By word, samples of a source that have it in their prompt and ask something new.
 
-    Nor do they ask what a given one's paraphrases do, or a `held_out` row: those are for measuring.
+    They ask neither what another of them does, nor what a `given` sample does or its paraphrases,
+    nor what a `held_out` row does: the last two are for measuring.
     """
-    asked = {prompt_key(s.prompt) for s in (*given.values(), *held_out)} | {
-        prompt_key(text) for s in given.values() for text in s.paraphrases
-    }
-    found = source.samples(words, given, stage, n)
-    fit = {}
+    asked = {prompt_key(sample.prompt) for sample in held_out}
+    for sample in given.values():
+        asked.add(prompt_key(sample.prompt))
+        asked.update(map(prompt_key, sample.paraphrases))
+    offered = source.samples(words, given, stage, n)
+    new_samples = {}
     for word in words:
-        having = (
-            s for s in found.get(word, ()) if word in prompt_text(s.prompt).casefold().split()
-        )
-        distinct = {prompt_key(s.prompt): s for s in having}
-        fit[word] = [sample for prompt, sample in distinct.items() if prompt not in asked]
-    return fit
+        # of samples that ask the same, the last one counts
+        by_prompt: dict[Any, Sample] = {}
+        for sample in offered.get(word, ()):
+            key = prompt_key(sample.prompt)
+            if key not in asked and word in prompt_text(sample.prompt).casefold().split():
+                by_prompt[key] = sample
+        new_samples[word] = list(by_prompt.values())
+    return new_samples
 
 
 def _words(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case."""
     return tuple(re.findall(r"\w+", text.casefold()))
 
 
-def _told(kinds: Mapping[str, type[Value]], protocol: type, offered: str) -> Discriminator:
-    """Tells sources apart by the one key that only they have."""
+def _source_type(
+    types_by_key: Mapping[str, type[Value]], protocol: type, expected: str
+) -> Discriminator:
+    """Which type of source a value is: in YAML by the one key that only this type has."""
 
     def tag(value: Any) -> str | None:
         if isinstance(value, dict):
-            return next((kind.__name__ for key, kind in kinds.items() if key in value), None)
+            for key, source_type in types_by_key.items():
+                if key in value:
+                    return source_type.__name__
+            return None
         return protocol.__name__ if isinstance(value, protocol) else None
 
-    return Discriminator(
-        tag, custom_error_type="source", custom_error_message=f"expected {offered}"
-    )
+    message = f"expected {expected}"
+    return Discriminator(tag, custom_error_type="source", custom_error_message=message)
 
 
 KNOWLEDGE = "{path: a corpus}, {wikipedia: en} or {model: openai:/gpt-4.1-mini}"
@@ -121,13 +153,15 @@ Knowledge = Annotated[
     | Annotated[Wikipedia, Tag("Wikipedia")]
     | Annotated[Writer, Tag("Writer")]
     | Annotated[InstanceOf[KnowledgeSource], Tag("KnowledgeSource")],
-    _told({"path": Corpus, "wikipedia": Wikipedia, "model": Writer}, KnowledgeSource, KNOWLEDGE),
+    _source_type(
+        {"path": Corpus, "wikipedia": Wikipedia, "model": Writer}, KnowledgeSource, KNOWLEDGE
+    ),
 ]
 """A source of texts, in YAML by the key that only it has."""
 Samples = Annotated[
     Annotated[Pool, Tag("Pool")]
     | Annotated[Writer, Tag("Writer")]
     | Annotated[InstanceOf[SampleSource], Tag("SampleSource")],
-    _told({"path": Pool, "model": Writer}, SampleSource, SAMPLES),
+    _source_type({"path": Pool, "model": Writer}, SampleSource, SAMPLES),
 ]
 """A source of samples, in YAML by the key that only it has."""

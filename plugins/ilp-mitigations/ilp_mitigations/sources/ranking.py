@@ -1,4 +1,7 @@
-"""Which texts fit a query best, by BM25 (Robertson and Zaragoza 2009; the library bm25s, Lù 2024)."""
+"""Which texts fit a query best, by BM25.
+
+Robertson and Zaragoza 2009, as the library bm25s has it (Lù 2024).
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,29 @@ from collections.abc import Iterable, Sequence
 from ilp_mlflow.plugin import Sample, prompt_text
 
 
-def query(sample: Sample) -> str:
+def sample_query(sample: Sample) -> str:
     """What is looked for about a sample: its prompt and right answer."""
     return f"{prompt_text(sample.prompt)} {sample.answer}"
 
 
-def ranked(texts: Sequence[str], queries: Iterable[str], n: int) -> list[list[str]]:
-    """For each query the `n` texts that fit it best, best first; fewer where fewer share a word with it."""
+def rank_texts(texts: Sequence[str], queries: Iterable[str], n: int) -> list[list[str]]:
+    """For each query the `n` texts that fit it best, best first.
+
+    Fewer where fewer texts share a word with the query.
+    """
     import bm25s
 
-    asked = list(queries)
-    if not texts or not asked:
-        return [[] for _ in asked]
+    questions = list(queries)
+    if not texts or not questions:
+        return [[] for _ in questions]
     index = bm25s.BM25()
-    index.index(
-        bm25s.tokenize(list(texts), stopwords=None, show_progress=False), show_progress=False
-    )
-    words = bm25s.tokenize(asked, stopwords=None, show_progress=False)
-    places, scores = index.retrieve(words, k=min(n, len(texts)), show_progress=False)
-    return [
-        [texts[i] for i, fit in zip(row, fits, strict=True) if fit > 0]
-        for row, fits in zip(places, scores, strict=True)
-    ]
+    text_tokens = bm25s.tokenize(list(texts), stopwords=None, show_progress=False)
+    index.index(text_tokens, show_progress=False)
+    query_tokens = bm25s.tokenize(questions, stopwords=None, show_progress=False)
+    # both (queries, k), best first; a score of 0 means that no word is shared
+    places, scores = index.retrieve(query_tokens, k=min(n, len(texts)), show_progress=False)
+    ranked: list[list[str]] = []
+    for places_of_query, scores_of_query in zip(places, scores, strict=True):
+        fitting = places_of_query[scores_of_query > 0]
+        ranked.append([texts[place] for place in fitting])
+    return ranked

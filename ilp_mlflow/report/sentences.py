@@ -1,0 +1,205 @@
+"""What a report says in single sentences, and the counts behind them. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
+from ilp_mlflow.core.values import Diagnosis, Finding, Outcome, Report, Subject, Tally
+from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
+from ilp_mlflow.mitigation.outcome import recommendation_text
+from ilp_mlflow.mitigation.statistics import newcombe_interval
+
+UNAVAILABLE = {
+    "exposures": "No training ledger: a sample may never have been trained, or only in part, so "
+    f"every other cause is given as {NO_LEDGER_FACTOR:g} times as sure.",
+    "signals": "No training signals: whether the loss of a sample was still falling is not known, "
+    "nor how to go on, so it is not tried whether a few more steps bring back what was forgotten.",
+}
+"""What is said of models trained elsewhere, by what their training did not leave behind."""
+
+
+class CauseMitigation(NamedTuple):
+    """A mitigation, and what it did to the samples of one cause."""
+
+    outcome: Outcome
+    """The mitigation."""
+    tally: Tally
+    """The samples of the cause under it, and under its control."""
+
+
+def percent(share: float) -> str:
+    """A share 0..1 in whole percent, halves up."""
+    # Formatting rounds halves to even, and shares such as 7/40 lie a hair below theirs.
+    return f"{share + 1e-9:.0%}"
+
+
+def status_counts(report: Report) -> dict[str, int]:
+    """Number of samples by status, in a fixed order."""
+    counts = Counter(v.status for v in report.verdicts)
+    return {status: counts[status] for status in ("learned", "unlearned", "uncertain", "unscored")}
+
+
+def lost_by_stage(report: Report) -> dict[str, int]:
+    """Number of samples that were learned and are unlearned now, by the stage that lost them.
+
+    A sample that was lost at a step inside a stage was lost by that stage.
+    """
+    counts: Counter[str] = Counter()
+    for verdict in report.verdicts:
+        if verdict.status == "unlearned" and verdict.last_lost:
+            # A step inside a stage is called stage@step.
+            stage, _, _ = verdict.last_lost.partition("@")
+            counts[stage] += 1
+    return {c.name: counts[c.name] for c in report.checkpoints if counts[c.name]}
+
+
+def diagnoses_by_cause(report: Report) -> dict[str, list[Diagnosis]]:
+    """The diagnoses by cause, most frequent first and `unexplained` last.
+
+    Those of one cause are the surest first, equals by id.
+    """
+    surest_first = sorted(
+        report.diagnoses, key=lambda d: (-(d.strength or 0.0), d.verdict.sample_id)
+    )
+    by_cause: dict[str, list[Diagnosis]] = {}
+    for diagnosis in surest_first:
+        by_cause.setdefault(diagnosis.cause or UNEXPLAINED, []).append(diagnosis)
+
+    def place(cause: str) -> tuple[bool, int, str]:
+        return cause == UNEXPLAINED, -len(by_cause[cause]), cause
+
+    return {cause: by_cause[cause] for cause in sorted(by_cause, key=place)}
+
+
+def best_mitigation(report: Report, cause: str) -> CauseMitigation | None:
+    """The mitigation with the largest net recovery of the samples of a cause.
+
+    None where no mitigation has a 95 % interval of it (Newcombe's) that lies above 0.
+    """
+    candidates = []
+    for outcome in report.outcomes:
+        if not outcome.control_run_id or cause not in outcome.causes:
+            continue
+        tally = outcome.causes[cause]
+        low, _ = newcombe_interval(tally.recovered, tally.by_control, tally.unlearned)
+        if low > 0:
+            candidates.append(CauseMitigation(outcome, tally))
+    # Of equals, the one that was tried first.
+    return max(candidates, key=lambda candidate: candidate.tally.net, default=None)
+
+
+def has_controls(report: Report) -> bool:
+    """Whether some mitigation was set against a control, so that it can be seen to help."""
+    return any(outcome.control_run_id for outcome in report.outcomes)
+
+
+def result_sentence(report: Report) -> str:
+    """How many samples are unlearned in the end, and how many of them were learned before."""
+    unlearned = status_counts(report)["unlearned"]
+    total = len(report.verdicts)
+    share = f"{unlearned} of {total} samples ({unlearned / total:.1%})"
+    text = f"{share} are unlearned after {_last_stage(report)}"
+    lost = lost_by_stage(report)
+    if lost:
+        by_stage = ", ".join(f"{number} at {stage}" for stage, number in lost.items())
+        return f"{text}; {sum(lost.values())} of them had been learned and were lost ({by_stage})."
+    # Base and one stage alone have no checkpoint between them at which anything could be learned.
+    if len(report.checkpoints) > 2:
+        return f"{text}; none of them was learned at an earlier checkpoint."
+    return f"{text}."
+
+
+def _last_stage(report: Report) -> str:
+    if len(report.retention) > 1:
+        return "the last stage"
+    (stage,) = report.retention
+    return f"stage '{stage}'"
+
+
+def leak_sentence(report: Report) -> str:
+    """How far the options alone give the answer away; "" without options."""
+    blank = report.recognition["blank"]
+    chance = report.recognition["chance"]
+    if not blank:
+        return ""
+    checkpoints = list(blank)
+    first, last = checkpoints[0], checkpoints[-1]
+    return (
+        f"With the prompt blanked, the right option wins for {blank[first]:.0%} of the samples "
+        f"under {first} and {blank[last]:.0%} under {last} (a blind guess: {chance[first]:.0%})."
+    )
+
+
+def finding_sentence(finding: Finding) -> str:
+    """What is true of a whole stage, checkpoint or run, and of how many samples it speaks.
+
+    For example "Stage 'patch': changed nothing for any of its samples (12 unlearned samples)."
+    """
+    samples = "sample" if finding.samples == 1 else "samples"
+    number = f"{finding.samples} unlearned {samples}"
+    return f"{_subject_words(finding.subject)}: {finding.evidence.reason} ({number})."
+
+
+def _subject_words(subject: Subject) -> str:
+    if subject.kind == "run":
+        return "The run"
+    return f"{subject.kind.capitalize()} '{subject.name}'"
+
+
+def finding_sentences(report: Report) -> list[str]:
+    """A sentence for every finding about more than one sample."""
+    return list(map(finding_sentence, report.findings))
+
+
+def weak_stage_sentences(report: Report) -> list[str]:
+    """A sentence for every stage that taught little."""
+    sentences = []
+    for stage, share_by_checkpoint in report.retention.items():
+        if stage in share_by_checkpoint and share_by_checkpoint[stage] < MIN_TAUGHT_SHARE:
+            sentences.append(
+                f"Stage '{stage}' taught only {percent(share_by_checkpoint[stage])} of its own "
+                "samples: that is training too short or too weak rather than something about "
+                "single samples, so train longer or at a higher rate before you read causes."
+            )
+    return sentences
+
+
+def unavailable_sentences(report: Report) -> list[str]:
+    """A sentence for everything that the diagnosis had to do without."""
+    sentences = [UNAVAILABLE[name] for name in report.unavailable]
+    unlearned = len(report.diagnoses)
+    if report.asked < unlearned:
+        sentences.append(
+            f"The models were asked about {report.asked} of the {unlearned} unlearned samples, "
+            "drawn at random; of the others only what scores and ledger show is known. "
+            "To ask about more, raise scoring.asked."
+        )
+    return sentences
+
+
+def mitigation_sentences(report: Report) -> list[str]:
+    """Which mitigation to take, and why some were not tried."""
+    sentences = []
+    recommendation = recommendation_text(report.outcomes)
+    if recommendation:
+        sentences.append(recommendation)
+    for name, request in report.requests.items():
+        # What has samples it would be for lacks the data to help them.
+        lack = "lacks data" if request.targets else "has nothing to do"
+        sentences.append(f"{name} {lack}: {request.reason}.")
+    return sentences
+
+
+def advice_sentences(report: Report) -> list[str]:
+    """What to do first: about stages that taught little, then about mitigations."""
+    return [*weak_stage_sentences(report), *mitigation_sentences(report)]
+
+
+def diagnosis_sentence(diagnoses: Sequence[Diagnosis], total: int) -> str:
+    """How many of `total` samples are unlearned, by cause, for the description of a run."""
+    counts = Counter(d.cause or UNEXPLAINED for d in diagnoses).most_common()
+    by_cause = ", ".join(f"{number} {cause}" for cause, number in counts)
+    return f"{len(diagnoses)} of {total} samples are unlearned. {by_cause}".strip()

@@ -1,0 +1,21 @@
+import pytest
+
+from tests.cli.test_cli import ilp
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--seed", "1", "--seeds", "1,2"], "--seed and --seeds: give one of them"),
+        (["--mitigate", "some"], "--mitigate some: must be 'all' or 'auto'"),
+        (["--seeds", "3,,5"], "--seeds 3,,5: a seed is missing; write them as 3,4,5"),
+        (["--seeds", ","], "--seeds ,: a seed is missing"),
+        (["--seed", "many"], "parameter seed: "),
+        ([], "not a lab: nothing in it is located at 'lab:...'; see experiments/lab.yaml"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_loaded(options, expected, experiment_file):
+    code, out, err = ilp("lab", experiment_file, *options)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1

@@ -1,0 +1,161 @@
+import pytest
+
+from ilp_mlflow.core.values import (
+    Diagnosis,
+    Evidence,
+    Finding,
+    Outcome,
+    Request,
+    Subject,
+    Tally,
+    Verdict,
+)
+from ilp_mlflow.report.sentences import (
+    advice_sentences,
+    best_mitigation,
+    diagnoses_by_cause,
+    diagnosis_sentence,
+    finding_sentence,
+    mitigation_sentences,
+    percent,
+    result_sentence,
+    unavailable_sentences,
+    weak_stage_sentences,
+)
+from tests.report.test_summary import report
+
+
+def test_the_sentence_says_how_many_and_where_they_were_lost():
+    assert result_sentence(report()) == (
+        "1 of 2 samples (50.0%) are unlearned after the last stage; 1 of them had been learned and were lost (1 at two)."
+    )
+
+
+def test_of_a_single_stage_nothing_is_said_of_earlier_ones():
+    one = {
+        "checkpoints": report().checkpoints[:2],
+        "retention": {"one": {"base": 0.0, "one": 0.5}},
+        "verdicts": (
+            Verdict(sample_id="a", status="unlearned"),
+            Verdict(sample_id="b", status="learned"),
+        ),
+    }
+    assert (
+        result_sentence(report(**one)) == "1 of 2 samples (50.0%) are unlearned after stage 'one'."
+    )
+
+
+def test_what_is_lost_at_a_step_inside_is_lost_by_its_stage():
+    lost = (
+        Verdict(sample_id=i, status="unlearned", last_lost=at)
+        for i, at in zip("ab", ("two@5", "two"), strict=True)
+    )
+    assert "2 of them had been learned and were lost (2 at two)" in result_sentence(
+        report(verdicts=tuple(lost))
+    )
+
+
+def test_it_says_when_models_were_asked_about_some_samples_only():
+    found = tuple(
+        Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), evidence={}) for i in "abc"
+    )
+    assert "asked about 2 of the 3 unlearned samples" in " ".join(
+        unavailable_sentences(report(diagnoses=found, asked=2))
+    )
+    assert unavailable_sentences(report(diagnoses=found, asked=3)) == []
+
+
+def test_halves_of_a_percent_are_rounded_up():
+    assert [percent(n / 40) for n in (0, 1, 7, 39, 40)] == ["0%", "3%", "18%", "98%", "100%"]
+
+
+def test_what_was_never_learned_at_all_is_said_to_be_that():
+    never = (Verdict(sample_id="a", status="unlearned"), Verdict(sample_id="b", status="learned"))
+    assert result_sentence(report(verdicts=never)).endswith(
+        "; none of them was learned at an earlier checkpoint."
+    )
+
+
+@pytest.mark.parametrize(
+    ("subject", "samples", "expected"),
+    [
+        (
+            Subject(kind="stage", name="patch"),
+            12,
+            "Stage 'patch': changed nothing (12 unlearned samples).",
+        ),
+        (
+            Subject(kind="checkpoint", name="patch@5"),
+            1,
+            "Checkpoint 'patch@5': changed nothing (1 unlearned sample).",
+        ),
+        (Subject(kind="run"), 0, "The run: changed nothing (0 unlearned samples)."),
+    ],
+)
+def test_a_finding_says_what_it_is_about_and_how_many_samples_it_speaks_for(
+    subject, samples, expected
+):
+    evidence = Evidence(cause="not_trained", strength=1, reason="changed nothing")
+    finding = Finding(subject=subject, evidence=evidence, samples=samples)
+    assert finding_sentence(finding) == expected
+
+
+def diagnosis(id_, cause, strength):
+    verdict = Verdict(sample_id=id_, status="unlearned")
+    return Diagnosis(verdict=verdict, cause=cause, strength=strength, evidence={})
+
+
+def test_causes_are_in_order_of_their_samples_and_the_surest_sample_is_first():
+    found = report(
+        diagnoses=(
+            diagnosis("a", None, None),
+            diagnosis("b", None, None),
+            diagnosis("c", None, None),
+            diagnosis("d", "few", 0.9),
+            diagnosis("f", "many", 0.6),
+            diagnosis("e", "many", 0.6),
+            diagnosis("g", "many", 0.8),
+        )
+    )
+    ids = {
+        cause: [d.verdict.sample_id for d in diagnoses]
+        for cause, diagnoses in diagnoses_by_cause(found).items()
+    }
+    assert list(ids) == ["many", "few", "unexplained"]
+    assert ids == {"many": ["g", "e", "f"], "few": ["d"], "unexplained": ["a", "b", "c"]}
+    assert diagnosis_sentence(found.diagnoses, 10) == (
+        "7 of 10 samples are unlearned. 3 unexplained, 3 many, 1 few"
+    )
+
+
+def outcome(name, recovered, by_control, control="c"):
+    return Outcome(
+        mitigation=name,
+        run_id="r",
+        targets=(),
+        recovered=(),
+        still=(),
+        regressed=(),
+        control_run_id=control,
+        causes={"k": Tally(unlearned=20, recovered=recovered, by_control=by_control)},
+    )
+
+
+def test_the_best_mitigation_of_a_cause_beats_its_control_beyond_chance():
+    lucky, good, better = outcome("lucky", 7, 3), outcome("good", 12, 2), outcome("better", 15, 2)
+    alone = outcome("alone", 20, 0, control=None)
+    found = report(outcomes=(lucky, good, better, alone))
+    best = best_mitigation(found, "k")
+    assert (best.outcome, best.tally.recovered) == (better, 15)
+    assert best_mitigation(report(outcomes=(lucky, alone)), "k") is None
+    assert best_mitigation(found, "another") is None
+
+
+def test_advice_begins_with_stages_that_taught_little():
+    shares = {s: {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9} for s in ("one", "two")}
+    lacking = {"reader": Request(targets=("a",), wanted={"a": 2}, reason="texts wanted")}
+    found = report(retention=shares, requests=lacking)
+    (weak,) = weak_stage_sentences(found)
+    assert weak.startswith("Stage 'one' taught only 6% of its own samples")
+    assert mitigation_sentences(found) == ["reader lacks data: texts wanted."]
+    assert advice_sentences(found) == [weak, "reader lacks data: texts wanted."]
