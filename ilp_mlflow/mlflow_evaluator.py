@@ -107,7 +107,7 @@ class IlpEvaluator(ModelEvaluator):
         column, has a wrong value in one, or a row twice, PluginError and ModelError.
         """
         from ilp_mlflow.core import plugin_loader
-        from ilp_mlflow.diagnosis.context import context_from_scores
+        from ilp_mlflow.diagnosis.context import ScoredSamples
         from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
         from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
         from ilp_mlflow.tracking import runs
@@ -148,9 +148,9 @@ class IlpEvaluator(ModelEvaluator):
         stages = [
             Stage(name=name, samples=tuple(s for s in samples if s.stage == name)) for name in names
         ]
-        context = context_from_scores(
+        context = ScoredSamples(
             samples, stages, checkpoints, scores, settings, settings.seed, settings.tokenizer
-        )
+        ).context
         if not isinstance(settings.checkpoints, dict):
             context = replace(context, probe=Unasked(), beliefs=dict)  # not to answer is no belief
         said = f"there is {lacking}: causes that only show there are not looked for"

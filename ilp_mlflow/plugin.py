@@ -1,4 +1,4 @@
-"""Names for authors of plugins: the interfaces, the values that go in and out, and helpers for text."""
+"""Names for authors of plugins: interfaces, the values that go in and out, and helpers for text."""
 
 from ilp_mlflow.core.cache import cached
 from ilp_mlflow.core.errors import PluginError
@@ -18,6 +18,7 @@ from ilp_mlflow.core.interfaces import (
 )
 from ilp_mlflow.core.values import (
     Checkpoint,
+    Details,
     Diagnosis,
     Evidence,
     Exchange,
@@ -49,6 +50,12 @@ from ilp_mlflow.data.matching import (
     with_answer,
 )
 from ilp_mlflow.data.similarity import similar_rows
+from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
+from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
+from ilp_mlflow.diagnosis.causes.knowledge_conflict import KnowledgeConflictDetails
+from ilp_mlflow.diagnosis.causes.left_side_forgetting import ForgettingDetails
+from ilp_mlflow.diagnosis.causes.missing_knowledge import MissingKnowledgeDetails
+from ilp_mlflow.diagnosis.causes.not_trained import NotTrainedDetails
 from ilp_mlflow.tracking.llm_judge import judge_contradiction, write_texts
 
 __all__ = [
@@ -57,15 +64,22 @@ __all__ = [
     "Belief",
     "Checkpoint",
     "Context",
+    "ContradictionDetails",
+    "Details",
     "Diagnosis",
     "Diagnostic",
     "Evidence",
     "Exchange",
     "Exposure",
     "Finding",
+    "ForgettingDetails",
     "History",
+    "KnowledgeConflictDetails",
     "Message",
+    "MissingKnowledgeDetails",
     "Mitigation",
+    "NotTrainedDetails",
+    "OptimizationDetails",
     "Outcome",
     "Plan",
     "PluginError",

@@ -14,12 +14,14 @@ from ilp_mlflow.core.values import (
     Plan,
     Request,
     Sample,
+    Score,
     Stage,
     Status,
     Subject,
     Text,
     Value,
     Verdict,
+    to_rows,
 )
 
 if TYPE_CHECKING:
@@ -211,6 +213,7 @@ class Context:
     """All that is known about an experiment; read only."""
 
     stages: Sequence[Stage]
+    """In the order in which they were trained."""
     checkpoints: Sequence[Checkpoint]
     """Base first."""
     samples: Mapping[str, Sample]
@@ -222,13 +225,19 @@ class Context:
     histories: Mapping[str, Sequence[Status]]
     """Status under every checkpoint, by sample id."""
     probe: Probe
+    """What asks the checkpoints."""
     asked: frozenset[str]
     """Ids of the unlearned samples that models may be asked about: all, or a draw of very many."""
     beliefs: Callable[[], Mapping[str, Belief]]
-    """What the base says about each of these of which it could be asked, by id; asked at the first call."""
+    """What the base says about each sample in `asked` of which it could be asked, by id.
+
+    The base is asked at the first call.
+    """
     relearn: Callable[[Stage, Sequence[tuple[Text, Text]]], Sequence[float]] | None = None
-    """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on a stage; None for a model that
-    was trained elsewhere."""
+    """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint is trained.
+
+    It is trained on the stage that is given. None for a model that was trained elsewhere.
+    """
     exposures: pa.Table | None = None
     """Columns of `Exposure`; None for a model that was trained elsewhere."""
     signals: pa.Table | None = None
@@ -240,22 +249,42 @@ class Context:
 
     @property
     def taught(self) -> dict[str, float]:
-        """Share 0..1 of its own rows that were learned under the checkpoint of each stage that has one."""
-        place = {c.name: i for i, c in enumerate(self.checkpoints)}
-        return {
-            s.name: sum(self.histories[row.id][place[s.name]] == "learned" for row in s.samples)
-            / len(s.samples)
-            for s in self.stages
-            if s.name in place and s.samples
-        }
+        """Share 0..1 of its own rows that were learned under the checkpoint of each stage.
+
+        Stages without samples or without a checkpoint are left out.
+        """
+        place_of = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
+        shares = {}
+        for stage in self.stages:
+            if stage.name in place_of and stage.samples:
+                place = place_of[stage.name]
+                learned = sum(self.histories[s.id][place] == "learned" for s in stage.samples)
+                shares[stage.name] = learned / len(stage.samples)
+        return shares
+
+    def last_scores(self, samples: Sequence[Sample]) -> dict[str, Score]:
+        """The scores of `samples` under the last checkpoint, by id."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        last = pc.equal(self.scores["checkpoint"], self.checkpoints[-1].name)
+        ids = pa.array([s.id for s in samples], pa.string())
+        wanted = self.scores.filter(pc.and_(last, pc.is_in(self.scores["sample_id"], ids)))
+        return {score.sample_id: score for score in to_rows(wanted, Score)}
 
 
 class Diagnostic(Value):
-    """Base of diagnostics: finds evidence for one cause; fields are options."""
+    """Base of diagnostics: finds evidence for one cause; fields are options.
+
+    The cause has the name of the diagnostic's entry point, and all that is said of it in general
+    stands on the class: `order`, `meaning` and `colour`.
+    """
 
     order: ClassVar[int] = 1000
-    """Causes are looked for in this order, each in what those before it leave over; equal orders by
-    the strength of their evidence."""
+    """Causes are looked for in this order, each in what those before it leave over.
+
+    Causes with the same order go by the strength of their evidence.
+    """
     meaning: ClassVar[str] = ""
     """The cause in a few words, for the report."""
     colour: ClassVar[str] = ""
@@ -267,8 +296,9 @@ class Diagnostic(Value):
     ) -> Mapping[str, Evidence] | Mapping[str | Subject, Evidence]:
         """Evidence by sample id, for some or all of the `unlearned` samples and no other.
 
-        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`: it then
-        speaks for each of the subject's unlearned samples that has no evidence of its own here.
+        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`. It
+        then speaks for each of the subject's unlearned samples that has no evidence of its own
+        here: those of the stage, those that are unlearned under the checkpoint, or all.
         """
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed
-from ilp_mlflow.core.values import Diagnosis, Evidence, Report
+from ilp_mlflow.core.values import Details, Diagnosis, Evidence, Report
+from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
+from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
+from ilp_mlflow.diagnosis.wrong_side import THE_OTHERS
 from ilp_mlflow.lab.data_files import Made
 from ilp_mlflow.lab.plant import CAUSES, Row
 from ilp_mlflow.mitigation import search
@@ -69,11 +72,11 @@ def oracle(diagnoses: Sequence[Diagnosis], made: Made) -> list[Diagnosis]:
     ):
         against.setdefault(row.fact, []).append(row.id)
 
-    def details(row: Row, said: Diagnosis) -> Mapping[str, Any]:
-        if row.group == "data_contradiction":
-            return {"wrong": "the others", "rows": against[row.fact]}
-        if row.group == "insufficient_optimization":
-            return {"rarest_word": row.adjective}
+    def details(row: Row, said: Diagnosis) -> Details | dict[str, Any]:
+        if row.group == ContradictionDetails.cause:
+            return ContradictionDetails(wrong=THE_OTHERS, rows=tuple(against[row.fact]))
+        if row.group == OptimizationDetails.cause:
+            return OptimizationDetails(rarest_word=row.adjective)
         return said.evidence[row.group].details if row.group == "not_trained" else {}
 
     found = []
@@ -83,7 +86,7 @@ def oracle(diagnoses: Sequence[Diagnosis], made: Made) -> list[Diagnosis]:
             found.append(Diagnosis(verdict=said.verdict))
             continue
         evidence = Evidence(
-            cause=known.group, strength=1, reason="planted", details=dict(details(known, said))
+            cause=known.group, strength=1, reason="planted", details=details(known, said)
         )
         found.append(
             Diagnosis(

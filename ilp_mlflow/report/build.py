@@ -40,6 +40,7 @@ def build_report(
         verdicts=tuple(to_rows(verdict_table(scores, names, preset, experiment.seed), Verdict)),
         histories=status_histories(scores, names, preset, experiment.seed),
         diagnoses=tuple(json.loads(runs.read(run_id, "diagnoses.json"))),
+        findings=tuple(json.loads(runs.read(run_id, "findings.json"))),
         outcomes=tuple(json.loads(runs.read(run_id, "outcomes.json"))),
         requests=json.loads(runs.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,

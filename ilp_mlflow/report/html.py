@@ -14,6 +14,7 @@ from typing import Any
 
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample, last_turn
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
+from ilp_mlflow.diagnosis.installed_causes import CauseInfo, installed_causes
 from ilp_mlflow.mitigation.outcome import newcombe_interval, recommended
 from ilp_mlflow.report import sample_browser, sankey
 from ilp_mlflow.report.summary import (
@@ -27,16 +28,8 @@ from ilp_mlflow.report.summary import (
     unavailable_sentences,
 )
 
-MEANINGS = {
-    "not_trained": "training never showed it to the model, or cut its answer off",
-    "data_contradiction": "other rows say something else, and the model goes with them",
-    "left_side_forgetting": "it was learned once, and training on other data took it away",
-    "insufficient_optimization": "the model knows what it needs, but saw too little of it",
-    "knowledge_conflict": "the base model firmly believes something else",
-    "missing_knowledge": "the base model does not know what it builds on",
-    UNEXPLAINED: "no evidence was strong enough to name a cause",
-}
-"""Of the causes that the package looks for, in words."""
+UNEXPLAINED_MEANING = "no evidence was strong enough to name a cause"
+"""What it means that a sample is `unexplained`."""
 MEASURES = {
     "sum": "as it is",
     "mean": "per token",
@@ -66,6 +59,8 @@ class Cause:
     """The cause."""
     meaning: str
     """In words, or ""."""
+    colour: str
+    """Of its bar, as CSS; "" for the usual one."""
     count: int
     """Its samples."""
     share: float
@@ -114,6 +109,8 @@ def render_html(found: Report, samples: Mapping[str, Sample]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown
     ).from_string(part("html.j2"))
     diagnoses = diagnoses_by_cause(found)
+    infos = {info.name: info for info in installed_causes()}
+    infos[UNEXPLAINED] = CauseInfo(UNEXPLAINED, meaning=UNEXPLAINED_MEANING)
     names = list(dict.fromkeys([*(c for c in diagnoses if c != UNEXPLAINED), UNEXPLAINED]))
     tallied = [name for name in names if any(name in one.causes for one in found.outcomes)]
     data, listed = sample_browser.browser_data(found, samples, names)
@@ -131,7 +128,10 @@ def render_html(found: Report, samples: Mapping[str, Sample]) -> str:
         unavailable=unavailable_sentences(found),
         leak=leak_sentence(found),
         measures=MEASURES,
-        causes=[_cause(name, own, len(found.diagnoses)) for name, own in diagnoses.items()],
+        causes=[
+            _cause(infos.get(name) or CauseInfo(name), own, len(found.diagnoses))
+            for name, own in diagnoses.items()
+        ],
         bins=BINS,
         fates=FATES,
         flow=sankey.figure(courses, stages) if len(stages) > 1 else None,
@@ -157,13 +157,14 @@ def render_html(found: Report, samples: Mapping[str, Sample]) -> str:
     )
 
 
-def _cause(name: str, found: Sequence[Diagnosis], total: int) -> Cause:
+def _cause(info: CauseInfo, found: Sequence[Diagnosis], total: int) -> Cause:
     strengths = [d.strength for d in found if d.strength is not None]
     others = Counter(d.runner_up for d in found if d.runner_up).most_common(1)
     lower = [max(i for i, low in enumerate(BINS) if s >= low or i == 0) for s in strengths]
     return Cause(
-        name=name,
-        meaning=MEANINGS.get(name, ""),
+        name=info.name,
+        meaning=info.meaning,
+        colour=info.colour,
         count=len(found),
         share=len(found) / total,
         median=median(strengths) if strengths else None,

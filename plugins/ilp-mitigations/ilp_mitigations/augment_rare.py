@@ -10,7 +10,17 @@ from pydantic import Field
 
 from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Sample, Stage, Value, prompt_text
+from ilp_mlflow.plugin import (
+    Context,
+    Diagnosis,
+    OptimizationDetails,
+    Plan,
+    Request,
+    Sample,
+    Stage,
+    Value,
+    prompt_text,
+)
 
 
 class AugmentRare(Value):
@@ -31,8 +41,9 @@ class AugmentRare(Value):
         stages = {s.name: s for s in context.stages}
         words = dict[str, dict[str, list[str]]]()
         for diagnosis in diagnoses:
-            word = diagnosis.details("insufficient_optimization").get("rarest_word")
-            if diagnosis.cause == "insufficient_optimization" and word:
+            details = diagnosis.details(OptimizationDetails)
+            if diagnosis.cause == OptimizationDetails.cause and details and details.rarest_word:
+                word = details.rarest_word
                 stage = context.samples[diagnosis.verdict.sample_id].stage
                 words.setdefault(stage, {}).setdefault(word, []).append(diagnosis.verdict.sample_id)
         if not words:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ilp_mitigations import recipe
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Value
+from ilp_mlflow.plugin import Context, ContradictionDetails, Diagnosis, Plan, Request, Value
 
 
 class ConflictRemoval(Value):
@@ -22,11 +22,11 @@ class ConflictRemoval(Value):
         for diagnosis in diagnoses:
             if diagnosis.cause != "data_contradiction":
                 continue
-            details = diagnosis.details("data_contradiction")
-            if details.get("wrong") == "the others":
+            details = diagnosis.details(ContradictionDetails)
+            if details and details.others_are_wrong:
                 targets.append(diagnosis.verdict.sample_id)
-                wrong |= set(details["rows"])
-            elif details.get("wrong") == "this row":
+                wrong |= set(details.rows)
+            elif details and details.this_row_is_wrong:
                 wrong.add(diagnosis.verdict.sample_id)
         wrong -= set(targets)
         if not wrong:

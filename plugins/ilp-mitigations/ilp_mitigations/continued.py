@@ -13,7 +13,17 @@ from ilp_mitigations import recipe
 from ilp_mitigations.sources import kinds
 from ilp_mitigations.sources.corpus import Corpus
 from ilp_mitigations.sources.ranking import ranked
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Sample, Stage, Value, prompt_text
+from ilp_mlflow.plugin import (
+    Context,
+    Diagnosis,
+    KnowledgeConflictDetails,
+    Plan,
+    Request,
+    Sample,
+    Stage,
+    Value,
+    prompt_text,
+)
 
 NAME = "knowledge"
 """Name of the stage that reads the texts."""
@@ -75,7 +85,7 @@ class Continued(Value):
         read, stages = _begun(context)
         first = stages[0]
         rng = random.Random(f"general {first.training.get('seed')}")
-        said = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
+        said = [_wrong_answer(d) for d in diagnoses if d.cause == cause]
         wrong = [
             (prompt_text(s.prompt), answer)
             for s, answer in zip(samples, said, strict=True)
@@ -119,6 +129,14 @@ class Continued(Value):
             "schedule": "shuffled",
         }
         return first.model_copy(update=options)
+
+
+def _wrong_answer(diagnosis: Diagnosis) -> str:
+    """What the base answers instead, where that is the cause; else ""."""
+    details = diagnosis.details(KnowledgeConflictDetails)
+    if details is None or diagnosis.cause != KnowledgeConflictDetails.cause:
+        return ""
+    return details.wrong
 
 
 def _begun(context: Context) -> tuple[list[str], Sequence[Stage]]:

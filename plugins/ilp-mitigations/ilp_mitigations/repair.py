@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ilp_mlflow.plugin import Context, Diagnosis, Plan, Request, Stage, Value
+from ilp_mlflow.plugin import Context, Diagnosis, NotTrainedDetails, Plan, Request, Stage, Value
 
 
 class Repair(Value):
@@ -24,7 +24,8 @@ class Repair(Value):
                 continue
             id_ = diagnosis.verdict.sample_id
             stage = stages[context.samples[id_].stage]
-            change = _change(diagnosis.details("not_trained"), stage)
+            details = diagnosis.details(NotTrainedDetails) or NotTrainedDetails()
+            change = _change(details, stage)
             if change:
                 targets.append(id_)
                 changes.setdefault(stage.name, {}).update(change)
@@ -47,11 +48,11 @@ class Repair(Value):
         return Request(targets=tuple(unknown), wanted={}, reason=reason)
 
 
-def _change(details: dict[str, Any], stage: Stage) -> dict[str, Any]:
+def _change(details: NotTrainedDetails, stage: Stage) -> dict[str, Any]:
     """The training options that let a sample with this ledger reach the model; {} where none is to blame."""
-    change: dict[str, Any] = {"max_length": None} if details.get("truncated_tokens") else {}
-    if details.get("exposures") == 0 and stage.training.get("dataloader_drop_last"):
+    change: dict[str, Any] = {"max_length": None} if details.truncated_tokens else {}
+    if details.exposures == 0 and stage.training.get("dataloader_drop_last"):
         change["dataloader_drop_last"] = False
-    if not change and details.get("exposures") and stage.training.get("assistant_only_loss"):
+    if not change and details.exposures and stage.training.get("assistant_only_loss"):
         change["assistant_only_loss"] = False
     return change
