@@ -19,9 +19,9 @@ from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
 from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
+from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
 from ilp_mlflow.diagnosis.findings import spread_findings
 from ilp_mlflow.diagnosis.installed_causes import installed_causes
-from ilp_mlflow.diagnosis.base_beliefs import read_beliefs
 from ilp_mlflow.plugin import Context, Said, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 

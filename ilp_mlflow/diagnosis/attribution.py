@@ -33,9 +33,7 @@ TABLE_COLUMNS = (
     "reason",
     "why",
 )
-"""Columns of the diagnosis table, before one column per cause."""
-TEXT_COLUMNS = {*TABLE_COLUMNS} - {"strength"}
-"""Those of them that hold text."""
+"""Columns of the diagnosis table, before one column per cause; all but `strength` hold text."""
 HISTORY_SIGNS: dict[Status, str] = {
     "learned": "+",
     "unlearned": "-",
@@ -80,6 +78,7 @@ def _diagnosis(
         place = order.get(evidence[name].cause, order.get(name, Diagnostic.order))
         return place, -evidence[name].strength
 
+    # By cause, first cause first: weak evidence names none, however early its cause comes.
     strongest: dict[str, Evidence] = {}
     for name in sorted(evidence, key=rank):
         if evidence[name].strength >= WEAK_EVIDENCE:
@@ -107,14 +106,13 @@ def discount_without_ledger(
     """
     discounted: dict[str, dict[K, Evidence]] = {}
     for name, evidence_by_key in evidence.items():
-        discounted[name] = {key: _discount(found) for key, found in evidence_by_key.items()}
+        discounted[name] = {}
+        for key, value in evidence_by_key.items():
+            if value.cause != "not_trained":
+                strength = value.strength * NO_LEDGER_FACTOR
+                value = value.model_copy(update={"strength": strength})
+            discounted[name][key] = value
     return discounted
-
-
-def _discount(evidence: Evidence) -> Evidence:
-    if evidence.cause == "not_trained":
-        return evidence
-    return evidence.model_copy(update={"strength": evidence.strength * NO_LEDGER_FACTOR})
 
 
 def cause_shares(diagnoses: Sequence[Diagnosis], total: int) -> dict[str, float]:
@@ -137,8 +135,10 @@ def fate(statuses: Sequence[Status]) -> Fate:
 
 def history_line(statuses: Sequence[Status], checkpoints: Sequence[str]) -> str:
     """A sample's statuses in one line: + learned, - unlearned, ? uncertain, 0 unscored."""
-    pairs = zip(checkpoints, statuses, strict=True)
-    return " ".join(f"{name}{HISTORY_SIGNS[status]}" for name, status in pairs)
+    steps = []
+    for name, status in zip(checkpoints, statuses, strict=True):
+        steps.append(f"{name}{HISTORY_SIGNS[status]}")
+    return " ".join(steps)
 
 
 def diagnosis_table(
@@ -155,9 +155,9 @@ def diagnosis_table(
     import pyarrow as pa
 
     diagnosis_by_id = {d.verdict.sample_id: d for d in diagnoses}
-    causes = sorted({e.cause for d in diagnoses for e in d.evidence.values()})
     # Few histories occur, in many samples: each is written once.
     lines = {statuses: history_line(statuses, checkpoints) for statuses in set(histories.values())}
+    causes: set[str] = set()
     rows = []
     for sample in sorted(samples, key=lambda s: s.id not in diagnosis_by_id):
         verdict = verdicts[sample.id]
@@ -172,20 +172,22 @@ def diagnosis_table(
         }
         diagnosis = diagnosis_by_id.get(sample.id)
         if diagnosis:
+            strengths = _strongest_by_cause(diagnosis)
+            causes.update(strengths)
+            row.update(strengths)
             row["cause"] = diagnosis.cause or UNEXPLAINED
             row["strength"] = diagnosis.strength
             row["runner_up"] = diagnosis.runner_up
             row["why"] = diagnosis.reason
-            row.update(_strength_by_cause(diagnosis))
         rows.append(row)
-    schema = pa.schema(
-        (name, pa.string() if name in TEXT_COLUMNS else pa.float64())
-        for name in (*TABLE_COLUMNS, *causes)
-    )
-    return pa.Table.from_pylist(rows, schema=schema)
+    columns = [pa.field(name, pa.string()) for name in TABLE_COLUMNS]
+    columns[TABLE_COLUMNS.index("strength")] = pa.field("strength", pa.float64())
+    columns += [pa.field(cause, pa.float64()) for cause in sorted(causes)]
+    # A row without a column, such as a learned sample without a cause, has null there.
+    return pa.Table.from_pylist(rows, schema=pa.schema(columns))
 
 
-def _strength_by_cause(diagnosis: Diagnosis) -> dict[str, float]:
+def _strongest_by_cause(diagnosis: Diagnosis) -> dict[str, float]:
     """The strength of the strongest evidence for each cause."""
     strengths: dict[str, float] = {}
     for evidence in diagnosis.evidence.values():

@@ -68,6 +68,7 @@ class ScoredSamples:
             histories=histories,
             probe=self._probe,
             asked=self._asked,
+            # To ask takes minutes, so it waits until a diagnostic wants to know.
             beliefs=lambda: self._beliefs,
             fits=lambda stage, sample: answer_fits(stage, sample, self._tokenization),
         )
@@ -89,6 +90,7 @@ class ScoredSamples:
     def _asked(self) -> frozenset[str]:
         """Ids of the unlearned samples that models are asked about: `scoring.asked` at most."""
         unlearned = self._with_status("unlearned")
+        # Drawn at random: shares of causes among those that are asked then hold for all.
         if len(unlearned) > self.scoring.asked:
             unlearned = random.Random(self.seed).sample(unlearned, self.scoring.asked)
         return frozenset(s.id for s in unlearned)
@@ -119,6 +121,7 @@ class ScoredSamples:
     @functools.cached_property
     def _beliefs(self) -> dict[str, Belief]:
         """What the base says about the unlearned samples it may be asked about, by id."""
+        # Learned samples are asked too: they show what the base knows of what can be learned.
         taught = self.context.taught
         return read_beliefs(
             self._with_status("unlearned"),

@@ -89,7 +89,9 @@ def diagnose_and_log(
         stage_by_id = {s.id: s.stage for s in samples}
         retention = retention_by_stage(context.scores, stage_by_id, names, preset, seed)
         metrics = _metrics(diagnoses, len(samples), retention)
-        _log_metrics(run_id, metrics)
+        # A metric stays on its run: causes of an earlier diagnosis that are none now become 0.
+        earlier = [name for name in runs.metrics(run_id) if name.startswith("cause/")]
+        runs.log(run_id, metrics={**dict.fromkeys(earlier, 0.0), **metrics})
         _log_learned(run_id, context, retention)
         if beside:
             _log_tied(beside, context, metrics, retention)
@@ -97,6 +99,7 @@ def diagnose_and_log(
         histories = status_histories(context.scores, names, preset, seed)
         table = diagnosis_table(samples, context.verdicts, histories, names, diagnoses)
         runs.write(run_id, "diagnosis.parquet", table)
+        # The UI loads its table whole, so it gets the first rows only: those of unlearned samples.
         for shown in (run_id, beside) if beside else (run_id,):
             runs.write_ui_table(shown, "diagnosis.json", table.slice(0, UI_ROWS))
         advance(1)
@@ -107,7 +110,8 @@ def diagnose_and_log(
 
 
 def _metrics(diagnoses: Sequence[Diagnosis], total: int, retention: Retention) -> dict[str, float]:
-    """What a run says of its diagnoses in numbers; all are shares 0..1, `unlearned_rate` first."""
+    """What a run says of its diagnoses in numbers: shares 0..1."""
+    # First, since the UI's compare page takes the first metric for its axis.
     metrics = {"unlearned_rate": len(diagnoses) / total}
     for cause, share in cause_shares(diagnoses, total).items():
         metrics[f"cause/{cause}"] = share
@@ -119,16 +123,11 @@ def _metrics(diagnoses: Sequence[Diagnosis], total: int, retention: Retention) -
     return metrics
 
 
-def _log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
-    """Log metrics on a run; causes of an earlier diagnosis that are none any more become 0."""
-    earlier = {name: 0.0 for name in runs.metrics(run_id) if name.startswith("cause/")}
-    runs.log(run_id, metrics={**earlier, **metrics})
-
-
 def _log_learned(run_id: str, context: Context, retention: Retention) -> None:
     """Log what was learned of each stage and how far options give answers away, by checkpoint."""
     names = [c.name for c in context.checkpoints]
     leaks = recognition_shares(context.scores, names)["blank"]
+    # A step per checkpoint, so that the UI draws curves.
     for step, name in enumerate(names):
         metrics = {f"learned/{stage}": row[name] for stage, row in retention.items()}
         if name in leaks:
@@ -157,11 +156,12 @@ def _explain(
 
     The evidence is that of `plugins`, in the preset `paper` that of the study's own tests.
     """
+    verdicts = []
     unlearned = []
-    for sample in context.samples.values():
-        if context.verdicts[sample.id].status == "unlearned":
+    for id_, sample in context.samples.items():
+        verdicts.append(context.verdicts[id_])
+        if context.verdicts[id_].status == "unlearned":
             unlearned.append(sample)
-    verdicts = [context.verdicts[id_] for id_ in context.samples]
     findings: list[Finding] = []
     if preset == "paper":
         evidence = paper_preset.examine(unlearned, context)
@@ -171,12 +171,13 @@ def _explain(
     else:
         answers = _ask_all(plugins, unlearned, context, run_id)
         order = {name: cause_info(name, type(plugin)).order for name, plugin in plugins.items()}
+        # Before they are spread, so that a finding is as sure as what it says of its samples.
         if context.exposures is None:
             answers = discount_without_ledger(answers)
         evidence = {}
         for name, answer in answers.items():
-            evidence[name], found = spread_findings(answer, unlearned, context)
-            findings += found
+            evidence[name], about_subjects = spread_findings(answer, unlearned, context)
+            findings += about_subjects
     return Explanation(attribute(verdicts, evidence, order), findings)
 
 
@@ -212,6 +213,7 @@ def _examine(
     unlearned_ids = {s.id for s in unlearned}
     answer: dict[str | Subject, Evidence] = {}
     for key, evidence in plugin.examine(unlearned, context).items():
+        # A cause becomes a column of the table: no other may have its name.
         if not isinstance(evidence, Evidence) or evidence.cause in (*TABLE_COLUMNS, UNEXPLAINED):
             raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
         if isinstance(key, Subject):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ilp_mlflow.core.errors import PluginError, suggest
 from ilp_mlflow.core.interfaces import Context
@@ -32,28 +32,32 @@ def spread_findings(
     Evidence for a subject speaks for each of its unlearned samples that has none so far: that of a
     sample goes first, then that of the subjects in their order.
     """
-    by_id = {key: found for key, found in evidence.items() if isinstance(key, str)}
+    # First, so that what is said of a sample itself goes before what is said of its subjects.
+    evidence_by_id: dict[str, Evidence] = {}
+    for key, value in evidence.items():
+        if isinstance(key, str):
+            evidence_by_id[key] = value
     findings = []
-    for subject, found in evidence.items():
-        if isinstance(subject, Subject):
-            ids = _unlearned_ids(subject, unlearned, context)
-            silent_ids = [id_ for id_ in ids if id_ not in by_id]
-            by_id.update(dict.fromkeys(silent_ids, found))
-            findings.append(Finding(subject=subject, evidence=found, samples=len(silent_ids)))
-    return by_id, findings
+    for key, value in evidence.items():
+        if isinstance(key, Subject):
+            spoken_for = 0
+            for sample in unlearned:
+                if sample.id not in evidence_by_id and _concerns(key, sample, context):
+                    evidence_by_id[sample.id] = value
+                    spoken_for += 1
+            findings.append(Finding(subject=key, evidence=value, samples=spoken_for))
+    return evidence_by_id, findings
 
 
-def _unlearned_ids(
-    subject: Subject, unlearned: Sequence[Sample], context: Context
-) -> Iterable[str]:
-    """Ids of the unlearned samples that a subject holds."""
+def _concerns(subject: Subject, sample: Sample, context: Context) -> bool:
+    """Whether what is true of a subject may be why a sample is not learned."""
     if subject.kind == "stage":
-        return [s.id for s in unlearned if s.stage == subject.name]
+        return sample.stage == subject.name
     if subject.kind == "checkpoint":
-        names = [checkpoint.name for checkpoint in context.checkpoints]
-        place = names.index(subject.name)
-        return [s.id for s in unlearned if context.histories[s.id][place] == "unlearned"]
-    return [s.id for s in unlearned]
+        # What a checkpoint had is not to blame on it.
+        history = zip(context.checkpoints, context.histories[sample.id], strict=True)
+        return any(c.name == subject.name and status == "unlearned" for c, status in history)
+    return True
 
 
 def finding_sentence(finding: Finding) -> str:

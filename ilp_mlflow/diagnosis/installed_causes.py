@@ -31,6 +31,9 @@ def cause_info(name: str, diagnostic: type) -> CauseInfo:
 
 def installed_causes() -> list[CauseInfo]:
     """The causes of all diagnostics that can be used, in their order."""
-    plugins = plugin_loader.installed("diagnostic")
-    causes = [cause_info(p.name, p.cls) for p in plugins if p.cls is not None]
+    causes = []
+    for plugin in plugin_loader.installed("diagnostic"):
+        # One that fails to import has no class.
+        if plugin.cls is not None:
+            causes.append(cause_info(plugin.name, plugin.cls))
     return sorted(causes, key=lambda cause: (cause.order, cause.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,6 +69,16 @@ class GroupedRows(NamedTuple):
     """The others, by `answer_key`."""
 
 
+def group_by_prompt(rows: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Rows with equal prompts, by `prompt_key`; without empty prompts, which ask nothing."""
+    rows_by_prompt: dict[str, list[Sample]] = {}
+    for row in rows:
+        key = prompt_key(row.prompt)
+        if key:
+            rows_by_prompt.setdefault(key, []).append(row)
+    return rows_by_prompt
+
+
 def find_similar(
     samples: Sequence[Sample], pool: Sequence[Sample], entities: Mapping[str, str], most: int
 ) -> list[SimilarRows]:
@@ -79,38 +89,39 @@ def find_similar(
     neighbours = similar_rows(samples, pool, most, 0.0)
     similar = []
     for sample, places in zip(samples, neighbours, strict=True):
-        rows: Near = [(pool[i], cosine) for i, cosine in places if pool[i].id != sample.id]
-        entity = entities.get(sample.id)
-        if entity:
-            rows = _about(entity, sample, rows)
+        rows = [(pool[place], cosine) for place, cosine in places if pool[place].id != sample.id]
+        if entities.get(sample.id):
+            rows = _about(entities[sample.id], sample, rows)
         similar.append(SimilarRows(sample, rows))
     return similar
 
 
-def _about(entity: str, sample: Sample, rows: Near) -> Near:
+def _about(
+    entity: str, sample: Sample, rows: Sequence[tuple[Sample, float]]
+) -> list[tuple[Sample, float]]:
     """Those of `rows` whose prompts name `entity`, or are the sample's."""
+    # Not \b: an entity may begin or end with a sign that is no word character.
     name = re.compile(rf"(?<!\w){re.escape(entity)}(?!\w)", re.IGNORECASE)
-    asked = prompt_key(sample.prompt)
-    return [
-        (row, cosine)
-        for row, cosine in rows
-        if name.search(prompt_text(row.prompt)) or prompt_key(row.prompt) == asked
-    ]
+    prompt = prompt_key(sample.prompt)
+    about = []
+    for row, cosine in rows:
+        if name.search(prompt_text(row.prompt)) or prompt_key(row.prompt) == prompt:
+            about.append((row, cosine))
+    return about
 
 
 def nearest_voters(similar: Sequence[SimilarRows], context: Context, most: int) -> dict[str, Near]:
     """The `most` nearest of each sample's rows, nearest first, by the sample's id.
 
     Near is the mean of two cosines: of the prompts' words, and of what the last checkpoint makes of
-    the prompts (deep nearest neighbours, Bahri et al. 2020); the first alone where the checkpoint
-    cannot be asked.
+    the prompts (deep nearest neighbours, Bahri et al. 2020). It is the first alone where the
+    checkpoint cannot be asked.
     """
-    # By prompt its place among the distinct ones, which are read once.
+    # Every prompt is read once, whomever it is near.
     places: dict[Text, int] = {}
     for sample, rows in similar:
-        places.setdefault(sample.prompt, len(places))
-        for row, _ in rows:
-            places.setdefault(row.prompt, len(places))
+        for prompt in (sample.prompt, *(row.prompt for row, _ in rows)):
+            places.setdefault(prompt, len(places))
     if not places:
         return {}
     states = _centred_states(list(places), context)
@@ -119,18 +130,15 @@ def nearest_voters(similar: Sequence[SimilarRows], context: Context, most: int) 
         # (rows, width) @ (width) -> (rows)
         row_states = states[[places[row.prompt] for row, _ in rows]]
         state_cosines = (row_states @ states[places[sample.prompt]]).tolist()
-        near = []
+        neighbours = []
         for (row, word_cosine), state_cosine in zip(rows, state_cosines, strict=True):
-            near.append((row, _mean_cosine(word_cosine, state_cosine)))
-        voters[sample.id] = sorted(near, key=lambda pair: -pair[1])[:most]
+            cosine = word_cosine
+            if not math.isnan(state_cosine):
+                cosine = max(0.0, (word_cosine + state_cosine) / 2)
+            neighbours.append((row, cosine))
+        neighbours.sort(key=lambda pair: -pair[1])
+        voters[sample.id] = neighbours[:most]
     return voters
-
-
-def _mean_cosine(word_cosine: float, state_cosine: float) -> float:
-    """The mean of the two, 0 at least; that of the words alone where the other is nan."""
-    if math.isnan(state_cosine):
-        return word_cosine
-    return max(0.0, (word_cosine + state_cosine) / 2)
 
 
 def _centred_states(prompts: Sequence[Text], context: Context) -> npt.NDArray[np.float32]:
@@ -138,40 +146,50 @@ def _centred_states(prompts: Sequence[Text], context: Context) -> npt.NDArray[np
     last = context.checkpoints[-1].name
     states: npt.NDArray[np.float32] = np.asarray(context.probe.embed(last, prompts))
     is_read = ~np.isnan(states[:, 0])
-    # What all prompts have in common tells nothing.
-    states = states - (states[is_read].mean(axis=0) if is_read.any() else 0)
-    states /= np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
-    return states
+    if is_read.any():
+        # What all prompts have in common tells nothing.
+        states = states - states[is_read].mean(axis=0)
+    norms: npt.NDArray[np.float32] = np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
+    return states / norms
 
 
 def rank_rivals(
     neighbourhood: Neighbourhood, min_cosine: float, most: int, equal_only: bool
-) -> Iterator[Rival]:
-    """The up to `most` other answers that rank first, where `equal_only` those to the very prompt.
+) -> list[Rival]:
+    """The up to `most` other answers that rank first; if `equal_only`, those to the very prompt.
 
     `min_cosine` is that of two prompts from which they may ask the same.
     """
-    sample = neighbourhood.sample
+    sample, votes = neighbourhood.sample, neighbourhood.votes
     equal_ids = {row.id for row in neighbourhood.equal}
     grouped = group_by_answer(sample, candidates(neighbourhood, min_cosine))
-    for answer in rank(grouped, neighbourhood)[:most]:
+    rivals = []
+    for answer in rank(grouped.by_answer, equal_ids, votes)[:most]:
         rows, agreeing = grouped.by_answer[answer], grouped.agreeing
         is_equal = rows[0].id in equal_ids
         if is_equal:
-            # Rows with the very prompt decide: rows about something else are on nobody's side.
+            # Rows with the very prompt decide alone: others may ask something else.
             rows = [row for row in rows if row.id in equal_ids]
             agreeing = [row for row in agreeing if row.id in equal_ids]
-        elif equal_only:
-            continue
-        vote = neighbourhood.votes.get(answer, 0.0)
-        yield Rival(sample, tuple(rows), tuple(agreeing), vote, is_equal)
+        if is_equal or not equal_only:
+            rival = Rival(
+                sample=sample,
+                rows=tuple(rows),
+                agreeing=tuple(agreeing),
+                vote=votes.get(answer, 0.0),
+                equal=is_equal,
+            )
+            rivals.append(rival)
+    return rivals
 
 
 def candidates(neighbourhood: Neighbourhood, min_cosine: float) -> list[Sample]:
     """The rows that may ask the same: with the very prompt, similar enough, or with a vote."""
-    votes = neighbourhood.votes
     equal_ids = {row.id for row in neighbourhood.equal}
-    heard_ids = {row.id for row, _ in neighbourhood.voters if votes.get(answer_key(row.answer))}
+    heard_ids = set()
+    for row, _ in neighbourhood.voters:
+        if neighbourhood.votes.get(answer_key(row.answer)):
+            heard_ids.add(row.id)
     rows = list(neighbourhood.equal)
     for row, cosine in neighbourhood.similar:
         if row.id not in equal_ids and (cosine >= min_cosine or row.id in heard_ids):
@@ -180,8 +198,8 @@ def candidates(neighbourhood: Neighbourhood, min_cosine: float) -> list[Sample]:
 
 
 def group_by_answer(sample: Sample, rows: Sequence[Sample]) -> GroupedRows:
-    """Rows by what they answer, in their order."""
-    grouped = GroupedRows([], {})
+    """Rows by what they answer to the sample's question, in their order."""
+    grouped = GroupedRows(agreeing=[], by_answer={})
     for row in rows:
         if same_answer(row.answer, sample.answer):
             grouped.agreeing.append(row)
@@ -190,13 +208,17 @@ def group_by_answer(sample: Sample, rows: Sequence[Sample]) -> GroupedRows:
     return grouped
 
 
-def rank(grouped: GroupedRows, neighbourhood: Neighbourhood) -> list[str]:
-    """The other answers in order: to the very prompt, by votes, by the number of rows."""
-    equal_ids = {row.id for row in neighbourhood.equal}
+def rank(
+    rows_by_answer: Mapping[str, Sequence[Sample]],
+    equal_ids: set[str],
+    votes: Mapping[str, float],
+) -> list[str]:
+    """Answers in order: to the very prompt (`equal_ids`), by votes, by the number of rows."""
 
-    def order(answer: str) -> tuple[bool, float, int]:
-        rows = grouped.by_answer[answer]
-        # Rows with the very prompt come first in every group.
-        return rows[0].id not in equal_ids, -neighbourhood.votes.get(answer, 0.0), -len(rows)
+    def place(answer: str) -> tuple[bool, float, int]:
+        rows = rows_by_answer[answer]
+        # Rows with the very prompt come first among the candidates, and so in every group.
+        is_equal = rows[0].id in equal_ids
+        return not is_equal, -votes.get(answer, 0.0), -len(rows)
 
-    return sorted(grouped.by_answer, key=order)
+    return sorted(rows_by_answer, key=place)

@@ -11,6 +11,7 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import prompt_text, same_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
 from ilp_mlflow.diagnosis.rivals import Rival
+from ilp_mlflow.tracking import llm_judge
 from ilp_mlflow.tracking.llm_judge import judge_contradiction
 
 Side = Literal["this row", "the others", "both", "neither", "undecided"]
@@ -20,6 +21,13 @@ THE_OTHERS: Side = "the others"
 BOTH: Side = "both"
 NEITHER: Side = "neither"
 UNDECIDED: Side = "undecided"
+WRONG_BY_JUDGE: dict[llm_judge.Ruling, Side] = {
+    "first": THIS_ROW,
+    "second": THE_OTHERS,
+    "both": BOTH,
+    "neither": NEITHER,
+}
+"""Sides by what a judge calls them, who reads the sample first."""
 
 
 class Ruling(NamedTuple):
@@ -41,51 +49,43 @@ class Judge:
 
     def rule(self, rival: Rival) -> Ruling:
         """What the judge says of a contradiction; undecided where it cannot be asked."""
+        sample, row = rival.sample, rival.rows[0]
+        questions = prompt_text(sample.prompt), prompt_text(row.prompt)
         if not self._failure:
             try:
-                return Ruling(self._ask(rival), "the judge")
+                wrong = judge_contradiction(self._model, questions, (sample.answer, row.answer))
+                return Ruling(WRONG_BY_JUDGE[wrong], "the judge")
             except PluginError as error:
                 self._failure = str(error)
         return Ruling(UNDECIDED, f"nobody ({self._failure})")
-
-    def _ask(self, rival: Rival) -> Side:
-        sample, row = rival.sample, rival.rows[0]
-        questions = prompt_text(sample.prompt), prompt_text(row.prompt)
-        ruling = judge_contradiction(self._model, questions, (sample.answer, row.answer))
-        if ruling == "first":
-            return THIS_ROW
-        if ruling == "second":
-            return THE_OTHERS
-        return ruling
 
 
 def rule_without_judge(rival: Rival, belief: Belief | None, trust: Mapping[str, float]) -> Ruling:
     """What the base knows decides, where it knows anything, else the rows.
 
-    The base read about it elsewhere: a witness that the rows cannot outvote. `trust` is what a row
-    counts by its `source`, 1 where it is not given.
+    `trust` is what a row counts by its `source`, 1 where it is not given.
     """
+    # The base read about it elsewhere: a witness that no number of rows outvotes.
     if belief:
         by = "what the base knows"
         if belief.known:
             return Ruling(THE_OTHERS, by)
-        believes_other = same_answer(belief.wrong, rival.rows[0].answer)
-        if belief.conflict >= WEAK_EVIDENCE and believes_other:
+        believes_rival = same_answer(belief.wrong, rival.rows[0].answer)
+        if belief.conflict >= WEAK_EVIDENCE and believes_rival:
             return Ruling(THIS_ROW, by)
-    # Of rows that ask the same, the votes of near rows say nothing beyond their number.
+    # Rows with the very prompt are counted instead: near ones may ask something else.
     if rival.vote >= WEAK_EVIDENCE and not rival.equal:
         return Ruling(THIS_ROW, "the nearest rows")
-    return Ruling(_lighter_side(rival, trust), "the number of rows")
-
-
-def _lighter_side(rival: Rival, trust: Mapping[str, float]) -> Side:
-    """The side whose rows count less."""
+    by = "the number of rows"
     others = _weight(rival.rows, trust)
     agreeing = _weight((rival.sample, *rival.agreeing), trust)
     if others > agreeing:
-        return THIS_ROW
-    return THE_OTHERS if others < agreeing else UNDECIDED
+        return Ruling(THIS_ROW, by)
+    if others < agreeing:
+        return Ruling(THE_OTHERS, by)
+    return Ruling(UNDECIDED, by)
 
 
 def _weight(rows: Sequence[Sample], trust: Mapping[str, float]) -> float:
+    """What rows count together."""
     return sum(trust.get(row.source or "", 1.0) for row in rows)

@@ -20,7 +20,8 @@ SAMPLES = [sample("a"), sample("b")]
 class Says(Diagnostic):
     """Gives the evidence that it is made with."""
 
-    answer: dict = {}
+    answer: dict
+    """Evidence by sample id or subject."""
 
     def examine(self, unlearned, context):
         return self.answer

@@ -20,6 +20,7 @@ from ilp_mlflow.diagnosis.rivals import (
     Rival,
     SimilarRows,
     find_similar,
+    group_by_prompt,
     nearest_voters,
     rank_rivals,
 )
@@ -125,7 +126,8 @@ class DataContradiction(Diagnostic):
         checkpoint, having to choose, answers like rows that ask the same (of all answers, each as
         far as its rows do).
         """
-        rivals = list(self._rivals([s for s in unlearned if s.id in context.asked], context))
+        asked = [s for s in unlearned if s.id in context.asked]
+        rivals = self._rivals(asked, context)
         odds = _odds_by_rival(rivals, context)
         rivals_by_sample: dict[str, list[Rival]] = {}
         for rival in odds:
@@ -135,10 +137,10 @@ class DataContradiction(Diagnostic):
         judge = Judge(self.judge) if self.judge else None
         evidence = {}
         for id_, answers in rivals_by_sample.items():
-            # How much more readily the model answers like rows that ask the same than as trained.
+            # Each other answer draws as far as its rows ask the same: odds over the sample's own.
             drawn_to = sum(same_question[r] * odds[r] for r in answers)
-            rival = max(answers, key=lambda r: (same_question[r] * odds[r], same_question[r]))
             pull = drawn_to / (1 + drawn_to)
+            rival = max(answers, key=lambda r: (same_question[r] * odds[r], same_question[r]))
             evidence[id_] = self._evidence(
                 rival, same_question[rival], pull, judge, beliefs.get(id_)
             )
@@ -179,16 +181,21 @@ class DataContradiction(Diagnostic):
         or, if that is more, the probability that the base answers the other row's prompt with the
         sample's answer, as far as it is above that for unrelated prompts.
         """
-        same_question = {rival: 1.0 if rival.equal else rival.vote for rival in odds}
-        to_ask: list[Rival] = []
+        same_question = {}
+        for rival in odds:
+            same_question[rival] = 1.0 if rival.equal else rival.vote
+        # The base costs most: it is asked about the few answers that the model is most drawn to.
+        to_ask = []
+        exchanges: list[tuple[Text, Text]] = []
         for rivals in rivals_by_sample.values():
             strongest = sorted(rivals, key=lambda r: -odds[r])[: self.asked]
-            to_ask += [r for r in strongest if not r.equal and _is_short(r.sample.answer)]
-        logprobs = context.probe.logprobs(
-            context.checkpoints[0].name, [_other_question(rival) for rival in to_ask]
-        )
-        answers = {rival.sample.answer.strip() for rival in to_ask}
-        anyway = self._probability_anyway(answers, context)
+            for rival in strongest:
+                answer, row = rival.sample.answer, rival.rows[0]
+                if not rival.equal and len(answer) <= MAX_ANSWER_CHARS:
+                    to_ask.append(rival)
+                    exchanges.append((row.prompt, with_answer(row.completion, answer)))
+        logprobs = context.probe.logprobs(context.checkpoints[0].name, exchanges)
+        anyway = self._probability_anyway(to_ask, context)
         for rival, logprob in zip(to_ask, logprobs, strict=True):
             if not math.isnan(logprob):
                 probability = math.exp(min(logprob, 0.0))
@@ -196,39 +203,44 @@ class DataContradiction(Diagnostic):
                 same_question[rival] = max(same_question[rival], above)
         return same_question
 
-    def _probability_anyway(self, answers: set[str], context: Context) -> dict[str, float]:
-        """Mean probability 0..1 of each of `answers` in the base, asked something unrelated.
+    def _probability_anyway(self, rivals: Sequence[Rival], context: Context) -> dict[str, float]:
+        """Mean probability 0..1 of each sample's answer in the base, asked something unrelated.
 
-        0 where it cannot be asked.
+        By answer, without white space around it; 0 where the base cannot be asked.
         """
+        answers = sorted({rival.sample.answer.strip() for rival in rivals})
         rows = list(context.samples.values())
+        # The same strangers whatever the seed: they are no part of the experiment.
         strangers = random.Random(len(rows)).sample(rows, min(self.strangers, len(rows)))
-        probabilities: dict[str, list[float]] = {answer: [] for answer in sorted(answers)}
-        asked: list[str] = []
+        asked = []
         exchanges: list[tuple[Text, Text]] = []
-        for answer in probabilities:
+        for answer in answers:
             for row in strangers:
                 if not same_answer(row.answer, answer):
                     asked.append(answer)
                     exchanges.append((row.prompt, with_answer(row.completion, answer)))
         logprobs = context.probe.logprobs(context.checkpoints[0].name, exchanges)
+        probabilities: dict[str, list[float]] = {}
         for answer, logprob in zip(asked, logprobs, strict=True):
             if not math.isnan(logprob):
-                probabilities[answer].append(math.exp(min(logprob, 0.0)))
-        return {answer: sum(p) / len(p) if p else 0.0 for answer, p in probabilities.items()}
+                probabilities.setdefault(answer, []).append(math.exp(min(logprob, 0.0)))
+        means = dict.fromkeys(answers, 0.0)
+        for answer, read in probabilities.items():
+            means[answer] = sum(read) / len(read)
+        return means
 
-    def _rivals(self, unlearned: Sequence[Sample], context: Context) -> Iterator[Rival]:
+    def _rivals(self, unlearned: Sequence[Sample], context: Context) -> list[Rival]:
         """Other answers to the question of each sample, those first that are most likely so."""
-        weak_stages = self._weak_stages(context)
+        # Stages that are too small, or taught too little, to tell near prompts from others.
+        weak_stages = {name for name, share in context.taught.items() if share < self.taught}
+        for stage in context.stages:
+            if len(stage.samples) < self.few:
+                weak_stages.add(stage.name)
+        rivals = []
         for neighbourhood in self._neighbourhoods(unlearned, context):
             equal_only = neighbourhood.sample.stage in weak_stages
-            yield from rank_rivals(neighbourhood, self.similar, self.answers, equal_only)
-
-    def _weak_stages(self, context: Context) -> set[str]:
-        """Stages that are too small, or taught too little, to tell near prompts from others."""
-        small = {stage.name for stage in context.stages if len(stage.samples) < self.few}
-        barely_taught = {name for name, share in context.taught.items() if share < self.taught}
-        return small | barely_taught
+            rivals += rank_rivals(neighbourhood, self.similar, self.answers, equal_only)
+        return rivals
 
     def _neighbourhoods(
         self, unlearned: Sequence[Sample], context: Context
@@ -236,40 +248,32 @@ class DataContradiction(Diagnostic):
         """The rows that may answer each sample's question, and how they vote."""
         pool = list(context.samples.values())
         beliefs = context.beliefs()
-        entities = {s.id: beliefs[s.id].entity for s in unlearned if s.id in beliefs}
+        entities = {}
+        for sample in unlearned:
+            if sample.id in beliefs:
+                entities[sample.id] = beliefs[sample.id].entity
         similar = find_similar(unlearned, pool, entities, self.neighbours)
-        # Where a prompt tells what it asks about, its rows need not vote on that.
+        # Where a prompt tells what it asks about, near rows need not vote on that.
         undecided = [rows for rows in similar if not entities.get(rows.sample.id)]
-        compared = self._compared(pool) if undecided else []
+        compared: list[SimilarRows] = []
+        if undecided:
+            # How much near rows disagree anyway is read off rows drawn from all.
+            drawn = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
+            compared = find_similar(drawn, pool, {}, self.neighbours)
         voters = nearest_voters([*compared, *undecided], context, self.nearest)
         votes = NeighbourVotes(Counter(answer_key(row.answer) for row in pool), self.trust)
         votes.compare(((sample, voters[sample.id], rows) for sample, rows in compared), self.unlike)
-        rows_by_prompt = _rows_by_prompt(pool)
+        rows_by_prompt = group_by_prompt(pool)
         for sample, rows in similar:
-            own_voters = () if entities.get(sample.id) else voters[sample.id]
+            voters_of_sample = () if entities.get(sample.id) else voters[sample.id]
             equal = rows_by_prompt.get(prompt_key(sample.prompt), [])
             yield Neighbourhood(
                 sample=sample,
                 equal=[row for row in equal if row.id != sample.id],
                 similar=rows,
-                voters=own_voters,
-                votes=votes.of(sample, own_voters, rows),
+                voters=voters_of_sample,
+                votes=votes.of(sample, voters_of_sample, rows),
             )
-
-    def _compared(self, pool: Sequence[Sample]) -> list[SimilarRows]:
-        """Rows drawn from all, with those like them, for how much near rows disagree anyway."""
-        drawn = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
-        return find_similar(drawn, pool, {}, self.neighbours)
-
-
-def _rows_by_prompt(pool: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Rows with equal prompts, by `prompt_key`; empty prompts ask nothing that could be equal."""
-    rows_by_prompt: dict[str, list[Sample]] = {}
-    for row in pool:
-        key = prompt_key(row.prompt)
-        if key:
-            rows_by_prompt.setdefault(key, []).append(row)
-    return rows_by_prompt
 
 
 def _reason(rival: Rival, pull: float) -> str:
@@ -285,46 +289,37 @@ def _reason(rival: Rival, pull: float) -> str:
     )
 
 
-def _is_short(answer: str) -> bool:
-    return len(answer) <= MAX_ANSWER_CHARS
-
-
-def _other_question(rival: Rival) -> tuple[Text, Text]:
-    """The prompt of the rival's first row, answered as the sample is."""
-    row = rival.rows[0]
-    return row.prompt, with_answer(row.completion, rival.sample.answer)
-
-
 def _odds_by_rival(rivals: Sequence[Rival], context: Context) -> dict[Rival, float]:
     """Odds of each rival's answer over its sample's under the last checkpoint.
 
     Left out are rivals that it cannot be asked about.
     """
     last = context.checkpoints[-1].name
-    other_answers = [
-        (r.sample.prompt, with_answer(r.sample.completion, r.rows[0].answer)) for r in rivals
-    ]
-    others = context.probe.logprobs(last, other_answers)
-    own_answers = [(r.sample.prompt, r.sample.completion) for r in rivals]
-    owns = context.probe.logprobs(last, own_answers)
+    rival_exchanges: list[tuple[Text, Text]] = []
+    sample_exchanges: list[tuple[Text, Text]] = []
+    for rival in rivals:
+        sample, rival_answer = rival.sample, rival.rows[0].answer
+        rival_exchanges.append((sample.prompt, with_answer(sample.completion, rival_answer)))
+        sample_exchanges.append((sample.prompt, sample.completion))
+    rival_logprobs = context.probe.logprobs(last, rival_exchanges)
+    sample_logprobs = context.probe.logprobs(last, sample_exchanges)
     odds = {}
-    for rival, other, own in zip(rivals, others, owns, strict=True):
-        if not math.isnan(other - own):
-            other_answer, own_answer = rival.rows[0].answer.strip(), rival.sample.answer.strip()
-            odds[rival] = _answer_odds(other - own, other_answer, own_answer)
+    for i, rival in enumerate(rivals):
+        log_odds = rival_logprobs[i] - sample_logprobs[i]
+        if not math.isnan(log_odds):
+            rival_answer = rival.rows[0].answer.strip()
+            odds[rival] = _answer_odds(log_odds, rival_answer, rival.sample.answer.strip())
     return odds
 
 
-def _answer_odds(log_odds: float, other: str, own: str) -> float:
-    """Odds of the answer `other` over `own`, by their log-odds in nats.
-
-    Where one begins with the other, the probability of the longer one is taken off the shorter's:
-    to say 10 is not to say 1.
-    """
+def _answer_odds(log_odds: float, rival_answer: str, sample_answer: str) -> float:
+    """Odds of the rival's answer over the sample's, by their log-odds in nats."""
     odds = math.exp(max(-MAX_LOG_ODDS, min(log_odds, MAX_LOG_ODDS)))
-    if other.startswith(own):
+    # Where one answer begins with the other, the probability of the shorter one holds that of the
+    # longer one, which is taken off it: to say 10 is not to say 1.
+    if rival_answer.startswith(sample_answer):
         return odds / (1 - odds) if odds < 1 else math.exp(MAX_LOG_ODDS)
-    if own.startswith(other):
+    if sample_answer.startswith(rival_answer):
         return max(0.0, odds - 1)
     return odds
 

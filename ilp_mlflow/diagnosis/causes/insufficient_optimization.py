@@ -65,6 +65,22 @@ class Signals:
     """Of the unlearned samples under the last checkpoint, by id."""
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What is known of one sample."""
+
+    belief: Belief | None
+    """What the base says, where such samples are learned more often if the base knows them."""
+    details: OptimizationDetails
+    """The facts that evidence keeps."""
+    tokens: int
+    """Tokens of its answer, end token included."""
+    is_scarce: bool
+    """Few rows have its answer, but more than one."""
+    falls: bool
+    """Its loss still fell."""
+
+
 class Claim(NamedTuple):
     """What a rule says of a sample that it applies to."""
 
@@ -112,24 +128,27 @@ class InsufficientOptimization(Diagnostic):
         unfinished_stages = self._unfinished_stages(unlearned, signals, context)
         evidence = {}
         for sample in unlearned:
-            belief = self._belief_that_counts(beliefs.get(sample.id))
-            details = self._details(sample, belief, signals)
-            signs = self._signs(sample, belief, details, signals)
-            if belief:
-                claim = self._known_to_base(belief, signs)
+            observed = self._observe(sample, beliefs.get(sample.id), signals)
+            signs = self._signs(sample, observed, signals)
+            if observed.belief:
+                claim = self._known_to_base(observed.belief, signs)
             else:
                 claim = (
-                    self._scarce_answer(details, signs, signals)
-                    or self._unfinished_stage(unfinished_stages.get(sample.stage, ""), signs)
-                    or self._partly_right(sample, details, signs, signals)
+                    self._scarce_answer(observed, signs)
+                    or self._unfinished_stage(unfinished_stages.get(sample.stage), signs)
+                    or self._partly_right(observed, signs)
                 )
             if claim:
-                evidence[sample.id] = _evidence(claim, details)
+                details = observed.details
+                if not claim.blames_word:
+                    details = details.model_copy(update={"rarest_word": "", "rarest_word_rows": 0})
+                evidence[sample.id] = Evidence(
+                    cause=details.cause,
+                    strength=claim.strength,
+                    reason="; ".join(claim.reasons),
+                    details=details,
+                )
         return evidence
-
-    def _belief_that_counts(self, belief: Belief | None) -> Belief | None:
-        """The belief, unless such samples are as often not learned whatever the base knows."""
-        return belief if belief and belief.telling >= self.telling else None
 
     def _known_to_base(self, belief: Belief, signs: list[str]) -> Claim | None:
         """The base knows the answer: as sure as the base is, and less so without another sign."""
@@ -142,63 +161,68 @@ class InsufficientOptimization(Diagnostic):
             strength *= self.unsupported
         return Claim(strength, ["the base knows what it needs", *signs])
 
-    def _scarce_answer(
-        self, details: OptimizationDetails, signs: list[str], signals: Signals
-    ) -> Claim | None:
-        """Few rows have its answer."""
-        if not self._is_scarce(details.answer_rows, signals):
+    def _scarce_answer(self, observed: Observed, signs: list[str]) -> Claim | None:
+        """Few rows have its answer, which is among the `signs`."""
+        if not observed.is_scarce:
             return None
         return Claim(self.unknown, signs)
 
-    def _unfinished_stage(self, unfinished: str, signs: list[str]) -> Claim | None:
-        """Its stage stopped too early, which `unfinished` puts in words, or is "" if it did not."""
-        if not unfinished:
+    def _unfinished_stage(self, unfinished: str | None, signs: list[str]) -> Claim | None:
+        """Its stage stopped too early, in the words of `unfinished`; None if it did not."""
+        if unfinished is None:
             return None
         # No word is to blame: there was too little of all words.
         return Claim(self.unknown, [unfinished, *signs], blames_word=False)
 
-    def _partly_right(
-        self, sample: Sample, details: OptimizationDetails, signs: list[str], signals: Signals
-    ) -> Claim | None:
-        """Its long answer is partly right, and its loss still falls."""
-        share = details.tokens_right
-        if not share or not self._falls(signals.losses.get(sample.id)):
+    def _partly_right(self, observed: Observed, signs: list[str]) -> Claim | None:
+        """Its long answer is partly right, and its loss still fell."""
+        share = observed.details.tokens_right
+        if not share or not observed.falls:
             return None
-        tokens_right = f"{share:.0%} of its {signals.scores[sample.id].tokens} tokens are right"
+        tokens_right = f"{share:.0%} of its {observed.tokens} tokens are right"
         return Claim(self.unknown * share, [tokens_right, *signs])
 
-    def _details(
-        self, sample: Sample, belief: Belief | None, signals: Signals
-    ) -> OptimizationDetails:
-        """The facts about a sample that signs and rules are read from."""
+    def _observe(self, sample: Sample, belief: Belief | None, signals: Signals) -> Observed:
+        """What is known of a sample, of which the base says `belief`."""
         words = set(prompt_text(sample.prompt).casefold().split())
-        if belief:
+        counted_belief = belief if belief and belief.telling >= self.telling else None
+        if counted_belief:
             # What a prompt asks about is rare in any data: the rest of it is the pattern.
-            words -= set(belief.entity.casefold().split())
+            words -= set(counted_belief.entity.casefold().split())
         # Nor is a word a pattern that no other row has.
         shared_words = [word for word in words if signals.word_rows[word] > 1]
-        rarest = min(shared_words, key=lambda w: (signals.word_rows[w], w), default="")
+        rarest_word = min(shared_words, key=lambda w: (signals.word_rows[w], w), default="")
+        answer_rows = signals.answer_rows[answer_key(sample.answer)]
+        most_scarce_rows = min(self.rare, self.scarce * signals.usual_answer_rows)
         course = signals.losses.get(sample.id)
         score = signals.scores[sample.id]
-        can_be_partly_right = score.tokens >= self.long
-        return OptimizationDetails(
-            rarest_word=rarest,
-            rarest_word_rows=signals.word_rows[rarest],
-            answer_rows=signals.answer_rows[answer_key(sample.answer)],
+        tokens_right = 0.0
+        if score.tokens >= self.long:
+            tokens_right = score.token_accuracy or 0.0
+        details = OptimizationDetails(
+            rarest_word=rarest_word,
+            rarest_word_rows=signals.word_rows[rarest_word],
+            answer_rows=answer_rows,
             loss_fell=course.fell if course else None,
-            tokens_right=(score.token_accuracy or 0.0) if can_be_partly_right else 0.0,
+            tokens_right=tokens_right,
+        )
+        return Observed(
+            belief=counted_belief,
+            details=details,
+            tokens=score.tokens,
+            is_scarce=1 < answer_rows <= most_scarce_rows,
+            falls=self._falls(details.loss_fell),
         )
 
-    def _signs(
-        self, sample: Sample, belief: Belief | None, details: OptimizationDetails, signals: Signals
-    ) -> list[str]:
+    def _signs(self, sample: Sample, observed: Observed, signals: Signals) -> list[str]:
         """What speaks for too little signal, in words."""
+        details = observed.details
         signs = []
         # Of few rows even a common word is in few: rare is at most one row in `rare`, too.
         most_rows = min(self.rare, signals.rows / self.rare)
-        if belief and details.rarest_word and details.rarest_word_rows <= most_rows:
+        if observed.belief and details.rarest_word and details.rarest_word_rows <= most_rows:
             signs.append(f"'{details.rarest_word}' is in {details.rarest_word_rows} rows")
-        if self._is_scarce(details.answer_rows, signals):
+        if observed.is_scarce:
             signs.append(
                 f"its answer is in {details.answer_rows} rows, "
                 f"half of the samples have one that is in {signals.usual_answer_rows:g} or more"
@@ -206,7 +230,7 @@ class InsufficientOptimization(Diagnostic):
         batches = signals.batches.get(sample.id)
         if batches is not None and batches <= self.few:
             signs.append(f"it was in {batches} batch{'' if batches == 1 else 'es'}")
-        if self._falls(signals.losses.get(sample.id)):
+        if observed.falls:
             signs.append(
                 f"its loss fell by {details.loss_fell:.0%} from the last batch but one to the last"
             )
@@ -221,34 +245,23 @@ class InsufficientOptimization(Diagnostic):
         """
         unfinished = {}
         for stage, taught in context.taught.items():
-            ids = [s.id for s in unlearned if s.stage == stage and s.id in signals.losses]
-            courses = [signals.losses[id_] for id_ in ids]
+            courses = []
+            for sample in unlearned:
+                if sample.stage == stage and sample.id in signals.losses:
+                    courses.append(signals.losses[sample.id])
+            # Of the sums, so that samples whose loss is nearly 0 do not weigh as much as others.
             total = LossCourse(sum(c.before for c in courses), sum(c.now for c in courses))
-            if taught < TAUGHT and self._falls(total):
+            fell = total.fell
+            if taught < TAUGHT and self._falls(fell):
                 unfinished[stage] = (
                     f"its stage taught {taught:.0%} of its rows, and the loss of the others "
-                    f"fell by {total.fell:.0%} from their last batch but one to the last"
+                    f"fell by {fell:.0%} from their last batch but one to the last"
                 )
         return unfinished
 
-    def _is_scarce(self, answer_rows: int, signals: Signals) -> bool:
-        """Whether few rows have an answer, but more than one."""
-        return 1 < answer_rows <= min(self.rare, self.scarce * signals.usual_answer_rows)
-
-    def _falls(self, course: LossCourse | None) -> bool:
-        """Whether a loss is known to fall still."""
-        return course is not None and course.fell is not None and course.fell >= self.falling
-
-
-def _evidence(claim: Claim, details: OptimizationDetails) -> Evidence:
-    if not claim.blames_word:
-        details = details.model_copy(update={"rarest_word": "", "rarest_word_rows": 0})
-    return Evidence(
-        cause=details.cause,
-        strength=claim.strength,
-        reason="; ".join(claim.reasons),
-        details=details,
-    )
+    def _falls(self, fell: float | None) -> bool:
+        """Whether a loss that `fell` by a share is still falling; not where that is not known."""
+        return fell is not None and fell >= self.falling
 
 
 def _read_signals(unlearned: Sequence[Sample], context: Context) -> Signals:

@@ -43,6 +43,7 @@ class KnowledgeConflict(Diagnostic):
         evidence = {}
         for sample in unlearned:
             belief = beliefs.get(sample.id)
+            # Where the base has no answer of its own, nothing is in conflict with the sample's.
             if belief and belief.wrong and not belief.known:
                 evidence[sample.id] = _conflict_evidence(belief)
         return evidence

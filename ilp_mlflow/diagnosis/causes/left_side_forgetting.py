@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -58,46 +58,60 @@ class LeftSideForgetting(Diagnostic):
         overwritten (arXiv 2501.13453).
         """
         forgotten = _forgotten(unlearned, context)
-        to_try = {id_: d.learned[-1] for id_, d in forgotten.items() if id_ in context.asked}
+        regained: dict[str, float] = {}
+        not_tried = ""
         try:
-            regained = self._regained(to_try, context)
+            regained = self._regained(forgotten, context)
         except Exception as error:  # training may fail in any way; what the histories show stays
             not_tried = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
-            return {
-                id_: _evidence(details.model_copy(update={"not_tried": not_tried}))
-                for id_, details in forgotten.items()
-            }
         evidence = {}
         for id_, details in forgotten.items():
-            outcome = ""
+            reason = f"'{details.learned[-1]}' had it, '{details.lost}' does not"
+            outcome: dict[str, Any] = {}
+            if not_tried:
+                outcome["not_tried"] = not_tried
             if id_ in regained:
                 spurious = regained[id_] >= self.back
-                details = details.model_copy(
-                    update={"regained": regained[id_], "spurious": spurious}
-                )
+                outcome["regained"] = regained[id_]
+                outcome["spurious"] = spurious
                 verb = "bring" if spurious else "do not bring"
-                outcome = f"; {self.steps} steps on other rows of its stage {verb} it back"
-            evidence[id_] = _evidence(details, outcome)
+                reason += f"; {self.steps} steps on other rows of its stage {verb} it back"
+            evidence[id_] = Evidence(
+                cause=details.cause,
+                # One half where it was reproduced by no gap at all: it was on the line.
+                strength=1 - math.exp(-max(details.gap, 0.0)) / 2,
+                reason=reason,
+                details=details.model_copy(update=outcome),
+            )
         return evidence
 
-    def _regained(self, held_by: Mapping[str, str], context: Context) -> dict[str, float]:
+    def _regained(
+        self, forgotten: Mapping[str, ForgettingDetails], context: Context
+    ) -> dict[str, float]:
         """Share of its lost log-probability that each forgotten sample regains, by id.
 
-        `held_by` is the checkpoint that had each sample last. One half of a stage's forgotten
-        samples is read while the other half and the rest of its rows may be trained. A sample that
-        cannot be asked, or is as probable as it was, is left out.
+        One half of a stage's forgotten samples is read while the other half and the rest of its
+        rows may be trained. A sample that may not or cannot be asked about, or is as probable as it
+        was, is left out.
         """
         relearn = context.relearn
         if not self.steps or relearn is None:
             return {}
+        # By id the checkpoint that had the sample last.
+        held_by = {}
+        for id_, details in forgotten.items():
+            if id_ in context.asked:
+                held_by[id_] = details.learned[-1]
         exchanges = {id_: _exchange(context.samples[id_]) for id_ in held_by}
         lost = _logprobs(context, context.checkpoints[-1].name, exchanges)
         held: dict[str, float] = {}
+        # A probe holds one model at a time: what a checkpoint held is asked in one go.
         for checkpoint in sorted(set(held_by.values())):
             held_here = {i: exchanges[i] for i, name in held_by.items() if name == checkpoint}
             held.update(_logprobs(context, checkpoint, held_here))
+        relearned = self._relearned(exchanges, context.stages, relearn)
         shares = {}
-        for id_, logprob in self._relearned(exchanges, context.stages, relearn).items():
+        for id_, logprob in relearned.items():
             if held[id_] > lost[id_]:
                 share = (logprob - lost[id_]) / (held[id_] - lost[id_])
                 if math.isfinite(share):
@@ -111,6 +125,7 @@ class LeftSideForgetting(Diagnostic):
         logprobs: dict[str, float] = {}
         for stage in stages:
             forgotten_ids = [s.id for s in stage.samples if s.id in exchanges]
+            # Two copies: each half is read under the one that may have been trained on the other.
             for tested_ids in (forgotten_ids[::2], forgotten_ids[1::2]):
                 tested = [exchanges[id_] for id_ in tested_ids]
                 # Another row with the same text would teach the very answer that is read.
@@ -128,6 +143,7 @@ class LeftSideForgetting(Diagnostic):
         training = {
             **stage.training,
             "max_steps": self.steps,
+            # So few steps must not be spent on warming up and cooling down.
             "lr_scheduler_type": "constant",
             "warmup_steps": 0,
         }
@@ -149,17 +165,17 @@ def _forgotten(unlearned: Sequence[Sample], context: Context) -> dict[str, Forge
     details = {}
     for sample in unlearned:
         history = context.histories[sample.id]
-        first = first_checkpoints.get(sample.stage, 1)
-        learned = [i for i in range(first, len(names)) if history[i] == "learned"]
-        if not learned:
-            continue
-        behind = range(learned[-1] + 1, len(names))
-        lost = next(i for i in behind if history[i] == "unlearned")
-        details[sample.id] = ForgettingDetails(
-            learned=tuple(names[i] for i in learned),
-            lost=names[lost],
-            gap=max(gaps[sample.id, names[i]] for i in learned),
-        )
+        learned = []
+        for place in range(first_checkpoints[sample.stage], len(names)):
+            if history[place] == "learned":
+                learned.append(place)
+        if learned:
+            lost = history.index("unlearned", learned[-1] + 1)
+            details[sample.id] = ForgettingDetails(
+                learned=tuple(names[place] for place in learned),
+                lost=names[lost],
+                gap=max(gaps[sample.id, names[place]] for place in learned),
+            )
     return details
 
 
@@ -175,8 +191,12 @@ def _first_checkpoint(stage: Stage, names: Sequence[str]) -> int:
 def _gaps(ids: set[str], context: Context) -> dict[tuple[str, str], float]:
     """The gap of each of the samples `ids` under each checkpoint, nats; 0 where there is none."""
     columns = context.scores.select(["sample_id", "checkpoint", "gap"]).to_pydict()
+    gaps = {}
     rows = zip(columns["sample_id"], columns["checkpoint"], columns["gap"], strict=True)
-    return {(id_, checkpoint): gap or 0.0 for id_, checkpoint, gap in rows if id_ in ids}
+    for id_, checkpoint, gap in rows:
+        if id_ in ids:
+            gaps[id_, checkpoint] = gap or 0.0
+    return gaps
 
 
 def _exchange(sample: Sample) -> Exchanged:
@@ -189,13 +209,3 @@ def _logprobs(
     """Log-probabilities of exchanges under a checkpoint, by id, nats."""
     logprobs = context.probe.logprobs(checkpoint, list(exchanges.values()))
     return dict(zip(exchanges, logprobs, strict=True))
-
-
-def _evidence(details: ForgettingDetails, outcome: str = "") -> Evidence:
-    """The evidence that a history gives; `outcome` says what training on other rows did."""
-    return Evidence(
-        cause=details.cause,
-        strength=1 - math.exp(-max(details.gap, 0.0)) / 2,
-        reason=f"'{details.learned[-1]}' had it, '{details.lost}' does not{outcome}",
-        details=details,
-    )

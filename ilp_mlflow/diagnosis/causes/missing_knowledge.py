@@ -69,6 +69,7 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
     if study:
         details = details.model_copy(update={"exists": study.exists, "blind": study.blind})
     strength = min(1 - belief.right, 1 - belief.conflict, belief.telling)
+    # Of one answer nobody knows whether it is a firm belief in something else.
     if len(belief.phrasings) < 2:
         strength = min(strength, MAX_ASKED_ONCE)
     answer = "has no answer of its own"

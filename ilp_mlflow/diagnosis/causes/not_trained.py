@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -32,6 +32,15 @@ class NotTrainedDetails(Details):
     """Tokens that contributed to the loss, each time it was seen."""
     truncated_tokens: int | None = None
     """Tokens cut away by `max_length`."""
+
+
+class Fault(NamedTuple):
+    """What training did wrong with a sample."""
+
+    strength: float
+    """How sure it is that this keeps the sample from being learned, 0..1."""
+    reason: str
+    """What was wrong, in one sentence."""
 
 
 class NotTrained(Diagnostic):
@@ -73,69 +82,73 @@ class NotTrained(Diagnostic):
         scores = context.last_scores(unlearned)
         for sample in unlearned:
             entry = ledger.get(sample.id)
+            # What an unmoved stage did with its samples does not matter.
             if entry is None or sample.stage in unmoved:
                 continue
-            strength, reason = self._read_entry(
-                entry, scores[sample.id], usual_exposures[entry.stage]
-            )
-            if strength:
+            fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
+            if fault:
                 evidence[sample.id] = Evidence(
                     cause=NotTrainedDetails.cause,
-                    strength=strength,
-                    reason=reason,
+                    strength=fault.strength,
+                    reason=fault.reason,
                     details=NotTrainedDetails(**entry.model_dump(exclude={"sample_id"})),
                 )
         return evidence
 
-    def _read_entry(self, entry: Exposure, score: Score, usual: float) -> tuple[float, str]:
-        """Strength and reason by an entry of the ledger; 0 and "" where nothing is wrong."""
+    def _fault(self, entry: Exposure, score: Score, usual_exposures: float) -> Fault | None:
+        """What training did wrong by one entry of the ledger, if anything."""
         if entry.exposures == 0:
-            return 1.0, f"it was in no batch of stage '{entry.stage}'"
+            return Fault(1.0, f"it was in no batch of stage '{entry.stage}'")
         if entry.supervised_tokens < score.tokens:
-            return _share_left_out(entry, score), _tokens_sentence(entry, score)
+            reason = (
+                f"only {entry.supervised_tokens} of the {score.tokens} tokens of its answer, "
+                "end included, were in the loss"
+            )
+            if entry.truncated_tokens:
+                reason += f"; max_length cut {entry.truncated_tokens} off"
+            return Fault(_share_left_out(entry, score), reason)
         seen = (
-            f"it was seen {entry.exposures} times, others of stage '{entry.stage}' {usual:g} times"
+            f"it was seen {entry.exposures} times, "
+            f"others of stage '{entry.stage}' {usual_exposures:g} times"
         )
-        if entry.exposures < self.rarely * usual:
-            return SELDOM_SEEN, seen
-        if usual < self.rarely * entry.exposures:
-            return TOO_OFTEN_SEEN, seen
-        return 0.0, ""
+        if entry.exposures < self.rarely * usual_exposures:
+            return Fault(SELDOM_SEEN, seen)
+        if usual_exposures < self.rarely * entry.exposures:
+            return Fault(TOO_OFTEN_SEEN, seen)
+        return None
 
     def _unmoved_stages(self, stages: set[str], context: Context) -> list[str]:
         """Those of `stages` that left all their samples' log-probabilities where they were."""
         # A stage is compared with the one before it, not with checkpoints inside it.
         names = [c.name for c in context.checkpoints if "@" not in c.name]
         unmoved = []
-        for before, stage in itertools.pairwise(names):
-            if stage in stages:
-                changes = _logprob_changes(stage, before, context)
-                if changes and np.nanmax(changes) <= self.still:
-                    unmoved.append(stage)
+        for before, after in itertools.pairwise(names):
+            if after not in stages:
+                continue
+            logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
+            changes = []
+            for id_, sample in context.samples.items():
+                if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
+                    changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
+            if changes and np.nanmax(changes) <= self.still:
+                unmoved.append(after)
         return unmoved
-
-
-def _logprob_changes(stage: str, before: str, context: Context) -> list[float]:
-    """How far each of a stage's samples moved from the checkpoint `before` to the stage's, nats."""
-    logprobs_before = _logprobs(context, before)
-    logprobs_after = _logprobs(context, stage)
-    changes = []
-    for sample in context.samples.values():
-        if sample.stage == stage and sample.id in logprobs_before and sample.id in logprobs_after:
-            changes.append(abs(logprobs_before[sample.id] - logprobs_after[sample.id]))
-    return changes
 
 
 def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
     """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
     rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    ids, logprobs = rows["sample_id"].to_pylist(), rows["logprob"].to_pylist()
-    by_id = dict(zip(ids, logprobs, strict=True))
-    return {id_: logprob for id_, logprob in by_id.items() if logprob is not None}
+    logprobs = {}
+    pairs = zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True)
+    for id_, logprob in pairs:
+        if logprob is not None:
+            logprobs[id_] = logprob
+    return logprobs
 
 
 def _usual_exposures(entries: Iterable[Exposure]) -> dict[str, float]:
-    """How often samples were seen that were seen at all, by stage: the median; 0 for no sample."""
+    """Median number of exposures of the samples that were seen at all, by stage; 0 for none."""
+    # Many rows that were left out must not make it usual to be left out.
     counts: dict[str, list[int]] = {}
     for entry in entries:
         seen = counts.setdefault(entry.stage, [])
@@ -152,14 +165,3 @@ def _share_left_out(entry: Exposure, score: Score) -> float:
         # It may be the end token, which the model has, or any of the other tokens.
         return min(1.0, wrong / max(1, score.tokens - 1))
     return min(1.0, missing / wrong)
-
-
-def _tokens_sentence(entry: Exposure, score: Score) -> str:
-    """How much of the answer was in the loss, and what was cut off."""
-    sentence = (
-        f"only {entry.supervised_tokens} of the {score.tokens} tokens of its answer, "
-        "end included, were in the loss"
-    )
-    if entry.truncated_tokens:
-        sentence += f"; max_length cut {entry.truncated_tokens} off"
-    return sentence

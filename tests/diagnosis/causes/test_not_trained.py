@@ -5,7 +5,6 @@ from ilp_mlflow.diagnosis.causes.not_trained import NotTrained
 from ilp_mlflow.plugin import Subject
 from tests.contexts import CHECKPOINTS, context, sample
 
-
 FIRST = Subject(kind="stage", name="first")
 
 
