@@ -20,6 +20,8 @@ from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
+from ilp_mlflow.diagnosis.findings import spread_findings
+from ilp_mlflow.diagnosis.installed_causes import installed_causes
 from ilp_mlflow.plugin import Context, GreedyAnswer, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 
@@ -153,9 +155,10 @@ def diagnose(n):
     each, evidence = {"beliefs and verdicts": time.perf_counter() - start}, {}
     for name, plugin in configure("diagnostic", None).items():
         began = time.perf_counter()
-        evidence[name] = plugin.examine(unlearned, context)
+        evidence[name], _ = spread_findings(plugin.examine(unlearned, context), unlearned, context)
         each[name] = time.perf_counter() - began
-    found = attribute([*judged.values()], evidence)
+    order = {cause.name: cause.order for cause in installed_causes()}
+    found = attribute([*judged.values()], evidence, order)
     diagnosis_table(samples, judged, context.histories, CHECKPOINTS, found)
     return {"seconds": time.perf_counter() - start, "unlearned": len(unlearned), "each": each}
 

@@ -213,14 +213,14 @@ def _read_scored_samples(data: pd.DataFrame, checkpoints: Sequence[str]) -> Eval
 
 def _context(scored: EvaluationData, settings: Settings) -> Context:
     """All that is known of the samples, each stage with those that name it."""
-    from ilp_mlflow.diagnosis.context import context_from_scores
+    from ilp_mlflow.diagnosis.context import ScoredSamples
 
     samples_by_stage: dict[str, list[Sample]] = {}
     for sample in scored.samples:
         samples_by_stage.setdefault(sample.stage, []).append(sample)
     stages = [Stage(name=name, samples=tuple(rows)) for name, rows in samples_by_stage.items()]
     checkpoints = [Checkpoint(name=n, model_uri=uri) for n, uri in scored.locations.items()]
-    return context_from_scores(
+    return ScoredSamples(
         scored.samples,
         stages,
         checkpoints,
@@ -228,7 +228,7 @@ def _context(scored: EvaluationData, settings: Settings) -> Context:
         settings,
         settings.seed,
         settings.tokenizer,
-    )
+    ).context
 
 
 def _log_artifacts(run_id: str) -> dict[str, EvaluationArtifact]:

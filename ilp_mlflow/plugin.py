@@ -19,6 +19,7 @@ from ilp_mlflow.core.interfaces import (
 )
 from ilp_mlflow.core.values import (
     Checkpoint,
+    Details,
     Diagnosis,
     Evidence,
     Exchange,
@@ -50,6 +51,12 @@ from ilp_mlflow.data.matching import (
     with_answer,
 )
 from ilp_mlflow.data.similarity import similar_rows
+from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
+from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
+from ilp_mlflow.diagnosis.causes.knowledge_conflict import KnowledgeConflictDetails
+from ilp_mlflow.diagnosis.causes.left_side_forgetting import ForgettingDetails
+from ilp_mlflow.diagnosis.causes.missing_knowledge import MissingKnowledgeDetails
+from ilp_mlflow.diagnosis.causes.not_trained import NotTrainedDetails
 from ilp_mlflow.tracking.llm_judge import judge_contradiction, write_texts
 
 __all__ = [
@@ -58,16 +65,23 @@ __all__ = [
     "Belief",
     "Checkpoint",
     "Context",
+    "ContradictionDetails",
+    "Details",
     "Diagnosis",
     "Diagnostic",
     "Evidence",
     "Exchange",
     "Exposure",
     "Finding",
+    "ForgettingDetails",
     "GreedyAnswer",
     "History",
+    "KnowledgeConflictDetails",
     "Message",
+    "MissingKnowledgeDetails",
     "Mitigation",
+    "NotTrainedDetails",
+    "OptimizationDetails",
     "Outcome",
     "Plan",
     "PluginError",

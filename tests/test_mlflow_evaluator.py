@@ -18,6 +18,7 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import ConfigError, DatasetError, PluginError
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, attribute, discount_without_ledger
+from ilp_mlflow.diagnosis.installed_causes import installed_causes
 from ilp_mlflow.mlflow_evaluator import IlpEvaluator, SilentProbe
 from ilp_mlflow.tracking import runs
 from tests.conftest import edit_yaml, rows, write_jsonl
@@ -81,9 +82,10 @@ def diagnosed(experiment, run_id):
     for d in found:
         for name, own in d.evidence.items():
             evidence.setdefault(name, {})[d.verdict.sample_id] = own
+    order = {cause.name: cause.order for cause in installed_causes()}
     return causes(
         d.model_dump()
-        for d in attribute([d.verdict for d in found], discount_without_ledger(evidence))
+        for d in attribute([d.verdict for d in found], discount_without_ledger(evidence), order)
     )
 
 
@@ -151,7 +153,12 @@ def test_a_table_of_scores_is_diagnosed_without_a_model_and_says_so(evaluate, ca
     assert "no model to ask and no ledger of training" in logged.tags["ilp.lacking"]
     assert logged.tags["ilp.lacking"] in capsys.readouterr().err
     artifacts = {f.path for f in mlflow.MlflowClient().list_artifacts(run.info.run_id, "ilp")}
-    assert artifacts == {"ilp/diagnosis.parquet", "ilp/diagnosis.json", "ilp/diagnoses.json"}
+    assert artifacts == {
+        "ilp/diagnosis.parquet",
+        "ilp/diagnosis.json",
+        "ilp/diagnoses.json",
+        "ilp/findings.json",
+    }
     shown = [entry["path"] for entry in json.loads(logged.tags["mlflow.loggedArtifacts"])]
     assert shown == ["own.json", "ilp/diagnosis.json", "diagnosis.json"]  # what others logged stays
 

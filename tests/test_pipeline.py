@@ -27,6 +27,7 @@ ARTIFACTS = {
     "diagnosis.parquet",
     "diagnosis.json",
     "diagnoses.json",
+    "findings.json",
     "checkpoints.json",
     "exposures.parquet",
     "signals.parquet",

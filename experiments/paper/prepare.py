@@ -13,6 +13,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from ilp_mlflow import Diagnosis
+from ilp_mlflow.plugin import ContradictionDetails
 from ilp_mlflow.tracking import runs
 
 HERE = Path(__file__).parent
@@ -131,13 +133,14 @@ def removed():
     """Those rows of `intents` without the ones that the newest diagnosis of `paper_banking77` holds for wrong."""
     run_id = runs.find_experiment_run("paper_banking77", None)
     wrong = set()
-    for diagnosis in json.loads(runs.read(run_id, "diagnoses.json")):
-        details = diagnosis["evidence"].get("data_contradiction", {}).get("details", {})
-        if diagnosis["cause"] == "data_contradiction":
-            wrong |= (
-                {diagnosis["verdict"]["sample_id"]} if details["wrong"] == "this row" else set()
-            )
-            wrong |= set(details["rows"]) if details["wrong"] == "the others" else set()
+    for record in json.loads(runs.read(run_id, "diagnoses.json")):
+        diagnosis = Diagnosis.model_validate(record)
+        details = diagnosis.details(ContradictionDetails)
+        if diagnosis.cause == ContradictionDetails.cause and details:
+            if details.this_row_is_wrong:
+                wrong.add(diagnosis.verdict.sample_id)
+            elif details.others_are_wrong:
+                wrong |= set(details.rows)
     rows = [json.loads(line) for line in (MADE / "banking77.jsonl").read_text("utf-8").splitlines()]
     print(
         f"dropped: {len(wrong)}, flipped ones among them: {sum(row['is_flipped'] for row in rows if row['id'] in wrong)}"

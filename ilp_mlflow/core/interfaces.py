@@ -17,12 +17,14 @@ from ilp_mlflow.core.values import (
     Plan,
     Request,
     Sample,
+    Score,
     Stage,
     Status,
     Subject,
     Text,
     Value,
     Verdict,
+    to_rows,
 )
 
 if TYPE_CHECKING:
@@ -185,7 +187,7 @@ class Belief:
     firm_confidence: float = DEFAULT_FIRM_CONFIDENCE
     """The confidence 0..1 that it has, or exceeds, in nearly all it knows."""
     entity: str = ""
-    """The words of the prompt that name what the sample asks about; "" where that cannot be told."""
+    """The words of the prompt that name what the sample asks about; "" where there are none."""
     phrasings_format: str = "in {} ways"
     """How a sentence names several phrasings; {} stands for their number."""
     unlearned_risk: UnlearnedRisk | None = None
@@ -229,7 +231,7 @@ class Belief:
 
     @property
     def known(self) -> bool:
-        """The base knows the right answer: gives it to most phrasings, or finds it most probable."""
+        """The base knows the right answer: gives it to most phrasings, or finds it likeliest."""
         return self.agrees or self.p_correct >= MIN_KNOWN_PROBABILITY
 
     @property
@@ -295,30 +297,42 @@ class Context:
 
     @property
     def taught(self) -> dict[str, float]:
-        """Share 0..1 of its own rows that each stage taught, by name of the stage.
+        """Share 0..1 of its own rows that were learned under the checkpoint of each stage.
 
-        Stages without a checkpoint of their own or without rows are left out.
+        Stages without samples or without a checkpoint are left out.
         """
-        position = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
-        shares: dict[str, float] = {}
+        place_of = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
+        shares = {}
         for stage in self.stages:
-            if stage.name not in position or not stage.samples:
-                continue
-            # right after the stage: what later stages overwrite was taught nevertheless
-            statuses = [self.histories[s.id][position[stage.name]] for s in stage.samples]
-            shares[stage.name] = statuses.count("learned") / len(statuses)
+            if stage.name in place_of and stage.samples:
+                place = place_of[stage.name]
+                learned = sum(self.histories[s.id][place] == "learned" for s in stage.samples)
+                shares[stage.name] = learned / len(stage.samples)
         return shares
 
+    def last_scores(self, samples: Sequence[Sample]) -> dict[str, Score]:
+        """The scores of `samples` under the last checkpoint, by id."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-# What a plugin is
+        last = pc.equal(self.scores["checkpoint"], self.checkpoints[-1].name)
+        ids = pa.array([s.id for s in samples], pa.string())
+        wanted = self.scores.filter(pc.and_(last, pc.is_in(self.scores["sample_id"], ids)))
+        return {score.sample_id: score for score in to_rows(wanted, Score)}
 
 
 class Diagnostic(Value):
-    """Base of diagnostics: finds evidence for one cause; fields are options."""
+    """Base of diagnostics: finds evidence for one cause; fields are options.
+
+    The cause has the name of the diagnostic's entry point, and all that is said of it in general
+    stands on the class: `order`, `meaning` and `colour`.
+    """
 
     order: ClassVar[int] = 1000
-    """Causes are looked for in this order, each in what those before it leave over; equal orders by
-    the strength of their evidence."""
+    """Causes are looked for in this order, each in what those before it leave over.
+
+    Causes with the same order go by the strength of their evidence.
+    """
     meaning: ClassVar[str] = ""
     """The cause in a few words, for the report."""
     colour: ClassVar[str] = ""
@@ -330,8 +344,9 @@ class Diagnostic(Value):
     ) -> Mapping[str, Evidence] | Mapping[str | Subject, Evidence]:
         """Evidence by sample id, for some or all of the `unlearned` samples and no other.
 
-        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`: it
-        then speaks for each of the subject's unlearned samples that has none of its own here.
+        What is true of a whole stage, checkpoint or the run is given once, by its `Subject`. It
+        then speaks for each of the subject's unlearned samples that has no evidence of its own
+        here: those of the stage, those that are unlearned under the checkpoint, or all.
         """
 
 

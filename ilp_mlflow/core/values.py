@@ -9,14 +9,15 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 R = typing.TypeVar("R", bound=BaseModel)
+D = typing.TypeVar("D", bound="Details")
 Status = Literal["learned", "unlearned", "uncertain", "unscored"]
 """What became of a sample under one checkpoint."""
 
@@ -288,8 +289,19 @@ class Verdict(Value):
     """One sentence a user understands."""
 
 
+class Details(Value):
+    """Base of the facts that evidence was read from; every cause has a class of its own.
+
+    Each field has a default: evidence may know a part of them only, and what is not set is not
+    stored.
+    """
+
+    cause: ClassVar[str]
+    """The cause that evidence with such details speaks for."""
+
+
 class Evidence(Value):
-    """What one diagnostic found for one sample."""
+    """What one diagnostic found for one sample, or for a `Subject`."""
 
     cause: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     """The cause it speaks for: letters, digits, `_`, `-`, `.`, since a metric is named by it."""
@@ -298,11 +310,18 @@ class Evidence(Value):
     reason: str
     """One sentence a user understands."""
     details: dict[str, Any] = Field(default_factory=dict)
-    """What it was read from."""
+    """What it was read from, as JSON values; of a `Details` value, the fields that are set."""
+
+    @field_validator("details", mode="before")
+    @classmethod
+    def _as_json_values(cls, details: Any) -> Any:
+        if isinstance(details, Details):
+            return details.model_dump(mode="json", exclude_unset=True)
+        return details
 
 
 class Subject(Value):
-    """What a finding is about, where that is more than one sample."""
+    """What evidence is about where that is more than one sample."""
 
     kind: Literal["stage", "checkpoint", "run"]
     """A stage and all its samples, a checkpoint, or the run as a whole."""
@@ -318,7 +337,7 @@ class Finding(Value):
     evidence: Evidence
     """The evidence for its cause."""
     samples: int
-    """Unlearned samples that it speaks for."""
+    """Number of unlearned samples it speaks for: those without evidence of their own."""
 
 
 class Diagnosis(Value):
@@ -335,16 +354,22 @@ class Diagnosis(Value):
     runner_up: str | None = None
     """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
-    """By name of the diagnostic."""
+    """By name of the diagnostic; what it found for a subject of the sample stands here, too."""
 
-    def details(self, cause: str) -> dict[str, Any]:
-        """The details of all evidence for a cause, by whichever diagnostics; {} without any."""
-        return {
-            key: value
-            for e in self.evidence.values()
-            if e.cause == cause
-            for key, value in e.details.items()
-        }
+    def details(self, kind: type[D]) -> D | None:
+        """The facts behind the evidence for the cause of `kind`, whichever diagnostic has it.
+
+        None without such evidence. Where several diagnostics have some, what the last of them says
+        of a field counts; fields that `kind` does not know are left out. Raises
+        pydantic.ValidationError for a field of another type.
+        """
+        speaking = [e for e in self.evidence.values() if e.cause == kind.cause]
+        if not speaking:
+            return None
+        facts: dict[str, Any] = {}
+        for evidence in speaking:
+            facts.update(evidence.details)
+        return kind.model_validate({k: v for k, v in facts.items() if k in kind.model_fields})
 
 
 # What is tried

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+from ilp_mlflow.core.interfaces import Diagnostic
 from ilp_mlflow.core.values import Diagnosis, Evidence, Sample, Status, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+K = TypeVar("K")
 Fate = Literal["never learned", "lost", "recovered", "learned", "uncertain", "unscored"]
-"""What became of a sample: `lost` was learned before, `recovered` was lost before and is learned again."""
+"""What became of a sample.
+
+`lost` was learned before, `recovered` was lost before and is learned again.
+"""
 UNEXPLAINED = "unexplained"
 """What is said where no cause is."""
 TABLE_COLUMNS = (
@@ -28,81 +33,86 @@ TABLE_COLUMNS = (
     "reason",
     "why",
 )
-"""Of the diagnosis table, before one column per cause."""
-TEXTS = {*TABLE_COLUMNS} - {"strength"}
+"""Columns of the diagnosis table, before one column per cause; all but `strength` hold text."""
+HISTORY_SIGNS: dict[Status, str] = {
+    "learned": "+",
+    "unlearned": "-",
+    "uncertain": "?",
+    "unscored": "0",
+}
+"""How a status is written in a history of one line."""
 WEAK_EVIDENCE = 0.5
 """Evidence below this strength names no cause."""
 NO_LEDGER_FACTOR = 0.9
 """Factor on the strength of evidence where no ledger says how often each sample was trained."""
-CAUSE_ORDER = (
-    "not_trained",
-    "data_contradiction",
-    "left_side_forgetting",
-    "insufficient_optimization",
-    "knowledge_conflict",
-    "missing_knowledge",
-)
-"""Of the causes: each is looked for in what those before it leave over.
-
-What never reached the model says nothing about it. Contradicted samples were often right once, so they come before forgotten ones;
-both were learnable, so both come before what the model knows; and that before what it believes or does not know.
-"""
 
 
 def attribute(
     verdicts: Sequence[Verdict],
     evidence: Mapping[str, Mapping[str, Evidence]],
-    order: Sequence[str] = CAUSE_ORDER,
+    order: Mapping[str, int],
 ) -> list[Diagnosis]:
-    """A diagnosis for every unlearned sample: the first cause in `order` with evidence that is not weak, and the next one.
+    """A diagnosis for every unlearned sample: the first cause with evidence that is not weak.
 
-    `evidence` is by diagnostic, then sample id. Other causes come behind those of `order`, the one with the strongest evidence
-    first.
+    `evidence` is by diagnostic, then sample id; `order` by diagnostic, and so by the cause of its
+    name. Evidence for a cause that no diagnostic is named after has the order of the diagnostic
+    that found it. Causes of one order go by their strongest evidence.
     """
-    place = {cause: i for i, cause in enumerate(order)}
-    found = []
+    diagnoses = []
     for verdict in verdicts:
-        if verdict.status != "unlearned":
-            continue
-        own = {
-            name: by_id[verdict.sample_id]
-            for name, by_id in evidence.items()
-            if verdict.sample_id in by_id
-        }
-        ranked = sorted(own.values(), key=lambda e: (place.get(e.cause, len(place)), -e.strength))
-        by_cause = {e.cause: e for e in reversed(ranked) if e.strength >= WEAK_EVIDENCE}
-        causes = list(dict.fromkeys(e.cause for e in ranked if e.cause in by_cause))
-        cause, runner_up = (*causes, None, None)[:2]
-        why = (
-            {"strength": by_cause[cause].strength, "reason": by_cause[cause].reason}
-            if cause
-            else {}
-        )
-        found.append(
-            Diagnosis(verdict=verdict, cause=cause, runner_up=runner_up, evidence=own, **why)
-        )
-    return found
+        if verdict.status == "unlearned":
+            speaking = {}
+            for name, evidence_by_id in evidence.items():
+                if verdict.sample_id in evidence_by_id:
+                    speaking[name] = evidence_by_id[verdict.sample_id]
+            diagnoses.append(_diagnosis(verdict, speaking, order))
+    return diagnoses
+
+
+def _diagnosis(
+    verdict: Verdict, evidence: dict[str, Evidence], order: Mapping[str, int]
+) -> Diagnosis:
+    """The diagnosis of one sample by its `evidence`, which is by diagnostic."""
+
+    def rank(name: str) -> tuple[int, float]:
+        place = order.get(evidence[name].cause, order.get(name, Diagnostic.order))
+        return place, -evidence[name].strength
+
+    # By cause, first cause first: weak evidence names none, however early its cause comes.
+    strongest: dict[str, Evidence] = {}
+    for name in sorted(evidence, key=rank):
+        if evidence[name].strength >= WEAK_EVIDENCE:
+            strongest.setdefault(evidence[name].cause, evidence[name])
+    if not strongest:
+        return Diagnosis(verdict=verdict, evidence=evidence)
+    cause, *others = strongest
+    return Diagnosis(
+        verdict=verdict,
+        cause=cause,
+        strength=strongest[cause].strength,
+        reason=strongest[cause].reason,
+        runner_up=others[0] if others else None,
+        evidence=evidence,
+    )
 
 
 def discount_without_ledger(
-    evidence: Mapping[str, Mapping[str, Evidence]],
-) -> dict[str, dict[str, Evidence]]:
-    """The evidence (by diagnostic, then sample id) of models whose training kept no ledger: UNTRACED times as strong.
+    evidence: Mapping[str, Mapping[K, Evidence]],
+) -> dict[str, dict[K, Evidence]]:
+    """The evidence of models whose training kept no ledger: NO_LEDGER_FACTOR times as strong.
 
-    Any sample may then be one that was never trained, whatever speaks for another cause. Evidence for `not_trained` stays as it is.
+    Any sample may then be one that was never trained, whatever speaks for another cause. So
+    evidence for `not_trained` stays as it is. `evidence` is by diagnostic, then by what it is for.
     """
-
-    def weaker(found: Evidence) -> Evidence:
-        return (
-            found
-            if found.cause == "not_trained"
-            else found.model_copy(update={"strength": found.strength * NO_LEDGER_FACTOR})
-        )
-
-    return {
-        name: {id_: weaker(found) for id_, found in by_id.items()}
-        for name, by_id in evidence.items()
-    }
+    discounted: dict[str, dict[K, Evidence]] = {}
+    for name, evidence_by_key in evidence.items():
+        discounted[name] = {}
+        for key, value in evidence_by_key.items():
+            if value.cause != "not_trained":
+                strength = value.strength * NO_LEDGER_FACTOR
+                value = value.model_copy(update={"strength": strength})
+            discounted[name][key] = value
+    return discounted
 
 
 def cause_shares(diagnoses: Sequence[Diagnosis], total: int) -> dict[str, float]:
@@ -116,18 +126,19 @@ def fate(statuses: Sequence[Status]) -> Fate:
     last = statuses[-1]
     if last == "uncertain" or last == "unscored":
         return last
-    decided = [status == "learned" for status in statuses if status in ("learned", "unlearned")]
+    decided = [status for status in statuses if status in ("learned", "unlearned")]
     if last == "unlearned":
-        return "lost" if any(decided) else "never learned"
-    return "recovered" if False in decided[decided.index(True) :] else "learned"
+        return "lost" if "learned" in decided else "never learned"
+    since_learned = decided[decided.index("learned") :]
+    return "recovered" if "unlearned" in since_learned else "learned"
 
 
 def history_line(statuses: Sequence[Status], checkpoints: Sequence[str]) -> str:
     """A sample's statuses in one line: + learned, - unlearned, ? uncertain, 0 unscored."""
-    signs = {"learned": "+", "unlearned": "-", "uncertain": "?", "unscored": "0"}
-    return " ".join(
-        f"{name}{signs[status]}" for name, status in zip(checkpoints, statuses, strict=True)
-    )
+    steps = []
+    for name, status in zip(checkpoints, statuses, strict=True):
+        steps.append(f"{name}{HISTORY_SIGNS[status]}")
+    return " ".join(steps)
 
 
 def diagnosis_table(
@@ -137,36 +148,48 @@ def diagnosis_table(
     checkpoints: Sequence[str],
     diagnoses: Sequence[Diagnosis],
 ) -> pa.Table:
-    """One row per sample, unlearned ones first, with its history and a column of strengths (0..1) per cause with evidence."""
+    """One row per sample, unlearned ones first: the columns TABLE_COLUMNS, then one per cause.
+
+    A column of a cause holds the strength 0..1 of the evidence for it, null where there is none.
+    """
     import pyarrow as pa
 
-    by_id = {d.verdict.sample_id: d for d in diagnoses}
-    ordered = sorted(samples, key=lambda s: s.id not in by_id)
-    judged = [verdicts[s.id] for s in ordered]
-    found = [by_id.get(s.id) for s in ordered]
+    diagnosis_by_id = {d.verdict.sample_id: d for d in diagnoses}
+    # Few histories occur, in many samples: each is written once.
     lines = {statuses: history_line(statuses, checkpoints) for statuses in set(histories.values())}
-    columns: dict[str, list[str | float | None]] = {
-        "sample_id": [s.id for s in ordered],
-        "cause": [(d.cause or UNEXPLAINED) if d else None for d in found],
-        "status": [v.status for v in judged],
-        "strength": [d.strength if d else None for d in found],
-        "runner_up": [d.runner_up if d else None for d in found],
-        "stage": [s.stage for s in ordered],
-        "first_learned": [v.first_learned for v in judged],
-        "last_lost": [v.last_lost for v in judged],
-        "history": [lines[histories[s.id]] for s in ordered],
-        "reason": [v.reason for v in judged],
-        "why": [d.reason if d else None for d in found],
-    }
-    for cause in sorted({e.cause for d in diagnoses for e in d.evidence.values()}):
-        strengths = (
-            [e.strength for e in d.evidence.values() if e.cause == cause] if d else []
-            for d in found
-        )
-        columns[cause] = [max(own, default=None) for own in strengths]
-    return pa.table(
-        columns,
-        schema=pa.schema(
-            [(name, pa.string() if name in TEXTS else pa.float64()) for name in columns]
-        ),
-    )
+    causes: set[str] = set()
+    rows = []
+    for sample in sorted(samples, key=lambda s: s.id not in diagnosis_by_id):
+        verdict = verdicts[sample.id]
+        row: dict[str, str | float | None] = {
+            "sample_id": sample.id,
+            "status": verdict.status,
+            "stage": sample.stage,
+            "first_learned": verdict.first_learned,
+            "last_lost": verdict.last_lost,
+            "history": lines[histories[sample.id]],
+            "reason": verdict.reason,
+        }
+        diagnosis = diagnosis_by_id.get(sample.id)
+        if diagnosis:
+            strengths = _strongest_by_cause(diagnosis)
+            causes.update(strengths)
+            row.update(strengths)
+            row["cause"] = diagnosis.cause or UNEXPLAINED
+            row["strength"] = diagnosis.strength
+            row["runner_up"] = diagnosis.runner_up
+            row["why"] = diagnosis.reason
+        rows.append(row)
+    columns = [pa.field(name, pa.string()) for name in TABLE_COLUMNS]
+    columns[TABLE_COLUMNS.index("strength")] = pa.field("strength", pa.float64())
+    columns += [pa.field(cause, pa.float64()) for cause in sorted(causes)]
+    # A row without a column, such as a learned sample without a cause, has null there.
+    return pa.Table.from_pylist(rows, schema=pa.schema(columns))
+
+
+def _strongest_by_cause(diagnosis: Diagnosis) -> dict[str, float]:
+    """The strength of the strongest evidence for each cause."""
+    strengths: dict[str, float] = {}
+    for evidence in diagnosis.evidence.values():
+        strengths[evidence.cause] = max(evidence.strength, strengths.get(evidence.cause, 0.0))
+    return strengths

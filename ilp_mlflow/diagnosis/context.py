@@ -6,7 +6,7 @@ import functools
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from ilp_mlflow.core.values import (
     Checkpoint,
     Sample,
     Stage,
+    Status,
     Text,
     Verdict,
     last_turn,
@@ -33,7 +34,106 @@ from ilp_mlflow.training.stage import train_copy
 from ilp_mlflow.training.trainer import answer_fits
 
 TRAINING_TABLES = ("exposures", "signals")
-"""What training leaves behind for the diagnosis, beside the models: tables on its run."""
+"""Tables that training leaves on its run for the diagnosis, beside the models."""
+
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """Samples with their scores, and the models that gave them, which load when they are asked."""
+
+    samples: Sequence[Sample]
+    """All that were scored."""
+    stages: Sequence[Stage]
+    """The stages that trained them, in order."""
+    checkpoints: Sequence[Checkpoint]
+    """Base first."""
+    scores: pa.Table
+    """Columns of `Score`."""
+    scoring: ScoringConfig
+    """How scores are judged, and how models are asked."""
+    seed: int
+    """Of all that is drawn at random."""
+    tokenizer: TokenizerConfig | None = None
+    """Tokenizer and chat template in place of the models' own."""
+
+    @functools.cached_property
+    def context(self) -> Context:
+        """All that scores and models tell; nothing is known of how the models were trained."""
+        histories = status_histories(self.scores, self._names, self.scoring.preset, self.seed)
+        return Context(
+            stages=self.stages,
+            checkpoints=self.checkpoints,
+            samples={s.id: s for s in self.samples},
+            scores=self.scores,
+            verdicts=self._verdicts,
+            histories=histories,
+            probe=self._probe,
+            asked=self._asked,
+            # To ask takes minutes, so it waits until a diagnostic wants to know.
+            beliefs=lambda: self._beliefs,
+            fits=lambda stage, sample: answer_fits(stage, sample, self._tokenization),
+        )
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return [checkpoint.name for checkpoint in self.checkpoints]
+
+    @functools.cached_property
+    def _verdicts(self) -> dict[str, Verdict]:
+        """By sample id."""
+        table = verdict_table(self.scores, self._names, self.scoring.preset, self.seed)
+        return {verdict.sample_id: verdict for verdict in to_rows(table, Verdict)}
+
+    def _with_status(self, status: Status) -> list[Sample]:
+        return [s for s in self.samples if self._verdicts[s.id].status == status]
+
+    @functools.cached_property
+    def _asked(self) -> frozenset[str]:
+        """Ids of the unlearned samples that models are asked about: `scoring.asked` at most."""
+        unlearned = self._with_status("unlearned")
+        # Drawn at random: shares of causes among those that are asked then hold for all.
+        if len(unlearned) > self.scoring.asked:
+            unlearned = random.Random(self.seed).sample(unlearned, self.scoring.asked)
+        return frozenset(s.id for s in unlearned)
+
+    @functools.cached_property
+    def _probe(self) -> ModelProbe:
+        device = loading.pick_device(self.scoring.device)
+        loader = loading.ModelLoader(self.tokenizer, device, self.scoring.first_dtype)
+
+        def load(checkpoint: str) -> loading.LoadedModel:
+            # All read text as the last one does: the base may have no chat template at all.
+            text = self._tokenization
+            model = loader(self._parts(checkpoint))
+            return replace(model, tokenizer=text.tokenizer, end_token_ids=text.end_token_ids)
+
+        return ModelProbe(load, self.scoring.batch_tokens, self.seed)
+
+    @functools.cached_property
+    def _tokenization(self) -> Tokenization:
+        """How the last checkpoint reads text."""
+        return loading.read_tokenization(self._parts(self._names[-1]), self.tokenizer)
+
+    def _parts(self, checkpoint: str) -> list[str]:
+        """The parts that the model of a checkpoint is made of."""
+        uris = {c.name: c.model_uri for c in self.checkpoints}
+        return model_registry.resolve_parts(uris[checkpoint], base=self.checkpoints[0].model_uri)
+
+    @functools.cached_property
+    def _beliefs(self) -> dict[str, Belief]:
+        """What the base says about the unlearned samples it may be asked about, by id."""
+        # Learned samples are asked too: they show what the base knows of what can be learned.
+        taught = self.context.taught
+        return read_beliefs(
+            self._with_status("unlearned"),
+            self._with_status("learned"),
+            self._names[0],
+            self._probe,
+            self.seed,
+            _prompt_rewriter(self.scoring),
+            self._asked,
+            {stage for stage, share in taught.items() if share < MIN_TAUGHT_SHARE},
+        )
 
 
 def build_context(
@@ -44,11 +144,11 @@ def build_context(
     run_id: str,
 ) -> Context:
     """All that is known of a run: `scores` of `samples`, and what its training left behind."""
-    stages = [
-        s.as_stage([x for x in samples if x.stage == s.name], experiment.seed)
-        for s in experiment.stages
-    ]
-    found = context_from_scores(
+    stages = []
+    for config in experiment.stages:
+        rows = [s for s in samples if s.stage == config.name]
+        stages.append(config.as_stage(rows, experiment.seed))
+    scored = ScoredSamples(
         samples,
         stages,
         checkpoints,
@@ -57,105 +157,56 @@ def build_context(
         experiment.seed,
         experiment.tokenizer,
     )
-    left = {
-        name: runs.read_table(run_id, f"{name}.parquet")
-        for name in TRAINING_TABLES
-        if runs.has(run_id, f"{name}.parquet")
-    }
 
-    ours = runs.tags(run_id).get("ilp.trained") == "true"
-
-    def relearned(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
+    def relearn(stage: Stage, exchanges: Sequence[tuple[Text, Text]]) -> list[float]:
         copy = train_copy(experiment, stage, checkpoints[-1].model_uri)
-        return ModelProbe(lambda name: copy, experiment.scoring.batch_tokens).logprobs(
-            "copy", exchanges
-        )
+        probe = ModelProbe(lambda name: copy, experiment.scoring.batch_tokens)
+        return probe.logprobs("copy", exchanges)
 
+    exposures = _training_table(run_id, "exposures")
+    # Of models that were trained elsewhere nobody knows how, so they cannot be trained again.
+    trained_here = runs.tags(run_id).get("ilp.trained") == "true" and exposures is not None
     return replace(
-        found, relearn=relearned if ours and "exposures" in left else None, **left
-    )  # elsewhere, nobody knows how
-
-
-def context_from_scores(
-    samples: Sequence[Sample],
-    stages: Sequence[Stage],
-    checkpoints: Sequence[Checkpoint],
-    scores: pa.Table,
-    scoring: ScoringConfig,
-    seed: int,
-    tokenizer: TokenizerConfig | None = None,
-) -> Context:
-    """What `scores` say of `samples`, judged by `scoring`, without a ledger of training; models are loaded when they are asked."""
-    names = [c.name for c in checkpoints]
-    rule = names, scoring.preset, seed
-    uris = {c.name: c.model_uri for c in checkpoints}
-    load = loading.ModelLoader(tokenizer, loading.pick_device(scoring.device), scoring.first_dtype)
-    parts = functools.partial(model_registry.resolve_parts, base=checkpoints[0].model_uri)
-
-    @functools.cache
-    def tokenization() -> Tokenization:
-        return loading.read_tokenization(
-            parts(uris[names[-1]]), tokenizer
-        )  # the base may have no chat template at all
-
-    def loaded(name: str) -> loading.LoadedModel:
-        return replace(
-            load(parts(uris[name])),
-            tokenizer=tokenization().tokenizer,
-            end_token_ids=tokenization().end_token_ids,
-        )
-
-    probe = ModelProbe(loaded, scoring.batch_tokens, seed)
-    verdicts = {v.sample_id: v for v in to_rows(verdict_table(scores, *rule), Verdict)}
-
-    unlearned, learned = (
-        [s for s in samples if verdicts[s.id].status == status]
-        for status in ("unlearned", "learned")
+        scored.context,
+        exposures=exposures,
+        signals=_training_table(run_id, "signals"),
+        relearn=relearn if trained_here else None,
     )
-    drawn = (
-        random.Random(seed).sample(unlearned, scoring.asked)
-        if len(unlearned) > scoring.asked
-        else unlearned
-    )
-    asked = frozenset(s.id for s in drawn)
 
-    @functools.cache
-    def believed() -> dict[str, Belief]:
-        write = question_rewriter(scoring)
-        worded = (
-            (lambda s: [with_last_turn(s.prompt, text) for text in write(s)]) if write else None
-        )
-        barely = {stage for stage, share in whole.taught.items() if share < MIN_TAUGHT_SHARE}
-        return read_beliefs(unlearned, learned, names[0], probe, seed, worded, asked, barely)
 
-    whole = Context(
-        stages=stages,
-        checkpoints=checkpoints,
-        samples={s.id: s for s in samples},
-        scores=scores,
-        verdicts=verdicts,
-        histories=status_histories(scores, *rule),
-        probe=probe,
-        asked=asked,
-        beliefs=believed,
-        fits=lambda stage, sample: answer_fits(stage, sample, tokenization()),
-    )
-    return whole
+def _training_table(run_id: str, name: str) -> pa.Table | None:
+    """One of TRAINING_TABLES; None where training did not leave it behind."""
+    file = f"{name}.parquet"
+    return runs.read_table(run_id, file) if runs.has(run_id, file) else None
+
+
+def _prompt_rewriter(scoring: ScoringConfig) -> Callable[[Sample], list[Text]] | None:
+    """What gives a sample's prompt in other words, as `question_rewriter` finds them."""
+    write = question_rewriter(scoring)
+    if write is None:
+        return None
+    return lambda sample: [with_last_turn(sample.prompt, words) for words in write(sample)]
 
 
 def question_rewriter(scoring: ScoringConfig) -> Callable[[Sample], list[str]] | None:
-    """What words prompts otherwise, by the judge `scoring.writer`; one that fails is told, and not asked again. None without it."""
-    model, failed = scoring.writer, list[PluginError]()
+    """What words a prompt's last turn otherwise, by the judge `scoring.writer`; None without one.
+
+    A judge that fails is told, and not asked again.
+    """
+    model = scoring.writer
+    if not model:
+        return None
+    failures: list[PluginError] = []
 
     @functools.cache
     def write(question: str) -> list[str]:
-        if failed:
+        if failures:
             return []
         try:
-            return llm_judge.reword_question(str(model), question)
+            return llm_judge.reword_question(model, question)
         except PluginError as error:
-            failed.append(error)
+            failures.append(error)
             print(f"ilp: prompts stay as they are: {error}", file=sys.stderr)
             return []
 
-    return (lambda sample: write(last_turn(sample.prompt))) if model else None
+    return lambda sample: write(last_turn(sample.prompt))

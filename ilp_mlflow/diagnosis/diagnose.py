@@ -1,16 +1,17 @@
-"""Everything known of a run, the diagnostics that are asked about it, and what they say."""
+"""Ask the diagnostics about every unlearned sample of a run, attribute causes, and log them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Context, Diagnostic
 from ilp_mlflow.core.progress import task
-from ilp_mlflow.core.values import Diagnosis, Evidence, Sample, as_json
+from ilp_mlflow.core.values import Diagnosis, Evidence, Finding, Sample, Subject, as_json
 from ilp_mlflow.diagnosis import paper_preset
 from ilp_mlflow.diagnosis.attribution import (
     TABLE_COLUMNS,
@@ -20,36 +21,47 @@ from ilp_mlflow.diagnosis.attribution import (
     diagnosis_table,
     discount_without_ledger,
 )
-from ilp_mlflow.diagnosis.context import build_context as known_of
+from ilp_mlflow.diagnosis.context import build_context
+from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
+from ilp_mlflow.diagnosis.installed_causes import cause_info
 from ilp_mlflow.scoring.metrics import (
     backward_transfer,
     forgetting_by_stage,
     recognition_shares,
 )
-from ilp_mlflow.scoring.verdicts import (
-    Preset,
-    retention_by_stage,
-    status_histories,
-)
+from ilp_mlflow.scoring.verdicts import Preset, retention_by_stage, status_histories
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import dataset_id
 
 UI_ROWS = 1000
 """Rows of the table that the MLflow UI shows; all rows are in Parquet."""
+MAX_ERROR_CHARS = 500
+"""Characters of a diagnostic's error that its run keeps."""
+Retention = Mapping[str, Mapping[str, float]]
+"""Share 0..1 learned, by stage, then checkpoint."""
+
+
+class Explanation(NamedTuple):
+    """What the diagnostics say of a run."""
+
+    diagnoses: list[Diagnosis]
+    """One per unlearned sample."""
+    findings: list[Finding]
+    """What is true of whole stages, checkpoints or the run."""
 
 
 def diagnose_run(
     experiment: Experiment, run_id: str, samples: Sequence[Sample], preset: str = "default"
 ) -> list[Diagnosis]:
-    """What `diagnose` would say of `samples` of a diagnosed run by the causes of `preset`; nothing is logged. Raises IlpError."""
+    """What `diagnose` would say of `samples` of a diagnosed run by the causes of `preset`.
+
+    Nothing is logged. Raises IlpError.
+    """
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
     scores = runs.read_table(run_id, "scores.parquet")
-    return _asked(
-        plugins,
-        known_of(experiment, samples, runs.read_checkpoints(run_id), scores, run_id),
-        preset,
-        None,
-    )
+    checkpoints = runs.read_checkpoints(run_id)
+    context = build_context(experiment, samples, checkpoints, scores, run_id)
+    return _explain(plugins, context, preset, None).diagnoses
 
 
 def diagnose_and_log(
@@ -60,113 +72,152 @@ def diagnose_and_log(
     seed: int,
     beside: str | None = None,
 ) -> tuple[list[Diagnosis], dict[str, float]]:
-    """Ask `plugins` (in the preset `paper` the study's own tests) about every unlearned sample, and log what they say on the run.
+    """Ask `plugins` about every unlearned sample, and log what they say on the run.
 
-    What is logged there goes to the run `beside`, too, as far as the UI shows it: metrics, which there are tied to models and data
-    sets, and the table. Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`, `forgetting/<stage>` and
-    `backward_transfer`. A diagnostic that raises is reported on the run and left out.
+    In the preset `paper` the study's own tests are asked instead. What the UI shows of it goes to
+    the run `beside`, too: the table, and the metrics, which are tied to models and data sets there.
+    Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`,
+    `forgetting/<stage>` and `backward_transfer`. A diagnostic that raises is reported on the run
+    and left out.
     """
-    found = _asked(plugins, context, preset, run_id)
-    samples, names = list(context.samples.values()), [c.name for c in context.checkpoints]
-    rule = names, preset, seed
+    explanation = _explain(plugins, context, preset, run_id)
+    diagnoses = explanation.diagnoses
+    samples = list(context.samples.values())
+    names = [c.name for c in context.checkpoints]
     with task("log diagnoses", 3) as advance:
-        shares = retention_by_stage(context.scores, {s.id: s.stage for s in samples}, *rule)
-        metrics = _metrics(found, len(samples), shares)
-        earlier = {name: 0.0 for name in runs.metrics(run_id) if name.startswith("cause/")}
-        runs.log(run_id, metrics=earlier | metrics)
-        leaks = recognition_shares(context.scores, names)["blank"]
-        for step, name in enumerate(names):
-            learned = {f"learned/{stage}": row[name] for stage, row in shares.items()}
-            runs.log(
-                run_id,
-                metrics=learned | ({"leak": leaks[name]} if name in leaks else {}),
-                step=step,
-            )
+        stage_by_id = {s.id: s.stage for s in samples}
+        retention = retention_by_stage(context.scores, stage_by_id, names, preset, seed)
+        metrics = _metrics(diagnoses, len(samples), retention)
+        # A metric stays on its run: causes of an earlier diagnosis that are none now become 0.
+        earlier = [name for name in runs.metrics(run_id) if name.startswith("cause/")]
+        runs.log(run_id, metrics={**dict.fromkeys(earlier, 0.0), **metrics})
+        _log_learned(run_id, context, retention)
         if beside:
-            _tie(beside, context, metrics, shares)
+            _log_tied(beside, context, metrics, retention)
         advance(1)
-        table = diagnosis_table(
-            samples, context.verdicts, status_histories(context.scores, *rule), names, found
-        )
+        histories = status_histories(context.scores, names, preset, seed)
+        table = diagnosis_table(samples, context.verdicts, histories, names, diagnoses)
         runs.write(run_id, "diagnosis.parquet", table)
+        # The UI loads its table whole, so it gets the first rows only: those of unlearned samples.
         for shown in (run_id, beside) if beside else (run_id,):
             runs.write_ui_table(shown, "diagnosis.json", table.slice(0, UI_ROWS))
         advance(1)
-        runs.write(run_id, "diagnoses.json", as_json(found))
+        runs.write(run_id, "diagnoses.json", as_json(diagnoses))
+        runs.write(run_id, "findings.json", as_json(explanation.findings))
         advance(1)
-    return found, metrics
+    return diagnoses, metrics
 
 
-def _metrics(
-    found: Sequence[Diagnosis], total: int, shares: Mapping[str, Mapping[str, float]]
-) -> dict[str, float]:
-    """What a run says of its diagnoses in numbers; `shares` are the learned ones by stage and checkpoint."""
-    metrics = {"unlearned_rate": len(found) / total}
-    metrics |= {f"cause/{cause}": share for cause, share in cause_shares(found, total).items()}
-    metrics |= {f"forgetting/{stage}": lost for stage, lost in forgetting_by_stage(shares).items()}
-    transfer = backward_transfer(shares)
-    return metrics if transfer is None else {**metrics, "backward_transfer": transfer}
+def _metrics(diagnoses: Sequence[Diagnosis], total: int, retention: Retention) -> dict[str, float]:
+    """What a run says of its diagnoses in numbers: shares 0..1."""
+    # First, since the UI's compare page takes the first metric for its axis.
+    metrics = {"unlearned_rate": len(diagnoses) / total}
+    for cause, share in cause_shares(diagnoses, total).items():
+        metrics[f"cause/{cause}"] = share
+    for stage, lost in forgetting_by_stage(retention).items():
+        metrics[f"forgetting/{stage}"] = lost
+    transfer = backward_transfer(retention)
+    if transfer is not None:
+        metrics["backward_transfer"] = transfer
+    return metrics
 
 
-def _tie(
-    run_id: str,
-    context: Context,
-    metrics: Mapping[str, float],
-    shares: Mapping[str, Mapping[str, float]],
+def _log_learned(run_id: str, context: Context, retention: Retention) -> None:
+    """Log what was learned of each stage and how far options give answers away, by checkpoint."""
+    names = [c.name for c in context.checkpoints]
+    leaks = recognition_shares(context.scores, names)["blank"]
+    # A step per checkpoint, so that the UI draws curves.
+    for step, name in enumerate(names):
+        metrics = {f"learned/{stage}": row[name] for stage, row in retention.items()}
+        if name in leaks:
+            metrics["leak"] = leaks[name]
+        runs.log(run_id, metrics=metrics, step=step)
+
+
+def _log_tied(
+    run_id: str, context: Context, metrics: Mapping[str, float], retention: Retention
 ) -> None:
     """Log metrics on a run together with the models and data sets that they are of."""
-    ids = [model_registry.model_id(c.model_uri) for c in context.checkpoints]
+    model_ids = [model_registry.model_id(c.model_uri) for c in context.checkpoints]
     model_registry.log_model_inputs(run_id, [c.model_uri for c in context.checkpoints])
-    runs.log(run_id, metrics=metrics, model=ids[-1])
+    runs.log(run_id, metrics=metrics, model=model_ids[-1])
     for stage in context.stages:
         data = dataset_id(stage.name, stage.samples)
-        for step, (checkpoint, model) in enumerate(zip(context.checkpoints, ids, strict=True)):
-            learned = {f"learned/{stage.name}": shares[stage.name][checkpoint.name]}
-            runs.log(run_id, metrics=learned, step=step, model=model, data=data)
+        for step, checkpoint in enumerate(context.checkpoints):
+            learned = {f"learned/{stage.name}": retention[stage.name][checkpoint.name]}
+            runs.log(run_id, metrics=learned, step=step, model=model_ids[step], data=data)
 
 
-def _asked(
+def _explain(
     plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None
-) -> list[Diagnosis]:
-    """A diagnosis of every unlearned sample: by the evidence of `plugins`, in the preset `paper` by the study's own tests.
+) -> Explanation:
+    """A diagnosis of every unlearned sample, and what is true of more than one.
 
-    A diagnostic that raises is left out, told, and noted on the run.
+    The evidence is that of `plugins`, in the preset `paper` that of the study's own tests.
     """
-    unlearned = [s for i, s in context.samples.items() if context.verdicts[i].status == "unlearned"]
-    verdicts = [context.verdicts[i] for i in context.samples]
-    weighed = discount_without_ledger if context.exposures is None else dict
+    verdicts = []
+    unlearned = []
+    for id_, sample in context.samples.items():
+        verdicts.append(context.verdicts[id_])
+        if context.verdicts[id_].status == "unlearned":
+            unlearned.append(sample)
+    findings: list[Finding] = []
     if preset == "paper":
-        return attribute(
-            verdicts, weighed(paper_preset.examine(unlearned, context)), paper_preset.ORDER
-        )
-    evidence = {}
+        evidence = paper_preset.examine(unlearned, context)
+        order = {cause: place for place, cause in enumerate(paper_preset.ORDER)}
+        if context.exposures is None:
+            evidence = discount_without_ledger(evidence)
+    else:
+        answers = _ask_all(plugins, unlearned, context, run_id)
+        order = {name: cause_info(name, type(plugin)).order for name, plugin in plugins.items()}
+        # Before they are spread, so that a finding is as sure as what it says of its samples.
+        if context.exposures is None:
+            answers = discount_without_ledger(answers)
+        evidence = {}
+        for name, answer in answers.items():
+            evidence[name], about_subjects = spread_findings(answer, unlearned, context)
+            findings += about_subjects
+    return Explanation(attribute(verdicts, evidence, order), findings)
+
+
+def _ask_all(
+    plugins: Mapping[str, Diagnostic],
+    unlearned: Sequence[Sample],
+    context: Context,
+    run_id: str | None,
+) -> dict[str, dict[str | Subject, Evidence]]:
+    """What each diagnostic finds, by its name.
+
+    One that raises is left out, told, and noted on the run.
+    """
+    answers = {}
     with task("diagnostics", len(plugins)) as advance:
         for name, plugin in plugins.items():
             try:
                 with task(name):
-                    evidence[name] = _examine(plugin, unlearned, context)
+                    answers[name] = _examine(plugin, unlearned, context)
             except Exception as error:  # a plugin may fail in any way, alone
-                print(
-                    f"ilp: diagnostic '{name}' failed and is left out: {type(error).__name__}: {error}",
-                    file=sys.stderr,
-                )
+                fault = f"{type(error).__name__}: {error}"
+                print(f"ilp: diagnostic '{name}' failed and is left out: {fault}", file=sys.stderr)
                 if run_id:
-                    runs.log(
-                        run_id,
-                        tags={f"ilp.failed.{name}": f"{type(error).__name__}: {error}"[:500]},
-                    )
+                    runs.log(run_id, tags={f"ilp.failed.{name}": fault[:MAX_ERROR_CHARS]})
             advance(1)
-    return attribute(verdicts, weighed(evidence))
+    return answers
 
 
 def _examine(
     plugin: Diagnostic, unlearned: Sequence[Sample], context: Context
-) -> Mapping[str, Evidence]:
-    found = plugin.examine(unlearned, context)
-    for evidence in found.values():
+) -> dict[str | Subject, Evidence]:
+    """What one diagnostic finds. Raises PluginError for what no diagnostic may answer."""
+    unlearned_ids = {s.id for s in unlearned}
+    answer: dict[str | Subject, Evidence] = {}
+    for key, evidence in plugin.examine(unlearned, context).items():
+        # A cause becomes a column of the table: no other may have its name.
         if not isinstance(evidence, Evidence) or evidence.cause in (*TABLE_COLUMNS, UNEXPLAINED):
             raise PluginError(f"not evidence with a cause of its own: {evidence!r}")
-    strangers = set(found) - {s.id for s in unlearned}
-    if strangers:
-        raise PluginError(f"evidence for '{min(strangers)}', which it was not asked about")
-    return found
+        if isinstance(key, Subject):
+            check_subject(key, context)
+        elif key not in unlearned_ids:
+            raise PluginError(f"evidence for '{key}', which it was not asked about")
+        answer[key] = evidence
+    return answer

@@ -11,7 +11,10 @@ from typing import Any
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import LAB_PREFIX, Experiment
 from ilp_mlflow.core.errors import StepFailed
-from ilp_mlflow.core.values import Diagnosis, Evidence, Outcome, Report
+from ilp_mlflow.core.values import Details, Diagnosis, Evidence, Outcome, Report
+from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
+from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
+from ilp_mlflow.diagnosis.wrong_side import THE_OTHERS
 from ilp_mlflow.lab import benchmark, data_files
 from ilp_mlflow.lab.benchmark import LabRun, by_group, holds, reproduced, share
 from ilp_mlflow.lab.data_files import Lab
@@ -208,11 +211,11 @@ def oracle(diagnoses: Sequence[Diagnosis], lab: Lab) -> list[Diagnosis]:
         if row.group == "contradicting":
             contradicting.setdefault(row.fact, []).append(row.id)
 
-    def details(row: Row, diagnosis: Diagnosis) -> dict[str, Any]:
-        if row.group == "data_contradiction":
-            return {"wrong": "the others", "rows": contradicting[row.fact]}
-        if row.group == "insufficient_optimization":
-            return {"rarest_word": row.adjective}
+    def details(row: Row, diagnosis: Diagnosis) -> Details | dict[str, Any]:
+        if row.group == ContradictionDetails.cause:
+            return ContradictionDetails(wrong=THE_OTHERS, rows=tuple(contradicting[row.fact]))
+        if row.group == OptimizationDetails.cause:
+            return OptimizationDetails(rarest_word=row.adjective)
         return dict(diagnosis.evidence[row.group].details) if row.group == "not_trained" else {}
 
     truth = list[Diagnosis]()

@@ -47,6 +47,7 @@ def build_report(
         verdicts=tuple(verdicts),
         histories=status_histories(scores, names, preset, seed),
         diagnoses=json.loads(runs.read(run_id, "diagnoses.json")),
+        findings=json.loads(runs.read(run_id, "findings.json")),
         outcomes=json.loads(runs.read(run_id, "outcomes.json")),
         requests=json.loads(runs.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,

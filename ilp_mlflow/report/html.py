@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample, last_turn
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED, Fate
+from ilp_mlflow.diagnosis.installed_causes import CauseInfo, installed_causes
 from ilp_mlflow.mitigation.outcome import recommended
 from ilp_mlflow.mitigation.statistics import newcombe_interval
 from ilp_mlflow.report import sample_browser, sankey
@@ -35,16 +36,8 @@ from ilp_mlflow.report.sentences import (
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
 
-MEANINGS = {
-    "not_trained": "training never showed it to the model, or cut its answer off",
-    "data_contradiction": "other rows say something else, and the model goes with them",
-    "left_side_forgetting": "it was learned once, and training on other data took it away",
-    "insufficient_optimization": "the model knows what it needs, but saw too little of it",
-    "knowledge_conflict": "the base model firmly believes something else",
-    "missing_knowledge": "the base model does not know what it builds on",
-    UNEXPLAINED: "no evidence was strong enough to name a cause",
-}
-"""Of the causes that the package looks for, in words."""
+UNEXPLAINED_MEANING = "no evidence was strong enough to name a cause"
+"""What it means that a sample is `unexplained`."""
 MEASURE_WORDS = {
     "sum": "as it is",
     "mean": "per token",
@@ -74,6 +67,8 @@ class Cause:
     """The cause."""
     meaning: str
     """In words, or ""."""
+    colour: str
+    """Of its bar, as CSS; "" for the usual one."""
     count: int
     """Its samples."""
     share: float
@@ -191,18 +186,23 @@ def _example_texts(sample: Sample) -> tuple[str, str]:
 
 def _causes(report: Report) -> list[Cause]:
     """The commonest first, `unexplained` last."""
+    info_by_name = {info.name: info for info in installed_causes()}
+    info_by_name[UNEXPLAINED] = CauseInfo(UNEXPLAINED, meaning=UNEXPLAINED_MEANING)
     causes = []
     for name, diagnoses in diagnoses_by_cause(report).items():
-        causes.append(_cause(name, diagnoses, len(report.diagnoses)))
+        # a plugin may have been removed since the diagnosis: its cause has its name only
+        info = info_by_name.get(name, CauseInfo(name))
+        causes.append(_cause(info, diagnoses, len(report.diagnoses)))
     return causes
 
 
-def _cause(name: str, diagnoses: Sequence[Diagnosis], unlearned: int) -> Cause:
+def _cause(info: CauseInfo, diagnoses: Sequence[Diagnosis], unlearned: int) -> Cause:
     """`diagnoses` are those of the cause, the surest first, of `unlearned` ones."""
     strengths = [d.strength for d in diagnoses if d.strength is not None]
     return Cause(
-        name=name,
-        meaning=MEANINGS.get(name, ""),
+        name=info.name,
+        meaning=info.meaning,
+        colour=info.colour,
         count=len(diagnoses),
         share=len(diagnoses) / unlearned,
         median=median(strengths) if strengths else None,

@@ -80,6 +80,7 @@ def test_an_output_folder_of_trl_is_diagnosed_without_an_experiment(trl, tiny_mo
         "checkpoints.json",
         "diagnosis.json",
         "diagnoses.json",
+        "findings.json",
         "outcomes.json",
         "requests.json",
         "report.json",

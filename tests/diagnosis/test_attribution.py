@@ -26,6 +26,7 @@ def test_the_strongest_evidence_names_the_cause_and_weak_evidence_none():
             "one": {"a": evidence("x", 0.6), "b": evidence("x", 0.3)},
             "two": {"a": evidence("y", 0.9)},
         },
+        {},
     )
     assert [(d.verdict.sample_id, d.cause, d.runner_up) for d in found] == [
         ("a", "y", "x"),
@@ -45,7 +46,8 @@ def test_a_cause_of_somebody_else_comes_behind_those_of_the_order():
         "others": {"b": evidence("style", 0.9), "c": evidence("length", 0.8)},
         "ours": {"a": evidence("missing_knowledge", 0.5)},
     }
-    found = attribute([verdict("a"), verdict("b"), verdict("c")], given)
+    order = {"missing_knowledge": 60}
+    found = attribute([verdict("a"), verdict("b"), verdict("c")], given, order)
     named = [(d.cause, d.strength, d.runner_up) for d in found]
     assert named == [
         ("missing_knowledge", 0.5, "length"),
@@ -54,11 +56,27 @@ def test_a_cause_of_somebody_else_comes_behind_those_of_the_order():
     ]
 
 
+def test_a_cause_without_a_diagnostic_of_its_name_has_the_order_of_the_one_that_found_it():
+    given = {
+        "late": {"a": evidence("style", 1.0)},
+        "early": {"a": evidence("length", 0.6)},
+        "other": {"a": evidence("early", 0.7)},
+    }
+    (found,) = attribute([verdict("a")], given, {"late": 20, "early": 10})
+    assert (found.cause, found.runner_up) == ("early", "length")
+
+
+def test_weak_evidence_does_not_name_even_the_first_cause():
+    given = {"first": {"a": evidence("first", 0.4)}, "last": {"a": evidence("last", 0.5)}}
+    (found,) = attribute([verdict("a")], given, {"first": 1, "last": 2})
+    assert (found.cause, found.strength, found.runner_up) == ("last", 0.5, None)
+
+
 def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
     samples = [Sample(id=i, stage="s", prompt="p", completion="c") for i in "ab"]
     verdicts = {"a": verdict("a", "learned"), "b": verdict("b")}
     histories = {"a": ("unlearned", "learned"), "b": ("learned", "unlearned")}
-    diagnoses = attribute(list(verdicts.values()), {"one": {"b": evidence("x", 0.6)}})
+    diagnoses = attribute(list(verdicts.values()), {"one": {"b": evidence("x", 0.6)}}, {})
     found = diagnosis_table(samples, verdicts, histories, ["base", "s"], diagnoses)
     assert found.column_names[:2] == ["sample_id", "cause"]
     rows = [(r["sample_id"], r["cause"], r["x"], r["history"]) for r in found.to_pylist()]
@@ -73,7 +91,7 @@ def test_without_a_ledger_every_cause_but_not_trained_is_less_sure():
     found = discount_without_ledger(given)
     assert found["one"]["a"] == evidence("x", 0.6 * NO_LEDGER_FACTOR)
     assert found["two"] == given["two"]
-    assert [d.cause for d in attribute([verdict("a"), verdict("b")], found)] == [
+    assert [d.cause for d in attribute([verdict("a"), verdict("b")], found, {})] == [
         "not_trained",
         None,
     ]  # b is weak now

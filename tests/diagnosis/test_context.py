@@ -4,7 +4,7 @@ import pytest
 from ilp_mlflow import Checkpoint, Evidence, PluginError, Score
 from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import to_table
-from ilp_mlflow.diagnosis.context import context_from_scores, question_rewriter
+from ilp_mlflow.diagnosis.context import ScoredSamples, question_rewriter
 from ilp_mlflow.diagnosis.diagnose import _examine
 from ilp_mlflow.plugin import Message, Stage
 from tests.contexts import sample
@@ -29,7 +29,7 @@ def known(n, **scoring):
     checkpoints = [Checkpoint(name=name, model_uri=name) for name in ("base", "first")]
     stages = [Stage(name="first", samples=tuple(samples))]
     table: pa.Table = to_table(scores, Score)
-    return context_from_scores(samples, stages, checkpoints, table, ScoringConfig(**scoring), 0)
+    return ScoredSamples(samples, stages, checkpoints, table, ScoringConfig(**scoring), 0).context
 
 
 def test_models_are_asked_about_so_many_unlearned_samples_the_same_with_the_same_seed():

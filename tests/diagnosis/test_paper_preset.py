@@ -35,7 +35,12 @@ def causes(samples, table, unlearned):
     )
     evidence = examine([s for s in samples if s.id in unlearned], found)
     return {
-        d.verdict.sample_id: d.cause for d in attribute([*found.verdicts.values()], evidence, ORDER)
+        d.verdict.sample_id: d.cause
+        for d in attribute(
+            [*found.verdicts.values()],
+            evidence,
+            {cause: place for place, cause in enumerate(ORDER)},
+        )
     }
 
 

@@ -1,31 +1,103 @@
-"""The model has what the sample needs and was not trained enough on the pattern that puts it together."""
+"""The model has what the sample needs, and was not trained enough on how to put it together."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
+from typing import ClassVar, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
-from ilp_mlflow.plugin import (
-    MIN_TAUGHT_SHARE,
-    Context,
-    Evidence,
-    Exposure,
-    Sample,
-    Score,
-    Value,
-    answer_key,
-    prompt_text,
-    to_rows,
-)
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
+from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, to_rows
+from ilp_mlflow.data.matching import answer_key, prompt_text
 
 
-class InsufficientOptimization(Value):
-    """Looks for a rare pattern, little exposure and a loss that still falls, in samples that could have been learned."""
+class OptimizationDetails(Details):
+    """How much training signal a sample got, and how far it came."""
+
+    cause: ClassVar[str] = "insufficient_optimization"
+    rarest_word: str = ""
+    """The rarest word of its prompt that other rows have, too; "" where no word is to blame."""
+    rarest_word_rows: int = 0
+    """Rows with that word."""
+    answer_rows: int = 0
+    """Rows with its answer."""
+    loss_fell: float | None = None
+    """Share by which its loss fell from its last batch but one to the last; None: not known."""
+    tokens_right: float = 0.0
+    """Share 0..1 of its tokens that are the model's first choice; 0 for short answers."""
+
+
+class LossCourse(NamedTuple):
+    """How a loss went at last, nats per token."""
+
+    before: float
+    """In the last batch but one."""
+    now: float
+    """In the last batch."""
+
+    @property
+    def fell(self) -> float | None:
+        """Share by which it fell; None where there was nothing to fall."""
+        return 1 - self.now / self.before if self.before > 0 else None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What all rows, training and the last scores show."""
+
+    rows: int
+    """Number of all rows."""
+    word_rows: Counter[str]
+    """Rows whose prompt has a word, by word in lower case."""
+    answer_rows: Counter[str]
+    """Rows with an answer, by its `answer_key`."""
+    usual_answer_rows: float
+    """Median over all rows of the number of rows that have their answer."""
+    batches: Mapping[str, int]
+    """How often a sample was in a batch, by id; empty without a ledger of training."""
+    losses: Mapping[str, LossCourse]
+    """By id, of the samples that were in two batches at least; empty without training signals."""
+    scores: Mapping[str, Score]
+    """Of the unlearned samples under the last checkpoint, by id."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known of one sample."""
+
+    belief: Belief | None
+    """What the base says, where such samples are learned more often if the base knows them."""
+    details: OptimizationDetails
+    """The facts that evidence keeps."""
+    tokens: int
+    """Tokens of its answer, end token included."""
+    is_scarce: bool
+    """Few rows have its answer, but more than one."""
+    falls: bool
+    """Its loss still fell."""
+
+
+class Claim(NamedTuple):
+    """What a rule says of a sample that it applies to."""
+
+    strength: float
+    """How sure it is, 0..1."""
+    reasons: list[str]
+    """Why, the most important first."""
+    blames_word: bool = True
+    """Whether the rarest word of the prompt may be to blame."""
+
+
+class InsufficientOptimization(Diagnostic):
+    """Looks for too little training signal in samples that could have been learned."""
+
+    order: ClassVar[int] = 40
+    meaning: ClassVar[str] = "the model knows what it needs, but saw too little of it"
+    colour: ClassVar[str] = "#2f86d6"
 
     rare: int = Field(default=20, ge=1)
     """A word, or an answer, in at most so many rows is rare."""
@@ -34,146 +106,192 @@ class InsufficientOptimization(Value):
     few: int = Field(default=3, ge=1)
     """A sample in at most so many batches was seen seldom."""
     falling: float = Field(default=0.1, ge=0, le=1)
-    """Share 0..1 by which the loss of its last batch is below that of the one before in a sample on its way."""
+    """A loss still falls when the last batch's is below the one before by this share 0..1."""
     long: int = Field(default=8, ge=1)
     """Tokens of an answer that can be partly right."""
     unsupported: float = Field(default=0.6, ge=0, le=1)
-    """Factor on the strength where the base knows what is needed and nothing else speaks for this cause."""
+    """Factor on the strength where the base knows what is needed, and there is no other sign."""
     telling: float = Field(default=0.5, ge=0, le=1)
     """What the base knows counts from this share 0..1 of such samples for which it matters."""
     unknown: float = Field(default=0.7, ge=0, le=1)
     """Strength at most where it cannot be told what the base knows."""
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples whose prerequisites the base knows, that have a scarce answer, or that are partly learned.
+        """Evidence for samples that could have been learned, by the first rule that applies.
 
-        The strength is the probability of the right answer in the base. Where the base cannot be asked, or it is not known whether
-        what it knows matters, it is `unknown` for a scarce answer and for all of a stage that taught fewer than half of its rows
-        while the loss of the others was still falling; for a long one that is on its way, `unknown` times the share of its tokens
-        that are the model's first choice.
+        Where it matters what the base knows, that alone decides: see `_known_to_base`. Where the
+        base cannot be asked, or it is not known whether what it knows matters, the rules are
+        `_scarce_answer`, `_unfinished_stage` and `_partly_right`.
         """
-        believed, last, losses = context.beliefs(), _last(context, unlearned), _losses(context)
-        fell = {id_: 1 - now / before for id_, (before, now) in losses.items() if before > 0}
-        unfinished = self._unfinished(unlearned, context, losses)
-        words = Counter(
-            w
-            for s in context.samples.values()
-            for w in set(prompt_text(s.prompt).casefold().split())
-        )
-        answers = Counter(answer_key(s.answer) for s in context.samples.values())
-        usual = median(answers[answer_key(s.answer)] for s in context.samples.values())
-        seen = (
-            {}
-            if context.exposures is None
-            else {e.sample_id: e.exposures for e in to_rows(context.exposures, Exposure)}
-        )
-        found = {}
+        beliefs = context.beliefs()
+        signals = _read_signals(unlearned, context)
+        unfinished_stages = self._unfinished_stages(unlearned, signals, context)
+        evidence = {}
         for sample in unlearned:
-            belief, rows = believed.get(sample.id), answers[answer_key(sample.answer)]
-            if belief and belief.necessity < self.telling:
-                belief = None  # what the base knows here is as often not learned
-            entity = set(belief.entity.casefold().split()) if belief else set[str]()
-            own = {
-                w
-                for w in set(prompt_text(sample.prompt).casefold().split()) - entity
-                if words[w] > 1
-            }
-            rarest = min(own, key=lambda w: (words[w], w), default="")
-            scarce = 1 < rows <= min(self.rare, self.scarce * usual)
-            falls = fell.get(sample.id, 0.0) >= self.falling
-            signs = []
-            if (
-                belief
-                and rarest
-                and words[rarest] <= min(self.rare, len(context.samples) / self.rare)
-            ):
-                signs.append(f"'{rarest}' is in {words[rarest]} rows")
-            if scarce:
-                signs.append(
-                    f"its answer is in {rows} rows, half of the samples have one that is in {usual:g} or more"
-                )
-            if seen.get(sample.id, self.few + 1) <= self.few:
-                signs.append(
-                    f"it was in {seen[sample.id]} batch{'es' if seen[sample.id] != 1 else ''}"
-                )
-            if falls:
-                signs.append(
-                    f"its loss fell by {fell[sample.id]:.0%} from the last batch but one to the last"
-                )
-            right = (
-                (last[sample.id].token_accuracy or 0.0)
-                if last[sample.id].tokens >= self.long
-                else 0.0
-            )
-            if belief:
-                if not belief.known:
-                    continue
-                strength = max(belief.p_correct, belief.confidence if belief.agrees else 0.0) * (
-                    1 if signs else self.unsupported
-                )
-                signs.insert(0, "the base knows what it needs")
-            elif scarce:
-                strength = self.unknown
-            elif sample.stage in unfinished:
-                signs.insert(0, unfinished[sample.stage])
-                strength, rarest = self.unknown, ""  # of all words there was too little
-            elif right and falls:
-                signs.insert(0, f"{right:.0%} of its {last[sample.id].tokens} tokens are right")
-                strength = self.unknown * right
+            observed = self._observe(sample, beliefs.get(sample.id), signals)
+            signs = self._signs(sample, observed, signals)
+            if observed.belief:
+                claim = self._known_to_base(observed.belief, signs)
             else:
-                continue
-            details = {
-                "rarest_word": rarest,
-                "rarest_word_rows": words[rarest],
-                "answer_rows": rows,
-                "loss_fell": fell.get(sample.id),
-                "tokens_right": right,
-            }
-            found[sample.id] = Evidence(
-                cause="insufficient_optimization",
-                strength=strength,
-                reason="; ".join(signs),
-                details=details,
-            )
-        return found
-
-    def _unfinished(
-        self,
-        unlearned: Sequence[Sample],
-        context: Context,
-        losses: Mapping[str, tuple[float, float]],
-    ) -> dict[str, str]:
-        """The stages that taught fewer than half of their rows and whose loss on the others was still falling, in words."""
-        found = {}
-        for stage, taught in context.taught.items():
-            course = [losses[s.id] for s in unlearned if s.stage == stage and s.id in losses]
-            before, now = (
-                (sum(side) for side in zip(*course, strict=True)) if course else (0.0, 0.0)
-            )
-            if taught < MIN_TAUGHT_SHARE and before > 0 and 1 - now / before >= self.falling:
-                found[stage] = (
-                    f"its stage taught {taught:.0%} of its rows, and the loss of the others fell by {1 - now / before:.0%} from "
-                    "their last batch but one to the last"
+                claim = (
+                    self._scarce_answer(observed, signs)
+                    or self._unfinished_stage(unfinished_stages.get(sample.stage), signs)
+                    or self._partly_right(observed, signs)
                 )
-        return found
+            if claim:
+                details = observed.details
+                if not claim.blames_word:
+                    details = details.model_copy(update={"rarest_word": "", "rarest_word_rows": 0})
+                evidence[sample.id] = Evidence(
+                    cause=details.cause,
+                    strength=claim.strength,
+                    reason="; ".join(claim.reasons),
+                    details=details,
+                )
+        return evidence
+
+    def _known_to_base(self, belief: Belief, signs: list[str]) -> Claim | None:
+        """The base knows the answer: as sure as the base is, and less so without another sign."""
+        if not belief.known:
+            return None
+        strength = belief.p_correct
+        if belief.agrees:
+            strength = max(belief.p_correct, belief.confidence)
+        if not signs:
+            strength *= self.unsupported
+        return Claim(strength, ["the base knows what it needs", *signs])
+
+    def _scarce_answer(self, observed: Observed, signs: list[str]) -> Claim | None:
+        """Few rows have its answer, which is among the `signs`."""
+        if not observed.is_scarce:
+            return None
+        return Claim(self.unknown, signs)
+
+    def _unfinished_stage(self, unfinished: str | None, signs: list[str]) -> Claim | None:
+        """Its stage stopped too early, in the words of `unfinished`; None if it did not."""
+        if unfinished is None:
+            return None
+        # No word is to blame: there was too little of all words.
+        return Claim(self.unknown, [unfinished, *signs], blames_word=False)
+
+    def _partly_right(self, observed: Observed, signs: list[str]) -> Claim | None:
+        """Its long answer is partly right, and its loss still fell."""
+        share = observed.details.tokens_right
+        if not share or not observed.falls:
+            return None
+        tokens_right = f"{share:.0%} of its {observed.tokens} tokens are right"
+        return Claim(self.unknown * share, [tokens_right, *signs])
+
+    def _observe(self, sample: Sample, belief: Belief | None, signals: Signals) -> Observed:
+        """What is known of a sample, of which the base says `belief`."""
+        words = set(prompt_text(sample.prompt).casefold().split())
+        counted_belief = belief if belief and belief.necessity >= self.telling else None
+        if counted_belief:
+            # What a prompt asks about is rare in any data: the rest of it is the pattern.
+            words -= set(counted_belief.entity.casefold().split())
+        # Nor is a word a pattern that no other row has.
+        shared_words = [word for word in words if signals.word_rows[word] > 1]
+        rarest_word = min(shared_words, key=lambda w: (signals.word_rows[w], w), default="")
+        answer_rows = signals.answer_rows[answer_key(sample.answer)]
+        most_scarce_rows = min(self.rare, self.scarce * signals.usual_answer_rows)
+        course = signals.losses.get(sample.id)
+        score = signals.scores[sample.id]
+        tokens_right = 0.0
+        if score.tokens >= self.long:
+            tokens_right = score.token_accuracy or 0.0
+        details = OptimizationDetails(
+            rarest_word=rarest_word,
+            rarest_word_rows=signals.word_rows[rarest_word],
+            answer_rows=answer_rows,
+            loss_fell=course.fell if course else None,
+            tokens_right=tokens_right,
+        )
+        return Observed(
+            belief=counted_belief,
+            details=details,
+            tokens=score.tokens,
+            is_scarce=1 < answer_rows <= most_scarce_rows,
+            falls=self._falls(details.loss_fell),
+        )
+
+    def _signs(self, sample: Sample, observed: Observed, signals: Signals) -> list[str]:
+        """What speaks for too little signal, in words."""
+        details = observed.details
+        signs = []
+        # Of few rows even a common word is in few: rare is at most one row in `rare`, too.
+        most_rows = min(self.rare, signals.rows / self.rare)
+        if observed.belief and details.rarest_word and details.rarest_word_rows <= most_rows:
+            signs.append(f"'{details.rarest_word}' is in {details.rarest_word_rows} rows")
+        if observed.is_scarce:
+            signs.append(
+                f"its answer is in {details.answer_rows} rows, "
+                f"half of the samples have one that is in {signals.usual_answer_rows:g} or more"
+            )
+        batches = signals.batches.get(sample.id)
+        if batches is not None and batches <= self.few:
+            signs.append(f"it was in {batches} batch{'' if batches == 1 else 'es'}")
+        if observed.falls:
+            signs.append(
+                f"its loss fell by {details.loss_fell:.0%} from the last batch but one to the last"
+            )
+        return signs
+
+    def _unfinished_stages(
+        self, unlearned: Sequence[Sample], signals: Signals, context: Context
+    ) -> dict[str, str]:
+        """Stages that taught fewer than half of their rows while the others' loss still fell.
+
+        By name, in words.
+        """
+        unfinished = {}
+        for stage, taught in context.taught.items():
+            courses = []
+            for sample in unlearned:
+                if sample.stage == stage and sample.id in signals.losses:
+                    courses.append(signals.losses[sample.id])
+            # Of the sums, so that samples whose loss is nearly 0 do not weigh as much as others.
+            total = LossCourse(sum(c.before for c in courses), sum(c.now for c in courses))
+            fell = total.fell
+            if taught < MIN_TAUGHT_SHARE and self._falls(fell):
+                unfinished[stage] = (
+                    f"its stage taught {taught:.0%} of its rows, and the loss of the others "
+                    f"fell by {fell:.0%} from their last batch but one to the last"
+                )
+        return unfinished
+
+    def _falls(self, fell: float | None) -> bool:
+        """Whether a loss that `fell` by a share is still falling; not where that is not known."""
+        return fell is not None and fell >= self.falling
 
 
-def _last(context: Context, unlearned: Sequence[Sample]) -> dict[str, Score]:
-    rows = context.scores.filter(
-        pc.equal(context.scores["checkpoint"], context.checkpoints[-1].name)
+def _read_signals(unlearned: Sequence[Sample], context: Context) -> Signals:
+    """What the rows of all stages, the ledger, the training signals and the last scores show."""
+    samples = context.samples.values()
+    word_rows: Counter[str] = Counter()
+    for sample in samples:
+        word_rows.update(set(prompt_text(sample.prompt).casefold().split()))
+    answer_rows = Counter(answer_key(s.answer) for s in samples)
+    batches = {}
+    if context.exposures is not None:
+        ledger = to_rows(context.exposures, Exposure)
+        batches = {entry.sample_id: entry.exposures for entry in ledger}
+    return Signals(
+        rows=len(samples),
+        word_rows=word_rows,
+        answer_rows=answer_rows,
+        usual_answer_rows=median(answer_rows[answer_key(s.answer)] for s in samples),
+        batches=batches,
+        losses=_loss_courses(context),
+        scores=context.last_scores(unlearned),
     )
-    wanted = rows.filter(
-        pc.is_in(rows["sample_id"], value_set=pa.array([s.id for s in unlearned], pa.string()))
-    )
-    return {score.sample_id: score for score in to_rows(wanted, Score)}
 
 
-def _losses(context: Context) -> dict[str, tuple[float, float]]:
-    """Each sample's loss in the last batch but one that it was in, and in the last."""
+def _loss_courses(context: Context) -> dict[str, LossCourse]:
+    """How the loss of each sample that was in two batches or more went at last, by id."""
     if context.signals is None:
         return {}
-    rows = context.signals.sort_by("step").select(["sample_id", "loss"]).to_pydict()
-    course: dict[str, list[float]] = {}
-    for id_, loss in zip(rows["sample_id"], rows["loss"], strict=True):
-        course.setdefault(id_, []).append(loss)
-    return {id_: (losses[-2], losses[-1]) for id_, losses in course.items() if len(losses) > 1}
+    columns = context.signals.sort_by("step").select(["sample_id", "loss"]).to_pydict()
+    losses: dict[str, list[float]] = {}
+    for id_, loss in zip(columns["sample_id"], columns["loss"], strict=True):
+        losses.setdefault(id_, []).append(loss)
+    return {id_: LossCourse(*course[-2:]) for id_, course in losses.items() if len(course) > 1}

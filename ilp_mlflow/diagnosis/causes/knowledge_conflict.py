@@ -3,35 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from ilp_mlflow.plugin import Context, Evidence, Sample, Value, excerpt
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic
+from ilp_mlflow.core.values import Details, Evidence, Sample
+from ilp_mlflow.data.matching import excerpt
 
 
-class KnowledgeConflict(Value):
+class KnowledgeConflictDetails(Details):
+    """What the base model answers instead."""
+
+    cause: ClassVar[str] = "knowledge_conflict"
+    wrong: str = ""
+    """Its answer to most phrasings."""
+    confidence: float | None = None
+    """Mean probability 0..1 of that answer over the phrasings."""
+    firm: float | None = None
+    """Probability 0..1 of nearly all answers that the base knows."""
+    telling: float | None = None
+    """How far not to be known explains not to be learned, 0..1; see `Belief.necessity`."""
+    asked: tuple[str, ...] = ()
+    """The phrasings, each as one line."""
+
+
+class KnowledgeConflict(Diagnostic):
     """Asks the base model in several phrasings."""
 
-    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples of which the base does not know the right answer and gives most phrasings one other.
+    order: ClassVar[int] = 50
+    meaning: ClassVar[str] = "the base model firmly believes something else"
+    colour: ClassVar[str] = "#cf5596"
 
-        The strength is `Belief.conflict`, one half where the base is as sure of it as of what it knows, or `Belief.necessity` if that
-        is less.
+    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+        """Evidence where the base does not know the right answer and mostly gives one other.
+
+        The strength is `Belief.conflict` (one half where the base is as sure of the other answer as
+        of what it knows), or `Belief.necessity` if that is less.
         """
-        found = context.beliefs()
-        asked = {s.id: found[s.id] for s in unlearned if s.id in found}
-        return {
-            id_: Evidence(
-                cause="knowledge_conflict",
-                strength=min(belief.conflict, belief.necessity),
-                reason=f"asked {belief.phrasings_text}, the base says '{belief.wrong}' with probability {belief.confidence:.3f} on average; "
-                f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}",
-                details={
-                    "wrong": belief.wrong,
-                    "confidence": belief.confidence,
-                    "firm": belief.firm_confidence,
-                    "telling": belief.necessity,
-                }
-                | {"asked": [excerpt(prompt) for prompt in belief.phrasings]},
-            )
-            for id_, belief in asked.items()
-            if belief.wrong and not belief.known
-        }
+        beliefs = context.beliefs()
+        evidence = {}
+        for sample in unlearned:
+            belief = beliefs.get(sample.id)
+            # Where the base has no answer of its own, nothing is in conflict with the sample's.
+            if belief and belief.wrong and not belief.known:
+                evidence[sample.id] = _conflict_evidence(belief)
+        return evidence
+
+
+def _conflict_evidence(belief: Belief) -> Evidence:
+    """The evidence that a belief about a wrong answer gives."""
+    details = KnowledgeConflictDetails(
+        wrong=belief.wrong,
+        confidence=belief.confidence,
+        firm=belief.firm_confidence,
+        telling=belief.necessity,
+        asked=tuple(excerpt(phrasing) for phrasing in belief.phrasings),
+    )
+    reason = (
+        f"asked {belief.phrasings_text}, the base says '{belief.wrong}' "
+        f"with probability {belief.confidence:.3f} on average; "
+        f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}"
+    )
+    return Evidence(
+        cause=details.cause,
+        strength=min(belief.conflict, belief.necessity),
+        reason=reason,
+        details=details,
+    )

@@ -4,132 +4,152 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ilp_mlflow.plugin import Context, Evidence, Sample, Stage, Value
+from ilp_mlflow.core.interfaces import Context, Diagnostic
+from ilp_mlflow.core.values import Details, Evidence, Sample, Stage, Text
+
+MAX_ERROR_CHARS = 200
+"""Characters of an error that the details keep."""
+Exchanged = tuple[Text, Text]
+"""A prompt and its completion."""
+Relearn = Callable[[Stage, Sequence[Exchanged]], Sequence[float]]
+"""See `Context.relearn`."""
 
 
-class LeftSideForgetting(Value):
-    """Reads a sample's history over the checkpoints, and tries whether a few steps on other rows bring it back."""
+class ForgettingDetails(Details):
+    """When a sample was learned and lost, and whether it is easily brought back."""
+
+    cause: ClassVar[str] = "left_side_forgetting"
+    learned: tuple[str, ...] = ()
+    """The checkpoints that had it, from its own stage on."""
+    lost: str = ""
+    """The first checkpoint behind them that did not."""
+    gap: float = 0.0
+    """The largest gap by which one of them reproduced it, nats; see `Score`."""
+    regained: float | None = None
+    """Share of the lost log-probability that training on other rows regained; unset if untried."""
+    spurious: bool | None = None
+    """Training on other rows brings it back: it was covered up and not overwritten."""
+    not_tried: str = ""
+    """Why that could not be tried."""
+
+
+class LeftSideForgetting(Diagnostic):
+    """Reads a sample's history, and tries whether a few steps on other rows bring it back."""
+
+    order: ClassVar[int] = 30
+    meaning: ClassVar[str] = "it was learned once, and training on other data took it away"
+    colour: ClassVar[str] = "#8f6fd6"
 
     steps: int = Field(default=6, ge=0)
-    """Steps of training, on other rows of the sample's stage, after which it may be back; 0 does not try."""
+    """Training steps on other rows of its stage after which a sample may be back; 0: not tried."""
     back: float = Field(default=0.5, ge=0, le=1)
     """Share 0..1 of the lost log-probability that must be regained to be back."""
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples that a checkpoint had once their stage had begun, and the last one has not.
+        """Evidence for samples that were learned once their stage had begun, and are not any more.
 
-        The strength is 1 - exp(-gap) / 2 with the largest `gap` by which it was reproduced, nats. `spurious` in the details: other
-        rows bring it back, so it was covered up and not overwritten (arXiv 2501.13453).
+        The strength is 1 - exp(-gap) / 2 with the largest `gap` by which it was reproduced, nats.
+        `spurious` in the details: other rows bring it back, so it was covered up and not
+        overwritten (arXiv 2501.13453).
         """
-        names = [c.name for c in context.checkpoints]
-        began = {
-            s.name: next((i for i, name in enumerate(names) if name.partition("@")[0] == s.name), 1)
-            for s in context.stages
-        }
-        gaps = _gaps(context, {s.id for s in unlearned})
-        held = dict[str, str]()
-        found = dict[str, Evidence]()
-        for sample in unlearned:
-            history = context.histories[sample.id]
-            had = [
-                i
-                for i in range(max(1, began.get(sample.stage, 1)), len(names))
-                if history[i] == "learned"
-            ]
-            if not had:
-                continue
-            lost = next(i for i in range(had[-1] + 1, len(names)) if history[i] == "unlearned")
-            gap = max(gaps[sample.id, names[i]] for i in had)
-            held[sample.id] = names[had[-1]]
-            found[sample.id] = Evidence(
-                cause="left_side_forgetting",
-                strength=1 - math.exp(-max(gap, 0.0)) / 2,
-                reason=f"'{names[had[-1]]}' had it, '{names[lost]}' does not",
-                details={"learned": [names[i] for i in had], "lost": names[lost], "gap": gap},
-            )
+        forgotten = _forgotten(unlearned, context)
+        regained: dict[str, float] = {}
+        not_tried = ""
         try:
-            regained_by = self._regained(
-                {id_: name for id_, name in held.items() if id_ in context.asked}, context
-            )
+            regained = self._regained(forgotten, context)
         except Exception as error:  # training may fail in any way; what the histories show stays
-            failed = {"not_tried": f"{type(error).__name__}: {error}"[:200]}
-            return {
-                id_: e.model_copy(update={"details": e.details | failed})
-                for id_, e in found.items()
-            }
-        for id_, regained in regained_by.items():
-            spurious = regained >= self.back
-            outcome = f"{self.steps} steps on other rows of its stage {'bring' if spurious else 'do not bring'} it back"
-            details = found[id_].details | {"regained": regained, "spurious": spurious}
-            found[id_] = found[id_].model_copy(
-                update={"reason": f"{found[id_].reason}; {outcome}", "details": details}
+            not_tried = f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARS]
+        evidence = {}
+        for id_, details in forgotten.items():
+            reason = f"'{details.learned[-1]}' had it, '{details.lost}' does not"
+            outcome: dict[str, Any] = {}
+            if not_tried:
+                outcome["not_tried"] = not_tried
+            if id_ in regained:
+                spurious = regained[id_] >= self.back
+                outcome["regained"] = regained[id_]
+                outcome["spurious"] = spurious
+                verb = "bring" if spurious else "do not bring"
+                reason += f"; {self.steps} steps on other rows of its stage {verb} it back"
+            evidence[id_] = Evidence(
+                cause=details.cause,
+                # One half where it was reproduced by no gap at all: it was on the line.
+                strength=1 - math.exp(-max(details.gap, 0.0)) / 2,
+                reason=reason,
+                details=details.model_copy(update=outcome),
             )
-        return found
+        return evidence
 
-    def _regained(self, held: Mapping[str, str], context: Context) -> dict[str, float]:
-        """Share of its lost log-probability that each forgotten sample regains; `held` is the checkpoint that had it last, by id.
+    def _regained(
+        self, forgotten: Mapping[str, ForgettingDetails], context: Context
+    ) -> dict[str, float]:
+        """Share of its lost log-probability that each forgotten sample regains, by id.
 
-        One half of a stage's forgotten samples is read while the other half and the rest of its rows may be trained.
+        One half of a stage's forgotten samples is read while the other half and the rest of its
+        rows may be trained. A sample that may not or cannot be asked about, or is as probable as it
+        was, is left out.
         """
-        if not self.steps or context.relearn is None:
+        relearn = context.relearn
+        if not self.steps or relearn is None:
             return {}
-        exchanges = {
-            id_: (context.samples[id_].prompt, context.samples[id_].completion) for id_ in held
-        }
-        then = dict(
-            zip(
-                held,
-                context.probe.logprobs(context.checkpoints[-1].name, list(exchanges.values())),
-                strict=True,
-            )
-        )
-        before = dict[str, float]()
-        for checkpoint in sorted(set(held.values())):
-            own = [id_ for id_, name in held.items() if name == checkpoint]
-            before |= zip(
-                own,
-                context.probe.logprobs(checkpoint, [exchanges[id_] for id_ in own]),
-                strict=True,
-            )
-        now = dict[str, float]()
-        for stage in context.stages:
-            forgotten = [s.id for s in stage.samples if s.id in held]
-            for tested in (forgotten[::2], forgotten[1::2]):
-                hidden = {exchanges[id_] for id_ in tested}
-                others = [s for s in stage.samples if (s.prompt, s.completion) not in hidden]
-                if tested and others:
-                    after = context.relearn(
-                        self._few(stage, others), [exchanges[id_] for id_ in tested]
-                    )
-                    now |= zip(tested, after, strict=True)
-        back = {
-            id_: (now[id_] - then[id_]) / (before[id_] - then[id_])
-            for id_ in now
-            if before[id_] > then[id_]
-        }
-        return {id_: share for id_, share in back.items() if math.isfinite(share)}
+        # By id the checkpoint that had the sample last.
+        held_by = {}
+        for id_, details in forgotten.items():
+            if id_ in context.asked:
+                held_by[id_] = details.learned[-1]
+        exchanges = {id_: _exchange(context.samples[id_]) for id_ in held_by}
+        lost = _logprobs(context, context.checkpoints[-1].name, exchanges)
+        held: dict[str, float] = {}
+        # A probe holds one model at a time: what a checkpoint held is asked in one go.
+        for checkpoint in sorted(set(held_by.values())):
+            held_here = {i: exchanges[i] for i, name in held_by.items() if name == checkpoint}
+            held.update(_logprobs(context, checkpoint, held_here))
+        relearned = self._relearned(exchanges, context.stages, relearn)
+        shares = {}
+        for id_, logprob in relearned.items():
+            if held[id_] > lost[id_]:
+                share = (logprob - lost[id_]) / (held[id_] - lost[id_])
+                if math.isfinite(share):
+                    shares[id_] = share
+        return shares
 
-    def _few(self, stage: Stage, others: Sequence[Sample]) -> Stage:
-        """The stage with as many of `others` as its steps need, at its own learning rate."""
-        sizes = (
-            stage.training.get("per_device_train_batch_size", 8),
-            stage.training.get("gradient_accumulation_steps", 1),
-        )
-        n = min(len(others), self.steps * math.prod(int(size) for size in sizes))
-        chosen = tuple(random.Random(stage.name).sample(list(others), n))
+    def _relearned(
+        self, exchanges: Mapping[str, Exchanged], stages: Sequence[Stage], relearn: Relearn
+    ) -> dict[str, float]:
+        """Log-probability of each exchange after training on rows that do not hold it, by id."""
+        logprobs: dict[str, float] = {}
+        for stage in stages:
+            forgotten_ids = [s.id for s in stage.samples if s.id in exchanges]
+            # Two copies: each half is read under the one that may have been trained on the other.
+            for tested_ids in (forgotten_ids[::2], forgotten_ids[1::2]):
+                tested = [exchanges[id_] for id_ in tested_ids]
+                # Another row with the same text would teach the very answer that is read.
+                hidden = set(tested)
+                others = [s for s in stage.samples if _exchange(s) not in hidden]
+                if tested and others:
+                    after = relearn(self._short_stage(stage, others), tested)
+                    logprobs.update(zip(tested_ids, after, strict=True))
+        return logprobs
+
+    def _short_stage(self, stage: Stage, rows: Sequence[Sample]) -> Stage:
+        """The stage with as many of `rows` as its `steps` need, at its own learning rate."""
+        n = min(len(rows), self.steps * stage.per_step)
+        chosen = random.Random(stage.name).sample(list(rows), n)
         training = {
             **stage.training,
             "max_steps": self.steps,
+            # So few steps must not be spent on warming up and cooling down.
             "lr_scheduler_type": "constant",
             "warmup_steps": 0,
         }
         return stage.model_copy(
             update={
-                "samples": chosen,
+                "samples": tuple(chosen),
                 "training": training,
                 "schedule": "shuffled",
                 "score_every": None,
@@ -137,9 +157,55 @@ class LeftSideForgetting(Value):
         )
 
 
-def _gaps(context: Context, ids: set[str]) -> dict[tuple[str, str], float]:
-    rows = zip(
-        *(context.scores[name].to_pylist() for name in ("sample_id", "checkpoint", "gap")),
-        strict=True,
-    )
-    return {(id_, checkpoint): gap or 0.0 for id_, checkpoint, gap in rows if id_ in ids}
+def _forgotten(unlearned: Sequence[Sample], context: Context) -> dict[str, ForgettingDetails]:
+    """When each forgotten sample was learned and lost, by id."""
+    names = [c.name for c in context.checkpoints]
+    first_checkpoints = {stage.name: _first_checkpoint(stage, names) for stage in context.stages}
+    gaps = _gaps({s.id for s in unlearned}, context)
+    details = {}
+    for sample in unlearned:
+        history = context.histories[sample.id]
+        learned = []
+        for place in range(first_checkpoints[sample.stage], len(names)):
+            if history[place] == "learned":
+                learned.append(place)
+        if learned:
+            lost = history.index("unlearned", learned[-1] + 1)
+            details[sample.id] = ForgettingDetails(
+                learned=tuple(names[place] for place in learned),
+                lost=names[lost],
+                gap=max(gaps[sample.id, names[place]] for place in learned),
+            )
+    return details
+
+
+def _first_checkpoint(stage: Stage, names: Sequence[str]) -> int:
+    """Place of a stage's first checkpoint, which may lie inside it; 1 if it has none."""
+    for place, name in enumerate(names):
+        if name.partition("@")[0] == stage.name:
+            # The first is the base, whatever its name: what it had was not trained.
+            return max(1, place)
+    return 1
+
+
+def _gaps(ids: set[str], context: Context) -> dict[tuple[str, str], float]:
+    """The gap of each of the samples `ids` under each checkpoint, nats; 0 where there is none."""
+    columns = context.scores.select(["sample_id", "checkpoint", "gap"]).to_pydict()
+    gaps = {}
+    rows = zip(columns["sample_id"], columns["checkpoint"], columns["gap"], strict=True)
+    for id_, checkpoint, gap in rows:
+        if id_ in ids:
+            gaps[id_, checkpoint] = gap or 0.0
+    return gaps
+
+
+def _exchange(sample: Sample) -> Exchanged:
+    return sample.prompt, sample.completion
+
+
+def _logprobs(
+    context: Context, checkpoint: str, exchanges: Mapping[str, Exchanged]
+) -> dict[str, float]:
+    """Log-probabilities of exchanges under a checkpoint, by id, nats."""
+    logprobs = context.probe.logprobs(checkpoint, list(exchanges.values()))
+    return dict(zip(exchanges, logprobs, strict=True))

@@ -3,49 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from ilp_mlflow.diagnosis.paper_preset import study_knowledge
-from ilp_mlflow.plugin import Context, Evidence, Sample, Value, excerpt
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic
+from ilp_mlflow.core.values import Details, Evidence, Sample
+from ilp_mlflow.data.matching import excerpt
+from ilp_mlflow.diagnosis.paper_preset import Knowledge, study_knowledge
 
-ONCE = 0.4
-"""Strength at most where the base could be asked in one way only: a firm belief would look the same."""
+MAX_ASKED_ONCE = 0.4
+"""Largest strength where the base was asked in one way only: a firm belief would look the same."""
 
 
-class MissingKnowledge(Value):
+class MissingKnowledgeDetails(Details):
+    """What the base model knows of the answer."""
+
+    cause: ClassVar[str] = "missing_knowledge"
+    right: float | None = None
+    """Probability 0..1 of the right answer."""
+    confidence: float | None = None
+    """Mean probability 0..1 of the answer that it gives to most phrasings."""
+    firm: float | None = None
+    """Probability 0..1 of nearly all answers that the base knows."""
+    telling: float | None = None
+    """How far not to be known explains not to be learned, 0..1; see `Belief.necessity`."""
+    exists: bool | None = None
+    """The study's test of knowledge (equation 2); not set for samples without options."""
+    blind: bool | None = None
+    """The study's test of blindness (equation 4); not set for samples without options."""
+    asked: tuple[str, ...] = ()
+    """The phrasings, each as one line."""
+
+
+class MissingKnowledge(Diagnostic):
     """Asks the base model in several phrasings."""
 
-    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples on which the base knows neither the right answer nor, firmly, another one.
+    order: ClassVar[int] = 60
+    meaning: ClassVar[str] = "the base model does not know what it builds on"
+    colour: ClassVar[str] = "#26997f"
 
-        The strength is the least of what is left by the two (how improbable the right answer is, how little of a conflict the
-        other) and `Belief.necessity`. In the details are the study's own tests, too: `exists` and `blind` (equations 2, 4).
+    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+        """Evidence where the base knows neither the right answer nor, firmly, another one.
+
+        The strength is the least of three: how improbable the right answer is, how little of a
+        conflict the other one is, and `Belief.necessity`.
         """
-        found, by_options = context.beliefs(), study_knowledge(context)
+        beliefs = context.beliefs()
+        study = study_knowledge(context)
         evidence = {}
-        for id_, belief in ((s.id, found[s.id]) for s in unlearned if s.id in found):
-            if belief.known:
-                continue
-            says = (
-                f"says '{belief.wrong}' with {belief.confidence:.3f}"
-                if belief.wrong
-                else "has no answer of its own"
-            )
-            once = len(belief.phrasings) < 2
-            study = by_options[id_]._asdict() if id_ in by_options else {}
-            evidence[id_] = Evidence(
-                cause="missing_knowledge",
-                strength=min(
-                    1 - belief.p_correct, 1 - belief.conflict, ONCE if once else 1, belief.necessity
-                ),
-                reason=f"asked {belief.phrasings_text}, the base gives the right answer probability {belief.p_correct:.2f} and {says}; "
-                f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}",
-                details={
-                    "right": belief.p_correct,
-                    "confidence": belief.confidence,
-                    "firm": belief.firm_confidence,
-                    "telling": belief.necessity,
-                }
-                | study
-                | {"asked": [excerpt(prompt) for prompt in belief.phrasings]},
-            )
+        for sample in unlearned:
+            belief = beliefs.get(sample.id)
+            if belief and not belief.known:
+                evidence[sample.id] = _missing_evidence(belief, study.get(sample.id))
         return evidence
+
+
+def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
+    """The evidence that a belief gives, with what the study's own tests say where they apply."""
+    details = MissingKnowledgeDetails(
+        right=belief.p_correct,
+        confidence=belief.confidence,
+        firm=belief.firm_confidence,
+        telling=belief.necessity,
+        asked=tuple(excerpt(phrasing) for phrasing in belief.phrasings),
+    )
+    if study:
+        details = details.model_copy(update={"exists": study.exists, "blind": study.blind})
+    strength = min(1 - belief.p_correct, 1 - belief.conflict, belief.necessity)
+    # Of one answer nobody knows whether it is a firm belief in something else.
+    if len(belief.phrasings) < 2:
+        strength = min(strength, MAX_ASKED_ONCE)
+    answer = "has no answer of its own"
+    if belief.wrong:
+        answer = f"says '{belief.wrong}' with {belief.confidence:.3f}"
+    reason = (
+        f"asked {belief.phrasings_text}, the base gives the right answer probability "
+        f"{belief.p_correct:.2f} "
+        f"and {answer}; {belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}"
+    )
+    return Evidence(cause=details.cause, strength=strength, reason=reason, details=details)

@@ -1,114 +1,167 @@
-"""The sample never reached the model as it stands in the file: mechanics, to be ruled out before anything else."""
+"""The sample never reached the model as it stands in the file: ruled out before anything else."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from ilp_mlflow.plugin import Context, Evidence, Exposure, Sample, Score, Value, to_rows
+from ilp_mlflow.core.interfaces import Context, Diagnostic
+from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, Subject, to_rows
 
-SELDOM, TOO_OFTEN = 0.7, 0.4
-"""Strength where a sample was seen much less often than others; and more often, which does not keep it from being learned."""
+SELDOM_SEEN = 0.7
+"""Strength where a sample was seen much less often than others of its stage."""
+TOO_OFTEN_SEEN = 0.4
+"""Strength where it was seen much more often: that does not keep it from being learned."""
 
 
-class NotTrained(Value):
-    """Reads the ledger of what training did with each sample, and whether its stage changed the model at all."""
+class NotTrainedDetails(Details):
+    """What the ledger of training says of a sample; see `Exposure`."""
+
+    cause: ClassVar[str] = "not_trained"
+    stage: str = ""
+    """The stage that trained it."""
+    exposures: int | None = None
+    """How often it was in a batch."""
+    supervised_tokens: int | None = None
+    """Tokens that contributed to the loss, each time it was seen."""
+    truncated_tokens: int | None = None
+    """Tokens cut away by `max_length`."""
+
+
+class Fault(NamedTuple):
+    """What training did wrong with a sample."""
+
+    strength: float
+    """How sure it is that this keeps the sample from being learned, 0..1."""
+    reason: str
+    """What was wrong, in one sentence."""
+
+
+class NotTrained(Diagnostic):
+    """Reads the ledger of training, and whether a stage changed the model at all."""
+
+    order: ClassVar[int] = 10
+    meaning: ClassVar[str] = "training never showed it to the model, or cut its answer off"
+    colour: ClassVar[str] = "#78859b"
 
     rarely: float = Field(default=0.5, ge=0, le=1)
-    """Seen less often than this share 0..1 of what is usual in its stage, a sample was left out; as far above, repeated."""
+    """Share 0..1 of what is usual in its stage: seen less often, a sample was left out.
+
+    As far above what is usual, it was repeated.
+    """
     still: float = Field(default=1e-4, ge=0)
     """A stage moved nothing when none of its samples' log-probabilities changed by more, nats."""
 
-    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples that were in no batch, or of whose answer a part was in no loss.
-
-        The strength is the share of the tokens the model gets wrong that training may have left out; where that is one token and
-        the model stops, how likely a wrong one is the one left out.
-        """
-        found = {
-            s.id: Evidence(cause="not_trained", strength=1, reason=reason)
-            for s, reason in self._unmoved(unlearned, context)
-        }
-        if context.exposures is None:
-            return found
-        exposures = {e.sample_id: e for e in to_rows(context.exposures, Exposure)}
-        seen: dict[str, list[int]] = {e.stage: [] for e in exposures.values()}
-        for entry in exposures.values():
-            if entry.exposures:
-                seen[entry.stage].append(entry.exposures)
-        usual = {stage: median(counts or [0]) for stage, counts in seen.items()}
-        last = context.scores.filter(
-            pc.equal(context.scores["checkpoint"], context.checkpoints[-1].name)
-        )
-        wanted = last.filter(
-            pc.is_in(last["sample_id"], pa.array([s.id for s in unlearned], pa.string()))
-        )
-        scores = {score.sample_id: score for score in to_rows(wanted, Score)}
-        for sample in unlearned:
-            exposure = exposures.get(sample.id)
-            if exposure is not None and sample.id not in found:
-                strength, reason = self._read(exposure, scores[sample.id], usual[exposure.stage])
-                if strength:
-                    found[sample.id] = Evidence(
-                        cause="not_trained",
-                        strength=strength,
-                        reason=reason,
-                        details=exposure.model_dump(exclude={"sample_id"}),
-                    )
-        return found
-
-    def _read(self, exposure: Exposure, score: Score, usual: float) -> tuple[float, str]:
-        if exposure.exposures == 0:
-            return 1.0, f"it was in no batch of stage '{exposure.stage}'"
-        missing = score.tokens - exposure.supervised_tokens
-        if missing > 0:
-            cut = (
-                f"; max_length cut {exposure.truncated_tokens} off"
-                if exposure.truncated_tokens
-                else ""
-            )
-            wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
-            share = missing / wrong
-            if (
-                missing == 1 and score.stops
-            ):  # it may be the end token, which the model has, or any of the others
-                share = wrong / max(1, score.tokens - 1)
-            return min(1.0, share), (
-                f"only {exposure.supervised_tokens} of the {score.tokens} tokens of its answer, end included, were in the loss{cut}"
-            )
-        times = f"it was seen {exposure.exposures} times, others of stage '{exposure.stage}' {usual:g} times"
-        if exposure.exposures < self.rarely * usual:
-            return SELDOM, times
-        return (TOO_OFTEN, times) if usual < self.rarely * exposure.exposures else (0.0, "")
-
-    def _unmoved(
+    def examine(
         self, unlearned: Sequence[Sample], context: Context
-    ) -> Iterator[tuple[Sample, str]]:
-        """Samples of stages that left all their samples' log-probabilities where they were."""
-        names = [c.name for c in context.checkpoints if "@" not in c.name]
-        stage_of = {id_: s.stage for id_, s in context.samples.items()}
-        for before, after in itertools.pairwise(names):
-            if after not in {s.stage for s in unlearned}:
+    ) -> Mapping[str | Subject, Evidence]:
+        """Evidence for stages that changed nothing, and for samples of which a part was in no loss.
+
+        For a stage the strength is 1. For a sample it is the share of the tokens the model gets
+        wrong that training may have left out; where that is one token and the model stops, how
+        likely a wrong one is the one left out. Samples that the ledger does not hold have none.
+        """
+        evidence: dict[str | Subject, Evidence] = {}
+        unmoved = self._unmoved_stages({s.stage for s in unlearned}, context)
+        for stage in unmoved:
+            evidence[Subject(kind="stage", name=stage)] = Evidence(
+                cause=NotTrainedDetails.cause,
+                strength=1,
+                reason=f"stage '{stage}' changed nothing for any of its samples",
+            )
+        if context.exposures is None:
+            return evidence
+        ledger = {entry.sample_id: entry for entry in to_rows(context.exposures, Exposure)}
+        usual_exposures = _usual_exposures(ledger.values())
+        scores = context.last_scores(unlearned)
+        for sample in unlearned:
+            entry = ledger.get(sample.id)
+            # What an unmoved stage did with its samples does not matter.
+            if entry is None or sample.stage in unmoved:
                 continue
-            first, second = (_logprobs(context, name) for name in (before, after))
-            ids = [
-                i for i, stage in stage_of.items() if stage == after and i in first and i in second
-            ]
-            if ids and np.nanmax([abs(first[i] - second[i]) for i in ids]) <= self.still:
-                yield from (
-                    (s, f"stage '{after}' changed nothing for any of its samples")
-                    for s in unlearned
-                    if s.stage == after
+            fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
+            if fault:
+                evidence[sample.id] = Evidence(
+                    cause=NotTrainedDetails.cause,
+                    strength=fault.strength,
+                    reason=fault.reason,
+                    details=NotTrainedDetails(**entry.model_dump(exclude={"sample_id"})),
                 )
+        return evidence
+
+    def _fault(self, entry: Exposure, score: Score, usual_exposures: float) -> Fault | None:
+        """What training did wrong by one entry of the ledger, if anything."""
+        if entry.exposures == 0:
+            return Fault(1.0, f"it was in no batch of stage '{entry.stage}'")
+        if entry.supervised_tokens < score.tokens:
+            reason = (
+                f"only {entry.supervised_tokens} of the {score.tokens} tokens of its answer, "
+                "end included, were in the loss"
+            )
+            if entry.truncated_tokens:
+                reason += f"; max_length cut {entry.truncated_tokens} off"
+            return Fault(_share_left_out(entry, score), reason)
+        seen = (
+            f"it was seen {entry.exposures} times, "
+            f"others of stage '{entry.stage}' {usual_exposures:g} times"
+        )
+        if entry.exposures < self.rarely * usual_exposures:
+            return Fault(SELDOM_SEEN, seen)
+        if usual_exposures < self.rarely * entry.exposures:
+            return Fault(TOO_OFTEN_SEEN, seen)
+        return None
+
+    def _unmoved_stages(self, stages: set[str], context: Context) -> list[str]:
+        """Those of `stages` that left all their samples' log-probabilities where they were."""
+        # A stage is compared with the one before it, not with checkpoints inside it.
+        names = [c.name for c in context.checkpoints if "@" not in c.name]
+        unmoved = []
+        for before, after in itertools.pairwise(names):
+            if after not in stages:
+                continue
+            logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
+            changes = []
+            for id_, sample in context.samples.items():
+                if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
+                    changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
+            if changes and np.nanmax(changes) <= self.still:
+                unmoved.append(after)
+        return unmoved
 
 
 def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
+    """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
     rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
+    logprobs = {}
     pairs = zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True)
-    return {id_: logprob for id_, logprob in pairs if logprob is not None}
+    for id_, logprob in pairs:
+        if logprob is not None:
+            logprobs[id_] = logprob
+    return logprobs
+
+
+def _usual_exposures(entries: Iterable[Exposure]) -> dict[str, float]:
+    """Median number of exposures of the samples that were seen at all, by stage; 0 for none."""
+    # Many rows that were left out must not make it usual to be left out.
+    counts: dict[str, list[int]] = {}
+    for entry in entries:
+        seen = counts.setdefault(entry.stage, [])
+        if entry.exposures:
+            seen.append(entry.exposures)
+    return {stage: median(seen or [0]) for stage, seen in counts.items()}
+
+
+def _share_left_out(entry: Exposure, score: Score) -> float:
+    """Share 0..1 of the tokens that the model gets wrong which training may have left out."""
+    missing = score.tokens - entry.supervised_tokens
+    wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
+    if missing == 1 and score.stops:
+        # It may be the end token, which the model has, or any of the other tokens.
+        return min(1.0, wrong / max(1, score.tokens - 1))
+    return min(1.0, missing / wrong)

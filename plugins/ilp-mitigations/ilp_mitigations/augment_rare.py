@@ -14,6 +14,7 @@ from ilp_mlflow.plugin import (
     Context,
     Diagnosis,
     Mitigation,
+    OptimizationDetails,
     Plan,
     Request,
     Sample,
@@ -45,8 +46,9 @@ class AugmentRare(Mitigation):
         stages = {s.name: s for s in context.stages}
         words = dict[str, dict[str, list[str]]]()
         for diagnosis in diagnoses:
-            word = diagnosis.details("insufficient_optimization").get("rarest_word")
-            if diagnosis.cause == "insufficient_optimization" and word:
+            details = diagnosis.details(OptimizationDetails)
+            if diagnosis.cause == OptimizationDetails.cause and details and details.rarest_word:
+                word = details.rarest_word
                 stage = context.samples[diagnosis.verdict.sample_id].stage
                 words.setdefault(stage, {}).setdefault(word, []).append(diagnosis.verdict.sample_id)
         if not words:

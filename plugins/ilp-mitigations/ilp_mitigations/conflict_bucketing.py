@@ -13,7 +13,17 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ilp_mitigations import rounds
-from ilp_mlflow.plugin import Batch, Context, Diagnosis, History, Mitigation, Plan, Schedule, Stage
+from ilp_mlflow.plugin import (
+    Batch,
+    Context,
+    ContradictionDetails,
+    Diagnosis,
+    History,
+    Mitigation,
+    Plan,
+    Schedule,
+    Stage,
+)
 
 
 class Bucketed(Schedule):
@@ -116,15 +126,11 @@ class ConflictBucketing(Mitigation):
         rivals: dict[str, tuple[str, ...]] = {}
         for diagnosis in diagnoses:
             if diagnosis.cause == "data_contradiction":
-                details = diagnosis.details("data_contradiction")
-                if not details.get("rows"):
+                details = diagnosis.details(ContradictionDetails)
+                if not details or not details.rows:
                     continue
-                if self.which == "all" or details.get("wrong") not in (
-                    "the others",
-                    "this row",
-                    "both",
-                ):
-                    rivals[diagnosis.verdict.sample_id] = tuple(details["rows"])
+                if self.which == "all" or details.both_may_be_right:
+                    rivals[diagnosis.verdict.sample_id] = details.rows
         if not rivals:
             return None
         schedule = Bucketed(rivals=rivals, every=self.every if self.dynamic else None)

@@ -10,7 +10,15 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from ilp_mitigations import recipe
-from ilp_mlflow.plugin import Context, Diagnosis, Mitigation, Plan, Request, Stage
+from ilp_mlflow.plugin import (
+    Context,
+    ContradictionDetails,
+    Diagnosis,
+    Mitigation,
+    Plan,
+    Request,
+    Stage,
+)
 
 
 class ConflictRemoval(Mitigation):
@@ -28,11 +36,11 @@ class ConflictRemoval(Mitigation):
         for diagnosis in diagnoses:
             if diagnosis.cause != "data_contradiction":
                 continue
-            details = diagnosis.details("data_contradiction")
-            if details.get("wrong") == "the others":
+            details = diagnosis.details(ContradictionDetails)
+            if details and details.others_are_wrong:
                 targets.append(diagnosis.verdict.sample_id)
-                wrong |= set(details["rows"])
-            elif details.get("wrong") == "this row":
+                wrong |= set(details.rows)
+            elif details and details.this_row_is_wrong:
                 wrong.add(diagnosis.verdict.sample_id)
         # a target is not dropped, even where the diagnosis of another sample calls it wrong
         wrong -= set(targets)

@@ -19,6 +19,7 @@ from ilp_mitigations.sources.ranking import rank_texts
 from ilp_mlflow.plugin import (
     Context,
     Diagnosis,
+    KnowledgeConflictDetails,
     Mitigation,
     Plan,
     Request,
@@ -71,7 +72,7 @@ class Continued(Mitigation):
         if not texts:
             return self._request_texts(cause, targets)
 
-        base_answers = [d.details(cause).get("wrong") for d in diagnoses if d.cause == cause]
+        base_answers = [_wrong_answer(d) for d in diagnoses if d.cause == cause]
         misleading = self._find_misleading(samples, base_answers)
         general = self._find_general(samples, {*texts, *misleading})
         # a second mitigation that reads shares one stage of texts with the first
@@ -160,6 +161,14 @@ class Continued(Mitigation):
             "schedule": "shuffled",
         }
         return first.model_copy(update=changes)
+
+
+def _wrong_answer(diagnosis: Diagnosis) -> str:
+    """What the base answers instead, where that is the cause; else ""."""
+    details = diagnosis.details(KnowledgeConflictDetails)
+    if details is None or diagnosis.cause != KnowledgeConflictDetails.cause:
+        return ""
+    return details.wrong
 
 
 def _draw_texts(texts: Sequence[str], n: int, rng: random.Random) -> list[str]:

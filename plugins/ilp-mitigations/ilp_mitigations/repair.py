@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ilp_mlflow.plugin import Context, Diagnosis, Mitigation, Plan, Request, Stage
+from ilp_mlflow.plugin import (
+    Context,
+    Diagnosis,
+    Mitigation,
+    NotTrainedDetails,
+    Plan,
+    Request,
+    Stage,
+)
 
 
 class Repair(Mitigation):
@@ -29,7 +37,8 @@ class Repair(Mitigation):
                 continue
             id_ = diagnosis.verdict.sample_id
             stage = stages[context.samples[id_].stage]
-            change = _change(diagnosis.details("not_trained"), stage)
+            details = diagnosis.details(NotTrainedDetails) or NotTrainedDetails()
+            change = _change(details, stage)
             if change:
                 targets.append(id_)
                 changes.setdefault(stage.name, {}).update(change)
@@ -42,12 +51,12 @@ class Repair(Mitigation):
         return None
 
 
-def _change(details: dict[str, Any], stage: Stage) -> dict[str, Any]:
+def _change(details: NotTrainedDetails, stage: Stage) -> dict[str, Any]:
     """Options that let a sample with this ledger reach the model; {} where none is to blame."""
-    change: dict[str, Any] = {"max_length": None} if details.get("truncated_tokens") else {}
-    if details.get("exposures") == 0 and stage.training.get("dataloader_drop_last"):
+    change: dict[str, Any] = {"max_length": None} if details.truncated_tokens else {}
+    if details.exposures == 0 and stage.training.get("dataloader_drop_last"):
         change["dataloader_drop_last"] = False
-    if not change and details.get("exposures") and stage.training.get("assistant_only_loss"):
+    if not change and details.exposures and stage.training.get("assistant_only_loss"):
         change["assistant_only_loss"] = False
     return change
 

@@ -1,0 +1,39 @@
+"""What the installed diagnostics say of their causes: order, meaning and colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ilp_mlflow.core import plugin_loader
+from ilp_mlflow.core.interfaces import Diagnostic
+
+
+@dataclass(frozen=True)
+class CauseInfo:
+    """A cause as its diagnostic describes it; see `Diagnostic` for the fields."""
+
+    name: str
+    """The cause, which has the name of its diagnostic."""
+    order: int = Diagnostic.order
+    """Place among the causes: lower ones are looked for first."""
+    meaning: str = Diagnostic.meaning
+    """The cause in a few words."""
+    colour: str = Diagnostic.colour
+    """CSS colour, or ""."""
+
+
+def cause_info(name: str, diagnostic: type) -> CauseInfo:
+    """What the class of a diagnostic says; one without the base `Diagnostic` says nothing."""
+    if not issubclass(diagnostic, Diagnostic):
+        return CauseInfo(name)
+    return CauseInfo(name, diagnostic.order, diagnostic.meaning, diagnostic.colour)
+
+
+def installed_causes() -> list[CauseInfo]:
+    """The causes of all diagnostics that can be used, in their order."""
+    causes = []
+    for plugin in plugin_loader.installed("diagnostic"):
+        # One that fails to import has no class.
+        if plugin.cls is not None:
+            causes.append(cause_info(plugin.name, plugin.cls))
+    return sorted(causes, key=lambda cause: (cause.order, cause.name))
