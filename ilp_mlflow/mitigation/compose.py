@@ -124,12 +124,12 @@ def next_combination(
     chosen: Sequence[Candidate],
     candidates: Sequence[Candidate],
     unlearned_by_cause: Mapping[str, int],
-    tried: Sequence[frozenset[str]],
+    tried_combinations: Sequence[frozenset[str]],
 ) -> list[Candidate] | None:
     """The combination to try after `chosen`: one cause gets another candidate for those it had.
 
     The cause with the most samples that are still unlearned comes first. None where every such
-    combination was `tried` (names).
+    combination was tried (`tried_combinations`, of names).
     """
     for cause in sorted(unlearned_by_cause, key=lambda c: (-unlearned_by_cause[c], c)):
         # sorted, so there is nothing left to recover of the causes behind this one either
@@ -138,7 +138,7 @@ def next_combination(
         for_other_causes = [candidate for candidate in chosen if candidate.cause != cause]
         for candidate in _best_first(candidates, cause):
             combination = [*for_other_causes, candidate]
-            is_new = names_of(combination) not in tried
+            is_new = names_of(combination) not in tried_combinations
             if is_new and _can_join(candidate, for_other_causes):
                 return combination
     return None

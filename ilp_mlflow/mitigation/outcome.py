@@ -165,6 +165,7 @@ def tally_by_cause(
             unlearned=len(ids),
             recovered=len(set(recovered).intersection(ids)),
             by_control=len(set(recovered_by_control).intersection(ids)),
+            # the same samples are asked in other words under both
             paraphrased=len(held.keys() & set(ids)),
             held=sum(held.get(i, False) for i in ids),
             held_by_control=sum(held_by_control.get(i, False) for i in ids),

@@ -76,6 +76,7 @@ def read_baseline(experiment: Experiment, run_id: str, samples: Sequence[Sample]
     held_out = load_samples("held_out", experiment.held_out) if experiment.held_out else []
     scores = runs.read_table(run_id, "scores.parquet")
     context = build_context(experiment, samples, checkpoints, scores, run_id)
+    # for mitigations that watch rows which are not trained; no diagnostic sees them
     context = replace(context, held_out=held_out)
     diagnoses = []
     # one per unlearned sample
@@ -178,10 +179,11 @@ def try_composed(
         print(f"ilp: {obstacle}; nothing was tried", file=sys.stderr)
         return result
 
-    tried: list[frozenset[str]] = []
+    tried_combinations: list[frozenset[str]] = []
     while combination and not _is_over_budget(options, started):
-        tried.append(names_of(combination))
-        outcome = _try_combination(f"auto {len(tried)}", combination, planner, baseline, result)
+        tried_combinations.append(names_of(combination))
+        name = f"auto {len(tried_combinations)}"
+        outcome = _try_combination(name, combination, planner, baseline, result)
         if outcome is None:
             break
         result.outcomes.append(outcome)
@@ -189,7 +191,7 @@ def try_composed(
         best = min(result.outcomes, key=lambda o: o.unlearned_rate)
         if options.max_unlearned is None or best.unlearned_rate <= options.max_unlearned:
             break
-        combination = _next_combination(best, candidates, tried)
+        combination = _next_combination(best, candidates, tried_combinations)
     return result
 
 
@@ -198,6 +200,7 @@ def _planner(
 ) -> Planner:
     """Asks mitigations for plans; a failure is noted in `result`, and is no plan."""
 
+    # asked once for the candidates, then again in each combination, on top of what others plan
     def plan(name: str, context: Context) -> Plan | Request | None:
         try:
             return checked_plan(name, plugins[name], baseline.diagnoses, context)
@@ -274,14 +277,14 @@ def _try_combination(
 
 
 def _next_combination(
-    best: Outcome, candidates: Sequence[Candidate], tried: Sequence[frozenset[str]]
+    best: Outcome, candidates: Sequence[Candidate], tried_combinations: Sequence[frozenset[str]]
 ) -> list[Candidate] | None:
     """The combination to try next: the best so far, with another candidate for one cause."""
     chosen = [candidate for candidate in candidates if candidate.name in best.combines]
     unlearned_by_cause = {}
     for cause, tally in best.causes.items():
         unlearned_by_cause[cause] = tally.unlearned - tally.recovered
-    return next_combination(chosen, candidates, unlearned_by_cause, tried)
+    return next_combination(chosen, candidates, unlearned_by_cause, tried_combinations)
 
 
 def _is_over_budget(options: SearchOptions, started: float) -> bool:

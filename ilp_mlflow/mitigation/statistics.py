@@ -50,8 +50,10 @@ def mcnemar_p(gained: int, lost: int) -> float:
     If neither side is better, each of the `gained` + `lost` cases that differ goes either way with
     probability one half: a binomial test.
     """
+    # here and not above, since scipy takes a second to import
     from scipy.stats import binomtest
 
+    # binomtest refuses to judge nothing
     if gained + lost == 0:
         return 1.0
     return float(binomtest(gained, gained + lost).pvalue)

@@ -35,8 +35,8 @@ def test_every_sample_of_two_runs_is_in_one_place():
         "f": "learned",
         "h": "learned",
     }
-    found = transitions(before, after)
-    assert found == {
+    ids = transitions(before, after)
+    assert ids == {
         "recovered": ["a"],
         "regressed": ["b"],
         "still": ["c"],
@@ -84,9 +84,9 @@ def test_samples_that_recovered_and_regressed_are_named_in_both_directions(two_r
     before, after = two_runs
     code, out, err = ilp("compare", before, after, "--json")
     assert code == 0, err
-    found = json.loads(out)
-    assert found.pop("p_value") == 1  # two of three discordant samples one way
-    assert {name: ids for name, ids in found.items() if ids} == {
+    comparison = json.loads(out)
+    assert comparison.pop("p_value") == 1  # two of three discordant samples one way
+    assert {name: ids for name, ids in comparison.items() if ids} == {
         "recovered": ["a"],
         "regressed": ["b", "c"],
         "kept": ["d", "e"],
@@ -129,11 +129,11 @@ def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(expe
     assert same["p_value"] == 1
 
     code, out, err = ilp("compare", first["run_id"], again, "--json")
-    found = json.loads(out)
-    assert sorted(found["recovered"]) == sorted(first["outcomes"][0]["recovered"])
-    assert sorted(found["regressed"]) == sorted(first["outcomes"][0]["regressed"])
+    comparison = json.loads(out)
+    assert sorted(comparison["recovered"]) == sorted(first["outcomes"][0]["recovered"])
+    assert sorted(comparison["regressed"]) == sorted(first["outcomes"][0]["regressed"])
     back = json.loads(ilp("compare", again, first["run_id"], "--json")[1])
-    assert sorted(back["regressed"]) == sorted(found["recovered"])
+    assert sorted(back["regressed"]) == sorted(comparison["recovered"])
 
     code, out, err = ilp("compare", first["run_id"], "nothing")
     assert (code, out) == (2, "")
@@ -141,16 +141,14 @@ def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(expe
 
 
 def test_two_rules_are_no_difference_between_models(experiment_file, store):
-    runs = [
-        json.loads(
-            ilp(
-                "run", edit_yaml(experiment_file, name=preset, scoring={"preset": preset}), "--json"
-            )[1]
-        )
-        for preset in ("default", "paper")
-    ]
-    statuses = [{v["sample_id"]: v["status"] for v in run["verdicts"]} for run in runs]
+    reports = []
+    for preset in ("default", "paper"):
+        file = edit_yaml(experiment_file, name=preset, scoring={"preset": preset})
+        reports.append(json.loads(ilp("run", file, "--json")[1]))
+    statuses = [{v["sample_id"]: v["status"] for v in report["verdicts"]} for report in reports]
     assert statuses[0] != statuses[1]  # the same training
-    for one, other in (runs, runs[::-1]):
-        found = json.loads(ilp("compare", one["run_id"], other["run_id"], "--json")[1])
-        assert found["recovered"] == found["regressed"] == found["flickering"] == []
+    for first, second in (reports, reports[::-1]):
+        code, out, err = ilp("compare", first["run_id"], second["run_id"], "--json")
+        assert code == 0, err
+        comparison = json.loads(out)
+        assert comparison["recovered"] == comparison["regressed"] == comparison["flickering"] == []

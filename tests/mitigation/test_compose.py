@@ -31,12 +31,12 @@ def made(name, cause, targets, value=1.0, merges=False):
     return Candidate(name, cause, frozenset(targets), expected, cost=1e6, merges=merges)
 
 
-def names(found):
-    return [c.name for c in found]
+def names(candidates):
+    return [c.name for c in candidates]
 
 
 def test_the_largest_group_comes_first_and_each_gets_its_most_valuable():
-    found = choose_mitigations(
+    chosen = choose_mitigations(
         [
             made("a1", "a", "12", 1),
             made("a2", "a", "12", 2),
@@ -44,7 +44,7 @@ def test_the_largest_group_comes_first_and_each_gets_its_most_valuable():
             made("c1", "c", "6", 9),
         ],
     )
-    assert names(found) == ["b1", "a2", "c1"]
+    assert names(chosen) == ["b1", "a2", "c1"]
 
 
 def test_a_second_one_for_a_cause_is_taken_for_targets_of_its_own_only():
@@ -59,14 +59,14 @@ def test_a_second_one_for_a_cause_is_taken_for_targets_of_its_own_only():
 
 
 def test_of_those_that_leave_no_place_for_others_one_is_taken():
-    found = choose_mitigations(
+    chosen = choose_mitigations(
         [
             made("mix", "a", "123", merges=True),
             made("grow", "b", "45", 9, merges=True),
             made("add", "b", "45"),
         ]
     )
-    assert names(found) == ["mix", "add"]
+    assert names(chosen) == ["mix", "add"]
 
 
 def test_what_is_to_be_expected_moves_from_the_prior_to_what_was_seen():
@@ -99,10 +99,10 @@ def test_a_candidate_costs_what_has_to_be_trained_and_is_for_the_cause_of_most_t
     counted = second.model_copy(
         update={"training": {"max_steps": 3, "per_device_train_batch_size": 2}}
     )
-    found = as_candidate(
+    candidate = as_candidate(
         "steps", Plan(targets=("first0",), stages=(first, counted)), WHOLE, causes, 1
     )
-    assert found.value == pytest.approx(1e6 / (3 * 2 * 10))
+    assert candidate.value == pytest.approx(1e6 / (3 * 2 * 10))
 
 
 def added(name, *, control=True):
@@ -156,9 +156,9 @@ def test_for_the_cause_with_most_left_another_is_tried_until_all_were():
     first = choose_mitigations(have)
     tried = [frozenset(names(first))]
     seen = []
-    while (found := next_combination(first, have, {"a": 2, "b": 1}, tried)) is not None:
-        seen.append(sorted(names(found)))
-        tried.append(frozenset(names(found)))
+    while (combination := next_combination(first, have, {"a": 2, "b": 1}, tried)) is not None:
+        seen.append(sorted(names(combination)))
+        tried.append(frozenset(names(combination)))
     assert seen == [["a2", "b1"], ["a1", "b2"]]
     assert next_combination(first, have, {"a": 0, "b": 0}, []) is None
 

@@ -67,10 +67,10 @@ def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends
 
 def test_what_holds_in_other_words_is_counted_beside_what_is_reproduced():
     causes = {"a": "x", "b": "x", "c": "x"}
-    found = tally_by_cause(
+    tally = tally_by_cause(
         causes, ["a", "b"], ["b"], {"a": True, "b": False}, {"a": False, "b": False}
     )["x"]
-    assert (found.paraphrased, found.held, found.held_by_control) == (2, 1, 0)
+    assert (tally.paraphrased, tally.held, tally.held_by_control) == (2, 1, 0)
     assert tally_by_cause(causes, [], [])["x"].paraphrased == 0
 
 
@@ -122,7 +122,7 @@ def test_what_is_left_out_on_purpose_does_not_regress():
 
 
 def test_the_recommendation_tells_what_holds_and_what_is_lost():
-    one = tried("good", 0.5, 0.001).model_copy(
+    outcome = tried("good", 0.5, 0.001).model_copy(
         update={
             "combines": ("a", "b"),
             "causes": {
@@ -138,22 +138,24 @@ def test_the_recommendation_tells_what_holds_and_what_is_lost():
             "guard": Guard(right=100, lost=3, lost_by_control=1),
         }
     )
-    text = recommendation_text([one])
+    text = recommendation_text([outcome])
     assert text.startswith("Take good (a, b): ")
     assert "7 more hold in other words" in text
     assert "of 100 answers that were to stay it loses 3, its control 1" in text
-    lossy = one.model_copy(update={"guard": Guard(right=100, lost=4, lost_by_control=1)})
+    lossy = outcome.model_copy(update={"guard": Guard(right=100, lost=4, lost_by_control=1)})
     assert recommendation_text([lossy]).startswith("Nothing is worth taking")
 
 
 def test_what_only_beats_a_control_that_fell_apart_is_not_taken():
-    one = tried("worse", 0.9, 0.001, recovered=9, regressed=60).model_copy(
+    outcome = tried("worse", 0.9, 0.001, recovered=9, regressed=60).model_copy(
         update={"regressed_by_control": 400}
     )
-    assert recommendation_text([one]).startswith("Nothing is worth taking")
+    assert recommendation_text([outcome]).startswith("Nothing is worth taking")
 
 
 def test_a_mitigation_that_trains_longer_than_its_control_is_recommended_with_that_said():
-    one = tried("longer", 0.5, 0.001).model_copy(update={"tokens": 300, "control_tokens": 200})
-    assert "it trains on 1.5 times the tokens of its control" in recommendation_text([one])
-    assert "times the tokens" not in recommendation_text([one.model_copy(update={"tokens": 230})])
+    outcome = tried("longer", 0.5, 0.001).model_copy(update={"tokens": 300, "control_tokens": 200})
+    assert "it trains on 1.5 times the tokens of its control" in recommendation_text([outcome])
+    assert "times the tokens" not in recommendation_text(
+        [outcome.model_copy(update={"tokens": 230})]
+    )

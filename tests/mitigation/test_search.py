@@ -82,9 +82,9 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     )  # the paraphrases are the rows themselves; learned asks for more than saying it
     assert idle.recovered == ()
     assert longer.tokens > 10 * longer.control_tokens
-    one = MlflowClient().get_run(longer.run_id).data
-    assert one.params["ilp.with.epochs"] == "25"
-    assert one.metrics["recovered"] == len(longer.recovered) / (
+    data = MlflowClient().get_run(longer.run_id).data
+    assert data.params["ilp.with.epochs"] == "25"
+    assert data.metrics["recovered"] == len(longer.recovered) / (
         len(longer.recovered) + len(longer.still)
     )
     report = pipeline.make_report(experiment, run_id)

@@ -14,16 +14,16 @@ from tests.conftest import rows
 from tests.training.test_trainer import TRAINING
 
 
-def one(id_, prompt="p", **more):
+def row(id_, prompt="p", **more):
     return Sample(
         id=id_, stage="s", prompt=prompt, completion="c" if isinstance(prompt, str) else (), **more
     )
 
 
 def test_a_samples_own_paraphrases_come_before_what_a_judge_writes():
-    given, bare = one("a", paraphrases=("x", "y")), one("b")
+    worded, bare = row("a", paraphrases=("x", "y")), row("b")
     asked = side_effects.plan_questions(
-        [given, bare], [given, bare], [], 0, write=lambda s: ["written"]
+        [worded, bare], [worded, bare], [], 0, write=lambda s: ["written"]
     )
     assert [(q.metadata["of"], q.prompt) for q in asked.wordings] == [
         ("a", "x"),
@@ -32,7 +32,7 @@ def test_a_samples_own_paraphrases_come_before_what_a_judge_writes():
     ]
     assert len({q.id for q in asked.wordings}) == 3
     assert [q.prompt for q in side_effects.plan_questions([bare], [bare], [], 0).wordings] == []
-    chat = one(
+    chat = row(
         "c",
         prompt=(Message(role="system", content="s"), Message(role="user", content="p")),
         paraphrases=("x",),
@@ -43,24 +43,24 @@ def test_a_samples_own_paraphrases_come_before_what_a_judge_writes():
 
 def test_facts_are_each_asked_once_and_not_more_than_so_many(monkeypatch):
     probes = tuple(Exchange(prompt=f"p{n}", completion="c") for n in range(9))
-    samples = [one("a", probes=probes), one("b", probes=probes[:3])]
+    samples = [row("a", probes=probes), row("b", probes=probes[:3])]
     assert sorted(f.prompt for f in side_effects.plan_questions([], samples, [], 0).facts) == [
         f"p{n}" for n in range(9)
     ]
     monkeypatch.setattr(side_effects, "MAX_FACTS", 4)
-    few = side_effects.plan_questions([], samples, [], 0).facts
-    assert len(few) == 4
-    assert few == side_effects.plan_questions([], samples, [], 0).facts
+    facts = side_effects.plan_questions([], samples, [], 0).facts
+    assert len(facts) == 4
+    assert facts == side_effects.plan_questions([], samples, [], 0).facts
 
 
 def test_what_was_right_before_and_is_wrong_after_is_lost():
     before = Answers(guard={"a": True, "b": True, "c": False})
-    found = guard_outcome(
+    guard = guard_outcome(
         before,
         Answers(guard={"a": False, "b": True, "c": True}),
         Answers(guard={"a": False, "b": False, "c": False}),
     )
-    assert (found.right, found.lost, found.lost_by_control) == (2, 1, 2)
+    assert (guard.right, guard.lost, guard.lost_by_control) == (2, 1, 2)
     assert guard_outcome(before, before, None).lost_by_control == 0
     assert guard_outcome(Answers(guard={"a": False}), Answers(guard={"a": True}), None) is None
 
@@ -103,8 +103,8 @@ def test_a_model_is_asked_in_each_way(tuned, tiny_model):
             other.model_copy(update={"id": "o", "completion": known.completion}),
         ],
     )
-    found = side_effects.ask_questions(asked, str(tiny_model), str(folder), experiment)
-    assert found.held == {"right": True, "half": False}  # most of them, not half
-    assert found.guard == {"held out k": True, "o": False}  # the base does not know the fact
+    answers = side_effects.ask_questions(asked, str(tiny_model), str(folder), experiment)
+    assert answers.held == {"right": True, "half": False}  # most of them, not half
+    assert answers.guard == {"held out k": True, "o": False}  # the base does not know the fact
     as_base = side_effects.ask_questions(asked, str(folder), str(folder), experiment)
     assert as_base.guard["fact 1"]

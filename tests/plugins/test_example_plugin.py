@@ -115,9 +115,9 @@ def home(tmp_path_factory):
 
 @pytest.mark.slow
 def test_an_installed_plugin_is_found_and_one_that_does_not_import_is_named(home, tmp_path):
-    found = json.loads(home.ilp("plugins", "--json"))
-    theirs = [p for p in found["plugins"] if p["distribution"] != "ilp-mlflow"]
-    assert theirs == [
+    listed = json.loads(home.ilp("plugins", "--json"))
+    third_party = [p for p in listed["plugins"] if p["distribution"] != "ilp-mlflow"]
+    assert third_party == [
         {
             "name": "long_completion",
             "kind": "diagnostic",
@@ -131,28 +131,28 @@ def test_an_installed_plugin_is_found_and_one_that_does_not_import_is_named(home
             "options": {"cause": "long_completion", "times": 2},
         },
     ]
-    assert found["failed"] == []
+    assert listed["failed"] == []
 
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "pyproject.toml").write_text(BROKEN)
     (tmp_path / "broken" / "ilp_broken.py").write_text("raise RuntimeError('needs a licence')\n")
     home.install(tmp_path / "broken", "pyproject.toml", "ilp_broken.py")
     again = json.loads(home.ilp("plugins", "--json"))
-    assert again["plugins"] == found["plugins"]
+    assert again["plugins"] == listed["plugins"]
     reason = {"distribution": "ilp-broken", "error": "RuntimeError: needs a licence"}
     assert again["failed"] == [{"name": "torn_too", **reason}, {"name": "torn", **reason}]
 
     text = home.ilp("plugins")
     assert max(map(len, text.splitlines())) <= 80
-    said = " ".join(text.split())
+    shown = " ".join(text.split())
     assert (
         "slower (ilp-example): Train the stages that hold the targets at a lower learning rate"
-        in said
+        in shown
     )
     assert (
-        "times: int = 2 - The learning rate is divided, the epochs are multiplied by this." in said
+        "times: int = 2 - The learning rate is divided, the epochs are multiplied by this." in shown
     )
-    assert "torn (ilp-broken): RuntimeError: needs a licence" in said
+    assert "torn (ilp-broken): RuntimeError: needs a licence" in shown
 
 
 def test_its_diagnostic_names_a_cause_and_its_mitigation_is_tried(
@@ -205,9 +205,9 @@ def test_the_control_starts_where_the_mitigation_does_and_sees_as_much():
     plan = Slower().plan([Diagnosis(verdict=verdict, cause="long_completion")], known)
     remedy, control = plan_trials("slower", plan, known)
     assert remedy.start.name == control.start.name == "first"
-    (slow,), (usual,) = remedy.stages, control.stages
-    assert slow.samples == usual.samples == known.stages[1].samples
-    assert {**slow.training, "learning_rate": 2e-5} == usual.training
+    (slow,), (plain,) = remedy.stages, control.stages
+    assert slow.samples == plain.samples == known.stages[1].samples
+    assert {**slow.training, "learning_rate": 2e-5} == plain.training
 
 
 @pytest.mark.parametrize(

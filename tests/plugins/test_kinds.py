@@ -28,7 +28,7 @@ class Own:
 
 
 @pytest.mark.parametrize(
-    ("plugin", "given", "kind"),
+    ("plugin", "options", "kind"),
     [
         ("knowledge_augmentation", {"path": "c.jsonl", "field": "body"}, "Corpus"),
         ("belief_correction", {"wikipedia": "pt-br", "articles": 2}, "Wikipedia"),
@@ -37,14 +37,14 @@ class Own:
         ("augment_rare", {"model": "openai:/m"}, "Writer"),
     ],
 )
-def test_a_source_is_told_by_the_key_that_only_it_has(plugin, given, kind):
-    source = configure("mitigation", {plugin: {"source": given}})[plugin].source
+def test_a_source_is_told_by_the_key_that_only_it_has(plugin, options, kind):
+    source = configure("mitigation", {plugin: {"source": options}})[plugin].source
     assert type(source).__name__ == kind
-    assert source.model_dump(exclude_unset=True) == given
+    assert source.model_dump(exclude_unset=True) == options
 
 
 @pytest.mark.parametrize(
-    ("plugin", "given", "expected"),
+    ("plugin", "options", "expected"),
     [
         (
             "knowledge_augmentation",
@@ -81,19 +81,19 @@ def test_a_source_is_told_by_the_key_that_only_it_has(plugin, given, kind):
         ("augment_rare", {"model": 3}, r"source\.Writer\.model: .*string \(got 3\)"),
     ],
 )
-def test_a_source_that_does_not_fit_is_named_in_one_line(plugin, given, expected):
+def test_a_source_that_does_not_fit_is_named_in_one_line(plugin, options, expected):
     with pytest.raises(PluginError, match=expected) as raised:
-        configure("mitigation", {plugin: {"source": given}})
+        configure("mitigation", {plugin: {"source": options}})
     assert str(raised.value).startswith(f"mitigation '{plugin}': ")
     assert "\n" not in str(raised.value)
 
 
 def test_from_python_anything_with_the_method_is_a_source():
-    found = [diagnosed("a", "missing_knowledge")]
+    diagnoses = [diagnosed("a", "missing_knowledge")]
     whole = context([sample("a", prompt="where is anna ?", completion=" oslo")])
-    plan = KnowledgeAugmentation(source=Own("anna is in oslo")).plan(found, whole)
+    plan = KnowledgeAugmentation(source=Own("anna is in oslo")).plan(diagnoses, whole)
     assert [s.completion for s in plan.stages[0].samples] == ["anna is in oslo"]
-    lacking = KnowledgeAugmentation(source=Own()).plan(found, whole)
+    lacking = KnowledgeAugmentation(source=Own()).plan(diagnoses, whole)
     assert isinstance(lacking, Request)
     assert "Own object" in lacking.reason
     for kind in (KnowledgeAugmentation, AugmentRare):
@@ -118,13 +118,13 @@ def test_no_text_of_any_source_is_one_of_the_samples_own():
 
 
 def test_more_samples_of_any_source_have_the_word_and_ask_something_new():
-    given = sample("a", prompt="Is anna vrazo ?")
+    trained = sample("a", prompt="Is anna vrazo ?")
     rows = [
         sample(str(n), prompt=p)
         for n, p in enumerate(("is Anna vrazo?", "is bob vrazo ?", "is bob Vrazo", "is eve x ?"))
     ]
     source = Own(rows=rows)
     assert [
-        s.id for s in kinds.find_samples(source, ["vrazo"], {"a": given}, "first", 7)["vrazo"]
+        s.id for s in kinds.find_samples(source, ["vrazo"], {"a": trained}, "first", 7)["vrazo"]
     ] == ["2"]
     assert source.wanted == 7

@@ -81,13 +81,13 @@ def test_each_is_for_its_own_cause_only_and_its_control_trains_as_many_rows(kind
 
 
 def test_the_wrong_side_is_dropped_and_nothing_else():
-    found = [
+    diagnoses = [
         diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"]),
         diagnosed("first1", "data_contradiction", wrong="this row", rows=["second2"]),
         diagnosed("first2", "data_contradiction", wrong="undecided", rows=["second3"]),
         diagnosed("first3", "data_contradiction", wrong="the others", rows=["first0"]),
     ]
-    plan = ConflictRemoval().plan(found, WHOLE)
+    plan = ConflictRemoval().plan(diagnoses, WHOLE)
     left = {s.id for stage in plan.stages for s in stage.samples}
     assert {s.id for s in ROWS} - left == {
         "second1",
@@ -140,12 +140,15 @@ def test_text_and_messages_are_mixed():
         else r
         for r in ROWS
     ]
-    whole, found = context(chats), [diagnosed("first0", "left_side_forgetting")]
-    assert {type(s.prompt) for s in GlobalShuffle().plan(found, whole).stages[0].samples} == {
+    whole, diagnoses = context(chats), [diagnosed("first0", "left_side_forgetting")]
+    assert {type(s.prompt) for s in GlobalShuffle().plan(diagnoses, whole).stages[0].samples} == {
         str,
         tuple,
     }
-    assert {type(s.prompt) for s in Replay().plan(found, whole).stages[1].samples} == {str, tuple}
+    assert {type(s.prompt) for s in Replay().plan(diagnoses, whole).stages[1].samples} == {
+        str,
+        tuple,
+    }
 
 
 def test_rows_are_added_so_that_the_same_rows_are_dropped():
@@ -155,41 +158,44 @@ def test_rows_are_added_so_that_the_same_rows_are_dropped():
     ]
     whole = dataclasses.replace(WHOLE, stages=stages)
     plan = Replay(share=0.9).plan([diagnosed("first0", "left_side_forgetting")], whole)
-    own = [s.id for s in WHOLE.stages[1].samples]
+    own_ids = [s.id for s in WHOLE.stages[1].samples]
     for stage in (plan.stages[1], plan.control[1]):
         ids = [s.id for s in stage.samples]
         assert len(ids) == 18  # one batch of eight, in place of nine rows
-        assert ids[-10:] == own
-        assert ids[16:] == own[8:]  # what the last batch leaves over
+        assert ids[-10:] == own_ids
+        assert ids[16:] == own_ids[8:]  # what the last batch leaves over
 
 
 # of rows that a trainer cuts to nothing there are no steps: the batch that is dropped would be another
 def test_replayed_rows_fit_into_the_stage_that_they_are_added_to():
-    found = [diagnosed("first0", "left_side_forgetting"), diagnosed("second0", "other")]
-    own = Counter(row.id for row in WHOLE.stages[1].samples)
+    diagnoses = [diagnosed("first0", "left_side_forgetting"), diagnosed("second0", "other")]
+    own_rows = Counter(row.id for row in WHOLE.stages[1].samples)
 
     def planned(*fitting):
         whole = dataclasses.replace(
             WHOLE, fits=lambda stage, row: row.stage == stage.name or row.id in fitting
         )
-        return Replay(share=0.9).plan(found, whole)
+        return Replay(share=0.9).plan(diagnoses, whole)
 
-    assert trained(planned("first3").stages, "second") == own + Counter(first3=9)
-    assert set(trained(planned("first3", "first4").stages, "second") - own) == {"first3", "first4"}
+    assert trained(planned("first3").stages, "second") == own_rows + Counter(first3=9)
+    assert set(trained(planned("first3", "first4").stages, "second") - own_rows) == {
+        "first3",
+        "first4",
+    }
     assert planned() is None
 
 
 def test_the_control_of_rows_that_are_trained_more_often_repeats_rows_that_fit():
-    found = [diagnosed("second0", "insufficient_optimization")]
-    own = Counter(row.id for row in WHOLE.stages[1].samples)
+    diagnoses = [diagnosed("second0", "insufficient_optimization")]
+    own_rows = Counter(row.id for row in WHOLE.stages[1].samples)
 
     def planned(*fitting):
         whole = dataclasses.replace(WHOLE, fits=lambda stage, row: row.id in fitting)
-        return UpweightRare(times=9).plan(found, whole)
+        return UpweightRare(times=9).plan(diagnoses, whole)
 
     plan = planned("second0", "second3")
-    assert trained(plan.stages, "second") == own + Counter(second0=8)
-    assert trained(plan.control, "second") == own + Counter(second3=8)
+    assert trained(plan.stages, "second") == own_rows + Counter(second0=8)
+    assert trained(plan.control, "second") == own_rows + Counter(second3=8)
     assert planned().control == tuple(WHOLE.stages)
 
 
@@ -260,8 +266,8 @@ def test_what_fits_prompt_and_answer_is_read_first_and_never_the_sample_itself(t
 
 def test_texts_are_read_before_all_stages_and_the_control_reads_as_many_general_ones(tmp_path):
     general = write_jsonl(tmp_path / "general.jsonl", [{"text": f"general {n}"} for n in range(50)])
-    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
-    whole = context([one, *ROWS])
+    anna = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    whole = context([anna, *ROWS])
     kind = KnowledgeAugmentation(
         source=words(tmp_path, "anna is in oslo", "oslo has anna"), general={"path": str(general)}
     )
@@ -277,7 +283,7 @@ ANNA = sample("a", prompt="where is anna ?", completion=" Oslo", stage="first")
 
 
 @pytest.mark.parametrize(
-    ("texts", "kept"),
+    ("texts", "expected"),
     [
         (
             ("anna is in oslo.", "anna works in rome", "see anna 's oslonian house"),
@@ -290,12 +296,12 @@ ANNA = sample("a", prompt="where is anna ?", completion=" Oslo", stage="first")
     ],
 )
 def test_of_the_texts_about_a_target_those_that_tell_its_answer_are_read_or_all_where_none_does(
-    tmp_path, texts, kept
+    tmp_path, texts, expected
 ):
     plan = KnowledgeAugmentation(source=words(tmp_path, *texts)).plan(
         [diagnosed("a", "missing_knowledge")], context([ANNA, *ROWS])
     )
-    assert read(plan.stages) == kept
+    assert read(plan.stages) == expected
     assert plan.control is None
 
 
@@ -401,10 +407,10 @@ def test_samples_that_are_themselves_wrong_are_named():
 def test_two_mitigations_that_read_share_one_stage_of_texts(tmp_path):
     general = [f"general {n}" for n in range(40)] + ["anna is in rome"]
     path = write_jsonl(tmp_path / "general.jsonl", [{"text": t} for t in general])
-    one = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
-    two = sample("b", prompt="where is bob ?", completion=" kiev", stage="first")
-    whole = context([one, two, *ROWS])
-    found = [
+    anna = sample("a", prompt="where is anna ?", completion=" oslo", stage="first")
+    bob = sample("b", prompt="where is bob ?", completion=" kiev", stage="first")
+    whole = context([anna, bob, *ROWS])
+    diagnoses = [
         diagnosed("b", "missing_knowledge"),
         diagnosed("a", "knowledge_conflict", wrong="rome"),
     ]
@@ -412,36 +418,38 @@ def test_two_mitigations_that_read_share_one_stage_of_texts(tmp_path):
         "source": words(tmp_path, "anna is in oslo", "bob is in kiev"),
         "general": {"path": str(path)},
     }
-    first = KnowledgeAugmentation(**options).plan(found, whole)
-    both = BeliefCorrection(**options).plan(found, dataclasses.replace(whole, stages=first.stages))
+    first = KnowledgeAugmentation(**options).plan(diagnoses, whole)
+    both = BeliefCorrection(**options).plan(
+        diagnoses, dataclasses.replace(whole, stages=first.stages)
+    )
     read, *rest = both.stages
     assert tuple(rest) == tuple(whole.stages)
-    told = [s.completion for s in read.samples]
-    assert {"anna is in oslo", "bob is in kiev"} <= set(told)
-    assert "anna is in rome" not in told
-    assert len({s.id for s in read.samples}) == len(told)
+    texts_read = [s.completion for s in read.samples]
+    assert {"anna is in oslo", "bob is in kiev"} <= set(texts_read)
+    assert "anna is in rome" not in texts_read
+    assert len({s.id for s in read.samples}) == len(texts_read)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "documents"),
     [
         ("one\ntwo\n\nthree\n", ["one two", "three"]),
         ("one\ntwo\n", ["one", "two"]),
         ("word " * 300, [("word " * 200).strip(), ("word " * 100).strip()]),
     ],
 )
-def test_a_text_file_is_read_by_paragraph_in_pieces(tmp_path, text, found):
+def test_a_text_file_is_read_by_paragraph_in_pieces(tmp_path, text, documents):
     path = tmp_path / "c.txt"
     path.write_text(text)
-    assert list(Corpus(path=str(path)).texts) == found
+    assert list(Corpus(path=str(path)).texts) == documents
 
 
 def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
-    found = [
+    diagnoses = [
         diagnosed("first0", "data_contradiction", wrong="undecided", rows=["first1", "second2"]),
         diagnosed("first3", "data_contradiction", wrong="the others", rows=["first4"]),
     ]
-    plan = ConflictBucketing().plan(found, WHOLE)
+    plan = ConflictBucketing().plan(diagnoses, WHOLE)
     assert plan.targets == ("first0",)
     assert plan.stages[0].schedule.rivals == {"first0": ("first1", "second2")}
     assert plan.stages[1] == WHOLE.stages[1]
@@ -463,19 +471,22 @@ def test_rivals_are_kept_apart_in_the_stages_that_hold_both():
     assert (
         crowded.stages[0].steps == crowded.control[0].steps == 10 * WHOLE.stages[0].visits
     )  # each alone in its step
-    assert ConflictBucketing(which="all").plan(found, WHOLE).targets == ("first0", "first3")
-    assert ConflictBucketing().plan(found[1:], WHOLE) is None
+    assert ConflictBucketing(which="all").plan(diagnoses, WHOLE).targets == ("first0", "first3")
+    assert ConflictBucketing().plan(diagnoses[1:], WHOLE) is None
 
 
 def test_what_another_mitigation_reads_first_is_read_once_more_in_the_mix(tmp_path):
-    found = [diagnosed("first0", "left_side_forgetting"), diagnosed("first1", "missing_knowledge")]
+    diagnoses = [
+        diagnosed("first0", "left_side_forgetting"),
+        diagnosed("first1", "missing_knowledge"),
+    ]
     read = (
         KnowledgeAugmentation(source=words(tmp_path, "of first 1 it is c"))
-        .plan(found, WHOLE)
+        .plan(diagnoses, WHOLE)
         .stages
     )
     for kind in (GlobalShuffle(), DynamicResampling()):
-        plan = kind.plan(found, dataclasses.replace(WHOLE, stages=read))
+        plan = kind.plan(diagnoses, dataclasses.replace(WHOLE, stages=read))
         assert [s.name for s in plan.stages] == ["knowledge", plan.stages[1].name]
         assert plan.stages[0] == read[0]
         assert {s.id for s in ROWS} <= {s.id for s in plan.stages[1].samples}
@@ -498,8 +509,8 @@ def test_a_stage_of_the_users_that_is_called_knowledge_is_kept(tmp_path):
 
 def test_a_stage_without_any_row_left_is_left_out():
     wrong = [f"second{n}" for n in range(10)]
-    found = [diagnosed("first0", "data_contradiction", wrong="the others", rows=wrong)]
-    plan = ConflictRemoval().plan(found, WHOLE)
+    diagnoses = [diagnosed("first0", "data_contradiction", wrong="the others", rows=wrong)]
+    plan = ConflictRemoval().plan(diagnoses, WHOLE)
     assert [s.name for s in plan.stages] == ["first"]
     assert set(plan.dropped) == set(wrong)
 
@@ -513,16 +524,18 @@ def test_a_row_that_is_cut_away_and_in_no_batch_is_repaired_in_both_ways():
 
 
 def test_evidence_of_a_third_party_for_a_cause_counts_as_well():
-    found = diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"])
-    other = found.model_copy(update={"evidence": {"mine": found.evidence["data_contradiction"]}})
+    diagnosis = diagnosed("first0", "data_contradiction", wrong="the others", rows=["second1"])
+    other = diagnosis.model_copy(
+        update={"evidence": {"mine": diagnosis.evidence["data_contradiction"]}}
+    )
     assert ConflictRemoval().plan([other], WHOLE).dropped == ("second1",)
-    assert ConflictBucketing().plan([found.model_copy(update={"evidence": {}})], WHOLE) is None
+    assert ConflictBucketing().plan([diagnosis.model_copy(update={"evidence": {}})], WHOLE) is None
 
 
 def test_held_out_rows_and_paraphrases_are_not_trained(tmp_path):
-    one = sample("a", prompt="zo of anna ?", stage="first", paraphrases=("tell zo of anna :",))
+    anna = sample("a", prompt="zo of anna ?", stage="first", paraphrases=("tell zo of anna :",))
     held = sample("first0", prompt="zo of bob ?", stage="held_out")
-    whole = dataclasses.replace(context([one, *ROWS]), held_out=[held])
+    whole = dataclasses.replace(context([anna, *ROWS]), held_out=[held])
     pool = [
         {"prompt": p, "completion": "c"}
         for p in ("tell zo of anna :", "zo of bob ?", "zo of carl ?")
@@ -540,14 +553,14 @@ def test_held_out_rows_and_paraphrases_are_not_trained(tmp_path):
     assert grown.stages[1].steps >= (8 + 1) * grown.stages[0].steps_per_pass
     assert isinstance(
         ProgressiveEpochs().plan(
-            [diagnosed("a", "insufficient_optimization")], context([one, *ROWS])
+            [diagnosed("a", "insufficient_optimization")], context([anna, *ROWS])
         ),
         Request,
     )
 
 
 def test_no_general_text_is_a_samples_own(tmp_path):
-    one = sample(
+    anna = sample(
         "a",
         prompt="where is anna ?",
         completion=" oslo",
@@ -563,6 +576,6 @@ def test_no_general_text_is_a_samples_own(tmp_path):
     kind = KnowledgeAugmentation(
         source=words(tmp_path, "anna is in oslo"), general={"path": str(path)}, retrieved=0.01
     )
-    plan = kind.plan([diagnosed("a", "missing_knowledge")], context([one, *ROWS]))
-    told = {s.completion for s in (*plan.stages[0].samples, *plan.control[0].samples)}
-    assert not told & set(general[:2])
+    plan = kind.plan([diagnosed("a", "missing_knowledge")], context([anna, *ROWS]))
+    texts_read = {s.completion for s in (*plan.stages[0].samples, *plan.control[0].samples)}
+    assert not texts_read & set(general[:2])

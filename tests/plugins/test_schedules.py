@@ -32,9 +32,9 @@ def play(
         measured = {}
 
         def measure(ids, number=number, measured=measured):
-            found = {i: results(number)[i] for i in ids}
-            measured.update(found)
-            return found
+            answer = {i: results(number)[i] for i in ids}
+            measured.update(answer)
+            return answer
 
         history = History(
             [i for i in subsets if i not in validation],
@@ -127,7 +127,9 @@ def test_no_sample_is_lost_however_the_others_fall(seed):
 
 
 def apart(rivals, rounds, batch_size, accumulation):
-    pairs = {frozenset((one, other)) for one, others in rivals.items() for other in others}
+    pairs = {
+        frozenset((sample_id, other)) for sample_id, others in rivals.items() for other in others
+    }
     for r in rounds:
         for k in range(0, len(r.batches), accumulation):
             step = [i for b in r.batches[k : k + accumulation] for i in b]
@@ -148,8 +150,8 @@ def test_rivals_are_never_in_one_step_and_no_sample_is_lost(seed, every, accumul
     rng = random.Random(seed)
     ids = list(SUBSETS)
     rivals = {
-        one: tuple(rng.sample([i for i in ids if i != one], rng.randint(1, 12)))
-        for one in rng.sample(ids, 8)
+        sample_id: tuple(rng.sample([i for i in ids if i != sample_id], rng.randint(1, 12)))
+        for sample_id in rng.sample(ids, 8)
     }
     schedule = Bucketed(rivals=rivals, every=every)
     steps = 3 * -(-len(ids) // (4 * accumulation)) + 3
@@ -162,7 +164,7 @@ def test_rivals_are_never_in_one_step_and_no_sample_is_lost(seed, every, accumul
 
 def test_even_where_all_are_rivals_no_step_holds_two():
     ids = list(SUBSETS)[:6]
-    rivals = {one: tuple(i for i in ids if i != one) for one in ids}
+    rivals = {sample_id: tuple(i for i in ids if i != sample_id) for sample_id in ids}
     subsets = dict.fromkeys(ids, "a")
     rounds = play(Bucketed(rivals=rivals), lambda n: wrong(), 6, subsets=subsets)
     assert apart(rivals, rounds, 4, 1)
@@ -171,9 +173,9 @@ def test_even_where_all_are_rivals_no_step_holds_two():
 
 def test_rivals_that_are_both_reproduced_are_none_any_more():
     rivals = {"a0": tuple(i for i in SUBSETS if i != "a0")}
-    kept = play(Bucketed(rivals=rivals, every=4), lambda n: wrong(), 60)
+    never_reproduced = play(Bucketed(rivals=rivals, every=4), lambda n: wrong(), 60)
     let_go = play(Bucketed(rivals=rivals, every=4), lambda n: wrong(("b39",)) if n else wrong(), 60)
-    assert apart(rivals, kept, 4, 1)
+    assert apart(rivals, never_reproduced, 4, 1)
     assert apart(rivals, let_go[:1], 4, 1)
     assert not apart(rivals, let_go, 4, 1)
     assert apart({"a0": ("b39",)}, let_go, 4, 1)  # one of these is still not
@@ -183,7 +185,7 @@ VALIDATION = ("b38", "b39")
 
 
 @pytest.mark.parametrize(
-    ("losses", "passes", "kept"),
+    ("losses", "passes", "best"),
     [
         ((3.0, 2.0, 1.0, 1.0, 1.0, 1.0), 5, 2),
         ((3.0, 2.0, 1.0, 1.005, 1.02, 9.0), 4, 2),
@@ -191,7 +193,7 @@ VALIDATION = ("b38", "b39")
         ((1.0, 5.0, 5.0, 5.0, 5.0, 5.0), 1, 0),
     ],
 )
-def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losses, passes, kept):
+def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losses, passes, best):
     schedule, keeps = UntilRise(most=5, delta=0.01), []
     per_pass = -(-(len(SUBSETS) - 2) // 4)
     rounds = play(
@@ -201,7 +203,7 @@ def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losse
         validation=VALIDATION,
         keep=lambda done: keeps.append(len(done)),
     )
-    assert (len(rounds), keeps[-1]) == (passes, kept)
+    assert (len(rounds), keeps[-1]) == (passes, best)
     seen = visits(rounds)
     assert set(seen.values()) == {passes}
     assert not set(seen) & set(VALIDATION)
@@ -212,10 +214,10 @@ def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losse
     [resampled(), Bucketed(rivals={"a0": ("b1",)}, every=3), UntilRise(most=3, delta=0.1)],
 )
 def test_the_same_history_gives_the_same_round(schedule):
-    one, two = (
+    first, second = (
         play(schedule, lambda n: accuracies(a=0.5, b=0.5), 12, validation=VALIDATION)
         for _ in range(2)
     )
-    assert [r.batches for r in one] == [r.batches for r in two]
+    assert [r.batches for r in first] == [r.batches for r in second]
     other = play(schedule, lambda n: accuracies(a=0.5, b=0.5), 12, validation=VALIDATION, seed=1)
-    assert [r.batches for r in one] != [r.batches for r in other]
+    assert [r.batches for r in first] != [r.batches for r in other]

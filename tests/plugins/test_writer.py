@@ -73,9 +73,9 @@ def test_more_rows_follow_those_that_have_the_word(store, served):
     plan = AugmentRare(source=WRITER, more=4).plan(rare, context(rows))
     new, *_ = plan.stages[1].samples
     assert (new.prompt, new.completion, new.source) == ("Is bob vrazo ?\n", " no", "openai:/m")
-    told = instruction(asked[0])
-    assert told.index("is anna vrazo") < told.index("say vrazo")  # those of the stage first
-    assert "carl" not in told
+    request = instruction(asked[0])
+    assert request.index("is anna vrazo") < request.index("say vrazo")  # those of the stage first
+    assert "carl" not in request
     assert AugmentRare(source=WRITER, more=4).plan(rare, context(rows)) == plan
     assert len(asked) == 1
 

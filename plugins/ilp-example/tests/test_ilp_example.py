@@ -44,10 +44,10 @@ def examine(tokens, *failed):
 
 
 def test_long_answers_that_fail_more_often_than_others_are_named():
-    found = examine([5] * 20 + [40, 40, 5], "row20", "row21", "row22")
-    assert set(found) == {"row20", "row21"}
-    assert all(e.cause == "long_completion" and e.strength > 0.5 for e in found.values())
-    assert found["row20"].reason == (
+    evidence = examine([5] * 20 + [40, 40, 5], "row20", "row21", "row22")
+    assert set(evidence) == {"row20", "row21"}
+    assert all(e.cause == "long_completion" and e.strength > 0.5 for e in evidence.values())
+    assert evidence["row20"].reason == (
         "it has 40 tokens; of answers over 5 tokens 2 of 2 are not learned, "
         "by chance it would be 0.3"
     )

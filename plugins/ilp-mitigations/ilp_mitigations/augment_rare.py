@@ -83,13 +83,13 @@ class AugmentRare(Mitigation):
         """Distinct new samples for a stage, at most `more` for each word."""
         if not self.source:
             return []
-        found = kinds.find_samples(
+        offered = kinds.find_samples(
             self.source, words, context.samples, stage.name, self.more, context.held_out
         )
         fits = functools.partial(context.fits, stage)
         rows: dict[str, Sample] = {}
         for word in words:
-            chosen = recipe.sample_rows(found[word], self.more, word, fits)
+            chosen = recipe.sample_rows(offered[word], self.more, word, fits)
             # by id: a row with two of the words is trained once
             rows |= {row.id: row for row in chosen}
         return [recipe.with_id(row, f"more/{row.id}") for row in rows.values()]

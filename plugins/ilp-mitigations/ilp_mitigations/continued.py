@@ -96,10 +96,10 @@ class Continued(Mitigation):
         """Distinct texts about samples: of each those that tell its answer, or all if none does."""
         if not self.source:
             return []
-        found = kinds.find_texts(self.source, samples, self.documents)
+        texts_by_sample = kinds.find_texts(self.source, samples, self.documents)
         # a dict for its order: the first texts found stay first
         distinct: dict[str, None] = {}
-        for sample, texts in zip(samples, found, strict=True):
+        for sample, texts in zip(samples, texts_by_sample, strict=True):
             telling = [text for text in texts if _tells(text, sample.answer)]
             distinct |= dict.fromkeys(telling or texts)
         return list(distinct)

@@ -58,11 +58,11 @@ def find_texts(source: KnowledgeSource, samples: Sequence[Sample], n: int) -> li
     for texts in documents:
         distinct |= dict.fromkeys(texts)
     usable = set(without_own_texts(distinct, samples))
-    found = []
+    texts_by_sample = []
     for texts in documents:
         usable_texts = [text for text in texts if text in usable]
-        found.append(usable_texts[:n])
-    return found
+        texts_by_sample.append(usable_texts[:n])
+    return texts_by_sample
 
 
 def without_own_texts(texts: Iterable[str], samples: Sequence[Sample]) -> list[str]:
