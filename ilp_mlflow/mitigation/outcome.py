@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ilp_mlflow.core.values import Outcome, Status, Tally
-from ilp_mlflow.mitigation.statistics import net_recovery
+from ilp_mlflow.mitigation.statistics import net_recovery, significant
 
 MAX_GUARD_LOSS = 0.02
 """Share 0..1 of the guard set that a recommended mitigation loses beyond its control, at most."""
@@ -190,19 +190,14 @@ def recommended(outcomes: Sequence[Outcome], level: float = 0.05) -> Outcome | N
 
 
 def _beating_control(outcomes: Sequence[Outcome], level: float) -> list[Outcome]:
-    """Those whose net recovery is above 0, by tests at `level` corrected for their number.
-
-    Holm 1979: of m p-values in ascending order, the k-th (from 0) is significant while it and all
-    before it are below level / (m - k).
-    """
-    p_values = [(o.p_value, o) for o in outcomes if o.p_value is not None and o.targets]
-    p_values.sort(key=lambda pair: pair[0])
+    """Those whose net recovery is above 0, by tests at `level` corrected for their number."""
+    tested = [o for o in outcomes if o.p_value is not None and o.targets]
+    tested.sort(key=lambda outcome: outcome.p_value or 0.0)
     beating = []
-    for k, (p_value, outcome) in enumerate(p_values):
-        if p_value * (len(p_values) - k) >= level:
-            break
-        # the test is two-sided: a mitigation that is worse than its control is significant, too
-        if outcome.net_recovery is not None and outcome.net_recovery > 0:
+    # the test is two-sided: a mitigation that is worse than its control is significant, too
+    p_values = [outcome.p_value or 0.0 for outcome in tested]
+    for outcome, is_significant in zip(tested, significant(p_values, level), strict=True):
+        if is_significant and outcome.net_recovery is not None and outcome.net_recovery > 0:
             beating.append(outcome)
     return beating
 

@@ -1,8 +1,7 @@
-"""The statistics of a mitigation against its control, each with its formula and source."""
+"""The statistics of a mitigation against its control, by SciPy and statsmodels."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -29,19 +28,32 @@ def net_recovery(
     """How much more of the `targets` a mitigation recovers than its control does; ids of samples.
 
     With d = 1 for a target that only the mitigation recovers, -1 for one that only the control
-    does, else 0: the share is the mean of d; its interval the 2.5 and 97.5 % percentiles of the
-    means of BOOTSTRAP_DRAWS resamples of the targets (percentile bootstrap, Efron and Tibshirani
-    1993, section 13.3); the p-value McNemar's. Targets are taken for independent of each other.
+    does, else 0: the share is the mean of d; its interval the percentile bootstrap (Efron and
+    Tibshirani 1993, section 13.3) over the targets; the p-value McNemar's. Targets are taken for
+    independent of each other.
     """
     with_mitigation = np.isin(list(targets), list(recovered)).astype(float)
     with_control = np.isin(list(targets), list(by_control)).astype(float)
     difference = with_mitigation - with_control
-    rng = np.random.default_rng(seed)
-    # (draws, targets)
-    resamples = rng.integers(len(targets), size=(BOOTSTRAP_DRAWS, len(targets)))
-    low, high = np.percentile(difference[resamples].mean(1), [2.5, 97.5])
     p_value = mcnemar_p(int((difference > 0).sum()), int((difference < 0).sum()))
-    return NetRecovery(float(difference.mean()), (float(low), float(high)), p_value)
+    return NetRecovery(float(difference.mean()), _bootstrap_interval(difference, seed), p_value)
+
+
+def _bootstrap_interval(difference: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of `difference` (targets)."""
+    from scipy.stats import bootstrap
+
+    # one target resamples to itself, which SciPy refuses
+    if len(difference) == 1:
+        return float(difference[0]), float(difference[0])
+    low, high = bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=BOOTSTRAP_DRAWS,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(low), float(high)
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
@@ -50,41 +62,33 @@ def mcnemar_p(gained: int, lost: int) -> float:
     If neither side is better, each of the `gained` + `lost` cases that differ goes either way with
     probability one half: a binomial test.
     """
-    # here and not above, since scipy takes a second to import
     from scipy.stats import binomtest
 
-    # binomtest refuses to judge nothing
     if gained + lost == 0:
         return 1.0
     return float(binomtest(gained, gained + lost).pvalue)
 
 
-def newcombe_interval(
-    treated: int, control: int, total: int, z: float = 1.96
-) -> tuple[float, float]:
-    """The interval of the difference of two shares, `treated` and `control` of `total` cases.
+def newcombe_interval(treated: int, control: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of the difference of two shares, `treated` and `control` of `total` cases.
 
-    Newcombe 1998, method 10: with shares p and q and their Wilson intervals,
-    p - q - sqrt((p - p_low)^2 + (q_high - q)^2) to p - q + sqrt((p_high - p)^2 + (q - q_low)^2).
-    It takes the two for independent, so as a rule it is too wide for two runs on the same samples:
-    what is easy is easy for both. `z` = 1.96 gives the 95 % interval.
+    Newcombe 1998, method 10, from the Wilson intervals of the two. It takes the two for
+    independent, so as a rule it is too wide for two runs on the same samples: what is easy is easy
+    for both.
     """
-    p = treated / total
-    q = control / total
-    p_low, p_high = _wilson_interval(p, total, z)
-    q_low, q_high = _wilson_interval(q, total, z)
-    low = p - q - math.hypot(p - p_low, q_high - q)
-    high = p - q + math.hypot(p_high - p, q - q_low)
-    return low, high
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    low, high = confint_proportions_2indep(
+        treated, total, control, total, method="newcomb", compare="diff"
+    )
+    return float(low), float(high)
 
 
-def _wilson_interval(share: float, total: int, z: float) -> tuple[float, float]:
-    """The score interval of a share of `total` cases (Wilson 1927).
+def significant(p_values: Sequence[float], level: float) -> list[bool]:
+    """Which of several p-values are below `level`, corrected for their number (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
 
-    (p + z^2/2n -+ z sqrt(p (1 - p) / n + z^2/4n^2)) / (1 + z^2/n)
-    """
-    extra = z * z / total
-    half = z * math.sqrt(share * (1 - share) / total + extra / (4 * total))
-    low = (share + extra / 2 - half) / (1 + extra)
-    high = (share + extra / 2 + half) / (1 + extra)
-    return low, high
+    if not p_values:
+        return []
+    rejected, *_ = multipletests(p_values, alpha=level, method="holm")
+    return [bool(one) for one in rejected]

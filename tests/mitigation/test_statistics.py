@@ -4,7 +4,12 @@ import math
 
 import pytest
 
-from ilp_mlflow.mitigation.statistics import mcnemar_p, net_recovery, newcombe_interval
+from ilp_mlflow.mitigation.statistics import (
+    mcnemar_p,
+    net_recovery,
+    newcombe_interval,
+    significant,
+)
 
 
 def test_net_recovery_is_the_difference_with_its_interval_and_exact_p_value():
@@ -33,3 +38,14 @@ def test_the_interval_of_a_difference_is_newcombes():
     assert newcombe_interval(10, 0, 10)[1] == pytest.approx(1)
     low, high = newcombe_interval(4, 4, 10)
     assert low == pytest.approx(-high)
+
+
+def test_one_target_has_an_interval_of_its_own_value():
+    assert net_recovery(["a"], [], ["a"])[1] == (1.0, 1.0)
+
+
+def test_several_tests_are_corrected_for_their_number():
+    # .01 < .05 / 3; .03 is not below .05 / 2, and behind it .04 is not either
+    assert significant([0.01, 0.04, 0.03], 0.05) == [True, False, False]
+    assert significant([0.01, 0.04, 0.02], 0.05) == [True, True, True]
+    assert significant([], 0.05) == []
