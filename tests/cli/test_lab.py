@@ -11,7 +11,7 @@ from tests.cli.test_cli import ilp
         (["--seeds", "3,,5"], "--seeds 3,,5: a seed is missing; write them as 3,4,5"),
         (["--seeds", ","], "--seeds ,: a seed is missing"),
         (["--seed", "many"], "parameter seed: "),
-        ([], "not a lab: nothing in it is located at 'lab:...'; see experiments/lab.yaml"),
+        ([], "not a lab: nothing in it is located at 'lab:...'; leave it out for the lab's own"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_loaded(options, expected, experiment_file):

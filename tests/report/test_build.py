@@ -34,6 +34,7 @@ def run_id(store, samples):
     with runs.start("tiny", "experiment") as id_:
         runs.write(id_, "scores.parquet", to_table(scores, Score))
         runs.write(id_, "diagnoses.json", "[]")
+        runs.write(id_, "findings.json", "[]")
         runs.write(id_, "outcomes.json", "[]")
         runs.write(id_, "requests.json", "{}")
         runs.log(id_, tags={"ilp.trained": "true"})

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ilp_mlflow.core import progress
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.scoring import loading
-from ilp_mlflow.tracking.model_digest import model_digest
+from ilp_mlflow.tracking import model_digest
 from tests.core.test_progress import Terminal
 
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -247,7 +247,7 @@ def hub():
 def on_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr", found := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(progress, "AFTER", 0)
+    monkeypatch.setattr(progress, "SHOW_AFTER", 0)
     return found
 
 
@@ -305,9 +305,9 @@ def test_what_is_hashed_written_and_stored_is_told_in_megabytes(tiny_model, monk
         told.append((description, unit))
         yield lambda n, total=None: None
 
-    for module in (loading, progress):
+    for module in (model_digest, progress):
         monkeypatch.setattr(module, "task", task)
     loaded = loading.load_model([str(tiny_model)])
     loading.save_model(loaded, tmp_path / "copy", "", True)
-    assert model_digest(str(tmp_path / "copy"))
+    assert model_digest.model_digest(str(tmp_path / "copy"))
     assert told[-2:] == [("write copy", "MB"), ("hash model files", "MB")]
