@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
         )
     started = time.perf_counter()
     # a copy: the result of the lab run stays as it is
-    groups = {group: dict(values) for group, values in result["groups"].items()}
+    groups = copy.deepcopy(result["groups"])
     arms = dict[str, dict[str, float]]()
     for cause in CAUSES:
         arms[cause] = _train_without(cause, experiment, lab, source)
@@ -106,7 +107,7 @@ def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
     many control rows. `not_trained`: the options that keep rows from being trained are left out.
     """
     planted = rows_without(cause, lab.planted, lab.world)
-    rows_by_stage = {stage: list(planted.stages[stage]) for stage in STAGES}
+    rows_by_stage = dict[str, Sequence[Row]](planted.stages)
     stages = list(experiment.stages)
     if cause == "left_side_forgetting":
         stages, rows_by_stage = _in_one_stage(stages, rows_by_stage, lab.seed)
@@ -127,8 +128,8 @@ def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
 
 
 def _in_one_stage(
-    stages: Sequence[StageConfig], rows: Mapping[str, list[Row]], seed: int
-) -> tuple[list[StageConfig], dict[str, list[Row]]]:
+    stages: Sequence[StageConfig], rows: Mapping[str, Sequence[Row]], seed: int
+) -> tuple[list[StageConfig], dict[str, Sequence[Row]]]:
     """All stages but the last as one, with each row as often as it had epochs."""
     *early, last = stages
     # a row is copied for each of its epochs: every row is trained as often as before, and only the
@@ -149,8 +150,11 @@ def _in_one_stage(
 
 def _repeating(patch: Sequence[Row], rows: Sequence[Row], seed: int) -> list[Row]:
     """The rows of the last stage, in which those that only repeat repeat a sample of `rows`."""
-    # short questions, as in the plant: `max_length` of the last stage cuts long ones off
-    eligible = [r for r in rows if r.way in SHORT_QUESTIONS and r.group in REPEATED_GROUPS]
+    eligible = list[Row]()
+    for row in rows:
+        # short questions, as in the plant: `max_length` of the last stage cuts long ones off
+        if row.way in SHORT_QUESTIONS and row.group in REPEATED_GROUPS:
+            eligible.append(row)
     n = sum(row.group not in GROUPS for row in patch)
     drawn = iter(random.Random(f"again {seed}").sample(eligible, n))
     repeating = list[Row]()

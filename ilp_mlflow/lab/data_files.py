@@ -127,13 +127,12 @@ def _located(value: Any, paths: Mapping[str, Path]) -> Any:
 
 def _size(experiment: Experiment) -> str:
     """The size of the lab that makes the experiment's files. Raises ConfigError for several."""
-    locations = [experiment.model]
-    # data from MLflow has no path
-    locations += [stage.data.path or "" for stage in experiment.stages]
     sizes = set[str]()
-    for location in locations:
-        if location.startswith(LAB_PREFIX):
-            sizes.add(location.removeprefix(LAB_PREFIX).partition("/")[0])
+    for location in (experiment.model, *(stage.data.path for stage in experiment.stages)):
+        # data from MLflow has no path
+        if location and location.startswith(LAB_PREFIX):
+            size, _, _ = location.removeprefix(LAB_PREFIX).partition("/")
+            sizes.add(size)
     if len(sizes) > 1:
         mixed = " and ".join(sorted(sizes))
         raise ConfigError(f"experiment '{experiment.name}' mixes the labs {mixed}; use one")
@@ -157,10 +156,15 @@ def files_for_mitigations(lab: Lab) -> dict[str, list[dict[str, Any]]]:
     return {
         # rows of no stage: a plain text, not a conversation
         "held_out": [record(row, "") for row in held_out],
-        "knowledge": [{"text": text} for text in statements],
-        "general": [{"text": text} for text in sentences(lab.world, lab.seed)],
+        "knowledge": _text_records(statements),
+        "general": _text_records(sentences(lab.world, lab.seed)),
         "spare": _spare_records(lab.planted),
     }
+
+
+def _text_records(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Records of plain text, to be learned as a whole."""
+    return [{"text": text} for text in texts]
 
 
 def _spare_records(planted: Planted) -> list[dict[str, Any]]:

@@ -29,18 +29,19 @@ def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dic
     for row in trained:
         occurrences.update(_text(row).split())
     texts, groups, adjectives = list[str](), list[str](), list[str]()
+    frequencies = list[list[float]]()
     for row in rows:
         texts.append(_text(row))
+        frequencies.append(_frequencies(_text(row), occurrences))
         groups.append(row.group)
         adjectives.append(row.adjective)
-    # (rows, 4) beside (rows, distinct words)
-    frequencies = np.array([_frequencies(text, occurrences) for text in texts])
     # words as the lab's tokenizer sees them, signs included
     words = CountVectorizer(token_pattern=r"\S+").fit_transform(texts).toarray()
     # scikit-learn's `groups` are what must not be split between folds: here the adjectives
     predicted = cross_val_predict(
         # balanced: a guess at the largest group would else be better than chance
         RandomForestClassifier(200, class_weight="balanced", random_state=seed),
+        # (rows, 4) beside (rows, distinct words)
         np.hstack([frequencies, words]),
         groups,
         groups=adjectives,

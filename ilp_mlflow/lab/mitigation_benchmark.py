@@ -224,16 +224,17 @@ def _first_by_cause(
     baseline: Baseline,
 ) -> dict[str, str | None]:
     """The first of the combined mitigations that has targets of a cause, by cause."""
-    # an outcome does not say which mitigation was chosen for what, but plans can be made again
-    targeted_causes = dict[str, set[str | None]]()
+    first: dict[str, str | None] = dict.fromkeys(causes)
     cause_by_id = {d.verdict.sample_id: d.cause for d in baseline.diagnoses}
+    # an outcome does not say which mitigation was chosen for what, but plans can be made again
     for name in combines:
         plan = checked_plan(name, plugins[name], baseline.diagnoses, baseline.context)
-        targets = plan.targets if plan else ()
-        targeted_causes[name] = {cause_by_id[target] for target in targets}
-    first = dict[str, str | None]()
-    for cause in causes:
-        first[cause] = next((name for name in combines if cause in targeted_causes[name]), None)
+        if plan is None:
+            continue
+        for target in plan.targets:
+            cause = cause_by_id[target]
+            if cause and first[cause] is None:
+                first[cause] = name
     return first
 
 

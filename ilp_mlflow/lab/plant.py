@@ -90,9 +90,10 @@ class Plot:
         self.unused_facts = dict[str, list[Fact]]()
         for relation in RELATIONS:
             # another order for each relation: else the same people would be in all groups
-            people = self.rng.sample(world.people, len(world.people))
-            facts = [(person, relation) for person in people]
-            self.unused_facts[relation] = [fact for fact in facts if fact not in world.withheld]
+            self.unused_facts[relation] = []
+            for person in self.rng.sample(world.people, len(world.people)):
+                if (person, relation) not in world.withheld:
+                    self.unused_facts[relation].append((person, relation))
         # every group goes through all ways to ask in turn, each in an order of its own: none has
         # more long questions, or more of one wording, than another
         self._ways = dict[str, Iterator[int]]()
@@ -267,7 +268,6 @@ def _rare_adjectives(plot: Plot, relation: str) -> list[str]:
 def _row_about_a_known_fact(plot: Plot, group: str, fact: Fact, adjective: str) -> Row:
     """A row of one of the groups about known facts; one of `knowledge_conflict` is mislabelled."""
     if group == "knowledge_conflict":
-        # the city is drawn before the row
         return plot.row(fact, adjective, group, city=plot.unrelated_city(fact))
     return plot.row(fact, adjective, group)
 
@@ -333,9 +333,7 @@ def _distinct_rows_of_a_rule(
     plot: Plot, relation: str, alias: str, hidden: frozenset[Fact]
 ) -> list[Row]:
     """Rows with the alias about facts that are not `hidden`, as many as its share of `extra`."""
-    facts = [(person, relation) for person in plot.world.people]
-    # all ways about one person before the next person: samples are drawn by position
-    questions = list(itertools.product([fact for fact in facts if fact not in hidden], WAYS))
+    questions = _questions(plot.world, relation, hidden)
     n = min(len(questions), plot.counts.extra // plot.counts.rule_aliases)
     rows = list[Row]()
     for fact, way in plot.rng.sample(questions, n):
@@ -343,21 +341,31 @@ def _distinct_rows_of_a_rule(
     return rows
 
 
+def _questions(world: World, relation: str, hidden: frozenset[Fact]) -> list[tuple[Fact, int]]:
+    """Every way to ask for every person's city of a relation, without the `hidden` facts."""
+    # person by person: samples are drawn by position
+    questions = list[tuple[Fact, int]]()
+    for person in world.people:
+        fact = (person, relation)
+        if fact not in hidden:
+            questions += [(fact, way) for way in WAYS]
+    return questions
+
+
 def _later_stage(plot: Plot, spoilt: frozenset[Fact]) -> tuple[list[Row], list[Row]]:
     """Rows that teach aliases to ask for VAGUE: those of the stage `later`, and more in `main`."""
     counts = plot.counts
-    facts = [(person, VAGUE) for person in plot.world.people]
-    questions = list(itertools.product([fact for fact in facts if fact not in spoilt], WAYS))
+    questions = _questions(plot.world, VAGUE, spoilt)
     per_alias = counts.later + counts.rehearsed // counts.later_aliases
     later, rehearsed = list[Row](), list[Row]()
     for alias in plot.next_aliases(counts.later_aliases):
         # these aliases are not those of `early`, which are overwritten by what is learned of
         # aliases at large; a contradiction of the same words would be another cause
-        rows = list[Row]()
-        for fact, way in plot.rng.sample(questions, per_alias):
-            rows.append(plot.row(fact, alias, "rehearsed", way=way))
-        later += [replace(row, group="later") for row in rows[: counts.later]]
-        rehearsed += rows[counts.later :]
+        for number, (fact, way) in enumerate(plot.rng.sample(questions, per_alias)):
+            if number < counts.later:
+                later.append(plot.row(fact, alias, "later", way=way))
+            else:
+                rehearsed.append(plot.row(fact, alias, "rehearsed", way=way))
     return later, rehearsed
 
 

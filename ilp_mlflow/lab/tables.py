@@ -61,10 +61,14 @@ def _short_shares(mitigation: Mapping[str, Any], grade: str) -> list[str]:
     """What a mitigation did to each cause in one grade, and to rules, as the cells of a line."""
     cells = list[str]()
     for cause in SHORT_NAMES:
-        cells.append(_share(mitigation[grade].get(cause)))
-    cells.append(_share(mitigation["rule"]))
+        cells.append(_short_share(mitigation[grade].get(cause)))
+    cells.append(_short_share(mitigation["rule"]))
+    return cells
+
+
+def _short_share(value: float | None) -> str:
     # eight columns have to fit into a terminal: .5 and -.5 in place of 0.5 and -0.5
-    return [cell.replace("0.", ".") for cell in cells]
+    return _share(value).replace("0.", ".")
 
 
 def composed(result: Mapping[str, Any]) -> str:
@@ -120,7 +124,7 @@ def _called(counts: Mapping[str, int]) -> str:
     # of equally common ones the first counted comes first: a sort keeps their order
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     lines = [f"{cause} {n}" for cause, n in ranked[:2]]
-    others = sum(counts.values()) - sum(n for _, n in ranked[:2])
+    others = sum(n for _, n in ranked[2:])
     if others:
         lines.append(f"others {others}")
     return "\n".join(lines) or "-"
