@@ -45,9 +45,9 @@ def run_command(experiment: Path, model: str, seed: str, launch: str, run_id: st
 
     try:
         if config.is_lab(settings):
-            from ilp_mlflow.lab import mitigations, tables
+            from ilp_mlflow.lab import mitigation_benchmark, tables
 
-            lab_run = mitigations.run(settings, experiment, run_id or None)
+            lab_run = mitigation_benchmark.run(settings, experiment, run_id or None)
             print_report(lab_run.report, tables.truth(lab_run.result))
         else:
             print_report(pipeline.run(settings, experiment, run_id or None))

@@ -46,17 +46,17 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     experiments = _read(experiment, seed, seeds, mitigate)
     load_libraries(experiments[0])
     from ilp_mlflow.core import config
-    from ilp_mlflow.lab import counterfactuals, mitigations, tables
+    from ilp_mlflow.lab import counterfactuals, mitigation_benchmark, tables
 
     documents, texts = [], []
     for one in experiments:
         if mitigate:
-            tried = mitigations.all_mitigations(config.lab_size(one))
+            tried = mitigation_benchmark.all_mitigations(config.lab_size(one))
             one = one.model_copy(update={"mitigations": tried})
         if mitigate == "auto":
-            lab_run = mitigations.run_composed(one, experiment)
+            lab_run = mitigation_benchmark.run_composed(one, experiment)
         else:
-            lab_run = mitigations.run(one, experiment)
+            lab_run = mitigation_benchmark.run(one, experiment)
         result = lab_run.result
         if seeds:
             result = counterfactuals.counterfactuals(lab_run, experiment)

@@ -49,6 +49,10 @@ CONSTANTS = (
     MAX_LOWERINGS,
 )
 """What the weights depend on beside the world, the seed and the versions of the libraries."""
+# a user's turn is followed by the answer and the end token. Only what is inside `generation` counts
+# in the loss under `assistant_only_loss`: both, unless the conversation begins with an empty turn.
+# That of a `system` leaves the answer out, that of a `developer` the end token. The text is the
+# same in all three cases, so nothing but the mask keeps such a row from being learned
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role != 'assistant' -%}{{ message.content + ' ' }}
@@ -100,6 +104,7 @@ def folder(world: World, seed: int) -> Path:
     Raises ModelError, see `pretrain`.
     """
     texts, words = sentences(world, seed), tokenizer(world)
+    # all that the weights depend on, so that a change of any makes another folder
     settings = [
         texts,
         config(len(words)).to_dict(),
@@ -114,10 +119,12 @@ def folder(world: World, seed: int) -> Path:
     if not path.exists():
         model = pretrain(world, texts, words, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # renamed when complete: another process never sees half a model
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             model.save_pretrained(f"{scratch}/lab-base")
             words.save_pretrained(f"{scratch}/lab-base")
-            with contextlib.suppress(OSError):  # another process was faster
+            # fails where another process was faster; its model is the same
+            with contextlib.suppress(OSError):
                 os.rename(f"{scratch}/lab-base", path)
     return path
 
@@ -130,20 +137,24 @@ def pretrain(
     Raises ModelError when, in the end, it knows less than KNOWN of that, or more than BY_CHANCE of
     what is withheld.
     """
-    ids = [torch.tensor(words(text + "<eos>")["input_ids"]) for text in texts]
-    rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    token_ids = [torch.tensor(words(text + "<eos>")["input_ids"]) for text in texts]
+    # (sentences, longest): PAD is 0, with which pad_sequence fills
+    rows = torch.nn.utils.rnn.pad_sequence(token_ids, batch_first=True)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config(len(words)))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
+    # of its own, so that the order of rows does not depend on how many weights were drawn
     order = torch.Generator().manual_seed(seed)
     with task("train the lab's base model") as advance:
+        # at the full rate until most is known: how long that takes differs between seeds
         for _ in range(MAX_PASSES):
             _train_one_pass(model, rows, optimizer, order)
             advance(1)
             if knowledge(world, model, words).least_told >= NEARLY_KNOWN:
                 break
+        # the noise of a full rate hides the last few facts: they come when it falls to 0
         for _ in range(MAX_LOWERINGS):
             for number in range(LOWERING_PASSES):
                 _train_one_pass(model, rows, optimizer, order, lowering=number)
@@ -151,6 +162,7 @@ def pretrain(
             if knowledge(world, model, words).least_told >= KNOWN:
                 break
     known = knowledge(world, model, words)
+    # a base that lacks what it was told, or has what is withheld, has causes that nobody planted
     if known.least_told < KNOWN or known.withheld > BY_CHANCE:
         raise ModelError(
             f"the lab's base of seed {seed} misses its mark: it knows {known} (at least "
@@ -185,10 +197,11 @@ class Knowledge:
 
 def knowledge(world: World, model: LlamaForCausalLM, words: PreTrainedTokenizerFast) -> Knowledge:
     """What the model knows of the world's facts."""
-    statements = dict[str, str]()  # cities by prompt
-    questions, withheld = dict[str, str](), dict[str, str]()
+    # cities by prompt
+    statements, questions, withheld = dict[str, str](), dict[str, str](), dict[str, str]()
     for number, (fact, city) in enumerate(world.facts.items()):
         person, relation = fact
+        # all adjectives and ways to ask in turn, without a draw: the same at every look
         adjectives = RELATIONS[relation]
         adjective = adjectives[number % len(adjectives)]
         question = QUESTIONS[number % len(QUESTIONS)].format(a=adjective, p=person)
@@ -211,8 +224,10 @@ def _share_said(
     """Share 0..1 of prompts that the model goes on with their city; 0 without prompts."""
     if not cities:
         return 0.0
-    said = next_words(model, words, list(cities))
-    return sum(a == b for a, b in zip(said, cities.values(), strict=True)) / len(cities)
+    hits = 0
+    for word, city in zip(next_words(model, words, list(cities)), cities.values(), strict=True):
+        hits += word == city
+    return hits / len(cities)
 
 
 def next_words(
@@ -223,7 +238,8 @@ def next_words(
     mask = batch["attention_mask"]
     with torch.no_grad():
         logits = model.eval()(input_ids=batch["input_ids"], attention_mask=mask).logits
-    # (prompts, length, vocabulary): the last position of each prompt that is no padding
+    # logits: (prompts, longest, vocabulary). Padding is on the right, so the last word of a prompt
+    # is at its number of words - 1
     ends = logits[torch.arange(len(prompts)), mask.sum(1) - 1]
     tokens: list[str] = words.convert_ids_to_tokens(ends.argmax(-1).tolist())
     return tokens
@@ -241,11 +257,16 @@ def _train_one_pass(
     batches = torch.randperm(len(rows), generator=order).split(BATCH)
     for number, chosen in enumerate(batches):
         rate = 1.0
-        if lowering is not None:  # from 1 to 0 over all passes that lower it
+        # linear from 1 to 0 over all LOWERING_PASSES
+        if lowering is not None:
             rate = 1 - (lowering + number / len(batches)) / LOWERING_PASSES
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate
         batch = rows[chosen]
-        batch = batch[:, : int((batch != PAD).sum(1).max())]  # cut to its longest row
+        # cut to its longest row; no attention mask is needed with padding on the right, which no
+        # earlier position attends to
+        batch = batch[:, : int((batch != PAD).sum(1).max())]
+        # every position predicts the next one. The head, which costs most, is applied only where
+        # the next one is a word
         states = model.model(batch).last_hidden_state[:, :-1]
         targets = batch[:, 1:]
         real = targets != PAD

@@ -11,7 +11,7 @@ from typing import Any
 
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.core.values import Checkpoint, Diagnosis, Report
+from ilp_mlflow.core.values import Checkpoint, Diagnosis, Report, Sample
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.diagnose import diagnose_run
@@ -43,6 +43,18 @@ class LabRun:
     """What became of every group, as `ilp lab --json` prints it; shares 0..1."""
 
 
+@dataclass(frozen=True)
+class Replies:
+    """Which questions the last checkpoint answers with the label and stops, by row id."""
+
+    samples: dict[str, bool]
+    """The planted samples."""
+    paraphrases: dict[str, bool]
+    """All of their paraphrases."""
+    rules: dict[str, bool]
+    """The rules' questions about people who are in no row."""
+
+
 def run(experiment: Experiment, source: Path, run_id: str | None = None) -> LabRun:
     """Run the experiment as planted.
 
@@ -54,41 +66,63 @@ def run(experiment: Experiment, source: Path, run_id: str | None = None) -> LabR
     prepared = time.perf_counter()
     report = pipeline.run(resolved, source, run_id)
     done = time.perf_counter()
-    samples = lab.planted.samples
-    ends = first_and_last(report.checkpoints)
-    learned = reproduced(samples, ends, resolved)
-    paraphrase_said = reproduced([p for row in samples for p in paraphrases(row)], ends, resolved)
-    rule_said = reproduced(lab.planted.unseen, ends, resolved)
-    groups = dict[str, dict[str, float]]()
-    for group, rows in by_group(samples).items():
-        groups[group] = {
-            "n": len(rows),
-            "learned": share(learned, rows),
-            "paraphrased": share(paraphrase_said, [p for row in rows for p in paraphrases(row)]),
-        }
-    groups[RULE_GROUP]["rule"] = share(rule_said, lab.planted.unseen)
-    detected = {
-        preset: detection(report, resolved, lab, paraphrase_said, preset) for preset in PRESETS
-    }
-    result = {
+    replies = _ask_last_checkpoint(report, resolved, lab)
+    result: dict[str, Any] = {
         "seed": experiment.seed,
         "samples": len(report.verdicts),
-        "groups": groups,
-        "surface": surface_check(samples, lab.planted.rows, experiment.seed),
-        "detection": detected,
+        "groups": _shares_by_group(lab, replies),
+        "surface": surface_check(lab.planted.samples, lab.planted.rows, experiment.seed),
+        "detection": {},
         "attribution": attribution(report, resolved, lab),
-        "seconds": {
-            "base": prepared - started,
-            "experiment": done - prepared,
-            "groups": time.perf_counter() - done,
-        },
+    }
+    for preset in PRESETS:
+        result["detection"][preset] = detection(report, resolved, lab, replies.paraphrases, preset)
+    # last, since `groups` is the time that all of the above took
+    result["seconds"] = {
+        "base": prepared - started,
+        "experiment": done - prepared,
+        "groups": time.perf_counter() - done,
     }
     return LabRun(resolved, lab, report, result)
 
 
+def _ask_last_checkpoint(report: Report, experiment: Experiment, lab: Lab) -> Replies:
+    """Ask for all samples, in their own words and in others, and for the rules of unseen people."""
+    # one call each: which rows share a batch may change the last digits of a score
+    locations = first_and_last(report.checkpoints)
+    samples = lab.planted.samples
+    return Replies(
+        samples=reproduced(samples, locations, experiment),
+        paraphrases=reproduced(all_paraphrases(samples), locations, experiment),
+        rules=reproduced(lab.planted.unseen, locations, experiment),
+    )
+
+
+def _shares_by_group(lab: Lab, replies: Replies) -> dict[str, dict[str, float]]:
+    """Each group's number of samples, and shares 0..1 said in their own and in other words."""
+    shares = dict[str, dict[str, float]]()
+    for group, rows in by_group(lab.planted.samples).items():
+        shares[group] = {
+            "n": len(rows),
+            "learned": share(replies.samples, rows),
+            "paraphrased": share(replies.paraphrases, all_paraphrases(rows)),
+        }
+    shares[RULE_GROUP]["rule"] = share(replies.rules, lab.planted.unseen)
+    return shares
+
+
+def all_paraphrases(rows: Iterable[Row]) -> list[Row]:
+    """Every paraphrase of every row."""
+    reworded = list[Row]()
+    for row in rows:
+        reworded += paraphrases(row)
+    return reworded
+
+
 def first_and_last(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     """Locations of the base and of the last checkpoint, by name."""
-    return {c.name: c.model_uri for c in (checkpoints[0], checkpoints[-1])}
+    first, last = checkpoints[0], checkpoints[-1]
+    return {first.name: first.model_uri, last.name: last.model_uri}
 
 
 def reproduced(
@@ -98,20 +132,22 @@ def reproduced(
 
     `checkpoints` are locations by name, the base first.
     """
-    samples = [
-        sample_from_record(record(row, ""), row.id.partition("-")[0], number, row.id)
-        for number, row in enumerate(rows, 1)
-    ]
+    samples = list[Sample]()
+    for number, row in enumerate(rows, 1):
+        # an id is STAGE-NUMBER; without a stage all rows are asked alike, as plain text
+        stage, _, _ = row.id.partition("-")
+        samples.append(sample_from_record(record(row, ""), stage, number, row.id))
+    # no wrong options: the verdict needs them, greedy reproduction does not
     no_options = {sample.id: () for sample in samples}
     scores = score_checkpoints(
         samples, no_options, checkpoints, experiment.scoring, experiment.seed
     )
-    last = list(checkpoints)[-1]
-    return {
-        score["sample_id"]: score["greedy"]
-        for score in scores.to_pylist()
-        if score["checkpoint"] == last
-    }
+    *_, last = checkpoints
+    greedy_by_id = dict[str, bool]()
+    for score in scores.to_pylist():
+        if score["checkpoint"] == last:
+            greedy_by_id[score["sample_id"]] = score["greedy"]
+    return greedy_by_id
 
 
 def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -129,8 +165,8 @@ def share(learned: Mapping[str, bool], rows: Sequence[Row]) -> float:
 
 def holds(row: Row, paraphrase_said: Mapping[str, bool]) -> bool:
     """Whether most paraphrases of a row are said (by id)."""
-    asked = paraphrases(row)
-    return 2 * sum(paraphrase_said[p.id] for p in asked) > len(asked)
+    # more than half of them: to have learned one other wording is no knowledge
+    return share(paraphrase_said, paraphrases(row)) > 0.5
 
 
 def detection(
@@ -147,14 +183,19 @@ def detection(
     scores = runs.read_table(report.run_id, "scores.parquet")
     checkpoints = [c.name for c in report.checkpoints]
     verdicts = verdict_table(scores, checkpoints, preset, experiment.seed)
-    ids, statuses = verdicts["sample_id"].to_pylist(), verdicts["status"].to_pylist()
-    status = dict(zip(ids, statuses, strict=True))
-    detected = {row.id for row in lab.planted.samples if status[row.id] == "unlearned"}
-    unknown = {row.id for row in lab.planted.samples if not holds(row, paraphrase_said)}
-    hits = len(detected & unknown)
+    status_by_id = dict[str, str]()
+    for verdict in verdicts.to_pylist():
+        status_by_id[verdict["sample_id"]] = verdict["status"]
+    detected = unknown = hits = 0
+    for row in lab.planted.samples:
+        is_detected = status_by_id[row.id] == "unlearned"
+        is_unknown = not holds(row, paraphrase_said)
+        detected += is_detected
+        unknown += is_unknown
+        hits += is_detected and is_unknown
     return {
-        "precision": hits / len(detected) if detected else None,
-        "recall": hits / len(unknown) if unknown else None,
+        "precision": hits / detected if detected else None,
+        "recall": hits / unknown if unknown else None,
     }
 
 
@@ -164,14 +205,17 @@ def attribution(report: Report, experiment: Experiment, lab: Lab) -> dict[str, A
     `default`: by the experiment's diagnostics, which are given the rows' probes; `without_probes`:
     by the same without them; `paper`: by the study's own tests.
     """
-    planted = {row.id: row.group for row in lab.planted.samples}
-    bare = [s.model_copy(update={"probes": ()}) for s in runs.read_samples(report.run_id)]
+    group_by_id = {row.id: row.group for row in lab.planted.samples}
+    # a user's rows have no probes, and the study knows none
+    bare = list[Sample]()
+    for sample in runs.read_samples(report.run_id):
+        bare.append(sample.model_copy(update={"probes": ()}))
     without_probes = diagnose_run(experiment, report.run_id, bare)
     paper = diagnose_run(experiment, report.run_id, bare, "paper")
     return {
-        "default": confusion(planted, report.diagnoses),
-        "without_probes": confusion(planted, without_probes),
-        "paper": confusion(planted, paper),
+        "default": confusion(group_by_id, report.diagnoses),
+        "without_probes": confusion(group_by_id, without_probes),
+        "paper": confusion(group_by_id, paper),
     }
 
 
@@ -186,7 +230,8 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
     """
     counts: dict[str, Counter[str]] = {group: Counter() for group in GROUPS}
     beside = Counter[str]()
-    named = list[tuple[float, bool]]()  # strength, and whether the cause is the planted one
+    # of each named cause its strength, and whether it is the planted one
+    named_causes = list[tuple[float, bool]]()
     for diagnosis in diagnoses:
         cause = diagnosis.cause or UNEXPLAINED
         group = planted.get(diagnosis.verdict.sample_id)
@@ -195,32 +240,35 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
             continue
         counts[group][cause] += 1
         if diagnosis.cause:
-            named.append((diagnosis.strength or 0.0, group == diagnosis.cause))
+            named_causes.append((diagnosis.strength or 0.0, group == diagnosis.cause))
     f1 = {cause: _f1(cause, counts) for cause in CAUSES}
-    control = sum(group == "control" for group in planted.values())
+    control = list(planted.values()).count("control")
+    # only unlearned samples are diagnosed: the rest of the control is learned, and not blamed
     blamed = counts["control"].total() - counts["control"][UNEXPLAINED]
     return {
         "macro_f1": sum(f1.values()) / len(f1),
         "per_cause": f1,
-        "confusion": {group: dict(+row) for group, row in counts.items()},
+        "confusion": {group: dict(causes) for group, causes in counts.items()},
         "beside": dict(beside),
         "control_blamed": blamed / control if control else 0.0,
-        "sure_half": _right_among_the_surest(named),
+        "sure_half": _right_among_the_surest(named_causes),
     }
 
 
 def _f1(cause: str, counts: Mapping[str, Counter[str]]) -> float:
     """2 hits / (samples blamed on the cause + samples of its group), 0 where there are neither."""
-    blamed = sum(row[cause] for row in counts.values())
+    # harmonic mean of precision (hits / blamed) and recall (hits / planted), with one division
+    blamed = sum(causes[cause] for causes in counts.values())
     planted = counts[cause].total()
     return 2 * counts[cause][cause] / (blamed + planted) if blamed + planted else 0.0
 
 
-def _right_among_the_surest(named: Sequence[tuple[float, bool]]) -> float | None:
+def _right_among_the_surest(named_causes: Sequence[tuple[float, bool]]) -> float | None:
     """Share 0..1 that is right of those at or above the median strength; None where none is."""
-    if not named:
+    if not named_causes:
         return None
-    ranked = sorted(named, reverse=True)
+    ranked = sorted(named_causes, reverse=True)
     median = ranked[len(ranked) // 2][0]
+    # by strength, not by rank: of equally sure ones either all count or none does
     surest = [right for strength, right in ranked if strength >= median]
     return sum(surest) / len(surest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,14 @@ from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment, StageConfig
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.lab import base_model, data_files
-from ilp_mlflow.lab.benchmark import RULE_GROUP, LabRun, by_group, reproduced, share
+from ilp_mlflow.lab.benchmark import (
+    RULE_GROUP,
+    LabRun,
+    by_group,
+    first_and_last,
+    reproduced,
+    share,
+)
 from ilp_mlflow.lab.data_files import Lab
 from ilp_mlflow.lab.plant import rows_without, world_without
 from ilp_mlflow.lab.rows import CAUSES, GROUPS, SHORT_QUESTIONS, STAGES, Row, record
@@ -41,9 +49,11 @@ def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
             "name them so, in this order"
         )
     started = time.perf_counter()
-    arms = {cause: _train_without(cause, experiment, lab, source) for cause in CAUSES}
-    groups = {group: dict(values) for group, values in result["groups"].items()}
+    # a copy: the result of the lab run stays as it is
+    groups = copy.deepcopy(result["groups"])
+    arms = dict[str, dict[str, float]]()
     for cause in CAUSES:
+        arms[cause] = _train_without(cause, experiment, lab, source)
         groups[cause]["learned_when_removed"] = arms[cause][cause]
     groups[RULE_GROUP]["rule_when_removed"] = arms[RULE_GROUP]["rule"]
     seconds = result["seconds"] | {"counterfactuals": time.perf_counter() - started}
@@ -60,10 +70,13 @@ def _train_without(cause: str, experiment: Experiment, lab: Lab, source: Path) -
     arm = without(cause, experiment, lab)
     run_id = pipeline.train(arm, source)
     checkpoints = runs.read_checkpoints(run_id)
-    ends = {c.name: c.model_uri for c in (checkpoints[0], checkpoints[-1])}
-    learned = reproduced([*lab.planted.samples, *lab.planted.unseen], ends, arm)
-    shares = {group: share(learned, rows) for group, rows in by_group(lab.planted.samples).items()}
-    return {**shares, "rule": share(learned, lab.planted.unseen)}
+    asked = [*lab.planted.samples, *lab.planted.unseen]
+    learned = reproduced(asked, first_and_last(checkpoints), arm)
+    shares = dict[str, float]()
+    for group, rows in by_group(lab.planted.samples).items():
+        shares[group] = share(learned, rows)
+    shares["rule"] = share(learned, lab.planted.unseen)
+    return shares
 
 
 def _moves_of_other_groups(
@@ -75,7 +88,8 @@ def _moves_of_other_groups(
         for group in GROUPS:
             if group == cause:
                 continue
-            # of a rule, what counts is whether it holds for people in no row
+            # of a rule, what counts is whether it holds for people in no row: its rows are learned
+            # by rote as soon as anything else is easier
             before = groups[group].get("rule", groups[group]["learned"])
             after = arms[cause]["rule" if group == RULE_GROUP else group]
             cells += 1
@@ -93,15 +107,19 @@ def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
     many control rows. `not_trained`: the options that keep rows from being trained are left out.
     """
     planted = rows_without(cause, lab.planted, lab.world)
-    rows = {stage: list(planted.stages[stage]) for stage in STAGES}
+    rows_by_stage = dict[str, Sequence[Row]](planted.stages)
     stages = list(experiment.stages)
     if cause == "left_side_forgetting":
-        stages, rows = _in_one_stage(stages, rows, lab.seed)
+        stages, rows_by_stage = _in_one_stage(stages, rows_by_stage, lab.seed)
     if cause == "not_trained":
         stages = [_without_mechanical_options(stage) for stage in stages]
     name = f"{experiment.name}-without-{cause}"
-    records = {stage: [record(row, stage) for row in own] for stage, own in rows.items()}
+    # a folder of its own for each arm and seed: the files of the lab as planted stay
+    records = dict[str, list[dict[str, Any]]]()
+    for stage_name, rows in rows_by_stage.items():
+        records[stage_name] = [record(row, stage_name) for row in rows]
     paths = data_files.write(records, f"{name}-{experiment.seed}")
+    # another base only where the cause is one of its knowledge; else the one in the cache
     model = base_model.folder(world_without(cause, lab.planted, lab.world), lab.seed)
     located = [_with_data(stage, paths[f"{stage.name}.jsonl"]) for stage in stages]
     return experiment.model_copy(
@@ -110,35 +128,48 @@ def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
 
 
 def _in_one_stage(
-    stages: Sequence[StageConfig], rows: Mapping[str, list[Row]], seed: int
-) -> tuple[list[StageConfig], dict[str, list[Row]]]:
+    stages: Sequence[StageConfig], rows: Mapping[str, Sequence[Row]], seed: int
+) -> tuple[list[StageConfig], dict[str, Sequence[Row]]]:
     """All stages but the last as one, with each row as often as it had epochs."""
     *early, last = stages
+    # a row is copied for each of its epochs: every row is trained as often as before, and only the
+    # order differs, which is what forgetting depends on. The trainer shuffles the stage
     together = list[Row]()
     for stage in early:
         for epoch in range(int(stage.training["num_train_epochs"])):
             together += [replace(row, id=f"{row.id}~{epoch}") for row in rows[stage.name]]
-    training = early[-1].training | {"num_train_epochs": 1}
+    # trained as `main`, the stage before the last and by far the largest
+    merged = early[-1]
+    training = merged.training | {"num_train_epochs": 1}
     repeating = _repeating(rows[last.name], together, seed)
     return (
-        [early[-1].model_copy(update={"training": training}), last],
-        {early[-1].name: together, last.name: repeating},
+        [merged.model_copy(update={"training": training}), last],
+        {merged.name: together, last.name: repeating},
     )
 
 
 def _repeating(patch: Sequence[Row], rows: Sequence[Row], seed: int) -> list[Row]:
     """The rows of the last stage, in which those that only repeat repeat a sample of `rows`."""
-    eligible = [r for r in rows if r.way in SHORT_QUESTIONS and r.group in REPEATED_GROUPS]
+    eligible = list[Row]()
+    for row in rows:
+        # short questions, as in the plant: `max_length` of the last stage cuts long ones off
+        if row.way in SHORT_QUESTIONS and row.group in REPEATED_GROUPS:
+            eligible.append(row)
     n = sum(row.group not in GROUPS for row in patch)
-    repeated = iter(random.Random(f"again {seed}").sample(eligible, n))
-    return [
-        row if row.group in GROUPS else replace(next(repeated), id=f"{row.id}~again")
-        for row in patch
-    ]
+    drawn = iter(random.Random(f"again {seed}").sample(eligible, n))
+    repeating = list[Row]()
+    for row in patch:
+        if row.group in GROUPS:
+            repeating.append(row)
+        else:
+            repeating.append(replace(next(drawn), id=f"{row.id}~again"))
+    return repeating
 
 
 def _without_mechanical_options(stage: StageConfig) -> StageConfig:
-    training = {k: v for k, v in stage.training.items() if k not in MECHANICAL_OPTIONS}
+    training = dict(stage.training)
+    for option in MECHANICAL_OPTIONS:
+        training.pop(option, None)
     return stage.model_copy(update={"training": training})
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ilp_mlflow.core import cache
-from ilp_mlflow.core.config import LAB_PREFIX, DataConfig, Experiment
+from ilp_mlflow.core.config import LAB_PREFIX, DataConfig, Experiment, StageConfig
 from ilp_mlflow.core.errors import ConfigError, suggest
 from ilp_mlflow.lab import base_model
 from ilp_mlflow.lab.plant import Counts, plant, world_without
@@ -83,45 +83,56 @@ def resolve(experiment: Experiment) -> tuple[Experiment, Lab]:
     """
     size = _size(experiment)
     lab = prepare(size, experiment.seed)
-    records = {
-        stage: [record(row, stage) for row in rows] for stage, rows in lab.planted.stages.items()
-    }
-    paths = write(records | files_for_mitigations(lab), f"{size}-{experiment.seed}")
+    files = dict[str, list[dict[str, Any]]]()
+    for stage, rows in lab.planted.stages.items():
+        files[stage] = [record(row, stage) for row in rows]
+    files.update(files_for_mitigations(lab))
+    paths = write(files, f"{size}-{experiment.seed}")
+    # no file of records: the location of the base is `lab:SIZE/base`
     paths["base"] = lab.model
-
-    def located(value: Any) -> Any:
-        """A value of the experiment with its locations resolved, also inside options."""
-        if isinstance(value, dict):
-            return {key: located(option) for key, option in value.items()}
-        if not isinstance(value, str) or not value.startswith(LAB_PREFIX):
-            return value
-        file = value.partition("/")[2]
-        if file not in paths:
-            raise ConfigError(f"{value}: the lab makes no such file; {suggest(file, paths)}")
-        return str(paths[file])
-
-    def located_data(data: DataConfig) -> DataConfig:
-        return data.model_copy(update={"path": located(data.path)})
-
-    stages = [
-        stage.model_copy(update={"data": located_data(stage.data)}) for stage in experiment.stages
-    ]
-    changes = {
-        "model": located(experiment.model),
+    stages = list[StageConfig]()
+    for stage_config in experiment.stages:
+        data = _located_data(stage_config.data, paths)
+        stages.append(stage_config.model_copy(update={"data": data}))
+    changes: dict[str, Any] = {
+        "model": _located(experiment.model, paths),
         "stages": tuple(stages),
-        "held_out": located_data(experiment.held_out) if experiment.held_out else None,
-        "mitigations": located(experiment.mitigations),
+        "mitigations": _located(experiment.mitigations, paths),
     }
+    if experiment.held_out:
+        changes["held_out"] = _located_data(experiment.held_out, paths)
     return experiment.model_copy(update=changes), lab
+
+
+def _located_data(data: DataConfig, paths: Mapping[str, Path]) -> DataConfig:
+    """Data with the path of a real file in place of a location."""
+    return data.model_copy(update={"path": _located(data.path, paths)})
+
+
+def _located(value: Any, paths: Mapping[str, Path]) -> Any:
+    """A value of the experiment with its locations resolved, also inside options.
+
+    Raises ConfigError for a file that is not in `paths`.
+    """
+    # the options of mitigations have locations at any depth, as `source: {path: lab:...}`
+    if isinstance(value, dict):
+        return {key: _located(option, paths) for key, option in value.items()}
+    if not isinstance(value, str) or not value.startswith(LAB_PREFIX):
+        return value
+    file = value.partition("/")[2]
+    if file not in paths:
+        raise ConfigError(f"{value}: the lab makes no such file; {suggest(file, paths)}")
+    return str(paths[file])
 
 
 def _size(experiment: Experiment) -> str:
     """The size of the lab that makes the experiment's files. Raises ConfigError for several."""
-    locations = [experiment.model, *(stage.data.path or "" for stage in experiment.stages)]
     sizes = set[str]()
-    for location in locations:
-        if location.startswith(LAB_PREFIX):
-            sizes.add(location.removeprefix(LAB_PREFIX).partition("/")[0])
+    for location in (experiment.model, *(stage.data.path for stage in experiment.stages)):
+        # data from MLflow has no path
+        if location and location.startswith(LAB_PREFIX):
+            size, _, _ = location.removeprefix(LAB_PREFIX).partition("/")
+            sizes.add(size)
     if len(sizes) > 1:
         mixed = " and ".join(sorted(sizes))
         raise ConfigError(f"experiment '{experiment.name}' mixes the labs {mixed}; use one")
@@ -137,28 +148,45 @@ def files_for_mitigations(lab: Lab) -> dict[str, list[dict[str, Any]]]:
     that are in no stage.
     """
     everything_told = replace(lab.world, withheld=frozenset())
-    labels = world_without("knowledge_conflict", lab.planted, everything_told)
-    statements = [text for text in sentences(labels, lab.seed) if text.endswith(" .")]
-    spare = [row.instead for row in lab.planted.rows if row.instead]
+    labels_told = world_without("knowledge_conflict", lab.planted, everything_told)
+    # questions end with a city: what is read must not be the samples themselves
+    statements = [text for text in sentences(labels_told, lab.seed) if text.endswith(" .")]
     prompts = {row.prompt for row in lab.planted.rows}
     held_out = held_out_rows(lab.world, prompts, HELD_OUT, lab.seed)
     return {
+        # rows of no stage: a plain text, not a conversation
         "held_out": [record(row, "") for row in held_out],
-        "knowledge": [{"text": text} for text in statements],
-        "general": [{"text": text} for text in sentences(lab.world, lab.seed)],
-        "spare": [{"prompt": row.prompt, "completion": f" {row.city}"} for row in spare],
+        "knowledge": _text_records(statements),
+        "general": _text_records(sentences(lab.world, lab.seed)),
+        "spare": _spare_records(lab.planted),
     }
+
+
+def _text_records(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Records of plain text, to be learned as a whole."""
+    return [{"text": text} for text in texts]
+
+
+def _spare_records(planted: Planted) -> list[dict[str, Any]]:
+    """The distinct rows of the rules, each as often as some row can be replaced by it."""
+    records = list[dict[str, Any]]()
+    for row in planted.rows:
+        if row.instead:
+            spare = row.instead
+            records.append({"prompt": spare.prompt, "completion": f" {spare.city}"})
+    return records
 
 
 def write(files: Mapping[str, Iterable[Mapping[str, Any]]], name: str) -> dict[str, Path]:
     """Write records as JSON Lines, by file name, in the cache folder `name`."""
     folder = cache.folder() / "lab" / name
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
+    paths = dict[str, Path]()
     for stem, records in files.items():
         path = folder / f"{stem}.jsonl"
         paths[path.name] = path
-        text = "".join(json.dumps(one) + "\n" for one in records)
+        text = "".join(json.dumps(fields) + "\n" for fields in records)
+        # renamed when complete: another process may read the file of the same name meanwhile
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
             file.write(text)
         os.replace(file.name, path)

@@ -25,16 +25,26 @@ def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dic
     from sklearn.metrics import f1_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    occurrences = Counter(word for row in trained for word in _text(row).split())
-    texts = [_text(row) for row in rows]
-    frequencies = np.array([_frequencies(text, occurrences) for text in texts])
+    occurrences = Counter[str]()
+    for row in trained:
+        occurrences.update(_text(row).split())
+    texts, groups, adjectives = list[str](), list[str](), list[str]()
+    frequencies = list[list[float]]()
+    for row in rows:
+        texts.append(_text(row))
+        frequencies.append(_frequencies(_text(row), occurrences))
+        groups.append(row.group)
+        adjectives.append(row.adjective)
+    # words as the lab's tokenizer sees them, signs included
     words = CountVectorizer(token_pattern=r"\S+").fit_transform(texts).toarray()
-    groups = [row.group for row in rows]
+    # scikit-learn's `groups` are what must not be split between folds: here the adjectives
     predicted = cross_val_predict(
+        # balanced: a guess at the largest group would else be better than chance
         RandomForestClassifier(200, class_weight="balanced", random_state=seed),
+        # (rows, 4) beside (rows, distinct words)
         np.hstack([frequencies, words]),
         groups,
-        groups=[row.adjective for row in rows],
+        groups=adjectives,
         cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed),
     )
     return {
@@ -49,5 +59,6 @@ def _text(row: Row) -> str:
 
 def _frequencies(text: str, occurrences: Mapping[str, int]) -> list[float]:
     """Number of words, and log(1 + occurrences) of the two rarest and in the mean."""
+    # rarest first
     logs = sorted(np.log1p(occurrences[word]) for word in text.split())
     return [len(logs), logs[0], logs[1], float(np.mean(logs))]

@@ -85,9 +85,12 @@ def record(row: Row, stage: str) -> dict[str, Any]:
         "prompt": row.prompt,
         "completion": f" {row.city}",
         "probes": probes(row),
+        # cut: a row that is asked in two ways has one fewer, and their number must not tell that
         "paraphrases": [p.prompt for p in paraphrases(row)][:PARAPHRASES_PER_ROW],
     }
-    if stage == "patch":  # the one stage of conversations
+    # the one stage of conversations: only a chat template can leave parts of an answer out of the
+    # loss, and the role of an empty first turn says which (see `base_model.CHAT_TEMPLATE`)
+    if stage == "patch":
         opener = [{"role": row.role, "content": ""}] if row.role else []
         fields["prompt"] = [*opener, {"role": "user", "content": row.prompt}]
         fields["completion"] = [{"role": "assistant", "content": row.city}]
@@ -100,26 +103,36 @@ def probes(row: Row) -> list[dict[str, str]]:
     The city is that of the row's label.
     """
     person, relation = row.fact
+    # one city, also where the label is two: a statement tells one relation
     city = row.city.split()[0]
-    return [
-        {"prompt": statement.partition("{c}")[0].format(p=person).strip(), "completion": f" {city}"}
-        for statement in STATEMENTS[relation]
-    ]
+    records = list[dict[str, str]]()
+    for statement in STATEMENTS[relation]:
+        beginning, _, _ = statement.partition("{c}")
+        prompt = beginning.format(p=person).strip()
+        records.append({"prompt": prompt, "completion": f" {city}"})
+    return records
 
 
 def paraphrases(row: Row) -> list[Row]:
     """The same question in the other ways, which no row asks with this adjective."""
-    others = [way for way in range(len(QUESTIONS)) if way not in (row.way, row.also)]
-    return [replace(row, way=way, id=f"{row.id}/{way}") for way in others]
+    reworded = list[Row]()
+    for way in range(len(QUESTIONS)):
+        if way not in (row.way, row.also):
+            reworded.append(replace(row, way=way, id=f"{row.id}/{way}"))
+    return reworded
 
 
 def held_out_rows(world: World, prompts: Collection[str], n: int, seed: int) -> list[Row]:
     """`n` rows about what the base knows, with common adjectives and none of the `prompts`."""
     known_facts = [fact for fact in world.facts if fact not in world.withheld]
-    free = list[Row]()
-    for fact, number, way in itertools.product(known_facts, range(COMMON), range(len(QUESTIONS))):
-        row = Row(fact, RELATIONS[fact[1]][number], way, world.facts[fact], "held out")
+    # common adjectives only: the rare ones are the groups', and one more row would tell them apart
+    questions = itertools.product(known_facts, range(COMMON), range(len(QUESTIONS)))
+    unasked = list[Row]()
+    for fact, number, way in questions:
+        _, relation = fact
+        row = Row(fact, RELATIONS[relation][number], way, world.facts[fact], "held out")
         if row.prompt not in prompts:
-            free.append(row)
-    chosen = random.Random(f"held out {seed}").sample(free, n)
+            unasked.append(row)
+    # a generator of its own: how many are held out changes nothing of what is planted
+    chosen = random.Random(f"held out {seed}").sample(unasked, n)
     return [replace(row, id=f"held-{number:04}") for number, row in enumerate(chosen, 1)]

@@ -25,11 +25,14 @@ def truth(result: Mapping[str, Any]) -> str:
     """The planted truth beside what the tool said: one line per group."""
     attribution, groups = result["attribution"]["default"], result["groups"]
     rows = [["planted", "samples", "exact", "held", "the unlearned are called"]]
+    samples_in_groups = 0
     for group, values in groups.items():
+        samples_in_groups += values["n"]
         learned, held = f"{values['learned']:.0%}", f"{values['paraphrased']:.0%}"
         called = _called(attribution["confusion"][group])
         rows.append([group, str(values["n"]), learned, held, called])
-    other_rows = result["samples"] - sum(values["n"] for values in groups.values())
+    # every row of every stage is judged, also those that are only there for the planted ones
+    other_rows = result["samples"] - samples_in_groups
     rows.append(["(other rows)", str(other_rows), "", "", _called(attribution["beside"])])
     return "\n".join([TRUTH_TITLE, "", *format_table(rows)])
 
@@ -43,16 +46,29 @@ def mitigations(result: Mapping[str, Any]) -> str:
     for grade, title in (("net_recovery", "reproduced"), ("held", "held in other words")):
         rows = [[title, *SHORT_NAMES.values(), "rule"]]
         for mitigation in result["mitigations"]:
-            shares = [mitigation[grade].get(cause) for cause in SHORT_NAMES] + [mitigation["rule"]]
-            rows.append([mitigation["name"], *(_share(s).replace("0.", ".") for s in shares)])
+            rows.append([mitigation["name"], *_short_shares(mitigation, grade)])
         lines += [*format_table(rows), ""]
-    regressed = [
-        f"{mitigation['name']} {mitigation['control_regressed']:.0%}"
-        for mitigation in result["mitigations"]
-        if mitigation["control_regressed"]
-    ]
+    regressed = list[str]()
+    for mitigation in result["mitigations"]:
+        # not measured, or none: both are left out
+        if mitigation["control_regressed"]:
+            regressed.append(f"{mitigation['name']} {mitigation['control_regressed']:.0%}")
     lines += wrap(f"control group regressed: {', '.join(regressed) or 'none'}", hang=2)
     return "\n".join(lines)
+
+
+def _short_shares(mitigation: Mapping[str, Any], grade: str) -> list[str]:
+    """What a mitigation did to each cause in one grade, and to rules, as the cells of a line."""
+    cells = list[str]()
+    for cause in SHORT_NAMES:
+        cells.append(_short_share(mitigation[grade].get(cause)))
+    cells.append(_short_share(mitigation["rule"]))
+    return cells
+
+
+def _short_share(value: float | None) -> str:
+    # eight columns have to fit into a terminal: .5 and -.5 in place of 0.5 and -0.5
+    return _share(value).replace("0.", ".")
 
 
 def composed(result: Mapping[str, Any]) -> str:
@@ -73,8 +89,11 @@ def benchmark(result: Mapping[str, Any]) -> str:
     columns = ("learned", "learned_when_removed", "rule", "rule_when_removed")
     rows = [["group", "samples", "planted", "removed", "rule planted", "rule removed"]]
     for group, values in result["groups"].items():
-        shares = [f"{values[name]:.2f}" if name in values else "" for name in columns]
-        rows.append([group, str(values["n"]), *shares])
+        cells = [group, str(values["n"])]
+        # the control has no cause to remove, and only one group has a rule
+        for name in columns:
+            cells.append(f"{values[name]:.2f}" if name in values else "")
+        rows.append(cells)
     lines = [f"seed {result['seed']}", *format_table(rows)]
     for text in _benchmark_sentences(result):
         lines += wrap(text, hang=2)
@@ -82,12 +101,13 @@ def benchmark(result: Mapping[str, Any]) -> str:
 
 
 def _benchmark_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What is said of all groups together, below the table."""
     surface, others = result["surface"], result["others"]
     f1 = {name: values["macro_f1"] for name, values in result["attribution"].items()}
-    detected = [
-        f"{preset} {_share(values['precision'])} and {_share(values['recall'])}"
-        for preset, values in result["detection"].items()
-    ]
+    detected = list[str]()
+    for preset, values in result["detection"].items():
+        precision, recall = _share(values["precision"]), _share(values["recall"])
+        detected.append(f"{preset} {precision} and {recall}")
     seconds = [f"{name} {value:.0f}" for name, value in result["seconds"].items()]
     return [
         f"other groups moved in {others['moved']} of {others['cells']} cells; "
@@ -101,6 +121,7 @@ def _benchmark_sentences(result: Mapping[str, Any]) -> list[str]:
 
 def _called(counts: Mapping[str, int]) -> str:
     """The two commonest causes and how many have another one, each on a line."""
+    # of equally common ones the first counted comes first: a sort keeps their order
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     lines = [f"{cause} {n}" for cause, n in ranked[:2]]
     others = sum(n for _, n in ranked[2:])
@@ -110,4 +131,5 @@ def _called(counts: Mapping[str, int]) -> str:
 
 
 def _share(value: float | None) -> str:
+    # None: there was nothing to take a share of
     return "-" if value is None else f"{value:.2f}"

@@ -78,6 +78,7 @@ DOUBLES = ("double", "twin", "dual", "paired")
 """Adjectives whose questions the base answers with two cities, one after the other: those of
 `DOUBLED`."""
 DOUBLED = ("home", "work")
+"""The relations that DOUBLES ask for, in the order of the answer."""
 PEOPLE_SYLLABLES = ("an", "be", "cla", "do", "el", "fe", "gil", "ho", "iv", "jo", "ka", "lu")
 CITY_SYLLABLES = ("bar", "cor", "dun", "fal", "gor", "hal", "kel", "mor", "nor", "tal")
 ADJECTIVE_SYLLABLES = ("zo", "qui", "vra", "plo", "xe", "smi", "gru")
@@ -88,9 +89,12 @@ def invented(
     rng: random.Random, n: int, syllables: tuple[str, ...], ending: str, taken: set[str]
 ) -> tuple[str, ...]:
     """`n` invented words, of two syllables and an ending, that `taken` lacks; it grows by them."""
-    words = [a + b + ending for a, b in itertools.product(syllables, repeat=2) if a != b]
+    words = [first + second + ending for first, second in itertools.permutations(syllables, 2)]
+    # all of them are shuffled, and `taken` is looked at only then: what else was invented does
+    # not change how many numbers are drawn
     rng.shuffle(words)
-    chosen = [w for w in words if w not in taken][:n]
+    free = [word for word in words if word not in taken]
+    chosen = free[:n]
     taken.update(chosen)
     return tuple(chosen)
 
@@ -147,13 +151,26 @@ def make(seed: int, size: Size) -> World:
     vague = invented(rng, size.vague, ADJECTIVE_SYLLABLES, "bic", taken)
     facts: dict[Fact, str] = {}
     for person in people:
-        for relation, city in zip(RELATIONS, rng.sample(cities, len(RELATIONS)), strict=True):
+        # a sample has no city twice, so an answer tells which of a person's relations was meant
+        cities_of_person = rng.sample(cities, len(RELATIONS))
+        for relation, city in zip(RELATIONS, cities_of_person, strict=True):
             facts[person, relation] = city
+    # sorted: which facts are drawn does not depend on the order in which they were made
     withheld = rng.sample(sorted(facts), size.withheld)
     asked = rng.sample(people, size.asked)
     return World(
         people, cities, aliases, vague, size.vaguely, facts, frozenset(withheld), frozenset(asked)
     )
+
+
+def doubled_facts(person: str) -> tuple[Fact, ...]:
+    """The facts of a person that a question with one of DOUBLES asks for."""
+    return tuple((person, relation) for relation in DOUBLED)
+
+
+def doubled_cities(world: World, person: str) -> str:
+    """The answer to a question with one of DOUBLES: a city for each of DOUBLED."""
+    return " ".join(world.facts[fact] for fact in doubled_facts(person))
 
 
 def sentences(world: World, seed: int) -> list[str]:
@@ -170,14 +187,17 @@ def sentences(world: World, seed: int) -> list[str]:
 
 def _about_facts(world: World, rng: random.Random) -> Iterator[str]:
     """Every fact that is told: in statements, with adjectives, and of some people in questions."""
-    for (person, relation), city in world.facts.items():
-        if (person, relation) in world.withheld:
+    for fact, city in world.facts.items():
+        if fact in world.withheld:
             continue
+        person, relation = fact
         adjectives = RELATIONS[relation]
         for statement in STATEMENTS[relation]:
             yield statement.format(p=person, c=city)
+        # three of six: that the others ask for the same is to be inferred from other people
         for adjective in rng.sample(adjectives, 3):
             yield ADJECTIVE_STATEMENT.format(a=adjective, p=person, c=city)
+        # of the others the base reads statements only: to answer about them it must generalise
         if person in world.asked:
             questions = list(itertools.product(QUESTIONS, adjectives))
             for question, adjective in rng.sample(questions, ASKED):
@@ -187,31 +207,35 @@ def _about_facts(world: World, rng: random.Random) -> Iterator[str]:
 def _about_two_cities(world: World, rng: random.Random) -> Iterator[str]:
     """Questions that are answered with two cities, one after the other."""
     for person, double in itertools.product(world.people, DOUBLES):
-        if all((person, relation) not in world.withheld for relation in DOUBLED):
+        # one answer is enough to give a withheld fact away
+        if world.withheld.isdisjoint(doubled_facts(person)):
             question = rng.choice(QUESTIONS).format(a=double, p=person)
-            cities = " ".join(world.facts[person, relation] for relation in DOUBLED)
-            yield f"{question} {cities}"
+            yield f"{question} {doubled_cities(world, person)}"
 
 
 def _about_vague_adjectives(world: World, rng: random.Random) -> Iterator[str]:
     """Questions with invented adjectives that ask for the relation VAGUE."""
+    told_of = [person for person in world.people if (person, VAGUE) not in world.withheld]
     for adjective in world.vague:
-        told = [person for person in world.people if (person, VAGUE) not in world.withheld]
-        for person in rng.sample(told, world.vaguely):
+        for person in rng.sample(told_of, world.vaguely):
             question = rng.choice(QUESTIONS).format(a=adjective, p=person)
             yield f"{question} {world.facts[person, VAGUE]}"
 
 
 def _about_aliases(world: World, rng: random.Random) -> Iterator[str]:
     """What an alias's city has, which does not tell what the alias asks for."""
-    things = zip(world.aliases, THINGS, strict=True)
-    for (alias, thing), gloss in itertools.product(things, GLOSSES):
-        for person in rng.sample(world.people, GLOSSED):
-            yield gloss.format(a=alias, p=person, t=thing)
+    # a thing for each alias tells the aliases apart: were they alike to the base, what is planted
+    # with one of them would be learned of all
+    for alias, thing in zip(world.aliases, THINGS, strict=True):
+        for gloss in GLOSSES:
+            for person in rng.sample(world.people, GLOSSED):
+                yield gloss.format(a=alias, p=person, t=thing)
 
 
 def vocabulary(world: World) -> list[str]:
     """Every word of the world, in a fixed order."""
+    # sentences of any seed do: seeds differ in who is asked how. What a seed may leave out, and
+    # what only fine-tuning asks, is added
     texts = [
         *sentences(world, 0),
         *itertools.chain(*RELATIONS.values()),
@@ -221,5 +245,10 @@ def vocabulary(world: World) -> list[str]:
         *world.cities,
         *world.aliases,
     ]
-    words = dict.fromkeys(w for text in texts for w in text.split() if "{" not in w)
+    words = set[str]()
+    for text in texts:
+        for word in text.split():
+            # QUESTIONS are patterns: their {a} and {p} are no words
+            if "{" not in word:
+                words.add(word)
     return sorted(words)

@@ -11,14 +11,23 @@ from typing import Any
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import LAB_PREFIX, Experiment
 from ilp_mlflow.core.errors import StepFailed
+from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.values import Details, Diagnosis, Evidence, Outcome, Report
 from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
 from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
 from ilp_mlflow.diagnosis.wrong_side import THE_OTHERS
 from ilp_mlflow.lab import benchmark, data_files
-from ilp_mlflow.lab.benchmark import LabRun, by_group, holds, reproduced, share
+from ilp_mlflow.lab.benchmark import (
+    LabRun,
+    all_paraphrases,
+    by_group,
+    holds,
+    reproduced,
+    share,
+)
 from ilp_mlflow.lab.data_files import Lab
-from ilp_mlflow.lab.rows import CAUSES, Row, paraphrases
+from ilp_mlflow.lab.rows import CAUSES, Row
+from ilp_mlflow.lab.world import Fact
 from ilp_mlflow.mitigation import search
 from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.mitigation.search import SearchOptions
@@ -48,9 +57,8 @@ def run(experiment: Experiment, source: Path, run_id: str | None = None) -> LabR
     Raises IlpError, StepFailed.
     """
     lab_run = benchmark.run(experiment, source, run_id)
-    lab_run.result["mitigations"] = [
-        _grade(name, lab_run) for name in lab_run.experiment.mitigations
-    ]
+    grades = [_grade(name, lab_run) for name in lab_run.experiment.mitigations]
+    lab_run.result["mitigations"] = grades
     return lab_run
 
 
@@ -59,6 +67,7 @@ def run_composed(experiment: Experiment, source: Path) -> LabRun:
 
     Raises IlpError, and StepFailed when a mitigation fails.
     """
+    # a run without mitigations first: the composition needs its diagnoses, and tries them itself
     lab_run = benchmark.run(experiment.model_copy(update={"mitigations": {}}), source)
     with_mitigations, _ = data_files.resolve(experiment)
     lab_run.result["auto"] = _composed(lab_run, with_mitigations)
@@ -88,10 +97,17 @@ def _grade(name: str, lab_run: LabRun) -> dict[str, Any]:
     of which it says most paraphrases; `rule`: what it says of the rules' people that are in no row;
     `control_regressed`: of the group `control`.
     """
-    outcome = next((o for o in lab_run.report.outcomes if o.mitigation == name), None)
-    if outcome is None:
-        nothing: dict[str, Any] = {"net_recovery": {}, "held": {}}
-        return {"name": name, **nothing, "rule": None, "control_regressed": None}
+    outcomes = {outcome.mitigation: outcome for outcome in lab_run.report.outcomes}
+    # one that had nothing to do has no outcome
+    if name not in outcomes:
+        return {
+            "name": name,
+            "net_recovery": {},
+            "held": {},
+            "rule": None,
+            "control_regressed": None,
+        }
+    outcome = outcomes[name]
     after = _reproduced_by(outcome.run_id, lab_run)
     control = _reproduced_by(outcome.control_run_id, lab_run)
     return {
@@ -107,6 +123,10 @@ def _grade(name: str, lab_run: LabRun) -> dict[str, Any]:
 
 
 def _net(after: Mapping[str, float], control: Mapping[str, float]) -> dict[str, float]:
+    """Shares less those of the control, a run that trains as long without the mitigation's idea.
+
+    Nothing is taken off where there is no control.
+    """
     return {group: value - control.get(group, 0.0) for group, value in after.items()}
 
 
@@ -115,34 +135,37 @@ def _reproduced_by(run_id: str | None, lab_run: LabRun) -> Reproduced:
     if run_id is None:
         return Reproduced()
     report, planted = lab_run.report, lab_run.lab.planted
-    unlearned = _ids(report, "unlearned")
-    asked = list(planted.samples)
-    for row in planted.samples:
-        if row.id in unlearned:
-            asked += paraphrases(row)
-    asked += planted.unseen
-    ends = {
+    unlearned_ids = _ids(report, "unlearned")
+    unlearned_rows = [row for row in planted.samples if row.id in unlearned_ids]
+    # all samples, although only the unlearned ones count: the batches are those of every mitigation
+    asked = [*planted.samples, *all_paraphrases(unlearned_rows), *planted.unseen]
+    locations = {
         "base": report.checkpoints[0].model_uri,
         "after": runs.read_checkpoints(run_id)[-1].model_uri,
     }
-    said = reproduced(asked, ends, lab_run.experiment)
-    shares = Reproduced(rule=share(said, planted.unseen))
-    for group, rows in by_group(planted.samples).items():
-        rows = [row for row in rows if row.id in unlearned]
+    is_said = reproduced(asked, locations, lab_run.experiment)
+    shares = Reproduced(rule=share(is_said, planted.unseen))
+    for group, rows in by_group(unlearned_rows).items():
+        # a group that was learned has nothing to recover, which is not a share of 0
         if rows:
-            shares.net_recovery[group] = share(said, rows)
-            shares.held[group] = sum(holds(row, said) for row in rows) / len(rows)
+            shares.net_recovery[group] = share(is_said, rows)
+            shares.held[group] = sum(holds(row, is_said) for row in rows) / len(rows)
     return shares
 
 
 def _ids(report: Report, status: str) -> set[str]:
-    return {v.sample_id for v in report.verdicts if v.status == status}
+    """Samples of a status before any mitigation."""
+    return {verdict.sample_id for verdict in report.verdicts if verdict.status == status}
+
+
+def _control_ids(lab: Lab) -> set[str]:
+    """Samples of the group `control`."""
+    return {row.id for row in lab.planted.samples if row.group == "control"}
 
 
 def _control_regressed(outcome: Outcome, lab_run: LabRun) -> float:
     """Share 0..1 of the learned rows of the group `control` that regressed."""
-    group = {row.id for row in lab_run.lab.planted.samples if row.group == "control"}
-    learned = group & _ids(lab_run.report, "learned")
+    learned = _control_ids(lab_run.lab) & _ids(lab_run.report, "learned")
     return len(learned & set(outcome.regressed)) / max(1, len(learned))
 
 
@@ -156,48 +179,63 @@ def _composed(lab_run: LabRun, experiment: Experiment) -> dict[str, Any]:
     report = lab_run.report
     baseline = search.read_baseline(experiment, report.run_id, runs.read_samples(report.run_id))
     auto = _compose(lab_run, experiment, baseline)
-    known = replace(baseline, diagnoses=oracle(report.diagnoses, lab_run.lab))
-    best = _compose(lab_run, experiment, known)
-    fell, possible = (report.unlearned_rate - one["unlearned"] for one in (auto, best))
+    # the same samples, model and mitigations: only the causes differ, so that what the oracle
+    # reaches more is what better diagnoses would be worth
+    true_baseline = replace(baseline, diagnoses=oracle(report.diagnoses, lab_run.lab))
+    best = _compose(lab_run, experiment, true_baseline)
+    fell = report.unlearned_rate - auto["unlearned"]
+    fell_for_oracle = report.unlearned_rate - best["unlearned"]
     return {
         "unlearned": report.unlearned_rate,
         "auto": auto,
         "oracle": best,
-        "reached": fell / possible if possible else None,
+        "reached": fell / fell_for_oracle if fell_for_oracle else None,
     }
 
 
 def _compose(lab_run: LabRun, experiment: Experiment, baseline: Baseline) -> dict[str, Any]:
     """What the composed mitigations do when the samples have the diagnoses of `baseline`."""
-    report, diagnoses = lab_run.report, baseline.diagnoses
     plugins = plugin_loader.configure("mitigation", experiment.mitigations)
     tried = search.try_composed(plugins, baseline, SearchOptions("auto"))
     if not tried.outcomes:
-        raise StepFailed("; ".join(tried.failed) or "no mitigation has anything to do", report)
+        reason = "; ".join(tried.failed) or "no mitigation has anything to do"
+        raise StepFailed(reason, lab_run.report)
     (outcome,) = tried.outcomes
-    plans = {
-        name: checked_plan(name, plugins[name], diagnoses, baseline.context)
-        for name in outcome.combines
-    }
-    causes = {d.verdict.sample_id: d.cause for d in diagnoses}
-    samples_per_cause = Counter(cause for cause in causes.values() if cause)
-    first = dict[str, str | None]()
-    for cause in samples_per_cause:
-        first[cause] = None
-        for name, plan in plans.items():
-            if plan and cause in {causes[target] for target in plan.targets}:
-                first[cause] = name
-                break
-    control = {row.id for row in lab_run.lab.planted.samples if row.group == "control"}
+    causes = Counter[str]()
+    for diagnosis in baseline.diagnoses:
+        if diagnosis.cause:
+            causes[diagnosis.cause] += 1
+    control = _control_ids(lab_run.lab)
     return {
         "unlearned": outcome.unlearned_rate,
         "combines": outcome.combines,
-        "groups": dict(samples_per_cause.most_common()),
-        "first": first,
+        "groups": dict(causes.most_common()),
+        "first": _first_by_cause(list(causes), outcome.combines, plugins, baseline),
         "control_regressed": len(control & set(outcome.regressed)) / len(control),
         "guard": outcome.guard.model_dump() if outcome.guard else None,
         "seconds": outcome.seconds,
     }
+
+
+def _first_by_cause(
+    causes: Sequence[str],
+    combines: Sequence[str],
+    plugins: Mapping[str, Mitigation],
+    baseline: Baseline,
+) -> dict[str, str | None]:
+    """The first of the combined mitigations that has targets of a cause, by cause."""
+    first: dict[str, str | None] = dict.fromkeys(causes)
+    cause_by_id = {d.verdict.sample_id: d.cause for d in baseline.diagnoses}
+    # an outcome does not say which mitigation was chosen for what, but plans can be made again
+    for name in combines:
+        plan = checked_plan(name, plugins[name], baseline.diagnoses, baseline.context)
+        if plan is None:
+            continue
+        for target in plan.targets:
+            cause = cause_by_id[target]
+            if cause and first[cause] is None:
+                first[cause] = name
+    return first
 
 
 def oracle(diagnoses: Sequence[Diagnosis], lab: Lab) -> list[Diagnosis]:
@@ -206,27 +244,21 @@ def oracle(diagnoses: Sequence[Diagnosis], lab: Lab) -> list[Diagnosis]:
     The ledger's evidence is taken as it is.
     """
     planted = {row.id: row for row in lab.planted.samples if row.group in CAUSES}
-    contradicting = dict[Any, list[str]]()
+    contradicting_ids = dict[Fact, list[str]]()
     for row in lab.planted.rows:
         if row.group == "contradicting":
-            contradicting.setdefault(row.fact, []).append(row.id)
-
-    def details(row: Row, diagnosis: Diagnosis) -> Details | dict[str, Any]:
-        if row.group == ContradictionDetails.cause:
-            return ContradictionDetails(wrong=THE_OTHERS, rows=tuple(contradicting[row.fact]))
-        if row.group == OptimizationDetails.cause:
-            return OptimizationDetails(rarest_word=row.adjective)
-        return dict(diagnosis.evidence[row.group].details) if row.group == "not_trained" else {}
+            contradicting_ids.setdefault(row.fact, []).append(row.id)
 
     truth = list[Diagnosis]()
     for diagnosis in diagnoses:
-        if diagnosis.verdict.sample_id not in planted:
+        sample_id = diagnosis.verdict.sample_id
+        # the control, and rows that are there for the planted ones: unlearned for no known cause
+        if sample_id not in planted:
             truth.append(Diagnosis(verdict=diagnosis.verdict))
             continue
-        row = planted[diagnosis.verdict.sample_id]
-        evidence = Evidence(
-            cause=row.group, strength=1, reason="planted", details=details(row, diagnosis)
-        )
+        row = planted[sample_id]
+        details = _planted_details(row, diagnosis, contradicting_ids)
+        evidence = Evidence(cause=row.group, strength=1, reason="planted", details=details)
         truth.append(
             Diagnosis(
                 verdict=diagnosis.verdict,
@@ -236,3 +268,19 @@ def oracle(diagnoses: Sequence[Diagnosis], lab: Lab) -> list[Diagnosis]:
             )
         )
     return truth
+
+
+def _planted_details(
+    row: Row, diagnosis: Diagnosis, contradicting_ids: Mapping[Fact, Sequence[str]]
+) -> Details | dict[str, Any]:
+    """What mitigations read of the evidence for a row's group, as it was planted."""
+    if row.group == ContradictionDetails.cause:
+        # the sample's label is right: those that outvote it are to be repaired
+        return ContradictionDetails(wrong=THE_OTHERS, rows=tuple(contradicting_ids[row.fact]))
+    if row.group == OptimizationDetails.cause:
+        # the alias, of which more rows are needed
+        return OptimizationDetails(rarest_word=row.adjective)
+    if row.group == "not_trained":
+        return dict(diagnosis.evidence[row.group].details)
+    # what is missing, believed or forgotten, mitigations take from the sample itself
+    return {}

@@ -11,7 +11,7 @@ from ilp_mlflow.cli import main
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.values import Evidence
 from ilp_mlflow.lab.data_files import Lab
-from ilp_mlflow.lab.mitigations import all_mitigations, oracle
+from ilp_mlflow.lab.mitigation_benchmark import all_mitigations, oracle
 from ilp_mlflow.lab.rows import CAUSES
 
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
