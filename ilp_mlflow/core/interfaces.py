@@ -325,7 +325,7 @@ class Diagnostic(Value):
     """Base of diagnostics: finds evidence for one cause; fields are options.
 
     The cause has the name of the diagnostic's entry point, and all that is said of it in general
-    stands on the class: `order`, `meaning` and `colour`.
+    stands on the class: `order`, `meaning`, `colour` and `plant`.
     """
 
     order: ClassVar[int] = 1000
@@ -337,6 +337,8 @@ class Diagnostic(Value):
     """The cause in a few words, for the report."""
     colour: ClassVar[str] = ""
     """CSS colour of the cause in the report; "" takes that of other causes."""
+    plant: ClassVar[str] = ""
+    """How the lab plants the cause in its rows, in a few words; "" where it does not."""
 
     @abstractmethod
     def examine(

@@ -1,4 +1,4 @@
-"""What the installed diagnostics say of their causes: order, meaning and colour."""
+"""What the installed diagnostics say of their causes: order, meaning, colour and plant."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ class CauseInfo:
     """The cause in a few words."""
     colour: str = Diagnostic.colour
     """CSS colour, or ""."""
+    plant: str = Diagnostic.plant
+    """How the lab plants it, or ""."""
 
 
 def cause_info(name: str, diagnostic: type) -> CauseInfo:
     """What the class of a diagnostic says; one without the base `Diagnostic` says nothing."""
     if not issubclass(diagnostic, Diagnostic):
         return CauseInfo(name)
-    return CauseInfo(name, diagnostic.order, diagnostic.meaning, diagnostic.colour)
+    return CauseInfo(
+        name, diagnostic.order, diagnostic.meaning, diagnostic.colour, diagnostic.plant
+    )
 
 
 def installed_causes() -> list[CauseInfo]:

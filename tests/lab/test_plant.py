@@ -1,7 +1,10 @@
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+from ilp_mlflow.diagnosis.installed_causes import installed_causes
 from ilp_mlflow.lab.plant import plant, rows_without, world_without
 from ilp_mlflow.lab.rows import (
     CAUSES,
@@ -128,3 +131,11 @@ def test_what_the_base_is_told_without_a_cause(planted):
     assert len(changed) == sum(r.group == "knowledge_conflict" for r in found.samples)
     for cause in CAUSES[2:]:
         assert world_without(cause, found, world) == world
+
+
+def test_what_a_cause_says_of_its_plant_is_what_the_docs_say_of_the_lab():
+    text = (Path(__file__).parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .* \|$", text, re.MULTILINE))
+    plants = {cause.name: cause.plant for cause in installed_causes() if cause.plant}
+    assert set(plants) == set(CAUSES)
+    assert {cause: rows[cause] for cause in CAUSES} == plants

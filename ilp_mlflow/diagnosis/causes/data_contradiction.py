@@ -78,6 +78,9 @@ class DataContradiction(Diagnostic):
     order: ClassVar[int] = 20
     meaning: ClassVar[str] = "other rows say something else, and the model goes with them"
     colour: ClassVar[str] = "#d9603b"
+    plant: ClassVar[str] = (
+        "a right label against twelve questions for the same city with one wrong label"
+    )
 
     neighbours: int = Field(default=64, ge=1)
     """Similar rows looked at."""

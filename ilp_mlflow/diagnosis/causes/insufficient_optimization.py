@@ -98,6 +98,7 @@ class InsufficientOptimization(Diagnostic):
     order: ClassVar[int] = 40
     meaning: ClassVar[str] = "the model knows what it needs, but saw too little of it"
     colour: ClassVar[str] = "#2f86d6"
+    plant: ClassVar[str] = "invented adjectives, 3 people each, asked twice"
 
     rare: int = Field(default=20, ge=1)
     """A word, or an answer, in at most so many rows is rare."""

@@ -32,6 +32,7 @@ class KnowledgeConflict(Diagnostic):
     order: ClassVar[int] = 50
     meaning: ClassVar[str] = "the base model firmly believes something else"
     colour: ClassVar[str] = "#cf5596"
+    plant: ClassVar[str] = "labels other than the base's fact"
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence where the base does not know the right answer and mostly gives one other.

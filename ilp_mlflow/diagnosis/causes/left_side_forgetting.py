@@ -44,6 +44,7 @@ class LeftSideForgetting(Diagnostic):
     order: ClassVar[int] = 30
     meaning: ClassVar[str] = "it was learned once, and training on other data took it away"
     colour: ClassVar[str] = "#8f6fd6"
+    plant: ClassVar[str] = "the stage `early`"
 
     steps: int = Field(default=6, ge=0)
     """Training steps on other rows of its stage after which a sample may be back; 0: not tried."""

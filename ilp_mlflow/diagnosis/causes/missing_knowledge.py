@@ -40,6 +40,7 @@ class MissingKnowledge(Diagnostic):
     order: ClassVar[int] = 60
     meaning: ClassVar[str] = "the base model does not know what it builds on"
     colour: ClassVar[str] = "#26997f"
+    plant: ClassVar[str] = "facts the base was never told"
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
         """Evidence where the base knows neither the right answer nor, firmly, another one.

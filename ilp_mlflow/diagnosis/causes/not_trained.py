@@ -49,6 +49,11 @@ class NotTrained(Diagnostic):
     order: ClassVar[int] = 10
     meaning: ClassVar[str] = "training never showed it to the model, or cut its answer off"
     colour: ClassVar[str] = "#78859b"
+    plant: ClassVar[str] = (
+        "rows of `patch`: answer cut off by `max_length`; answer, or end token, left out of "
+        "the loss by the chat template under `assistant_only_loss`; in no batch under "
+        "`dataloader_drop_last`"
+    )
 
     rarely: float = Field(default=0.5, ge=0, le=1)
     """Share 0..1 of what is usual in its stage: seen less often, a sample was left out.
