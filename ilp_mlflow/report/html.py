@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from bisect import bisect_right
@@ -147,6 +148,7 @@ def render_html(report: Report, samples: Mapping[str, Sample]) -> str:
     )
 
 
+@functools.cache
 def _template() -> Template:
     """The page's template; every value it shows is escaped."""
     environment = Environment(
