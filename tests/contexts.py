@@ -91,3 +91,11 @@ def context(
         exposures=None if exposures is None else to_table(exposures, Exposure),
         signals=None if signals is None else to_table(signals, Signal),
     )
+
+
+def strength_of_belief(diagnostic, believed):
+    """How strong a diagnostic's evidence is for a sample of which the base believes this; None without evidence."""
+    asked = sample("x")
+    known = context([asked], beliefs={"x": believed} if believed else {})
+    evidence = diagnostic.examine([asked], known).get("x")
+    return evidence.strength if evidence else None

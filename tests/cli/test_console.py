@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from ilp_mlflow.cli import main
 from ilp_mlflow.cli.console import paint
 from ilp_mlflow.scoring import scorer
-from tests.cli.test_cli import ilp, stage
+from tests.cli.commands import ilp, stage
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 LONG = "非常に長い名前のサンプル" * 5

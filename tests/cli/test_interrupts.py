@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from ilp_mlflow.scoring import probe, scorer
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training import preflight, stage
-from tests.cli.test_cli import ilp
+from tests.cli.commands import ilp
 from tests.conftest import edit_yaml
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.cli.test_cli import ilp
+from tests.cli.commands import ilp
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.errors import PluginError
+from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.values import Value
 
 
@@ -35,6 +36,13 @@ class NoMethod(Value):
     """Not a mitigation."""
 
 
+class Plain:
+    """A mitigation that derives from nothing."""
+
+    def plan(self, diagnoses, context):
+        return None
+
+
 MADE = Good()
 
 
@@ -46,6 +54,7 @@ def plugins(monkeypatch):
         EntryPoint("twice", "tests.core.test_plugin_loader:Good", "g"),
         EntryPoint("broken", "no_such_module:X", "g"),
         EntryPoint("empty", "tests.core.test_plugin_loader:NoMethod", "g"),
+        EntryPoint("plain", "tests.core.test_plugin_loader:Plain", "g"),
         EntryPoint("made", "tests.core.test_plugin_loader:MADE", "g"),
     ]
     monkeypatch.setattr(
@@ -60,6 +69,13 @@ def test_a_plugin_gets_its_options():
     assert found["good"].share == 0.1
 
 
+@pytest.mark.parametrize("kind", [Good, Plain])
+def test_a_class_without_our_base_is_a_plugin_if_it_has_the_method(kind):
+    assert not issubclass(kind, Mitigation)
+    made = plugin_loader.configure("mitigation", {kind.__name__.lower(): {}})
+    assert [type(one) for one in made.values()] == [kind]
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -69,6 +85,7 @@ def test_a_plugin_gets_its_options():
         ({"twice": {}}, "claimed by unknown and unknown"),
         ({"broken": {}}, r"cannot be used: ModuleNotFoundError: No module named 'no_such_module'"),
         ({"empty": {}}, "is no class with a method 'plan'"),
+        ({"plain": {"share": 1}}, "mitigation 'plain' has no option 'share'"),
         ({"made": {}}, "is no class with a method 'plan'"),
     ],
 )

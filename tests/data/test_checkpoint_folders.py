@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from ilp_mlflow.data import checkpoint_folders
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR
 from ilp_mlflow.tracking import runs
-from tests.cli.test_cli import ilp
+from tests.cli.commands import ilp
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 

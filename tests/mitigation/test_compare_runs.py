@@ -9,7 +9,7 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.values import Checkpoint, Score, as_json, to_table
 from ilp_mlflow.mitigation.compare_runs import transitions
 from ilp_mlflow.tracking import runs
-from tests.cli.test_cli import ilp
+from tests.cli.commands import ilp
 from tests.conftest import edit_yaml
 
 GAPS = {"learned": 5.0, "unlearned": -5.0, "uncertain": 0.0}

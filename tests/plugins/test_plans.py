@@ -230,8 +230,22 @@ def test_what_kept_a_row_from_the_model_is_repaired(details, training, changed):
     assert isinstance(plan, Plan)
     assert plan.stages[1].training == changed
     assert plan.stages[0] == whole.stages[0]
+
+
+@pytest.mark.parametrize("details", [{"exposures": 0}, {"exposures": 1, "truncated_tokens": 0}])
+def test_where_no_option_kept_a_row_from_the_model_its_data_is_to_be_looked_at(details):
     request = Repair().plan([diagnosed("second0", "not_trained", **details)], with_training())
-    assert isinstance(request, Request) or "truncated_tokens" in details
+    assert isinstance(request, Request)
+    assert request.targets == ("second0",)
+    assert "'second0'" in request.reason
+
+
+def test_a_row_that_was_cut_is_repaired_though_no_option_says_so():
+    """The trainer cuts rows of its own accord where `max_length` is left out."""
+    diagnoses = [diagnosed("second0", "not_trained", exposures=1, truncated_tokens=2)]
+    plan = Repair().plan(diagnoses, with_training())
+    assert plan.targets == ("second0",)
+    assert plan.stages[1].training == {"max_length": None}
 
 
 def test_the_control_trains_everything_again():
