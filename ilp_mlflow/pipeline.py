@@ -13,7 +13,7 @@ from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed, TrackingError
 from ilp_mlflow.core.interfaces import Mitigation
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import (
     Checkpoint,
     Diagnosis,

@@ -10,7 +10,7 @@ from typing import Any
 from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Outcome, Request, Sample, Stage, as_json
 from ilp_mlflow.data.samples import samples_to_table
 from ilp_mlflow.mitigation import search

@@ -43,6 +43,7 @@ def run(path, **overrides):
     return pipeline.run(config.read(path, overrides), path)
 
 
+@pytest.mark.slow
 def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(
     experiment_file, store, tiny_model
 ):
@@ -98,6 +99,7 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(
     assert len(outcome.recovered) + len(outcome.still) == len(outcome.targets)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(
     experiment_file, store
 ):
@@ -169,6 +171,7 @@ def test_the_same_through_an_http_server(experiment_file, server, tmp_path):
     assert found == pytest.approx({i: expected[i] for i in found}, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_intermediate_checkpoints_are_scored_in_their_place(experiment_file, store):
     import yaml
 
@@ -189,6 +192,7 @@ def test_intermediate_checkpoints_are_scored_in_their_place(experiment_file, sto
     ) == (2, "models:/tiny/1")
 
 
+@pytest.mark.slow
 def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, store, tmp_path):
     chats = [
         {
@@ -216,6 +220,7 @@ def test_a_conversational_stage_with_a_template_of_its_own(experiment_file, stor
     )  # the template travels with the stage
 
 
+@pytest.mark.slow
 def test_a_verb_runs_again_from_what_was_logged(experiment_file, store, tmp_path):
     experiment = config.read(experiment_file)
     run_id = pipeline.train(experiment, experiment_file)
@@ -345,6 +350,7 @@ def plug(monkeypatch, **classes):
     monkeypatch.setattr(plugin_loader, "configure", configured)
 
 
+@pytest.mark.slow
 def test_diagnostics_name_causes_and_a_bad_one_is_left_out(
     experiment_file, store, monkeypatch, capsys
 ):
@@ -373,6 +379,7 @@ class Longer(Value):
         return Plan(targets=tuple(d.verdict.sample_id for d in diagnoses), stages=stages)
 
 
+@pytest.mark.slow
 def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeypatch):
     plug(monkeypatch, longer=Longer)
     report = run(edit_yaml(experiment_file, mitigations=["control", "longer"]))
@@ -401,6 +408,7 @@ def test_a_mitigation_is_set_against_the_control(experiment_file, store, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_a_mitigation_that_raises_fails_alone(experiment_file, store, monkeypatch):
     plug(monkeypatch, explode=Explode, lost=Lost)
     with pytest.raises(StepFailed, match=r"explode.*boom.*'nobody', which is no sample"):

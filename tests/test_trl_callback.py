@@ -62,6 +62,7 @@ def trained(model, out, data=ROWS, peft=None, given=None, **args):
     return ilp.report, whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peft", [{**PEFT, "lora_dropout": 0.3}, None])
 def test_a_trainer_is_followed_registered_and_diagnosed_and_its_weights_stay_the_same(
     tiny_model, store, tmp_path, peft, capsys
@@ -123,6 +124,7 @@ def test_rows_may_be_a_data_set_of_mlflow():
     assert IlpCallback(mlflow.data.from_huggingface(ROWS)).samples == IlpCallback(ROWS).samples
 
 
+@pytest.mark.slow
 def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, store, tmp_path):
     data = ROWS.remove_columns("id")
     options = {
@@ -148,6 +150,7 @@ def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, store, 
         assert signal["token_accuracy"] == pytest.approx(score.token_accuracy)
 
 
+@pytest.mark.slow
 def test_conversations_are_followed_by_their_answer(tiny_model, store, tmp_path):
     found, _ = trained(tiny_model, tmp_path, datasets.Dataset.from_list(turned(rows())), PEFT)
     counted = {
@@ -160,6 +163,7 @@ def test_conversations_are_followed_by_their_answer(tiny_model, store, tmp_path)
     }  # not the question's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
 def test_cut_dropped_and_equal_rows_are_counted_as_they_were(tiny_model, store, tmp_path, mode):
     lost = {"id": "lost", "prompt": "x" * 70, "completion": " y"}
@@ -187,6 +191,7 @@ def test_cut_dropped_and_equal_rows_are_counted_as_they_were(tiny_model, store, 
         }
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_meanwhile_is_no_training(tiny_model, store, tmp_path):
     ilp = IlpCallback(ROWS)
     one = trainer(tiny_model, tmp_path, [], peft=PEFT, num_train_epochs=1)
@@ -219,6 +224,7 @@ def all_runs():
     return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "own"),
     [
@@ -264,6 +270,7 @@ def test_beside_mlflow_of_transformers_nothing_is_lost_and_nothing_is_there_twic
     assert runs.has(found.info.run_id, "report.html")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_diagnosis_keeps_it_and_gets_a_child(tiny_model, store, tmp_path):
     with mlflow.start_run() as run:
         first, _ = trained(tiny_model, tmp_path, peft=PEFT)
@@ -277,6 +284,7 @@ def test_a_run_with_a_diagnosis_keeps_it_and_gets_a_child(tiny_model, store, tmp
     assert runs.read_checkpoints(first.run_id)[-1].name == "sft"
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_no_ledger_and_says_so(tiny_model, store, tmp_path):
     trainer(tiny_model, tmp_path, [], peft=PEFT, save_strategy="steps", save_steps=2).train()
     ilp = IlpCallback(ROWS)
@@ -286,6 +294,7 @@ def test_a_resumed_training_has_no_ledger_and_says_so(tiny_model, store, tmp_pat
     assert ilp.report.unavailable == ("exposures", "signals")
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_say_where_it_is_from_needs_a_base(tiny_model, store, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     model.config._name_or_path = ""
@@ -320,6 +329,7 @@ def test_a_diagnosis_that_fails_leaves_the_training_alone(
     assert "the model is trained, but its diagnosis failed: no more disk" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_diagnosis_that_is_interrupted_says_how_to_go_on(
     tiny_model, store, tmp_path, monkeypatch, capsys
 ):
@@ -369,6 +379,7 @@ def test_streams_are_refused(tiny_model, store, tmp_path):
         ).train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -16,8 +16,8 @@ import click
 
 from ilp_mlflow.cli.console import output_options
 from ilp_mlflow.core.errors import IlpError, StepFailed
-from ilp_mlflow.core.interrupts import sigterm_as_interrupt
-from ilp_mlflow.core.progress import LAUNCHED_ENV
+from ilp_mlflow.core.terminal.interrupts import sigterm_as_interrupt
+from ilp_mlflow.core.terminal.progress import LAUNCHED_ENV
 
 USER_ERROR = 2
 """Exit code for what the user can repair."""

@@ -111,7 +111,7 @@ def _score_table(
     learned: Mapping[str, float], recognition: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
     """A row per checkpoint: shares of samples learned, and of right options that win."""
-    from ilp_mlflow.core.terminal import format_table
+    from ilp_mlflow.core.terminal.text import format_table
 
     header = ["checkpoint", "learned"]
     rows = [[name, f"{share:.1%}"] for name, share in learned.items()]
@@ -139,7 +139,7 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
     RUN_A and RUN_B are diagnosed runs, or runs of mitigations.
     """
     load_libraries()
-    from ilp_mlflow.core.terminal import wrap
+    from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.mitigation.compare_runs import compare_runs
     from ilp_mlflow.tracking import runs
 
@@ -191,7 +191,7 @@ def stages_command(experiment: str) -> None:
         settings = config.read(experiment)
         tracking, name = settings.tracking, settings.name
     silence_libraries()
-    from ilp_mlflow.core.terminal import wrap
+    from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.tracking import connection, model_registry
 
     connection.use_store(tracking)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilp_mlflow.core.progress import QUIET_ENV
+from ilp_mlflow.core.terminal.progress import QUIET_ENV
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import Experiment
@@ -161,7 +161,7 @@ def silence_libraries(experiment: Experiment | None = None) -> None:
 def load_libraries(experiment: Experiment | None = None) -> None:
     """Import what takes seconds to import, under a bar."""
     silence_libraries(experiment)
-    from ilp_mlflow.core.progress import task
+    from ilp_mlflow.core.terminal.progress import task
 
     with task("load libraries", len(SLOW_IMPORTS)) as advance:
         for name in SLOW_IMPORTS:

@@ -41,7 +41,7 @@ def doctor_command() -> None:
     # under the bar of load_libraries, and not with --help
     import torch
 
-    from ilp_mlflow.core.terminal import wrap
+    from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.report.build import PACKAGES
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.tracking import connection

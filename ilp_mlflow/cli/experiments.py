@@ -66,7 +66,7 @@ def train_command(experiment: Path, model: str, seed: str, launch: str, run_id: 
     _check_first_rows(settings)
     load_libraries(settings)
     from ilp_mlflow import pipeline
-    from ilp_mlflow.core.terminal import wrap
+    from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.tracking import runs
 
     run_id = pipeline.train(with_lab_files(settings), experiment, run_id or None)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from ilp_mlflow.core.errors import PluginError, suggest
-from ilp_mlflow.core.terminal import wrap
+from ilp_mlflow.core.terminal.text import wrap
 from ilp_mlflow.core.validation import describe_error, models_in
 
 Kind = Literal["diagnostic", "mitigation"]

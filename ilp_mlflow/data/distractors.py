@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import partial
 
-from ilp_mlflow.core.progress import track
+from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.lexical import WORD
 from ilp_mlflow.data.matching import (

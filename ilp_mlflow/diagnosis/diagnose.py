@@ -10,7 +10,7 @@ from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Context, Diagnostic
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Diagnosis, Evidence, Finding, Sample, Subject, as_json
 from ilp_mlflow.diagnosis import paper_preset
 from ilp_mlflow.diagnosis.attribution import (

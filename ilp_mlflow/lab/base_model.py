@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.lab.world import QUESTIONS, RELATIONS, STATEMENTS, World, sentences, vocabulary
 
 PAD, END = 0, 1

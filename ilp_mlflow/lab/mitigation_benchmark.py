@@ -15,7 +15,7 @@ from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.values import Details, Diagnosis, Evidence, Outcome, Report
 from ilp_mlflow.diagnosis.causes.data_contradiction import ContradictionDetails
 from ilp_mlflow.diagnosis.causes.insufficient_optimization import OptimizationDetails
-from ilp_mlflow.diagnosis.wrong_side import THE_OTHERS
+from ilp_mlflow.diagnosis.contradictions.wrong_side import THE_OTHERS
 from ilp_mlflow.lab import benchmark, data_files
 from ilp_mlflow.lab.benchmark import (
     LabRun,

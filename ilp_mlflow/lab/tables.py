@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ilp_mlflow.core.terminal import format_table, wrap
+from ilp_mlflow.core.terminal.text import format_table, wrap
 
 SHORT_NAMES = {
     "missing_knowledge": "missing",

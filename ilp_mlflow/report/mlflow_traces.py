@@ -15,7 +15,7 @@ from mlflow.tracing.constant import AssessmentMetadataKey
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVALUATE
 
 from ilp_mlflow.core.errors import TrackingError
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Diagnosis, Report, Sample, Score, Text, Verdict, to_rows
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.report.sample_browser import STATUS_ORDER

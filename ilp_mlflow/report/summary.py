@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from ilp_mlflow.core.terminal import format_table, wrap
+from ilp_mlflow.core.terminal.text import format_table, wrap
 from ilp_mlflow.core.values import Diagnosis, Outcome, Report
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.report.sentences import (

@@ -16,7 +16,7 @@ import transformers
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Score, to_table
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.progress import MB, bytes_on_disk, task, track, track_size
+from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, load_tokenizer
 from ilp_mlflow.tracking.model_digest import PICKLES
 

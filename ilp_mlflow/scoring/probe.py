@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from ilp_mlflow.core.interfaces import GreedyAnswer
-from ilp_mlflow.core.progress import task, track
+from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.values import Text
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router

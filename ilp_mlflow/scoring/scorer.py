@@ -14,7 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from scipy.special import softmax
 
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.progress import track
+from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
 from ilp_mlflow.scoring.forward import TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.loading import LoadedModel

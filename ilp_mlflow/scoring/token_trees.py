@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ilp_mlflow.core.progress import track
+from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Sample, Text, blank_prompt, with_last_turn
 from ilp_mlflow.scoring.encoding import (
     Encoded,

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.progress import MB, task
+from ilp_mlflow.core.terminal.progress import MB, task
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Files that can run code when they are read."""

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.projects.submitted_run import LocalSubmittedRun, SubmittedRun
 
 from ilp_mlflow.core.errors import TrackingError, first_line
-from ilp_mlflow.core.interrupts import defer_interrupts
-from ilp_mlflow.core.progress import LAUNCHED_ENV, task
+from ilp_mlflow.core.terminal.interrupts import defer_interrupts
+from ilp_mlflow.core.terminal.progress import LAUNCHED_ENV, task
 from ilp_mlflow.tracking import runs
 
 STOP_TIMEOUT = 10.0

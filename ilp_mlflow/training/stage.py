@@ -16,7 +16,7 @@ import filelock
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import Experiment, TokenizerConfig
 from ilp_mlflow.core.errors import ConfigError, IlpError, suggest
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Checkpoint, Exposure, Stage, as_json, to_table
 from ilp_mlflow.data.samples import samples_digest, stage_digest
 from ilp_mlflow.scoring import encoding, loading

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
-from ilp_mlflow.core.progress import task
+from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Stage
 from ilp_mlflow.scoring.encoding import Tokenization, encode
 from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory

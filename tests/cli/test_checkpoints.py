@@ -9,6 +9,7 @@ from tests.conftest import edit_yaml, rows, write_jsonl
 SCORE = ("score", "--data", "x.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

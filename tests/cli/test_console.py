@@ -33,6 +33,7 @@ def test_every_command_is_told_in_a_whole_sentence(monkeypatch):
     assert all(line.endswith(".") and not line.endswith("...") for line in told)
 
 
+@pytest.mark.slow
 def test_every_table_fits_80_columns_whatever_the_names(
     experiment_file, store, tmp_path, tiny_model
 ):
@@ -81,6 +82,7 @@ def noise(monkeypatch):
     monkeypatch.setattr(scorer, "score_samples", noisy)
 
 
+@pytest.mark.slow
 def test_json_is_one_document_whatever_else_is_printed(experiment_file, store, noise):
     code, out, err = ilp("run", experiment_file, "--json")
     assert code == 0, err
@@ -88,6 +90,7 @@ def test_json_is_one_document_whatever_else_is_printed(experiment_file, store, n
     assert "noise" in err
 
 
+@pytest.mark.slow
 def test_quiet_leaves_result_and_errors(experiment_file, store, noise, capfd):
     assert ilp("train", experiment_file)[0] == 0
     code, out, err = ilp("diagnose", experiment_file, "--quiet")
@@ -121,6 +124,7 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch):
     assert paint("x", "cyan") == "x"
 
 
+@pytest.mark.slow
 def test_a_summary_to_paste_holds_no_sample(experiment_file, store):
     assert ilp("run", edit_yaml(experiment_file, mitigations=["control"]))[0] == 0
     code, out, err = ilp("report", experiment_file, "--markdown")

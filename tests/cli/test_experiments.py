@@ -158,6 +158,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "expected"), BAD, ids=[change.__name__ for change, _ in BAD])
 def test_bad_input_is_one_line_and_leaves_nothing_behind(
     change, expected, experiment_file, refused, tmp_path, tiny_model
@@ -165,6 +166,7 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     refused(change(experiment_file, tmp_path, tiny_model), expected)
 
 
+@pytest.mark.slow
 def test_the_verbs_one_by_one_print_one_json_document_each(experiment_file, store):
     trained = document("train", experiment_file)
     assert [c["name"] for c in trained["checkpoints"]] == ["base", "first", "second"]
@@ -179,6 +181,7 @@ def test_the_verbs_one_by_one_print_one_json_document_each(experiment_file, stor
     assert second["model_uri"] == "models:/tiny.second/2"
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_alone_still_leaves_a_report(experiment_file, store, monkeypatch):
     from ilp_mlflow.mitigation import search
 
@@ -191,6 +194,7 @@ def test_a_step_that_fails_alone_still_leaves_a_report(experiment_file, store, m
     )
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_verdict_table_and_the_way_into_the_ui(experiment_file, store):
     code, out, err = ilp("run", experiment_file)
     assert code == 0, err
@@ -202,6 +206,7 @@ def test_a_run_ends_with_the_verdict_table_and_the_way_into_the_ui(experiment_fi
     assert max(len(line) for line in out.splitlines() if "://" not in line) <= 80
 
 
+@pytest.mark.slow
 def test_a_part_of_a_run_is_told_from_the_run(experiment_file, store):
     run_id = json.loads(ilp("run", experiment_file, "--json")[1])["run_id"]
     (part,) = (

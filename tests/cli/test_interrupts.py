@@ -79,6 +79,7 @@ def command(err):
     return words[3:]
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_behind_its_finished_stages(experiment_file, store, interrupt):
     interrupt(stage, "train_stage", calls=2)
     code, out, err = ilp("run", experiment_file, "--seed", "3")
@@ -100,6 +101,7 @@ def test_a_training_goes_on_behind_its_finished_stages(experiment_file, store, i
     ]
 
 
+@pytest.mark.slow
 def test_what_is_others_now_is_trained_again_and_another_run_refused(
     experiment_file, store, interrupt
 ):
@@ -114,6 +116,7 @@ def test_what_is_others_now_is_trained_again_and_another_run_refused(
     assert run_statuses()["first"] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
     [(scorer, "score_samples", signal.SIGTERM), (probe.ModelProbe, "logprobs", signal.SIGINT)],
@@ -131,6 +134,7 @@ def test_the_run_that_is_diagnosed_is_killed(
     assert run_statuses() == {"tiny": ["FINISHED"], "first": ["FINISHED"], "second": ["FINISHED"]}
 
 
+@pytest.mark.slow
 def test_a_mitigation_is_killed_with_the_run_it_is_of(experiment_file, store, interrupt):
     interrupt(stage, "train_stage", calls=3)
     code, _, err = ilp("run", edit_yaml(experiment_file, mitigations=["control"]))
@@ -147,6 +151,7 @@ def test_a_mitigation_is_killed_with_the_run_it_is_of(experiment_file, store, in
     assert run_statuses()["control"] == ["FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
     experiment_file, store, interrupt, monkeypatch
 ):

@@ -113,6 +113,7 @@ def test_the_report_says_what_is_not_known_once_and_is_shown_again_by_its_run(
     assert "No training ledger:" in MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 def test_the_same_checkpoints_and_rows_are_diagnosed_as_in_an_experiment_without_a_ledger(
     experiment_file, store, tmp_path
 ):
@@ -291,6 +292,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("expected", "arguments"), BAD)
 def test_bad_input_is_one_line_and_leaves_nothing_behind(
     expected, arguments, experiment_file, data, store, tmp_path, tiny_model
@@ -330,6 +332,7 @@ def test_a_mitigation_needs_to_know_how_models_were_trained(
     assert "holds models trained elsewhere" in err
 
 
+@pytest.mark.slow
 def test_a_base_without_a_chat_template_is_asked_in_the_words_of_the_last_checkpoint(
     tiny_model, store, tmp_path
 ):

@@ -100,6 +100,7 @@ def test_a_diagnostic_that_fails_is_left_out_and_told(capsys):
     assert fault in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_findings_are_on_the_run_and_in_its_report(experiment_file, store, monkeypatch):
     plug(monkeypatch, short=BlamesStage)
     edited = edit_yaml(experiment_file, diagnostics=["short"])

@@ -200,6 +200,7 @@ def test_there_are_twenty_and_each_is_provoked():
     assert len(QUOTED) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", QUOTED)
 def test_what_is_quoted_is_printed(heading, you, monkeypatch):
     printed = PROVOKED[heading](you, monkeypatch)

@@ -18,8 +18,8 @@ SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 
 
 @pytest.mark.slow
-def test_a_lab_runs_and_says_what_was_planted(store):
-    result = CliRunner().invoke(main, ["lab", str(SMOKE), "--seed", "1", "--json"])
+def test_a_lab_runs_says_what_was_planted_and_runs_again_without_each_cause(store):
+    result = CliRunner().invoke(main, ["lab", str(SMOKE), "--seeds", "1", "--json"])
     assert result.exit_code == 0, result.stderr
     (found,) = json.loads(result.stdout)["seeds"]
     assert found["seed"] == 1
@@ -60,6 +60,20 @@ def test_a_lab_runs_and_says_what_was_planted(store):
     for name in ("samples.parquet", "options.parquet"):
         text = json.dumps(runs.read_table(run_id, name).to_pylist())
         assert not [group for group in (*GROUPS, "contradicting", "spare") if group in text]
+
+    assert set(found["removed"]) == set(CAUSES)
+    for cause in CAUSES:
+        group = found["groups"][cause]
+        assert group["learned_when_removed"] == found["removed"][cause][cause]
+        assert 0 <= group["learned_when_removed"] <= 1
+    rule = found["groups"]["insufficient_optimization"]
+    assert rule["rule_when_removed"] == found["removed"]["insufficient_optimization"]["rule"]
+    assert "learned_when_removed" not in found["groups"]["control"]
+    assert found["others"]["cells"] == 36  # seven groups, each under the causes of others
+    assert 0 <= found["others"]["moved"] <= 36
+    # what was only kept from training is learned once nothing keeps it
+    unseen = found["groups"]["not_trained"]
+    assert unseen["learned_when_removed"] > unseen["learned"]
 
 
 def test_confusion_counts_a_blamed_control_against_the_cause():

@@ -14,6 +14,7 @@ def test_the_groups_look_alike(planted):
     assert measured["macro_f1"] <= measured["chance"] + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", ["full"], indirect=True)
 def test_a_giveaway_is_seen(planted):
     _, found, _ = planted

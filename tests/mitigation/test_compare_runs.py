@@ -115,6 +115,7 @@ def test_runs_without_a_sample_in_common_are_not_compared(diagnosed):
     assert "have no sample in common" in err
 
 
+@pytest.mark.slow
 def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(experiment_file, store):
     first = json.loads(ilp("run", edit_yaml(experiment_file, mitigations=["control"]), "--json")[1])
     again = first["outcomes"][0]["run_id"]
@@ -140,6 +141,7 @@ def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(expe
     assert "nothing" in err
 
 
+@pytest.mark.slow
 def test_two_rules_are_no_difference_between_models(experiment_file, store):
     reports = []
     for preset in ("default", "paper"):

@@ -44,6 +44,7 @@ def tried(name, net, p_value, recovered=10, regressed=0):
     )
 
 
+@pytest.mark.slow
 def test_one_is_recommended_that_beats_its_control_and_breaks_less_than_it_mends():
     good, better, harmful = (
         tried("good", 0.5, 0.001, 5),

@@ -72,6 +72,7 @@ def children(run_id, kind):
     return client.search_runs([client.get_run(run_id).info.experiment_id], query)
 
 
+@pytest.mark.slow
 def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatch):
     file, experiment, run_id = trained
     longer, idle = pipeline.mitigate(experiment, run_id, file)
@@ -128,6 +129,7 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     ]  # once
 
 
+@pytest.mark.slow
 def test_composed_until_a_target_is_reached(trained, monkeypatch):
     file, experiment, run_id = trained
     plug(monkeypatch, longer=Longer, idle=Idle, lacking=Lacking, eager=Eager)

@@ -155,6 +155,7 @@ def test_an_installed_plugin_is_found_and_one_that_does_not_import_is_named(home
     assert "torn (ilp-broken): RuntimeError: needs a licence" in shown
 
 
+@pytest.mark.slow
 def test_its_diagnostic_names_a_cause_and_its_mitigation_is_tried(
     experiment_file, store, tmp_path, monkeypatch
 ):

@@ -21,6 +21,7 @@ def instruction(request):
     return json.dumps(request["messages"], ensure_ascii=False)
 
 
+@pytest.mark.slow
 def test_texts_about_a_question_are_asked_for_once(store, served):
     asked = served(
         {"result": ["Anna lives in Oslo.", "Oslo is where Anna lives."], "rationale": ""}

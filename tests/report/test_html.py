@@ -233,6 +233,7 @@ def plain():
     return outline(render_html(*report("plain")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_text_from_data_is_shown_and_adds_nothing_to_the_page(text, plain):
     page = render_html(*report(text))
@@ -265,6 +266,7 @@ def unescaped(monkeypatch):
     html._template.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unescaped")
 def test_only_escaping_keeps_what_is_markup_out_of_the_page(plain):
     markup = [text for text in set(HOSTILE) if adds_elements(text)]
@@ -293,6 +295,7 @@ def with_tallies(found, causes, **changes):
     )
 
 
+@pytest.mark.slow
 def test_what_helps_is_said_where_that_is_beyond_chance_as_the_description_says_it():
     found, samples = report("plain")
     few = {"data_contradiction": Tally(unlearned=20, recovered=7, by_control=3)}
@@ -320,6 +323,7 @@ def test_the_first_screen_says_how_many_why_and_what_to_do():
     assert "Picked on these same samples" in first
 
 
+@pytest.mark.slow
 def test_a_finding_about_a_stage_is_said_once_before_the_causes():
     found, samples = report("plain")
     page = render_html(found, samples)
@@ -376,6 +380,7 @@ def test_without_mitigations_or_unlearned_samples_it_says_so():
     assert "Nothing is unlearned" in render_html(good, samples)
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_hold_all_samples_says_where_the_rest_is(monkeypatch):
     found, samples = report("plain")
     assert "This page holds" not in render_html(found, samples)

@@ -12,11 +12,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers.utils import logging
 
-from ilp_mlflow.core import progress
 from ilp_mlflow.core.errors import ModelError
+from ilp_mlflow.core.terminal import progress
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.tracking import model_digest
-from tests.core.test_progress import Terminal
+from tests.core.terminal.test_progress import Terminal
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 PART = b"x" * 10_485_760  # what the library reads at a time

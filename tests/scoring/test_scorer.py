@@ -265,6 +265,7 @@ class Crowded:
         return forward.forward(trees, loaded, as_trees)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_with_those_after_it(loaded, monkeypatch):
     samples = some_samples()
     expected = scored(samples, loaded)

@@ -8,6 +8,7 @@ from ilp_mlflow import PluginError
 from ilp_mlflow.tracking.llm_judge import judge_contradiction, reword_question, write_texts
 
 
+@pytest.mark.slow
 def test_a_judge_is_shown_both_questions_and_answers(store, served):
     asked = served({"result": "second", "rationale": "Mars has two moons"})
     assert (

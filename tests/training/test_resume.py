@@ -44,6 +44,7 @@ def test_the_newest_checkpoint_with_a_state_is_taken(tmp_path):
     assert resume.checkpoint_step(tmp_path / "checkpoint-10") == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule", ["shuffled", "sequential", Adaptive(), Remembering(passes=(0, 1))]
 )

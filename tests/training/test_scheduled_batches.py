@@ -55,6 +55,7 @@ def test_training_ends_where_its_steps_are_used_up(tiny_model, tmp_path):
     assert done.signals["step"].to_pylist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_round_is_of_whole_steps(tiny_model, tmp_path):
     twice = {"gradient_accumulation_steps": 2}
     done = trained(
@@ -86,6 +87,7 @@ def test_a_schedule_may_not_stop_under_a_learning_rate_that_falls(tiny_model, tm
         )
 
 
+@pytest.mark.slow
 def test_a_stage_that_stops_ends_with_the_remembered_model(tiny_model, tmp_path):
     ten = {"num_train_epochs": 10}
     back = trained(tiny_model, tmp_path / "a", Remembering(passes=(0, 1, 3)), ten)

@@ -73,6 +73,7 @@ def test_batches_follow_the_schedule(base, tmp_path, monkeypatch, schedule):
         assert len({tuple(r) for r in rounds}) == 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(tiny_model, tmp_path):
     def trained(seed):
         done = train_stage(
@@ -123,6 +124,7 @@ def test_the_ledger_does_not_change_what_is_trained(tiny_model, tmp_path):
     assert all(torch.equal(ours[k], bare[k]) for k in ours)
 
 
+@pytest.mark.slow
 def test_signals_are_the_loss_of_each_sample_before_its_step(tiny_model, tmp_path):
     first = train_stage(
         stage(
@@ -213,6 +215,7 @@ def test_checkpoints_inside_a_stage_are_saved(base, tmp_path):
     assert saved == [2, 4]  # the sixth step is the end of the stage
 
 
+@pytest.mark.slow
 def test_a_stage_continues_an_adapter_or_trains_all_weights(base, tiny_model, tmp_path):
     first = train_stage(stage(peft=PEFT), base, tmp_path)
     before = weights(first.loaded.model)

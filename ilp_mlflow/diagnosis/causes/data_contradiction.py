@@ -14,8 +14,8 @@ from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagno
 from ilp_mlflow.core.values import Details, Evidence, Sample, Text
 from ilp_mlflow.data.matching import answer_key, excerpt, prompt_key, same_answer, with_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
-from ilp_mlflow.diagnosis.neighbour_votes import NeighbourVotes
-from ilp_mlflow.diagnosis.rivals import (
+from ilp_mlflow.diagnosis.contradictions.neighbour_votes import NeighbourVotes
+from ilp_mlflow.diagnosis.contradictions.rivals import (
     Neighbourhood,
     Rival,
     SimilarRows,
@@ -24,7 +24,7 @@ from ilp_mlflow.diagnosis.rivals import (
     nearest_voters,
     rank_rivals,
 )
-from ilp_mlflow.diagnosis.wrong_side import (
+from ilp_mlflow.diagnosis.contradictions.wrong_side import (
     BOTH,
     NEITHER,
     THE_OTHERS,

@@ -249,7 +249,7 @@ def test_trust_is_a_weight(trust):
 
 def test_a_judge_that_finds_neither_wrong_leaves_no_contradiction(monkeypatch):
     monkeypatch.setattr(
-        "ilp_mlflow.diagnosis.wrong_side.judge_contradiction",
+        "ilp_mlflow.diagnosis.contradictions.wrong_side.judge_contradiction",
         lambda *args: "neither",
     )
     found = DataContradiction(judge="openai:/m").examine(
@@ -265,7 +265,7 @@ def test_a_judge_that_cannot_be_asked_is_asked_once(monkeypatch):
         asked.append(args)
         raise PluginError("judge 'openai:/m' cannot be asked: no route")
 
-    monkeypatch.setattr("ilp_mlflow.diagnosis.wrong_side.judge_contradiction", fail)
+    monkeypatch.setattr("ilp_mlflow.diagnosis.contradictions.wrong_side.judge_contradiction", fail)
     other = sample("x2", QUESTION, " two")
     rows = [X, other, sample("y", QUESTION, " three")]
     found = DataContradiction(judge="openai:/m").examine([X, other], context(rows, probe=PULLED))
@@ -332,7 +332,9 @@ def test_a_judge_rules_instead(monkeypatch):
         asked.append((model, questions, answers))
         return "second"
 
-    monkeypatch.setattr("ilp_mlflow.diagnosis.wrong_side.judge_contradiction", ruling)
+    monkeypatch.setattr(
+        "ilp_mlflow.diagnosis.contradictions.wrong_side.judge_contradiction", ruling
+    )
     assert side([sample("y", QUESTION, " three")], judge="openai:/m") == ("the others", "the judge")
     assert asked == [("openai:/m", (QUESTION, QUESTION), (" two", " three"))]
 

@@ -15,7 +15,7 @@ from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.values import Sample, Text
 from ilp_mlflow.data.matching import answer_key, prompt_key, prompt_text, same_answer
 from ilp_mlflow.data.similarity import similar_rows
-from ilp_mlflow.diagnosis.neighbour_votes import Neighbours
+from ilp_mlflow.diagnosis.contradictions.neighbour_votes import Neighbours
 
 
 # Compared by identity, as a key of mappings: samples hold values without a hash.

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from ilp_mlflow.core.interrupts import defer_interrupts, sigterm_as_interrupt
+from ilp_mlflow.core.terminal.interrupts import defer_interrupts, sigterm_as_interrupt
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ilp_mlflow.diagnosis.rivals import (
+from ilp_mlflow.diagnosis.contradictions.rivals import (
     Neighbourhood,
     candidates,
     find_similar,

@@ -10,7 +10,7 @@ from ilp_mlflow.core.interfaces import Belief
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import prompt_text, same_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
-from ilp_mlflow.diagnosis.rivals import Rival
+from ilp_mlflow.diagnosis.contradictions.rivals import Rival
 from ilp_mlflow.tracking import llm_judge
 from ilp_mlflow.tracking.llm_judge import judge_contradiction
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ilp_mlflow.diagnosis.neighbour_votes import NeighbourVotes
+from ilp_mlflow.diagnosis.contradictions.neighbour_votes import NeighbourVotes
 from tests.contexts import sample
 
 

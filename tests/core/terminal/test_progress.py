@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ilp_mlflow.core import progress
-from ilp_mlflow.core.progress import task, track, track_size
+from ilp_mlflow.core.terminal import progress
+from ilp_mlflow.core.terminal.progress import task, track, track_size
 
 
 class Terminal(io.StringIO):

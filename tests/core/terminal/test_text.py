@@ -1,6 +1,6 @@
 from rich.cells import cell_len
 
-from ilp_mlflow.core.terminal import format_table, wrap
+from ilp_mlflow.core.terminal.text import format_table, wrap
 
 
 def test_text_is_wrapped_by_the_columns_it_takes():

@@ -3,9 +3,9 @@
 import pytest
 
 from ilp_mlflow import PluginError
-from ilp_mlflow.diagnosis import wrong_side
-from ilp_mlflow.diagnosis.rivals import Rival
-from ilp_mlflow.diagnosis.wrong_side import Judge, rule_without_judge
+from ilp_mlflow.diagnosis.contradictions import wrong_side
+from ilp_mlflow.diagnosis.contradictions.rivals import Rival
+from ilp_mlflow.diagnosis.contradictions.wrong_side import Judge, rule_without_judge
 from ilp_mlflow.plugin import ContradictionDetails
 from tests.contexts import belief, sample
 

@@ -1,0 +1,1 @@
+"""The terminal: progress bars, text that fits it, and Ctrl-C."""
