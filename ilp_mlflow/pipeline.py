@@ -159,7 +159,8 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     with runs.start(experiment.name, "experiment", run_id=run_id):
         scores = _score(experiment, run_id, samples, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
-        # In a child of its own an earlier diagnosis stays; the UI would show no third level.
+        # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
+        # none: the UI shows two levels.
         if runs.parent_of(run_id):
             diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed)
             return diagnoses

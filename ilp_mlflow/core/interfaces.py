@@ -287,9 +287,9 @@ class Context:
     """Log-probabilities, as of `probe.logprobs`, after a copy of the last checkpoint was trained on
     a stage; None for a model that was trained elsewhere."""
     exposures: pa.Table | None = None
-    """Columns of `Exposure`; None for a model that was trained elsewhere."""
+    """Columns of `Exposure`; None for a model trained elsewhere without `IlpCallback`."""
     signals: pa.Table | None = None
-    """Columns of `Signal`; None for a model that was trained elsewhere."""
+    """Columns of `Signal`; None for a model trained elsewhere without `IlpCallback`."""
     held_out: Sequence[Sample] = ()
     """Rows that no stage trains; mitigations may measure them."""
     fits: Callable[[Stage, Sample], bool] = lambda stage, sample: True
@@ -324,8 +324,8 @@ class Context:
 class Diagnostic(Value):
     """Base of diagnostics: finds evidence for one cause; fields are options.
 
-    The cause has the name of the diagnostic's entry point, and all that is said of it in general
-    stands on the class: `order`, `meaning`, `colour` and `plant`.
+    The cause usually has the name of the diagnostic's entry point; all that is said of it in
+    general stands on the class: `order`, `meaning`, `colour` and `plant`.
     """
 
     order: ClassVar[int] = 1000

@@ -27,7 +27,7 @@ from ilp_mlflow.lab.world import (
     doubled_facts,
 )
 
-# no two of them share a relation: what one group learns of its aliases does not help another. None
+# no two groups share a relation: what one group learns of its aliases does not help another. None
 # is VAGUE, which the base takes every alias to ask for and the stage `later` teaches
 FORGOTTEN_RELATIONS = ("travel", "love")
 """What the aliases of `left_side_forgetting` ask for, in turn."""

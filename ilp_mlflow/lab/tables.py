@@ -13,7 +13,7 @@ SHORT_NAMES = {
     "data_contradiction": "contra.",
     "left_side_forgetting": "lost",
     "insufficient_optimization": "weak",
-    "not_trained": "unseen",
+    "not_trained": "untrained",
 }
 """Causes as the heads of narrow columns."""
 TRUTH_TITLE = """\

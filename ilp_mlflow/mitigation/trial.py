@@ -52,7 +52,7 @@ class Baseline:
     diagnoses: Sequence[Diagnosis]
     """Of every unlearned sample."""
     context: Context
-    """What is known of it."""
+    """What is known of the run."""
     questions: Questions
     """What all models are asked beyond the samples."""
     answers: Answers

@@ -159,7 +159,7 @@ class BatchListener:
             hook.remove()
 
     def _take_row_numbers(self, model: Any, args: Any, inputs: dict[str, Any]) -> Any:
-        """Set the row numbers aside that a batch carries along: no model takes them."""
+        """Take the row numbers that a batch carries out of its inputs: no model takes them."""
         numbers = inputs.pop(ROW, None)
         self._rows = None if numbers is None else numbers.tolist()
         return args, inputs

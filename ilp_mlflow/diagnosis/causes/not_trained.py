@@ -56,9 +56,9 @@ class NotTrained(Diagnostic):
     )
 
     rarely: float = Field(default=0.5, ge=0, le=1)
-    """Share 0..1 of what is usual in its stage: seen less often, a sample was left out.
+    """A sample that was seen less than this share 0..1 of the usual count was seldom seen.
 
-    As far above what is usual, it was repeated.
+    One whose stage's usual count is less than this share of its own was seen too often.
     """
     still: float = Field(default=1e-4, ge=0)
     """A stage moved nothing when none of its samples' log-probabilities changed by more, nats."""
@@ -68,9 +68,11 @@ class NotTrained(Diagnostic):
     ) -> Mapping[str | Subject, Evidence]:
         """Evidence for stages that changed nothing, and for samples of which a part was in no loss.
 
-        For a stage the strength is 1. For a sample it is the share of the tokens the model gets
-        wrong that training may have left out; where that is one token and the model stops, how
-        likely a wrong one is the one left out. Samples that the ledger does not hold have none.
+        For a stage, and for a sample that was in no batch, the strength is 1. For a sample of which
+        a part was in no loss it is the share of the tokens the model gets wrong that training may
+        have left out; where one token was left out and the model stops, how likely that one is
+        among those it gets wrong. Seen seldom it is SELDOM_SEEN, too often TOO_OFTEN_SEEN. Samples
+        that the ledger does not hold have none.
         """
         evidence: dict[str | Subject, Evidence] = {}
         unmoved = self._unmoved_stages({s.stage for s in unlearned}, context)
@@ -167,6 +169,7 @@ def _share_left_out(entry: Exposure, score: Score) -> float:
     missing = score.tokens - entry.supervised_tokens
     wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
     if missing == 1 and score.stops:
-        # It may be the end token, which the model has, or any of the other tokens.
+        # Which token was left out is not known. The end token is right, so a wrong one is among
+        # the others.
         return min(1.0, wrong / max(1, score.tokens - 1))
     return min(1.0, missing / wrong)
