@@ -107,9 +107,10 @@ class DataContradiction(Diagnostic):
     Else a model's answers tell nothing of rows with other prompts.
     """
     unlike: float = Field(default=0.1, ge=0, le=1)
-    """Share 0..1 of rows that may share fewer words with the nearest of their own answer.
+    """How few words an answer's rows may share with the sample and still vote.
 
-    Fewer, that is, than a row that is heard shares with the sample.
+    They must share as many as all but this share 0..1 of rows share with the nearest row of their
+    own answer: at 0.1, as many as nine in ten rows do.
     """
     trust: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
