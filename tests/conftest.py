@@ -48,6 +48,11 @@ def write_jsonl(path, records):
     return path
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first: at the end, no process waits for the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """Folder of a tiny random Llama with a byte-level BPE tokenizer and a chat template."""
