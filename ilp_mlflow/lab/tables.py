@@ -13,7 +13,7 @@ SHORT_NAMES = {
     "data_contradiction": "contra.",
     "left_side_forgetting": "lost",
     "insufficient_optimization": "weak",
-    "not_trained": "untrained",
+    "not_trained": "unseen",
 }
 """Causes as the heads of narrow columns."""
 TRUTH_TITLE = """\
