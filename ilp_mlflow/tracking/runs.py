@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import TrackingError
-from ilp_mlflow.core.terminal.interrupts import defer_interrupts
+from ilp_mlflow.core.terminal.interrupts import defer_interrupts, was_interrupted
 from ilp_mlflow.core.values import Checkpoint, Sample
 from ilp_mlflow.data.samples import samples_from_table
 from ilp_mlflow.tracking.connection import store_errors
@@ -81,10 +81,11 @@ def start(
         with _errors_logged(started), tag_foreign_runs(inherited):
             yield started
         status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        if started:
-            killed_runs.append(started)
+    except BaseException as error:
+        if was_interrupted(error):
+            status = "KILLED"
+            if started:
+                killed_runs.append(started)
         raise
     finally:
         if started:

@@ -171,6 +171,25 @@ def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
     assert command(err)
 
 
+@pytest.mark.slow
+def test_an_interrupt_behind_which_something_else_breaks_is_still_one(
+    experiment_file, store, monkeypatch
+):
+    def train(*args, **kwargs):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            # as a file does that is closed in the middle of a write
+            raise RuntimeError("unexpected position")
+
+    monkeypatch.setattr(runs, "killed_runs", [])
+    monkeypatch.setattr(stage, "train_stage", train)
+    code, _, err = ilp("run", experiment_file)
+    assert code == 130
+    assert run_statuses() == {"tiny": ["KILLED"], "first": ["KILLED"]}
+    assert command(err)
+
+
 def test_nothing_is_left_where_no_run_was_open(experiment_file, store, interrupt):
     interrupt(preflight, "_load_stages", signal.SIGTERM)
     code, _, err = ilp("train", experiment_file, "--model", "")
@@ -205,7 +224,8 @@ def test_ctrl_c_on_a_terminal(experiment_file, store):
     os.write(terminal, b"\x03")
     while chunk := read(terminal):
         shown += chunk
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 130, shown.decode()
     assert shown.decode().count("ilp: interrupted; run ") == 1
     assert run_statuses() == {"tiny": ["KILLED"], "first": ["KILLED"]}
 
