@@ -174,11 +174,14 @@ def log(
     ]
     logged_params = [Param(name, str(value)) for name, value in (params or {}).items()]
     logged_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
-    client.log_batch(
-        run_id, metrics=logged_metrics, params=logged_params[:MAX_PARAMS], tags=logged_tags
-    )
-    for first in range(MAX_PARAMS, len(logged_params), MAX_PARAMS):
-        client.log_batch(run_id, params=logged_params[first : first + MAX_PARAMS])
+    # an interrupt in the middle of a write leaves the database locked, so that the end of the run
+    # could not be written
+    with defer_interrupts():
+        client.log_batch(
+            run_id, metrics=logged_metrics, params=logged_params[:MAX_PARAMS], tags=logged_tags
+        )
+        for first in range(MAX_PARAMS, len(logged_params), MAX_PARAMS):
+            client.log_batch(run_id, params=logged_params[first : first + MAX_PARAMS])
 
 
 def log_changed(run_id: str, metrics: Mapping[str, float], **options: Any) -> None:

@@ -171,6 +171,32 @@ def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
     assert command(err)
 
 
+def test_an_interrupt_in_the_middle_of_a_write_does_not_lock_the_database(store, monkeypatch):
+    import mlflow
+    from sqlalchemy.engine.default import DefaultDialect
+
+    execute, left = DefaultDialect.do_execute, [1]
+
+    def interrupted(self, cursor, statement, *args):
+        execute(self, cursor, statement, *args)
+        # the metric is inserted and not yet committed, and a reading cursor is open
+        if "FROM latest_metrics" in statement and left:
+            left.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    def work():
+        with runs.start("one", "experiment") as run_id:
+            runs.log(run_id, metrics={"loss": 1.0})
+            monkeypatch.setattr(DefaultDialect, "do_execute", interrupted)
+            runs.log(run_id, metrics={"loss": 2.0})
+
+    mlflow.set_experiment("x")
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not left
+    assert run_statuses() == {"one": ["KILLED"]}
+
+
 @pytest.mark.slow
 def test_an_interrupt_behind_which_something_else_breaks_is_still_one(
     experiment_file, store, monkeypatch
