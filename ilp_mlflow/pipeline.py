@@ -14,7 +14,17 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed, TrackingError
 from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Report, Sample, Stage, as_json
+from ilp_mlflow.core.values import (
+    Checkpoint,
+    Diagnosis,
+    Outcome,
+    Report,
+    Sample,
+    Stage,
+    as_json,
+    to_rows,
+    to_table,
+)
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
 from ilp_mlflow.mitigation import search
@@ -23,9 +33,11 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
+from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
+from ilp_mlflow.training.row_account import RowAccount, account_rows
 from ilp_mlflow.training.stage import train_and_register, training_digest
 
 
@@ -87,7 +99,7 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
                 stage_runs.append(stage_run)
                 advance(1)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
-        for name in TRAINING_TABLES:
+        for name in (*TRAINING_TABLES, "accounts"):
             tables = [runs.read_table(stage_run, f"{name}.parquet") for stage_run in stage_runs]
             runs.write(run_id, f"{name}.parquet", pa.concat_tables(tables))
         runs.log(run_id, tags={"ilp.trained": "true"})
@@ -132,11 +144,27 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
     """
     with task("check data, options and models"):
         stages = check_trained_elsewhere(experiment, checkpoints)
+        accounts = _account_elsewhere(experiment, stages, checkpoints)
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
+        runs.write(run_id, "accounts.parquet", to_table(accounts, RowAccount))
         runs.log(run_id, tags={"ilp.trained": "elsewhere"})
     return run_id
+
+
+def _account_elsewhere(
+    experiment: Experiment, stages: Sequence[Stage], checkpoints: Sequence[Checkpoint]
+) -> list[RowAccount]:
+    """Accounts of the samples of models trained elsewhere, as far as they can be known.
+
+    They are as the last model reads its rows, with the answer in the loss and nothing cut.
+    """
+    base, last = checkpoints[0].model_uri, checkpoints[-1].model_uri
+    parts = model_registry.resolve_parts(last, base)
+    tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    samples = [sample for stage in stages for sample in stage.samples]
+    return account_rows(samples, tokenization, {"max_length": None})
 
 
 def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
@@ -270,10 +298,17 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
             runs.log(run_id, tags={"mlflow.note.content": _description(report)})
             runs.write(run_id, "report.json", report.model_dump_json(indent=1))
             advance(1)
-            page = render_html(report, {sample.id: sample for sample in samples})
+            accounts = _read_accounts(run_id)
+            page = render_html(report, {sample.id: sample for sample in samples}, accounts)
             runs.write(run_id, "report.html", page)
             advance(1)
     return report
+
+
+def _read_accounts(run_id: str) -> dict[str, RowAccount]:
+    """What training made of every sample, by id."""
+    table = runs.read_table(run_id, "accounts.parquet")
+    return {account.sample_id: account for account in to_rows(table, RowAccount)}
 
 
 def _description(report: Report) -> str:

@@ -37,6 +37,7 @@ from ilp_mlflow.report.sentences import (
     unavailable_sentences,
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
+from ilp_mlflow.training.row_account import RowAccount
 
 UNEXPLAINED_MEANING = "no evidence was strong enough to name a cause"
 """What it means that a sample is `unexplained`."""
@@ -99,10 +100,14 @@ class Cell:
     """Of these samples, those it was meant for."""
 
 
-def render_html(report: Report, samples: Mapping[str, Sample]) -> str:
+def render_html(
+    report: Report,
+    samples: Mapping[str, Sample],
+    accounts: Mapping[str, RowAccount] = sample_browser.NO_ACCOUNTS,
+) -> str:
     """The report as one HTML page of less than 15 MB; every text from data is escaped.
 
-    `samples` are by id.
+    `samples`, and the `accounts` of those that have one, are by id.
     """
     causes = _causes(report)
     cause_names = [cause.name for cause in causes]
@@ -110,7 +115,7 @@ def render_html(report: Report, samples: Mapping[str, Sample]) -> str:
     if UNEXPLAINED not in cause_names:
         cause_names.append(UNEXPLAINED)
     tallied_names = _tallied_causes(cause_names, report.outcomes)
-    browser = sample_browser.browser_data(report, samples, cause_names)
+    browser = sample_browser.browser_data(report, samples, cause_names, accounts)
     courses = sankey.count_courses(report.histories.values())
     script = _asset("js")
     return _template().render(

@@ -93,6 +93,7 @@
     entry("should say", make("bdi", "data", row.answer));
     entry("status", `${fateWords[fate]}${margin}`);
     if (row.reason) entry("what happens", make("bdi", "data", row.reason));
+    if (row.seen.length) entry("the model saw", ...row.seen.map(segment), make("p", "soft", row.training));
     entry("stage", make("bdi", "data", data.stages[row.stage]));
     entry("timeline", timeline(row.history));
     if (row.diagnosis) {
@@ -104,6 +105,15 @@
       }
     }
     return make("div", "body", null, list);
+  }
+
+  // What was in the loss is marked, what was kept out of it or cut away is struck through; words say so, too.
+  function segment({ kind, text }) {
+    const tags = { prompt: "span", supervised: "mark", masked: "s", cut: "s" };
+    const words = { supervised: "in the loss", masked: "in no loss", cut: "cut away" }[kind];
+    const part = make(tags[kind], `data seen ${kind}`, text);
+    if (words) part.title = words;
+    return part;
   }
 
   function timeline(history) {

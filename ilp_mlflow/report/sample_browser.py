@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
 from ilp_mlflow.core.texts import last_turn
 from ilp_mlflow.core.values import Diagnosis, Evidence, Report, Sample, Status, Verdict
 from ilp_mlflow.diagnosis.attribution import Fate, fate
+from ilp_mlflow.report.sentences import account_sentence
+from ilp_mlflow.training.row_account import RowAccount
 
 FATES: tuple[Fate, ...] = ("never learned", "lost", "uncertain", "unscored", "recovered", "learned")
 """As the rows number them: those of samples that are not learned come first."""
@@ -33,6 +36,8 @@ MIN_STRENGTH = 0.05
 """Evidence below this strength is not listed."""
 MAX_OTHERS = 3
 """Other rows listed with evidence that names some, at most."""
+NO_ACCOUNTS: Mapping[str, RowAccount] = MappingProxyType({})
+"""Of rows of which nobody kept what training made of them."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no page can show: controls but tab and line ends, and halves of pairs."""
 
@@ -78,6 +83,15 @@ class ListedDiagnosis(TypedDict):
     """For the cause, for the runner-up, then the strongest."""
 
 
+class ListedSegment(TypedDict):
+    """A part of a sample as the model saw it."""
+
+    kind: str
+    """What it was in training: `prompt`, `supervised`, `masked` or `cut`."""
+    text: str
+    """Its characters."""
+
+
 class ListedRow(ListedSample):
     """A sample in the list itself."""
 
@@ -89,6 +103,10 @@ class ListedRow(ListedSample):
     """Distance from the decision, nats."""
     diagnosis: ListedDiagnosis | None
     """None for samples that are not unlearned."""
+    seen: list[ListedSegment]
+    """What the model saw of it; [] for samples that are learned."""
+    training: str
+    """What training made of it, in words; "" for samples that are learned."""
 
 
 class BrowserData(NamedTuple):
@@ -114,14 +132,18 @@ def shorten(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 
 def browser_data(
-    report: Report, samples: Mapping[str, Sample], causes: Sequence[str], limit: int = MAX_BYTES
+    report: Report,
+    samples: Mapping[str, Sample],
+    causes: Sequence[str],
+    accounts: Mapping[str, RowAccount] = NO_ACCOUNTS,
+    limit: int = MAX_BYTES,
 ) -> BrowserData:
     """The samples of a report as JSON of at most `limit` bytes.
 
     Samples that are not learned come first; learned ones follow as far as there is room. `samples`
-    are by id, `causes` all that a sample may have, `unexplained` last.
+    and `accounts` are by id, `causes` all that a sample may have, `unexplained` last.
     """
-    encoder = _Encoder(report, samples, causes)
+    encoder = _Encoder(report, samples, accounts, causes)
     names = _script_json(encoder.names())
     rows: list[str] = []
     others: list[str] = []
@@ -144,10 +166,15 @@ class _Encoder:
     """Makes rows of the samples of a report, and remembers which other samples they name."""
 
     def __init__(
-        self, report: Report, samples: Mapping[str, Sample], causes: Sequence[str]
+        self,
+        report: Report,
+        samples: Mapping[str, Sample],
+        accounts: Mapping[str, RowAccount],
+        causes: Sequence[str],
     ) -> None:
         self.report = report
         self.samples = samples
+        self.accounts = accounts
         self.causes = causes
         self.stages = list(dict.fromkeys(sample.stage for sample in samples.values()))
         self.diagnoses = {d.verdict.sample_id: d for d in report.diagnoses}
@@ -185,12 +212,15 @@ class _Encoder:
         learned = verdict.status == "learned"
         max_characters = MAX_CHARACTERS_LEARNED if learned else MAX_CHARACTERS
         diagnosis = self.diagnoses.get(id_)
+        account = None if learned else self.accounts.get(id_)
         return {
             **self._listed_sample(id_, max_characters),
             "history": _signs(self.report.histories[id_]),
             "reason": printable(verdict.reason),
             "margin": None if verdict.margin is None else round(verdict.margin, 2),
             "diagnosis": self._listed_diagnosis(diagnosis) if diagnosis else None,
+            "seen": _listed_segments(account) if account else [],
+            "training": printable(account_sentence(account)) if account else "",
         }
 
     def _listed_sample(self, id_: str, max_characters: int) -> ListedSample:
@@ -220,6 +250,20 @@ class _Encoder:
             "others": [self.other_places[other] for other in named_ids[:MAX_OTHERS]],
             "others_total": len(named_ids),
         }
+
+
+def _listed_segments(account: RowAccount) -> list[ListedSegment]:
+    """What the model saw of a sample, long parts without their middle."""
+    listed: list[ListedSegment] = []
+    for segment in account.segments:
+        text = segment.text
+        # the ends are where the kinds change
+        if len(text) > MAX_CHARACTERS:
+            left_out = len(text) - MAX_CHARACTERS
+            half = MAX_CHARACTERS // 2
+            text = f"{text[:half]} ... ({left_out:,} more characters) ... {text[-half:]}"
+        listed.append({"kind": segment.kind, "text": printable(text)})
+    return listed
 
 
 def _signs(history: Sequence[Status]) -> str:

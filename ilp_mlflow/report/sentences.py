@@ -11,6 +11,7 @@ from ilp_mlflow.core.values import Diagnosis, Finding, Outcome, Report, Subject,
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.mitigation.statistics import newcombe_interval
+from ilp_mlflow.training.row_account import RowAccount
 
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so "
@@ -40,6 +41,29 @@ def status_counts(report: Report) -> dict[str, int]:
     """Number of samples by status, in a fixed order."""
     counts = Counter(v.status for v in report.verdicts)
     return {status: counts[status] for status in ("learned", "unlearned", "uncertain", "unscored")}
+
+
+def account_sentence(account: RowAccount) -> str:
+    """What training made of one row, in one line."""
+    parts = [
+        f"{account.supervised_answer_tokens} of the {account.answer_tokens} tokens of its answer "
+        f"in the loss, behind {account.prompt_tokens} tokens of prompt"
+    ]
+    if account.cut_tokens:
+        parts.append(f"max_length cut {account.cut_tokens} tokens away")
+    if account.weight_zero:
+        parts.append("its last turn has weight 0")
+    for text in account.dropped:
+        parts.append(f"the chat template leaves out {text}")
+    for text in account.added:
+        parts.append(f"the chat template adds '{text}'")
+    if account.end_token is None:
+        parts.append("no token ends it")
+    else:
+        in_loss = "in the loss" if account.end_supervised else "in no loss"
+        stops = "" if account.end_stops else ", and no end token of the model"
+        parts.append(f"it ends with {account.end_token}, {in_loss}{stops}")
+    return "; ".join(parts)
 
 
 def lost_by_stage(report: Report) -> dict[str, int]:

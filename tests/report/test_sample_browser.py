@@ -2,6 +2,7 @@ import json
 
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Evidence, Report, Sample, Verdict
 from ilp_mlflow.report.sample_browser import MAX_CHARACTERS, MAX_OTHERS, browser_data, shorten
+from ilp_mlflow.training.row_account import RowAccount, Segment
 
 
 def report(statuses, evidence=()):
@@ -29,6 +30,25 @@ def report(statuses, evidence=()):
         asked=1,
     )
     return found, samples
+
+
+def account(key):
+    return RowAccount(
+        sample_id=key,
+        segments=(
+            Segment(text=f"<|user|>ask {key}", kind="prompt"),
+            Segment(text="say<|end|>", kind="supervised"),
+        ),
+        prompt_tokens=3,
+        answer_tokens=2,
+        supervised_tokens=2,
+        supervised_answer_tokens=2,
+        cut_tokens=0,
+        dropped=("messages[0].name: 'x'",),
+        end_token="<|end|>",
+        end_supervised=True,
+        end_stops=True,
+    )
 
 
 def listed(*given, **options):
@@ -81,7 +101,9 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
     evidence = {"one": Evidence(cause="b", strength=0.12345, reason="it")}
     found, samples = report(["learned", "unlearned"], evidence)
     scored = tuple(v.model_copy(update={"margin": -1.239, "reason": "off"}) for v in found.verdicts)
-    data, _ = listed(found.model_copy(update={"verdicts": scored}), samples)
+    accounts = {key: account(key) for key in samples}
+    scored_report = found.model_copy(update={"verdicts": scored})
+    data, _ = listed(scored_report, samples, accounts=accounts)
     unlearned, learned = data["rows"]
     assert unlearned == {
         "id": "1",
@@ -99,6 +121,12 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
                 {"cause": "b", "strength": 0.123, "reason": "it", "others": [], "others_total": 0}
             ],
         },
+        "seen": [
+            {"kind": "prompt", "text": "<|user|>ask 1"},
+            {"kind": "supervised", "text": "say<|end|>"},
+        ],
+        "training": "2 of the 2 tokens of its answer in the loss, behind 3 tokens of prompt; the "
+        "chat template leaves out messages[0].name: 'x'; it ends with <|end|>, in the loss",
     }
     assert (learned["history"], learned["diagnosis"]) == ("++", None)
 
