@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 from ilp_mlflow.cli.app import main
 from ilp_mlflow.cli.console import output_options, paint, print_result, silence_libraries
 from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.terminal.progress import task
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import DataConfig
@@ -80,11 +82,10 @@ def check_command(
     samples = _load(sources)
     setup = _with_default_loss(setup, sources)
 
-    from ilp_mlflow.tracking import model_registry
-    from ilp_mlflow.training.checks.check import check_rows
+    with task("check rows"):
+        from ilp_mlflow.training.checks.check import check_rows
 
-    parts = model_registry.resolve_parts(location)
-    checked = check_rows(samples, parts, setup)
+        checked = check_rows(samples, _parts(location), setup)
     document = {"format": FORMAT, "training": setup.read_as, **checked.model_dump(mode="json")}
     lines = [setup.read_as, "", *_table(checked), "", *_finding_lines(checked)]
     print_result(document, "\n".join(lines))
@@ -147,6 +148,18 @@ def _load(sources: list[DataConfig]) -> list[Sample]:
             "--data: some sources are text and some conversations; check them one by one"
         )
     return samples
+
+
+def _parts(location: str) -> list[str]:
+    """The parts that a model is made of, base first."""
+    folder = Path(location)
+    is_whole = (folder / "config.json").exists() and not (folder / "adapter_config.json").exists()
+    # MLflow, which is asked for anything else, takes a second or two to import
+    if is_whole:
+        return [os.path.realpath(folder)]
+    from ilp_mlflow.tracking import model_registry
+
+    return model_registry.resolve_parts(location)
 
 
 def _table(checked: RowCheck) -> list[str]:

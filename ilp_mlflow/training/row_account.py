@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ilp_mlflow.core.values import Sample, Value
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.encoding import Tokenization, encode
 
 
 class Segment(Value):
@@ -53,4 +53,39 @@ def account_rows(
     samples: Sequence[Sample], tokenization: Tokenization, training: Mapping[str, Any]
 ) -> list[RowAccount]:
     """The account of every sample, as training with these options of `trl.SFTConfig` makes it."""
-    raise NotImplementedError
+    limit = training.get("max_length", 1024)
+    everything = training.get("completion_only_loss") is False
+    tokenizer = tokenization.tokenizer
+    accounts = []
+    for sample in samples:
+        whole = encode(tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids)
+        kept = whole.ids[:limit]
+        start = whole.start
+        n_answer = len(kept[start:])
+        pieces = (
+            ("prompt", kept[:start]),
+            ("supervised", kept[start:]),
+            ("cut", whole.ids[len(kept) :]),
+        )
+        accounts.append(
+            RowAccount.model_validate(
+                {
+                    "sample_id": sample.id,
+                    "segments": [
+                        {"text": tokenizer.decode(ids), "kind": kind} for kind, ids in pieces if ids
+                    ],
+                    "prompt_tokens": start,
+                    "answer_tokens": len(whole.ids) - start,
+                    "supervised_tokens": len(kept) if everything else n_answer,
+                    "supervised_answer_tokens": n_answer,
+                    "cut_tokens": len(whole.ids) - len(kept),
+                    "dropped": (),
+                    "added": (),
+                    "end_token": tokenizer.convert_ids_to_tokens(whole.ids[-1]),
+                    "end_supervised": len(kept) == len(whole.ids),
+                    "end_stops": whole.ended,
+                    "weight_zero": False,
+                }
+            )
+        )
+    return accounts

@@ -107,7 +107,7 @@ def _beyond_positions(
         return []
     return row_finding(
         "beyond_positions",
-        "error",
+        "warning",
         [row for row in rows if row_tokens(row) > positions],
         len(rows),
         f"longer than the {positions} positions that the model has",

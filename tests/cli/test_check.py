@@ -1,0 +1,189 @@
+"""`ilp check`: rows, a model and a configuration, before anything is trained."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.commands import document, ilp
+from tests.conftest import rows, write_jsonl
+
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["completion"].strip()},
+        ]
+    }
+    for row in rows()
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_jsonl(tmp_path / "rows.jsonl", rows())
+
+
+def kinds(*arguments):
+    return {finding["kind"] for finding in document("check", *arguments)["findings"]}
+
+
+def config(folder, text, name="train.yaml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_in_order_are_a_table_and_nothing_but_notes(tiny_model, data):
+    code, text, err = ilp("check", "--data", data, "--model", tiny_model, "--strict")
+    assert code == 0, err
+    assert "8 rows" in text
+    assert "tokens per row" in text
+    assert "error" not in text
+    assert "warning" not in text
+
+
+def test_json_says_the_same(tiny_model, data):
+    checked = document("check", "--data", data, "--model", tiny_model)
+    assert checked["format"] == "ilp-check/1"
+    assert checked["rows"] == 8
+    in_loss = checked["tokens"]["in the loss"]
+    assert 0 < in_loss["minimum"] <= in_loss["median"] <= in_loss["maximum"]
+    assert [finding["kind"] for finding in checked["findings"]] == ["padding_is_the_end"]
+
+
+def test_no_run_is_made(tiny_model, data, no_store):
+    code, _, err = ilp("check", "--data", data, "--model", tiny_model)
+    assert code == 0, err
+    assert not no_store.exists()
+
+
+def test_strict_is_exit_code_1_for_what_is_no_note(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "rows.jsonl", [{**row, "id": None} for row in rows() * 2])
+    assert ilp("check", "--data", data, "--model", tiny_model)[0] == 0
+    code, text, _ = ilp("check", "--data", data, "--model", tiny_model, "--strict")
+    assert code == 1
+    assert "8 of 16 rows (50 %): exact copies of an earlier row" in " ".join(text.split())
+
+
+def test_a_configuration_names_model_and_rows(tiny_model, data, tmp_path):
+    path = config(
+        tmp_path, f"model_name_or_path: {tiny_model}\nmax_length: 3\ndataset_name: rows.jsonl\n"
+    )
+    checked = document("check", "--training", path)
+    assert checked["rows"] == 8
+    assert "a configuration of TRL, by max_length, dataset_name" in checked["training"]
+    assert "cut" in {finding["kind"] for finding in checked["findings"]}
+    # the command line goes before it
+    assert document("check", "--training", path, "--data", data, "--limit", 3)["rows"] == 3
+
+
+def test_an_experiment_file_is_a_configuration(experiment_file):
+    first = document("check", "--training", experiment_file)
+    second = document("check", "--training", f"{experiment_file}#second")
+    assert first["rows"] == second["rows"] == 8
+    assert "stage 'second'" in second["training"]
+
+
+def test_a_row_that_the_template_refuses_is_counted_with_its_words(tiny_model, tmp_path):
+    template = config(
+        tmp_path,
+        "{% for m in messages %}{% if m['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "chat.jinja",
+    )
+    refused = {"messages": [{"role": "system", "content": "x"}, *CHATS[0]["messages"]]}
+    data = write_jsonl(tmp_path / "chats.jsonl", [*CHATS, refused])
+    options = ("--data", data, "--model", tiny_model, "--chat-template", template)
+    (finding,) = (
+        f for f in document("check", *options)["findings"] if f["kind"] == "template_refuses"
+    )
+    assert (finding["severity"], finding["rows"]) == ("error", 1)
+    assert finding["example"].startswith("row 9 (")
+    assert "System role not supported" in finding["example"]
+
+
+def test_trl_trains_all_of_a_conversation_unless_told_otherwise(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "chats.jsonl", CHATS)
+    path = config(tmp_path, f"model_name_or_path: {tiny_model}\nmax_length: 90\n")
+    assert "prompt_in_the_loss" in kinds("--data", data, "--training", path)
+    assert "prompt_in_the_loss" not in kinds("--data", data, "--model", tiny_model)
+
+
+def test_the_model_may_be_an_adapter_whose_new_tokens_were_not_trained(tiny_model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapter = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    adapter.save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens(["<sql>"])
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    told = [{**row, "completion": f" <sql>{row['completion']}"} for row in rows()]
+    data = write_jsonl(tmp_path / "rows.jsonl", told)
+    assert "untrained_tokens" in kinds("--data", data, "--model", tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "--data: missing"),
+        (["--data", "rows.jsonl"], "--model: missing"),
+        (["--data", "none.jsonl", "--model", "x"], "none.jsonl: no such file"),
+        (["--data", "rows.jsonl", "--model", "./none"], "./none"),
+        (["--training", "none.yaml"], "none.yaml: No such file"),
+        (["--data", "rows.jsonl", "--model", "x", "--fields", "quest=a"], "'quest' is no field"),
+        (["--data", "rows.jsonl", "--model", "x", "--limit", "0"], "--limit"),
+        (["--data", "rows.jsonl", "--model", "x", "--chat-template", "no.jinja"], "no.jinja"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(arguments, expected, data, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    code, out, err = ilp("check", *arguments)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_an_id_given_twice_is_refused_with_its_place(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "rows.jsonl", [rows()[0], rows()[0]])
+    code, _, err = ilp("check", "--data", data, "--model", tiny_model)
+    assert code == 2
+    assert "line 2: id 'France' was given in" in err
+
+
+@pytest.mark.slow
+def test_a_plain_folder_is_checked_without_mlflow(tiny_model, data, tmp_path):
+    code = (
+        "import sys; from ilp_mlflow.cli import main\n"
+        f"try: main(['check', '--data', {str(data)!r}, '--model', {str(tiny_model)!r}])\n"
+        "except SystemExit: pass\n"
+        "print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=os.environ
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_data_sets_of_llama_factory_and_axolotl_are_found(tiny_model, data, tmp_path, monkeypatch):
+    listed = {
+        "facts": {
+            "file_name": "rows.jsonl",
+            "columns": {"prompt": "prompt", "response": "completion"},
+        }
+    }
+    (tmp_path / "data").mkdir()
+    shutil.copy(data, tmp_path / "data")
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(listed))
+    monkeypatch.chdir(tmp_path)
+    path = config(tmp_path, f"model_name_or_path: {tiny_model}\ndataset: facts\ntemplate: qwen\n")
+    checked = document("check", "--training", path)
+    assert "LLaMA-Factory" in checked["training"]
+    assert checked["rows"] == 8
