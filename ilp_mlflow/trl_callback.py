@@ -20,6 +20,7 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
+from ilp_mlflow.data.records import Record
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
@@ -98,9 +99,7 @@ class IlpCallback(TrainerCallback):
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
                 "load it as a Dataset"
             )
-        records = (
-            readers.Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)
-        )
+        records = (Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
         self.samples = samples_from_records(stage, records)
         self.run_id: str | None = None
         self.step = 0

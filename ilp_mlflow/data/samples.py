@@ -14,7 +14,8 @@ from ilp_mlflow.core.config import DataConfig
 from ilp_mlflow.core.errors import DatasetError
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Message, Sample, Stage, Text
-from ilp_mlflow.data.readers import Record, read_records
+from ilp_mlflow.data.readers import read_records
+from ilp_mlflow.data.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
