@@ -216,3 +216,33 @@ def scoring_options(function: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `config.DataConfig` that say how rows are read, and the chat template."""
+    decorators = (
+        click.option(
+            "--fields",
+            default="",
+            metavar="FIELD=COLUMN,...",
+            help="Columns of other names, such as prompt=question,completion=answer.",
+        ),
+        click.option(
+            "--format", default="", help="How rows are written (default: told by their fields)."
+        ),
+        click.option("--split", default="", help="Split of a data set folder (default: train)."),
+        click.option("--limit", default="", help="Read only so many rows, from the top."),
+        click.option(
+            "--chat-template",
+            type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+            help="Jinja file in place of the models' own chat template.",
+        ),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def take_data_options(options: dict[str, Any]) -> dict[str, str]:
+    """The options of `config.DataConfig`, taken out of those of a command."""
+    return {name: options.pop(name) for name in ("fields", "format", "split", "limit")}

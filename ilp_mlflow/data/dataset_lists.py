@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ilp_mlflow.core.config import DataConfig
+from ilp_mlflow.core.config import REMOTE_URI, DataConfig
 from ilp_mlflow.core.errors import DatasetError, suggest
 from ilp_mlflow.core.validation import describe_error
 
@@ -57,6 +57,8 @@ def resolve_listed(data: DataConfig) -> DataConfig:
     `read_dataset_info`, and where the name is left out.
     """
     path = data.path or ""
+    if REMOTE_URI.match(path):
+        return data
     if Path(path).name == DATASET_INFO:
         raise DatasetError(f"{path}: lists data sets; give {path}#NAME, {_names_in(Path(path))}")
     file, _, name = path.rpartition("#")

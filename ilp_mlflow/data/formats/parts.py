@@ -1,0 +1,127 @@
+"""What several formats have in common: texts, JSON in a column, turns, tools."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ilp_mlflow.core.errors import DatasetError
+from ilp_mlflow.data.file_kinds import DuplicateKeyError, parse_json
+from ilp_mlflow.data.formats.names import Names, is_empty
+
+RENDERED = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
+"""Fields of which a text for the model is made."""
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+"""Columns of what is no text and would be part of a prompt."""
+
+
+def take_text(row: dict[str, Any], name: str, where: str, names: Names) -> str:
+    """The field `name`, taken out of the row; "" where it is left out. Raises DatasetError."""
+    value = row.pop(name, None)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DatasetError(
+            f"{where}: {names.called(name)} must be text, got {type(value).__name__}"
+        )
+    return value
+
+
+def take_json(row: dict[str, Any], name: str, where: str, names: Names) -> Any:
+    """The field `name`, taken out of the row: a value, or JSON where a column holds text only.
+
+    None where there is nothing in it. Raises DatasetError for text that is no JSON.
+    """
+    value = row.pop(name, None)
+    if isinstance(value, str) and value.strip():
+        try:
+            value = parse_json(value)
+        except (json.JSONDecodeError, DuplicateKeyError) as error:
+            raise DatasetError(
+                f"{where}: {names.called(name)} is not valid JSON ({error}); repair it"
+            ) from None
+    return None if is_empty(value) or value == " " else value
+
+
+def take_tools(row: dict[str, Any], where: str, names: Names) -> list[dict[str, Any]] | None:
+    """The `tools` of a row, taken out of it; None where it has none. Raises DatasetError."""
+    tools = take_json(row, "tools", where, names)
+    if tools is None:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DatasetError(
+            f"{where}: {names.called('tools')} must be a list of objects, or that as JSON"
+        )
+    return tools
+
+
+def as_function_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A bare description of a function as chat templates take it; any other tool as it is."""
+    if "function" in tool or "name" not in tool:
+        return tool
+    return {"type": "function", "function": tool}
+
+
+def with_plain_content(turns: Any, name: str, where: str) -> Any:
+    """Turns with a list of text parts as content joined; anything that is no turn as it is.
+
+    Raises DatasetError for a part that is no text, such as an image.
+    """
+    if not isinstance(turns, list):
+        return turns
+    plain = []
+    for number, turn in enumerate(turns, 1):
+        if isinstance(turn, dict) and isinstance(turn.get("content"), list):
+            text = _joined(turn["content"], f"{where}: {name} turn {number}")
+            turn = {**turn, "content": text}
+        if isinstance(turn, dict) and turn.get("tool_calls"):
+            # beside calls, content may be left out as well as null
+            turn = {**turn, "content": turn.get("content")}
+        plain.append(turn)
+    return plain
+
+
+def _joined(parts: list[Any], where: str) -> str:
+    texts = []
+    for part in parts:
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif isinstance(part, str):
+            texts.append(part)
+        else:
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise DatasetError(
+                f"{where}: content has a part of type '{kind}'; only text is read, remove the row"
+            )
+    return "".join(texts)
+
+
+def refuse_media(row: Mapping[str, Any], where: str, names: Names) -> None:
+    """Raise DatasetError where a row has images, videos or audio."""
+    for name in MEDIA:
+        if not is_empty(row.get(name)):
+            raise DatasetError(
+                f"{where}: {names.called(name)} is not empty; only text is read, remove the row "
+                "or the column"
+            )
+
+
+def check_finite(row: Mapping[str, Any], where: str) -> None:
+    """Raise DatasetError where NaN or infinity, which JSON has not, would become text."""
+    for name in RENDERED:
+        if not _is_finite(row.get(name)):
+            raise DatasetError(
+                f"{where}: {name} holds NaN or infinity, which are no JSON; write null or a number"
+            )
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_is_finite(part) for part in value.values())
+    if isinstance(value, list):
+        return all(_is_finite(part) for part in value)
+    return True
