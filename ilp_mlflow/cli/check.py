@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ilp_mlflow.cli.app import main
+from ilp_mlflow.cli.app import data_options, main, take_data_options
 from ilp_mlflow.cli.console import output_options, paint, print_result, silence_libraries
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.terminal.progress import task
@@ -45,36 +45,23 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
     metavar="CONFIG",
     help="Configuration of TRL, LLaMA-Factory or axolotl, or an experiment file (FILE#STAGE).",
 )
-@click.option(
-    "--fields",
-    default="",
-    metavar="FIELD=COLUMN,...",
-    help="Columns that have another name: prompt=question,completion=answer.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Check only so many rows.")
-@click.option(
-    "--chat-template",
-    default="",
-    metavar="FILE",
-    help="Jinja file in place of the model's own chat template.",
-)
+@data_options
 @click.option("--strict", is_flag=True, help="Exit with 1 when anything but notes is found.")
 @output_options
 def check_command(
     data: tuple[str, ...],
     model: str,
     training: str,
-    fields: str,
-    limit: int | None,
-    chat_template: str,
+    chat_template: str | None,
     strict: bool,
+    **options: str,
 ) -> None:
     """Check rows against a model and a configuration, before anything is trained.
 
     Weights are not loaded, and no run is made.
     """
     setup = _read_setup(training, chat_template)
-    sources = _sources(data, fields, limit, setup)
+    sources = _sources(data, take_data_options(options), setup)
     location = model or setup.model
     if not location:
         raise ConfigError("--model: missing; give the model that is to be trained, or a --training")
@@ -93,7 +80,7 @@ def check_command(
         sys.exit(1)
 
 
-def _read_setup(training: str, chat_template: str) -> TrainingSetup:
+def _read_setup(training: str, chat_template: str | None) -> TrainingSetup:
     """What the training does to rows, with another chat template where one is given."""
     from ilp_mlflow.data.training_configs.chat_templates import read_template
     from ilp_mlflow.data.training_configs.read import read_training_config
@@ -109,26 +96,22 @@ def _read_setup(training: str, chat_template: str) -> TrainingSetup:
 
 
 def _sources(
-    data: tuple[str, ...], fields: str, limit: int | None, setup: TrainingSetup
+    data: tuple[str, ...], options: dict[str, str], setup: TrainingSetup
 ) -> list[DataConfig]:
     """Where the rows lie: as given, else as the training configuration says."""
     from ilp_mlflow.core import config
 
-    options: dict[str, Any] = {}
-    if fields:
-        options["fields"] = fields
-    if limit:
-        options["limit"] = limit
+    given = {name: value for name, value in options.items() if value}
     sources = []
     for path in data:
-        parameters = {"path": config.resolve_location(path, Path.cwd()), **options}
+        parameters = {"path": config.resolve_location(path, Path.cwd()), **given}
         sources.append(config.parse_parameters(config.DataConfig, parameters))
     if data:
         return sources
     if not setup.data:
         raise ConfigError("--data: missing; give a file with rows, or a --training that names one")
     for source in setup.data:
-        values = source.model_dump(exclude_unset=True) | options
+        values = source.model_dump(exclude_unset=True) | given
         sources.append(config.parse_parameters(config.DataConfig, values))
     return sources
 
