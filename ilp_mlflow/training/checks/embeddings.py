@@ -13,8 +13,12 @@ from transformers import AutoConfig
 
 from ilp_mlflow.scoring.encoding import gguf_option
 
-NAME = re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
-"""Name of the tensor with a row for every token."""
+NAMES = (
+    re.compile(r"(lm_head|embed_out)\.weight$"),
+    re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$"),
+)
+"""Names of tensors with a row for every token, the head first: the input row of a token that only
+ends texts is never trained, and need not be."""
 COMPARED = 2000
 """Rows from the top with which others are compared."""
 UNLIKE = 0.3
@@ -23,7 +27,7 @@ others are."""
 
 
 class Embedding(NamedTuple):
-    """The embedding of a model in its file."""
+    """The rows of a model's tokens in its file: of its head, else of its embedding."""
 
     rows: int
     """A row for every token."""
@@ -66,12 +70,20 @@ def find_embedding(parts: Sequence[str]) -> Embedding:
     a larger embedding.
     """
     for part in reversed(parts):
-        for path in sorted(Path(part).glob("*.safetensors")):
-            with safe_open(str(path), "pt") as weights:
-                for name in weights.keys():  # noqa: SIM118 - no mapping
-                    if NAME.search(name):
-                        rows = int(weights.get_slice(name).get_shape()[0])
-                        return Embedding(rows, path, name)
+        for name in NAMES:
+            found = _find(Path(part), name)
+            if found:
+                return found
     base = parts[0]
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, **gguf_option(base))
     return Embedding(int(config.get_text_config().vocab_size), None, "")
+
+
+def _find(folder: Path, name: re.Pattern[str]) -> Embedding | None:
+    """The tensor of a name in a folder's files, of which the headers alone are read."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), "pt") as weights:
+            for tensor in weights.keys():  # noqa: SIM118 - no mapping
+                if name.search(tensor):
+                    return Embedding(int(weights.get_slice(tensor).get_shape()[0]), path, tensor)
+    return None

@@ -30,6 +30,13 @@ def test_an_adapter_may_bring_a_larger_one(tmp_path):
     assert find_embedding(parts[:1]).rows == 10
 
 
+def test_the_head_goes_before_the_embedding(tmp_path):
+    # in a shard of its own
+    write(tmp_path, 10)
+    write(tmp_path, 12, "lm_head.weight", "model-00002.safetensors")
+    assert find_embedding([str(tmp_path)]).tensor == "lm_head.weight"
+
+
 def test_rows_as_they_were_made_are_near_zero_or_near_the_mean(tmp_path):
     table = write(tmp_path, 200)
     table[7] = 1e-3
