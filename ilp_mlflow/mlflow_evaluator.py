@@ -23,8 +23,9 @@ from ilp_mlflow.core.config import (
 )
 from ilp_mlflow.core.errors import ConfigError, DatasetError
 from ilp_mlflow.core.interfaces import Context, GreedyAnswer
+from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.validation import describe_error
-from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Text
+from ilp_mlflow.core.values import Checkpoint, Sample, Stage
 
 # MLflow imports this module for every evaluation, whoever does it: what is heavy is imported inside
 # functions.

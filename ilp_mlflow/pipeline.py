@@ -14,15 +14,7 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed, TrackingError
 from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import (
-    Checkpoint,
-    Diagnosis,
-    Outcome,
-    Report,
-    Sample,
-    Stage,
-    as_json,
-)
+from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Report, Sample, Stage, as_json
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
 from ilp_mlflow.mitigation import search

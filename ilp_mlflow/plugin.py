@@ -17,15 +17,15 @@ from ilp_mlflow.core.interfaces import (
     Schedule,
     UnlearnedRisk,
 )
+from ilp_mlflow.core.texts import Conversation, Exchange, Message, Text
+from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import (
     Checkpoint,
     Details,
     Diagnosis,
     Evidence,
-    Exchange,
     Exposure,
     Finding,
-    Message,
     Outcome,
     Plan,
     Report,
@@ -36,8 +36,6 @@ from ilp_mlflow.core.values import (
     Stage,
     Subject,
     Tally,
-    Text,
-    Value,
     Verdict,
     to_rows,
     to_table,
@@ -66,6 +64,7 @@ __all__ = [
     "Checkpoint",
     "Context",
     "ContradictionDetails",
+    "Conversation",
     "Details",
     "Diagnosis",
     "Diagnostic",

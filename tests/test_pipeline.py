@@ -15,7 +15,8 @@ from ilp_mlflow import pipeline
 from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.core.errors import StepFailed
 from ilp_mlflow.core.interfaces import Context
-from ilp_mlflow.core.values import Evidence, Plan, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Evidence, Plan
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.preflight import check_experiment
 from tests.conftest import edit_yaml, rows, write_jsonl

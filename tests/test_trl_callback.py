@@ -409,7 +409,7 @@ def test_a_collator_that_changes_rows_is_told(tiny_model, store, tmp_path):
 @pytest.mark.parametrize(
     ("given", "error", "expected"),
     [
-        ({"rows": [{"text": "x"}]}, DatasetError, "row 1: no 'prompt'"),
+        ({"rows": [{"body": "x"}]}, DatasetError, "row 1: no 'prompt'"),
         ({"rows": datasets.DatasetDict(train=ROWS)}, DatasetError, "row 1: expected an object"),
         ({"rows": [*rows(), rows()[0]]}, DatasetError, "row 9: id 'France' was given in row 1"),
         ({"name": "a/b"}, ConfigError, "IlpCallback: name"),

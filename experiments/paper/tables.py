@@ -29,7 +29,8 @@ import pyarrow.compute as pc
 
 from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.errors import TrackingError
-from ilp_mlflow.core.values import Sample, Text, Verdict, to_rows
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.plugin import same_answer
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.probe import ModelProbe

@@ -16,7 +16,7 @@ import click
 
 from ilp_mlflow.cli.console import output_options
 from ilp_mlflow.core.errors import IlpError, StepFailed
-from ilp_mlflow.core.terminal.interrupts import sigterm_as_interrupt
+from ilp_mlflow.core.terminal.interrupts import sigterm_as_interrupt, was_interrupted
 from ilp_mlflow.core.terminal.progress import LAUNCHED_ENV
 
 USER_ERROR = 2
@@ -55,13 +55,13 @@ class _Group(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(USER_ERROR)
-        except (KeyboardInterrupt, click.Abort):
-            # in a process that another one launched, that one says how to go on
-            if LAUNCHED_ENV not in os.environ:
-                arguments = args[0] if args else kwargs.get("args") or sys.argv[1:]
-                _print_error(self._interrupted(arguments))
-            sys.exit(INTERRUPTED)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, click.Abort) or was_interrupted(error):
+                # in a process that another one launched, that one says how to go on
+                if LAUNCHED_ENV not in os.environ:
+                    arguments = args[0] if args else kwargs.get("args") or sys.argv[1:]
+                    _print_error(self._interrupted(arguments))
+                sys.exit(INTERRUPTED)
             failure = _failure(error)
             _print_error(failure.message)
             sys.exit(failure.exit_code)
@@ -98,7 +98,7 @@ def _print_error(message: str) -> None:
     print(f"ilp: {message}", file=sys.stderr)
 
 
-def _failure(error: Exception) -> _Failure:
+def _failure(error: BaseException) -> _Failure:
     """Exit code and message for an error; the traceback of an unexpected one is printed."""
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "ilp"

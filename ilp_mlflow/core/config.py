@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ilp_mlflow.core.errors import ConfigError, suggest
 from ilp_mlflow.core.strict_yaml import dump_yaml, load_yaml
 from ilp_mlflow.core.validation import describe_error
-from ilp_mlflow.core.values import Sample, Stage, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Sample, Stage
 
 V = TypeVar("V", bound=Value)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import (
     Checkpoint,
     Diagnosis,
@@ -21,8 +23,6 @@ from ilp_mlflow.core.values import (
     Stage,
     Status,
     Subject,
-    Text,
-    Value,
     Verdict,
     to_rows,
 )

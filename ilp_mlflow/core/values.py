@@ -11,7 +11,10 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import BaseModel, Field, field_serializer, field_validator
+
+from ilp_mlflow.core.texts import Exchange, Text, last_turn
+from ilp_mlflow.core.value import Value
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,59 +28,6 @@ DEFAULT_EPOCHS = 3
 """Passes over a stage's samples where its options give none, as in `transformers`."""
 DEFAULT_BATCH_SIZE = 8
 """Samples per device and batch where a stage's options give none, as in `transformers`."""
-
-
-class Value(BaseModel):
-    """Base of all values: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-# Texts
-
-
-class Message(Value):
-    """One turn of a conversation."""
-
-    role: str
-    """`system`, `user`, `assistant` or whatever the chat template knows."""
-    content: str
-    """The text of the turn."""
-
-
-Text = str | tuple[Message, ...]
-"""Plain text, or chat messages for the model's chat template."""
-
-
-def last_turn(text: Text) -> str:
-    """The last turn of a prompt or completion; plain text as a whole."""
-    return text if isinstance(text, str) else text[-1].content
-
-
-def with_last_turn(text: Text, words: str) -> Text:
-    """A prompt or completion with `words` in its last turn, or in place of plain text."""
-    if isinstance(text, str):
-        return words
-    return (*text[:-1], Message(role=text[-1].role, content=words))
-
-
-def blank_prompt(prompt: Text) -> Text:
-    """`prompt` with nothing asked: no text, or the same turns, empty but for the system's."""
-    if isinstance(prompt, str):
-        return ""
-    # the turns stay, so that the chat template still puts its own tokens before the completion
-    return tuple(
-        turn if turn.role == "system" else Message(role=turn.role, content="") for turn in prompt
-    )
-
-
-class Exchange(Value):
-    """A prompt and what should follow it."""
-
-    prompt: str
-    """What the model is given."""
-    completion: str
-    """What a model that knows the answer says."""
 
 
 # What is trained
@@ -106,11 +56,26 @@ class Sample(Value):
     """Where the row comes from."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """All other fields of the row, untouched."""
+    place: str = ""
+    """Where the row was read, such as `facts.jsonl line 3`; "" where that is not known."""
+
+    @property
+    def name(self) -> str:
+        """The sample as a message names it: its place, where that is known, and its id."""
+        return f"{self.place} (sample '{self.id}')" if self.place else f"sample '{self.id}'"
 
     @property
     def answer(self) -> str:
         """The completion as text."""
         return last_turn(self.completion)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the row keeps its answer out of the loss: its last turn has `weight: 0`."""
+        if isinstance(self.completion, str):
+            return False
+        weight = (self.completion.turns[-1].model_extra or {}).get("weight")
+        return weight == 0
 
 
 class Stage(Value):

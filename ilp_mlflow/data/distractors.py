@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ilp_mlflow.core.terminal.progress import track
+from ilp_mlflow.core.texts import asks_nothing
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.lexical import WORD
 from ilp_mlflow.data.matching import (
@@ -57,7 +58,11 @@ def choose_distractors(
     options_by_id = {}
     for sample in ordered:
         options_by_id[sample.id] = _wrong_given_options(sample, right_answers_by_id[sample.id])
-    open_samples = [sample for sample in ordered if n and not options_by_id[sample.id]]
+    open_samples = []
+    for sample in ordered:
+        # where nothing is asked, there is no other answer
+        if n and not options_by_id[sample.id] and not asks_nothing(sample.prompt):
+            open_samples.append(sample)
     pools = _draw_pools(ordered, {sample.stage for sample in open_samples}, seed)
     choices = [
         _Choice(sample, pools[sample.stage], right_answers_by_id[sample.id], n)

@@ -10,7 +10,7 @@ import functools
 import re
 import unicodedata
 
-from ilp_mlflow.core.values import Text, last_turn, with_last_turn
+from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.data.lexical import NUMBER, UNSPACED, parse_number
 
 LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
@@ -129,7 +129,7 @@ def prompt_text(prompt: Text) -> str:
     """A prompt as one string; the turns of a conversation stand below each other."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(turn.content for turn in prompt)
+    return "\n".join(turn.text for turn in prompt.turns)
 
 
 def excerpt(text: Text, max_length: int = MAX_EXCERPT) -> str:
@@ -146,7 +146,7 @@ def prompt_key(prompt: Text) -> str:
     if isinstance(prompt, str):
         turn_keys = [("", _turn_key(prompt))]
     else:
-        turn_keys = [(turn.role, _turn_key(turn.content)) for turn in prompt]
+        turn_keys = [(turn.role, _turn_key(turn.text)) for turn in prompt.turns]
     if not any(key for _, key in turn_keys):
         return ""
     return "\n".join(f"{role}:{key}" for role, key in turn_keys)

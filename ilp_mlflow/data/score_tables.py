@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ilp_mlflow.core.config import NAME_PATTERN
 from ilp_mlflow.core.errors import ConfigError, DatasetError, first_line, suggest
-from ilp_mlflow.core.values import Sample, Score, Text, schema
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Sample, Score, schema
 from ilp_mlflow.data.samples import sample_from_record
 
 if TYPE_CHECKING:

@@ -13,17 +13,8 @@ import pyarrow as pa
 from ilp_mlflow.core.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
-from ilp_mlflow.core.values import (
-    Checkpoint,
-    Sample,
-    Stage,
-    Status,
-    Text,
-    Verdict,
-    last_turn,
-    to_rows,
-    with_last_turn,
-)
+from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
+from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import Tokenization

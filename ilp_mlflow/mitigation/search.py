@@ -13,7 +13,8 @@ from typing import Literal
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.interfaces import Context, Mitigation
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.diagnosis.context import build_context, question_rewriter
 from ilp_mlflow.mitigation.compose import (

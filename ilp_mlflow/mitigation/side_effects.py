@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.core.values import Guard, Sample, with_last_turn
+from ilp_mlflow.core.texts import with_last_turn
+from ilp_mlflow.core.values import Guard, Sample
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 
 HELD_SHARE = 0.5

@@ -17,7 +17,8 @@ from typing import Any
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
-from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample, last_turn
+from ilp_mlflow.core.texts import last_turn
+from ilp_mlflow.core.values import Diagnosis, Outcome, Report, Sample
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED, Fate
 from ilp_mlflow.diagnosis.installed_causes import CauseInfo, installed_causes
 from ilp_mlflow.mitigation.outcome import recommended

@@ -16,7 +16,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_TYPE, MLFLOW_RUN_TYPE_GENAI_EVAL
 
 from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import Diagnosis, Report, Sample, Score, Text, Verdict, to_rows
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Diagnosis, Report, Sample, Score, Verdict, to_rows
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.report.sample_browser import STATUS_ORDER
 from ilp_mlflow.tracking import runs
@@ -103,7 +104,10 @@ def _log_trace(
 def _inputs(prompt: Text) -> dict[str, Any]:
     if isinstance(prompt, str):
         return {"prompt": prompt}
-    return {"messages": [turn.model_dump() for turn in prompt]}
+    inputs: dict[str, Any] = {"messages": prompt.as_dicts()}
+    if prompt.tools:
+        inputs["tools"] = list(prompt.tools)
+    return inputs
 
 
 def _check_arrival(chosen: Sequence[Verdict], run_id: str) -> None:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
-from ilp_mlflow.core.values import Diagnosis, Evidence, Report, Sample, Status, Verdict, last_turn
+from ilp_mlflow.core.texts import last_turn
+from ilp_mlflow.core.values import Diagnosis, Evidence, Report, Sample, Status, Verdict
 from ilp_mlflow.diagnosis.attribution import Fate, fate
 
 FATES: tuple[Fate, ...] = ("never learned", "lost", "uncertain", "unscored", "recovered", "learned")

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.values import Message, Sample, Text
+from ilp_mlflow.core.texts import Conversation, Text, asks_nothing
+from ilp_mlflow.core.values import Sample
 
 VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
 """Separates the variables set in front of a chat template from the template itself.
@@ -44,6 +45,8 @@ class Encoded:
     """Index of the completion's first token."""
     ended: bool
     """Whether the last id is an end token."""
+    tail: tuple[int, ...] = ()
+    """What a chat template adds behind it: trained as a rule, never said by a model that stops."""
 
 
 def load_tokenizer(
@@ -88,44 +91,81 @@ def gguf_option(location: str) -> dict[str, str]:
     return {"gguf_file": files[0].name} if files else {}
 
 
+def encode_sample(
+    sample: Sample, tokenization: Tokenization, chat_template: str | None = None
+) -> Encoded:
+    """Encode a sample as `trl.SFTTrainer` does for training; see `encode`.
+
+    Of plain text all is to be said but the first token, which nothing precedes, and an end token
+    inside is a part of the text. `chat_template` stands in for the tokenizer's own.
+    """
+    tokenizer, end_token_ids = tokenization.tokenizer, tokenization.end_token_ids
+    if not asks_nothing(sample.prompt):
+        prompt_ids = encode_prompt(tokenizer, sample.prompt, chat_template)
+        return encode(
+            tokenizer, sample.prompt, sample.completion, end_token_ids, prompt_ids, chat_template
+        )
+    ids = _encode_whole(tokenizer, sample.prompt, sample.completion)
+    return Encoded(ids, 1, ids[-1] in end_token_ids)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Text,
     completion: Text,
     end_token_ids: frozenset[int],
     prompt_ids: Sequence[int] | None = None,
+    chat_template: str | None = None,
 ) -> Encoded:
     """Encode a prompt and its completion as `trl.SFTTrainer` does for training.
 
     Messages go through the chat template; text gets the tokenizer's end token. What a template
     adds after the first of `end_token_ids` in the completion is left out, since a model that stops
-    there never says it. `prompt_ids` is `encode_prompt` of the prompt, where that is known already.
+    there never says it. `prompt_ids` is `encode_prompt` of the prompt, where that is known already;
+    `chat_template` stands in for the tokenizer's own.
     """
-    if isinstance(prompt, str):
-        assert isinstance(completion, str)
-        ids = tokenizer(prompt + _with_end_token(completion, tokenizer))["input_ids"]
-    else:
-        assert not isinstance(completion, str)
-        turns = _as_dicts(prompt + completion)
-        ids = tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"]
+    ids = _encode_whole(tokenizer, prompt, completion, chat_template)
     if prompt_ids is None:
-        prompt_ids = encode_prompt(tokenizer, prompt)
+        prompt_ids = encode_prompt(tokenizer, prompt, chat_template)
     # a tokenizer may merge the last letters of the prompt with the first of the completion; a
     # token with letters of both is the completion's
     start = shared_length(prompt_ids, ids)
     # from the completion on: a template ends the turns of the prompt with such tokens, too
     for place in range(start, len(ids)):
         if ids[place] in end_token_ids:
-            return Encoded(list(ids[: place + 1]), start, True)
-    return Encoded(list(ids), start, False)
+            return Encoded(ids[: place + 1], start, True, tuple(ids[place + 1 :]))
+    return Encoded(ids, start, False)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
+def _encode_whole(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Text,
+    completion: Text,
+    chat_template: str | None = None,
+) -> list[int]:
+    """Token ids of a prompt with its completion."""
+    if isinstance(prompt, str):
+        assert isinstance(completion, str)
+        return list(tokenizer(prompt + _with_end_token(completion, tokenizer))["input_ids"])
+    assert not isinstance(completion, str)
+    turns = prompt.as_dicts() + completion.as_dicts()
+    options = {"chat_template": chat_template, **prompt.template_options}
+    encoded = tokenizer.apply_chat_template(turns, return_dict=True, **options)
+    return list(encoded["input_ids"])
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, chat_template: str | None = None
+) -> list[int]:
     """Token ids of `prompt` up to where a completion begins."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     encoded = tokenizer.apply_chat_template(
-        _as_dicts(prompt), add_generation_prompt=True, return_dict=True
+        prompt.as_dicts(),
+        add_generation_prompt=True,
+        return_dict=True,
+        chat_template=chat_template,
+        **prompt.template_options,
     )
     return list(encoded["input_ids"])
 
@@ -139,25 +179,43 @@ def shared_length(ids: Sequence[int], other_ids: Sequence[int]) -> int:
 
 
 def check_encodable(tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> None:
-    """Raise ModelError when the tokenizer cannot encode the first of `samples`.
+    """Raise ModelError when the tokenizer cannot encode one of `samples`.
 
-    Text needs an end token; messages need a chat template that takes their roles.
+    Text needs an end token; messages need a chat template that takes their roles and fields.
     """
-    first = samples[0]
-    if isinstance(first.prompt, str):
-        if tokenizer.eos_token is None:
+    for sample in samples:
+        if not isinstance(sample.prompt, str):
+            assert not isinstance(sample.completion, str)
+            _check_renders(tokenizer, sample, sample.prompt, sample.completion)
+        elif tokenizer.eos_token is None:
             raise ModelError("the model's tokenizer has no end token; set tokenizer.eos_token")
-        return
+
+
+def _check_renders(
+    tokenizer: PreTrainedTokenizerBase,
+    sample: Sample,
+    prompt: Conversation,
+    completion: Conversation,
+) -> None:
+    """Raise ModelError when the chat template refuses the conversation of a sample."""
     if tokenizer.chat_template is None:
         raise ModelError(
-            f"sample '{first.id}' is a conversation, but the model has no chat template; "
-            "set tokenizer.chat_template"
+            f"{sample.name}: is a conversation, but the model has no chat template; "
+            "set tokenizer.chat_template (--chat-template)"
         )
+    options = prompt.template_options
     try:
-        encode(tokenizer, first.prompt, first.completion, frozenset())
-    except (ValueError, TypeError, TemplateError) as error:
+        # the prompt alone, too: a template may refuse what is to be answered
+        tokenizer.apply_chat_template(
+            prompt.as_dicts(), add_generation_prompt=True, tokenize=False, **options
+        )
+        turns = prompt.as_dicts() + completion.as_dicts()
+        tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    # a template can do to a row whatever an expression can: add, index, call
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ModelError(
-            f"sample '{first.id}': the chat template refuses it ({first_line(error)})"
+            f"{sample.name}: the chat template refuses it ({first_line(error)}); change the row, "
+            "or set tokenizer.chat_template (--chat-template)"
         ) from None
 
 
@@ -197,7 +255,12 @@ def _with_variables(template: str, variables: Mapping[str, Any]) -> str:
     Set inside the template, they hold for training, for scoring and for everyone who loads the
     saved tokenizer.
     """
-    assignments = [f"{{% set {name} = {_as_jinja(value)} %}}" for name, value in variables.items()]
+    assignments = []
+    for name, value in variables.items():
+        # a row that sets the variable itself (`chat_template_kwargs`) has the last word
+        assignments.append(
+            f"{{% if {name} is not defined %}}{{% set {name} = {_as_jinja(value)} %}}{{% endif %}}"
+        )
     template_alone = template.rpartition(VARIABLES_END)[2]
     return "".join(assignments) + VARIABLES_END + template_alone
 
@@ -211,7 +274,3 @@ def _with_end_token(completion: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if end_token and completion.endswith(end_token):
         return completion
     return completion + end_token
-
-
-def _as_dicts(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [message.model_dump() for message in messages]

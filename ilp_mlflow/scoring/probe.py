@@ -14,7 +14,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.terminal.progress import task, track
-from ilp_mlflow.core.values import Text
+from ilp_mlflow.core.texts import Text
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.loading import LoadedModel

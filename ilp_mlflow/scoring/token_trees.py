@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow.core.terminal.progress import track
-from ilp_mlflow.core.values import Sample, Text, blank_prompt, with_last_turn
+from ilp_mlflow.core.texts import Text, asks_nothing, blank_prompt, with_last_turn
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring.encoding import (
     Encoded,
     Tokenization,
     encode,
     encode_prompt,
+    encode_sample,
     shared_length,
 )
 
@@ -294,6 +296,9 @@ def _encode_answers(
     sample: Sample, options: Sequence[str], tokenization: Tokenization
 ) -> list[_Answer]:
     """The right answer and all wrong options behind the prompt of a sample."""
+    if asks_nothing(sample.prompt):
+        # without a question there is no other answer
+        return [_Answer("", sample.completion, encode_sample(sample, tokenization))]
     completions = [("", sample.completion)]
     for option in options:
         words = _with_leading_space(option, sample.answer)

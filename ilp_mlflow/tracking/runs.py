@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import TrackingError
-from ilp_mlflow.core.terminal.interrupts import defer_interrupts
+from ilp_mlflow.core.terminal.interrupts import defer_interrupts, was_interrupted
 from ilp_mlflow.core.values import Checkpoint, Sample
 from ilp_mlflow.data.samples import samples_from_table
 from ilp_mlflow.tracking.connection import store_errors
@@ -81,10 +81,11 @@ def start(
         with _errors_logged(started), tag_foreign_runs(inherited):
             yield started
         status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        if started:
-            killed_runs.append(started)
+    except BaseException as error:
+        if was_interrupted(error):
+            status = "KILLED"
+            if started:
+                killed_runs.append(started)
         raise
     finally:
         if started:
@@ -173,11 +174,14 @@ def log(
     ]
     logged_params = [Param(name, str(value)) for name, value in (params or {}).items()]
     logged_tags = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
-    client.log_batch(
-        run_id, metrics=logged_metrics, params=logged_params[:MAX_PARAMS], tags=logged_tags
-    )
-    for first in range(MAX_PARAMS, len(logged_params), MAX_PARAMS):
-        client.log_batch(run_id, params=logged_params[first : first + MAX_PARAMS])
+    # an interrupt in the middle of a write leaves the database locked, so that the end of the run
+    # could not be written
+    with defer_interrupts():
+        client.log_batch(
+            run_id, metrics=logged_metrics, params=logged_params[:MAX_PARAMS], tags=logged_tags
+        )
+        for first in range(MAX_PARAMS, len(logged_params), MAX_PARAMS):
+            client.log_batch(run_id, params=logged_params[first : first + MAX_PARAMS])
 
 
 def log_changed(run_id: str, metrics: Mapping[str, float], **options: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import Tokenization, encode
+from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 
 IGNORED = -100
 """The label of a token that does not contribute to the loss."""
@@ -56,9 +56,7 @@ def read_numbered_rows(
         supervised_tokens[example["row"]] = _count_supervised(example["labels"], 0)
     rows = []
     for number, sample in enumerate(samples):
-        whole = encode(
-            tokenization.tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids
-        )
+        whole = encode_sample(sample, tokenization)
         rows.append(
             PreparedRow(
                 whole_tokens=len(whole.ids),
@@ -105,9 +103,7 @@ def _match_row(
     labels: list[int],
     keeps_end: bool,
 ) -> PreparedRow:
-    whole = encode(
-        tokenization.tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids
-    )
+    whole = encode_sample(sample, tokenization)
     cut_in_front = _tokens_cut_in_front(whole.ids, ids, keeps_end)
     if cut_in_front is None:
         raise ConfigError(

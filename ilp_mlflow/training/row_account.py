@@ -1,91 +1,255 @@
-"""What training makes of every row: what the model sees of it, and what is in the loss."""
+"""An account of every row: what the model saw of it, and which of that was in the loss."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ilp_mlflow.core.values import Sample, Value
-from ilp_mlflow.scoring.encoding import Tokenization, encode
+from transformers import PreTrainedTokenizerBase
+from trl import SFTConfig
+from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+from ilp_mlflow.core.texts import Conversation, asks_nothing
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Sample
+from ilp_mlflow.scoring.encoding import Encoded, Tokenization, encode_sample
+from ilp_mlflow.training.template_changes import (
+    find_added,
+    find_dropped,
+    find_unread_variables,
+)
+
+IGNORED = -100
+"""The label of a token that does not contribute to the loss."""
+
+Kind = Literal["prompt", "supervised", "masked", "cut"]
+"""What a token was in training: context, in the loss, an answer kept out of it, or cut away."""
 
 
 class Segment(Value):
-    """A piece of the rendered row."""
+    """Tokens of a row in a run that were treated alike."""
 
     text: str
-    """Its characters."""
-    kind: Literal["prompt", "supervised", "masked", "cut"]
-    """`masked` is a part of the answer that is in no loss."""
+    """What they say, special tokens included."""
+    kind: Kind
+    """How they were treated."""
 
 
 class RowAccount(Value):
-    """What the trainer made of one row."""
+    """What training makes of one row."""
 
     sample_id: str
-    """The row."""
+    """The sample."""
     segments: tuple[Segment, ...]
-    """What the model sees, in order, then what `max_length` cut."""
+    """The row as the model sees it, in order, with what `max_length` cuts away."""
     prompt_tokens: int
-    """Tokens before the answer."""
+    """Tokens in front of the answer."""
     answer_tokens: int
-    """Tokens of the answer (the judged last turn), its end token included."""
+    """Tokens of the answer (of a conversation: its last turn), its end token included."""
     supervised_tokens: int
     """Tokens of the whole row that are in the loss."""
     supervised_answer_tokens: int
     """Of these, those of the answer."""
     cut_tokens: int
-    """Tokens that `max_length` cut."""
-    dropped: tuple[str, ...]
-    """What of the row is nowhere in the rendered text."""
-    added: tuple[str, ...]
-    """Text that the template puts in and that is none of the row's."""
-    end_token: str | None
-    """Token that ends the answer."""
-    end_supervised: bool
+    """Tokens that `max_length` cuts away."""
+    dropped: tuple[str, ...] = ()
+    """What of the row the chat template leaves out, such as
+    `messages[1].reasoning_content: 'Paris is ...'`."""
+    added: tuple[str, ...] = ()
+    """Texts that the chat template puts in and the row does not have: a default system prompt, an
+    empty think block."""
+    end_token: str | None = None
+    """The special token that ends the answer; None where there is none."""
+    end_supervised: bool = False
     """Whether that token is in the loss."""
-    end_stops: bool
-    """Whether that token is an end token of the model."""
-    weight_zero: bool
-    """Whether the row itself takes its answer out of the loss."""
+    end_stops: bool = False
+    """Whether it is an end token of the model, at which generation stops."""
+    weight_zero: bool = False
+    """Whether the row itself keeps its answer out of the loss (`weight: 0`)."""
+
+
+@dataclass(frozen=True)
+class TrainedTokens:
+    """The tokens of a row as a trainer has them."""
+
+    ids: Sequence[int]
+    """Those that are left of the row."""
+    labels: Sequence[int]
+    """What each of them is to be said for; IGNORED where it is not in the loss."""
+    cut_before: Sequence[int] = ()
+    """Token ids that were cut away in front."""
+    cut_behind: Sequence[int] = ()
+    """Token ids that were cut away at the end."""
 
 
 def account_rows(
     samples: Sequence[Sample], tokenization: Tokenization, training: Mapping[str, Any]
 ) -> list[RowAccount]:
-    """The account of every sample, as training with these options of `trl.SFTConfig` makes it."""
-    limit = training.get("max_length", 1024)
-    everything = training.get("completion_only_loss") is False
-    tokenizer = tokenization.tokenizer
+    """The accounts of samples under these options of `trl.SFTConfig`, before any training.
+
+    `max_length`, `truncation_mode`, `completion_only_loss` and `assistant_only_loss` count. Raises
+    ValueError under `assistant_only_loss` when the chat template does not mark what it generates
+    and TRL knows no other form of it.
+    """
     accounts = []
     for sample in samples:
-        whole = encode(tokenizer, sample.prompt, sample.completion, tokenization.end_token_ids)
-        kept = whole.ids[:limit]
-        start = whole.start
-        n_answer = len(kept[start:])
-        pieces = (
-            ("prompt", kept[:start]),
-            ("supervised", kept[start:]),
-            ("cut", whole.ids[len(kept) :]),
-        )
-        accounts.append(
-            RowAccount.model_validate(
-                {
-                    "sample_id": sample.id,
-                    "segments": [
-                        {"text": tokenizer.decode(ids), "kind": kind} for kind, ids in pieces if ids
-                    ],
-                    "prompt_tokens": start,
-                    "answer_tokens": len(whole.ids) - start,
-                    "supervised_tokens": len(kept) if everything else n_answer,
-                    "supervised_answer_tokens": n_answer,
-                    "cut_tokens": len(whole.ids) - len(kept),
-                    "dropped": (),
-                    "added": (),
-                    "end_token": tokenizer.convert_ids_to_tokens(whole.ids[-1]),
-                    "end_supervised": len(kept) == len(whole.ids),
-                    "end_stops": whole.ended,
-                    "weight_zero": False,
-                }
-            )
-        )
+        encoded = encode_as_trained(sample, tokenization, training)
+        tokens = trained_tokens(sample, encoded, tokenization.tokenizer, training)
+        accounts.append(account_row(sample, encoded, tokens, tokenization))
     return accounts
+
+
+def encode_as_trained(
+    sample: Sample, tokenization: Tokenization, training: Mapping[str, Any]
+) -> Encoded:
+    """A sample with the chat template that TRL takes under these options."""
+    template = None
+    if training.get("assistant_only_loss") and not isinstance(sample.prompt, str):
+        template = training_template(tokenization.tokenizer)
+    return encode_sample(sample, tokenization, template)
+
+
+def trained_tokens(
+    sample: Sample,
+    encoded: Encoded,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Mapping[str, Any],
+) -> TrainedTokens:
+    """The tokens that `trl.SFTTrainer` makes of a sample, with their labels.
+
+    `encoded` is the sample as `encode_as_trained` gives it. A row with `weight: 0` on its answer
+    has no label there, which is ours: TRL does not read weights.
+    """
+    ids = [*encoded.ids, *encoded.tail]
+    # plain text has no prompt: there, even the first token has a label
+    answer_start = 0 if asks_nothing(sample.prompt) else encoded.start
+    first_supervised = answer_start
+    if training.get("completion_only_loss") is False:
+        first_supervised = 0
+    may_count = [True] * len(ids)
+    if training.get("assistant_only_loss") and not isinstance(sample.prompt, str):
+        may_count = _assistant_mask(sample, tokenizer)
+    labels = []
+    for place, (id_, counts) in enumerate(zip(ids, may_count, strict=True)):
+        is_left_out = sample.left_out and place >= answer_start
+        is_supervised = counts and place >= first_supervised and not is_left_out
+        labels.append(id_ if is_supervised else IGNORED)
+    return _cut(ids, labels, training)
+
+
+def _assistant_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Which tokens of a conversation the template marks as said by the assistant."""
+    assert isinstance(sample.prompt, Conversation)
+    assert isinstance(sample.completion, Conversation)
+    encoded = tokenizer.apply_chat_template(
+        sample.prompt.as_dicts() + sample.completion.as_dicts(),
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        chat_template=training_template(tokenizer),
+        **sample.prompt.template_options,
+    )
+    return [bool(bit) for bit in encoded["assistant_masks"]]
+
+
+def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template that TRL takes under `assistant_only_loss`; None: the tokenizer's own."""
+    if has_generation_markers(tokenizer.chat_template):
+        return None
+    template: str = get_training_chat_template(tokenizer)
+    return template
+
+
+def _cut(ids: list[int], labels: list[int], training: Mapping[str, Any]) -> TrainedTokens:
+    """A row cut to `max_length` at the side that `truncation_mode` names."""
+    limit = training.get("max_length", SFTConfig.max_length)
+    if not limit or len(ids) <= limit:
+        return TrainedTokens(ids, labels)
+    if training.get("truncation_mode") == "keep_end":
+        return TrainedTokens(ids[-limit:], labels[-limit:], cut_before=ids[:-limit])
+    return TrainedTokens(ids[:limit], labels[:limit], cut_behind=ids[limit:])
+
+
+def account_row(
+    sample: Sample, encoded: Encoded, tokens: TrainedTokens, tokenization: Tokenization
+) -> RowAccount:
+    """The account of a sample that is scored as `encoded` and trained as `tokens`."""
+    tokenizer = tokenization.tokenizer
+    kinds = _kinds(encoded.start, tokens)
+    all_ids = [*tokens.cut_before, *tokens.ids, *tokens.cut_behind]
+    answer_kinds = kinds[encoded.start : len(encoded.ids)]
+    end = _end_place(encoded, all_ids, tokenizer)
+    dropped, added = _template_changes(sample, tokenizer)
+    return RowAccount(
+        sample_id=sample.id,
+        segments=tuple(_segments(all_ids, kinds, tokenizer)),
+        prompt_tokens=encoded.start,
+        answer_tokens=len(encoded.ids) - encoded.start,
+        # nothing precedes the first token of a row that it could be predicted from
+        supervised_tokens=sum(label != IGNORED for label in tokens.labels[1:]),
+        supervised_answer_tokens=answer_kinds.count("supervised"),
+        cut_tokens=len(tokens.cut_before) + len(tokens.cut_behind),
+        dropped=tuple(dropped),
+        added=tuple(added),
+        end_token=None if end is None else tokenizer.convert_ids_to_tokens(all_ids[end]),
+        end_supervised=end is not None and kinds[end] == "supervised",
+        end_stops=end is not None and all_ids[end] in tokenization.end_token_ids,
+        weight_zero=sample.left_out,
+    )
+
+
+def _kinds(answer_start: int, tokens: TrainedTokens) -> list[Kind]:
+    """How every token of a row is treated, those that are cut away included."""
+    kinds: list[Kind] = ["cut"] * len(tokens.cut_before)
+    for label in tokens.labels:
+        if label != IGNORED:
+            kinds.append("supervised")
+        else:
+            kinds.append("prompt" if len(kinds) < answer_start else "masked")
+    return kinds + ["cut"] * len(tokens.cut_behind)
+
+
+def _segments(
+    ids: Sequence[int], kinds: Sequence[Kind], tokenizer: PreTrainedTokenizerBase
+) -> list[Segment]:
+    """Tokens in runs of one kind, as text."""
+    segments = []
+    pairs = zip(kinds, ids, strict=True)
+    for kind, run in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        text = tokenizer.decode([id_ for _, id_ in run], clean_up_tokenization_spaces=False)
+        segments.append(Segment(text=text, kind=kind))
+    return segments
+
+
+def _end_place(
+    encoded: Encoded, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> int | None:
+    """Where the token stands that ends the answer: an end token, or what the template has there."""
+    if encoded.ended:
+        return len(encoded.ids) - 1
+    special_ids = tokenizer.added_tokens_decoder
+    for place in range(len(ids) - 1, encoded.start - 1, -1):
+        if ids[place] in special_ids:
+            return place
+        # behind the end of a turn, templates put white space alone
+        if tokenizer.decode([ids[place]]).strip():
+            return None
+    return None
+
+
+def _template_changes(
+    sample: Sample, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[str], list[str]]:
+    """What the chat template drops of a sample and what it adds; plain text stays as it is."""
+    prompt = sample.prompt
+    if isinstance(prompt, str):
+        return [], []
+    assert isinstance(sample.completion, Conversation)
+    turns = (*prompt.turns, *sample.completion.turns)
+    rendered = tokenizer.apply_chat_template(
+        [turn.as_dict() for turn in turns], tokenize=False, **prompt.template_options
+    )
+    dropped = find_dropped(turns, prompt, rendered)
+    dropped += find_unread_variables(prompt, str(tokenizer.chat_template))
+    return dropped, find_added(turns, prompt, rendered, tokenizer)

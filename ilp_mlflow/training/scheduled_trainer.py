@@ -10,30 +10,42 @@ import torch
 from trl import SFTTrainer
 
 from ilp_mlflow.core.interfaces import SampleResult
-from ilp_mlflow.core.values import Sample, Stage, Text
+from ilp_mlflow.core.values import Sample, Stage
 from ilp_mlflow.training.exposure_ledger import ROW, ExposureLedger, read_results
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 
+FEATURES = datasets.Features(
+    {
+        # as JSON: as columns of structs, rows with other tools or other calls would be given each
+        # other's keys, with None in them
+        **dict.fromkeys(("prompt", "completion", "tools", "chat_template_kwargs"), datasets.Json()),
+        ROW: datasets.Value("int64"),
+    }
+)
+"""Columns of the rows that a trainer prepares."""
 Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def trainer_rows(samples: Sequence[Sample], first: int) -> datasets.Dataset:
-    """Samples as ScheduledTrainer reads them, numbered from `first`.
-
-    Text and messages can be in one column only if both are lists of messages: text is stored as one
-    message with role None.
-    """
+    """Samples as TRL takes them, numbered from `first`."""
     records = []
     for row, sample in enumerate(samples, first):
-        prompt, completion = _as_messages(sample.prompt), _as_messages(sample.completion)
-        records.append({"prompt": prompt, "completion": completion, ROW: row})
-    return datasets.Dataset.from_list(records)
+        records.append({**trainer_row(sample), ROW: row})
+    return datasets.Dataset.from_list(records, features=FEATURES)
 
 
-def _as_messages(text: Text) -> list[dict[str, Any]]:
-    if isinstance(text, str):
-        return [{"role": None, "content": text}]
-    return [message.model_dump() for message in text]
+def trainer_row(sample: Sample) -> dict[str, Any]:
+    """A sample in TRL's form: prompt and completion, and what its chat template is given."""
+    if isinstance(sample.prompt, str):
+        row: dict[str, Any] = {"prompt": sample.prompt, "completion": sample.completion}
+        return {**row, "tools": None, "chat_template_kwargs": {}}
+    assert not isinstance(sample.completion, str)
+    return {
+        "prompt": sample.prompt.as_dicts(),
+        "completion": sample.completion.as_dicts(),
+        "tools": list(sample.prompt.tools) or None,
+        "chat_template_kwargs": sample.prompt.template_kwargs,
+    }
 
 
 class ScheduledTrainer(SFTTrainer):
@@ -100,24 +112,15 @@ class ScheduledTrainer(SFTTrainer):
         self, dataset: datasets.Dataset, *args: Any, **kwargs: Any
     ) -> datasets.Dataset:
         """Token ids and labels of `trainer_rows`, with their numbers; text first, then messages."""
-        is_text = [messages[0]["role"] is None for messages in dataset["completion"]]
+        is_text = [isinstance(completion, str) for completion in dataset["completion"]]
         texts = dataset.select([row for row, text in enumerate(is_text) if text])
         chats = dataset.select([row for row, text in enumerate(is_text) if not text])
         parts = []
-        for part in (_unwrap_text(texts), chats):
+        for part in (texts, chats):
             if len(part):
                 prepared = super()._prepare_dataset(part, *args, **kwargs)
                 parts.append(prepared.select_columns(["input_ids", "labels", ROW]))
         return datasets.concatenate_datasets(parts)
-
-
-def _unwrap_text(dataset: datasets.Dataset) -> datasets.Dataset:
-    """Rows of text as TRL wants them: the content of their one message."""
-    records = []
-    for row in dataset:
-        prompt, completion = row["prompt"][0]["content"], row["completion"][0]["content"]
-        records.append({"prompt": prompt, "completion": completion, ROW: row[ROW]})
-    return datasets.Dataset.from_list(records)
 
 
 def _carry_row_numbers(collate: Collator) -> Collator:

@@ -20,7 +20,7 @@ from trl import SFTConfig
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Stage
-from ilp_mlflow.scoring.encoding import Tokenization, encode
+from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.options import default_options
@@ -67,7 +67,7 @@ def check_max_length(stage: Stage, text: Tokenization) -> None:
     if not limit or not _keeps_start(stage):
         return
     first = stage.samples[:MAX_PREVIEWED_ROWS]
-    encoded = [encode(text.tokenizer, s.prompt, s.completion, text.end_token_ids) for s in first]
+    encoded = [encode_sample(sample, text) for sample in first]
     longest = max(len(row.ids) for row in encoded)
     _refuse_unsupervised(stage, first, [row.start < limit for row in encoded], longest, limit)
 
@@ -75,7 +75,7 @@ def check_max_length(stage: Stage, text: Tokenization) -> None:
 def answer_fits(stage: Stage, sample: Sample, text: Tokenization) -> bool:
     """Whether `max_length` leaves the answer of a sample whole, its end token included."""
     limit = _max_length(stage)
-    encoded = encode(text.tokenizer, sample.prompt, sample.completion, text.end_token_ids)
+    encoded = encode_sample(sample, text)
     if not limit:
         return True
     if _keeps_start(stage):

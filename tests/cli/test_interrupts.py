@@ -171,6 +171,51 @@ def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
     assert command(err)
 
 
+def test_an_interrupt_in_the_middle_of_a_write_does_not_lock_the_database(store, monkeypatch):
+    import mlflow
+    from sqlalchemy.engine.default import DefaultDialect
+
+    execute, left = DefaultDialect.do_execute, [1]
+
+    def interrupted(self, cursor, statement, *args):
+        execute(self, cursor, statement, *args)
+        # the metric is inserted and not yet committed, and a reading cursor is open
+        if "FROM latest_metrics" in statement and left:
+            left.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    def work():
+        with runs.start("one", "experiment") as run_id:
+            runs.log(run_id, metrics={"loss": 1.0})
+            monkeypatch.setattr(DefaultDialect, "do_execute", interrupted)
+            runs.log(run_id, metrics={"loss": 2.0})
+
+    mlflow.set_experiment("x")
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert not left
+    assert run_statuses() == {"one": ["KILLED"]}
+
+
+@pytest.mark.slow
+def test_an_interrupt_behind_which_something_else_breaks_is_still_one(
+    experiment_file, store, monkeypatch
+):
+    def train(*args, **kwargs):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            # as a file does that is closed in the middle of a write
+            raise RuntimeError("unexpected position")
+
+    monkeypatch.setattr(runs, "killed_runs", [])
+    monkeypatch.setattr(stage, "train_stage", train)
+    code, _, err = ilp("run", experiment_file)
+    assert code == 130
+    assert run_statuses() == {"tiny": ["KILLED"], "first": ["KILLED"]}
+    assert command(err)
+
+
 def test_nothing_is_left_where_no_run_was_open(experiment_file, store, interrupt):
     interrupt(preflight, "_load_stages", signal.SIGTERM)
     code, _, err = ilp("train", experiment_file, "--model", "")
@@ -205,7 +250,8 @@ def test_ctrl_c_on_a_terminal(experiment_file, store):
     os.write(terminal, b"\x03")
     while chunk := read(terminal):
         shown += chunk
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 130, shown.decode()
     assert shown.decode().count("ilp: interrupted; run ") == 1
     assert run_statuses() == {"tiny": ["KILLED"], "first": ["KILLED"]}
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Mitigation
-from ilp_mlflow.core.values import Value
+from ilp_mlflow.core.value import Value
 
 
 class Part(Value):

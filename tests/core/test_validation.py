@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError, field_validator
 
 from ilp_mlflow.core.validation import describe_error, models_in
-from ilp_mlflow.core.values import Value
+from ilp_mlflow.core.value import Value
 
 
 class File(Value):

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
-from ilp_mlflow.core.values import Message, Sample
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.distractors import choose_distractors
+from tests.conversations import chat
 from tests.data.test_matching import DIFFERENT, SAME
 
 PLACES = ["Paris", "Rome", "Oslo", "Bern", "Riga", "Kyiv"]
@@ -59,22 +60,22 @@ def test_the_same_form_comes_before_a_more_similar_prompt():
 
 
 def test_chat_prompts_are_compared_by_all_their_turns():
-    def chat(key, system, user, answer):
-        prompt = (Message(role="system", content=system), Message(role="user", content=user))
-        return sample(key, prompt, (Message(role="assistant", content=answer),))
+    def row(key, system, user, answer):
+        prompt = chat(system=system, user=user)
+        return sample(key, prompt, chat(assistant=answer))
 
     found = choose_distractors(
         [
-            chat("a", "towns", "1", "Rome"),
-            chat("b", "towns", "2", "Oslo"),
-            chat("c", "men", "3", "Karl"),
+            row("a", "towns", "1", "Rome"),
+            row("b", "towns", "2", "Oslo"),
+            row("c", "men", "3", "Karl"),
         ],
         1,
         0,
     )
     assert found["a"] == ("Oslo",)
     assert not {"Rome"} & {
-        *choose_distractors([chat("a", "T", "1", "Rome"), chat("b", " t", "1.", "Oslo")], 9, 0)["b"]
+        *choose_distractors([row("a", "T", "1", "Rome"), row("b", " t", "1.", "Oslo")], 9, 0)["b"]
     }
 
 

@@ -1,6 +1,5 @@
 import pytest
 
-from ilp_mlflow.core.values import Message
 from ilp_mlflow.data.matching import (
     answer_key,
     contains_answer,
@@ -14,6 +13,7 @@ from ilp_mlflow.data.matching import (
     with_answer,
     without_label,
 )
+from tests.conversations import chat
 
 SAME = [
     ("Paris", " paris. "),
@@ -48,7 +48,7 @@ DIFFERENT = [
     ("😀", "😃"),
 ]
 """Answers that say different things, though little tells them apart."""
-CHAT = (Message(role="system", content="Be brief."), Message(role="user", content="Is it 5?"))
+CHAT = chat(system="Be brief.", user="Is it 5?")
 
 
 @pytest.mark.parametrize(("a", "b"), SAME)
@@ -113,8 +113,8 @@ def test_an_answer_is_contained_in_one_that_says_more_and_not_the_other_way_roun
 
 def test_a_completion_keeps_its_white_space_and_its_earlier_turns_with_another_answer():
     assert with_answer("\n Paris", " Rome ") == "\n Rome"
-    turns = (Message(role="user", content="a"), Message(role="assistant", content="b"))
-    assert with_answer(turns, "c") == (turns[0], Message(role="assistant", content="c"))
+    turns = chat(user="a", assistant="b")
+    assert with_answer(turns, "c") == chat(user="a", assistant="c")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_an_excerpt_is_one_line_of_the_last_turn():
         ("Is it 1, 2?", "is it 12", False),
         ("?", "!", False),
         ("Is it 5?", CHAT, False),
-        (CHAT, (CHAT[0], Message(role="user", content="is it 5")), True),
-        (CHAT, (CHAT[1],), False),
-        (CHAT, (CHAT[0], Message(role="tool", content="Is it 5?")), False),
+        (CHAT, chat(system="Be brief.", user="is it 5"), True),
+        (CHAT, chat(user="Is it 5?"), False),
+        (CHAT, chat(system="Be brief.", tool="Is it 5?"), False),
     ],
 )
 def test_prompts_that_ask_the_same_have_one_key(prompt, other, is_same):
@@ -166,4 +166,4 @@ def test_prompts_that_ask_the_same_have_one_key(prompt, other, is_same):
 
 def test_a_prompt_without_text_has_no_key():
     assert prompt_key(" \n") == ""
-    assert prompt_key((Message(role="user", content=" "),)) == ""
+    assert prompt_key(chat(user=" ")) == ""

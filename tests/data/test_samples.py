@@ -2,7 +2,7 @@ import pytest
 
 from ilp_mlflow.core.config import DataConfig
 from ilp_mlflow.core.errors import DatasetError
-from ilp_mlflow.core.values import Exchange, Message
+from ilp_mlflow.core.texts import Exchange
 from ilp_mlflow.data.samples import (
     load_samples,
     samples_digest,
@@ -10,6 +10,7 @@ from ilp_mlflow.data.samples import (
     samples_to_table,
 )
 from tests.conftest import rows, write_jsonl
+from tests.conversations import chat
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 GOOD = '{"prompt": "p", "completion": "c"}\n'
@@ -31,7 +32,7 @@ def test_a_row_without_an_id_is_named_by_its_place_whatever_is_filtered(tmp_path
 
 def test_the_last_assistant_turn_is_the_completion(tmp_path):
     (sample,) = read(write_jsonl(tmp_path / "a.jsonl", [CHAT]))
-    assert sample.prompt == (Message(role="user", content="hi"),)
+    assert sample.prompt == chat(user="hi")
     assert sample.answer == "hello"
 
 
@@ -115,7 +116,7 @@ def test_the_digest_changes_with_the_data_and_only_then(tmp_path):
         ('{"messages": [{"role": "user", "content": "hi"}]}', "ends with an assistant turn"),
         (
             '{"messages": [{"role": "user"}, {"role": "assistant", "content": "x"}]}',
-            "messages must be a list",
+            "messages[0] has no 'content'",
         ),
         (
             '{"prompt": [{"role": "user", "content": "x"}], "completion": "c"}',
@@ -124,7 +125,7 @@ def test_the_digest_changes_with_the_data_and_only_then(tmp_path):
         (
             GOOD
             + '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
-            "line 2: a stage is either",
+            "line 2: a conversation, but",
         ),
         ("", "no rows"),
     ],

@@ -2,8 +2,9 @@ import random
 
 import pytest
 
-from ilp_mlflow.core.values import Message, Sample
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.similarity import nearest_answers, similar_rows, stable_hash
+from tests.conversations import chat
 
 
 def sample(key, prompt, answer="x"):
@@ -86,11 +87,11 @@ def test_only_the_end_of_a_prompt_is_compared():
 
 
 def test_all_turns_of_a_conversation_are_compared():
-    def chat(system):
-        turns = (Message(role="system", content=system), Message(role="user", content="go on"))
-        return sample(system, turns, (Message(role="assistant", content="ok"),))
+    def row(system):
+        turns = chat(system=system, user="go on")
+        return sample(system, turns, chat(assistant="ok"))
 
-    pool = [chat("moons of Mars"), chat("capital of Norway"), chat("moons of Mars now")]
+    pool = [row("moons of Mars"), row("capital of Norway"), row("moons of Mars now")]
     assert [place for place, _ in next(similar_rows(pool, pool, 2))] == [0, 2]
 
 

@@ -6,8 +6,9 @@ from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import to_table
 from ilp_mlflow.diagnosis.context import ScoredSamples, question_rewriter
 from ilp_mlflow.diagnosis.diagnose import _examine
-from ilp_mlflow.plugin import Message, Stage
+from ilp_mlflow.plugin import Stage
 from tests.contexts import sample
+from tests.conversations import chat
 
 
 def known(n, **scoring):
@@ -56,8 +57,8 @@ def test_prompts_are_worded_otherwise_in_their_last_turn(monkeypatch):
     assert question_rewriter(ScoringConfig()) is None
     write = question_rewriter(ScoringConfig(writer="openai:/m"))
     assert write(sample("x", "ask")) == ["ask?"]
-    turns = (Message(role="system", content="s"), Message(role="user", content="ask"))
-    assert write(sample("x", turns, (Message(role="assistant", content="a"),))) == ["ask?"]
+    turns = chat(system="s", user="ask")
+    assert write(sample("x", turns, chat(assistant="a"))) == ["ask?"]
 
 
 def test_a_judge_that_fails_is_told_once_and_not_asked_again(monkeypatch, capsys):

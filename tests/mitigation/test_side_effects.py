@@ -7,10 +7,11 @@ from ilp_mlflow.core.values import Sample, Stage
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.mitigation import side_effects
 from ilp_mlflow.mitigation.side_effects import Answers, guard_outcome
-from ilp_mlflow.plugin import Exchange, Message
+from ilp_mlflow.plugin import Exchange
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.training.trainer import train_stage
 from tests.conftest import rows
+from tests.conversations import chat
 from tests.training.test_trainer import TRAINING
 
 
@@ -32,13 +33,13 @@ def test_a_samples_own_paraphrases_come_before_what_a_judge_writes():
     ]
     assert len({q.id for q in asked.wordings}) == 3
     assert [q.prompt for q in side_effects.plan_questions([bare], [bare], [], 0).wordings] == []
-    chat = row(
+    one = row(
         "c",
-        prompt=(Message(role="system", content="s"), Message(role="user", content="p")),
+        prompt=chat(system="s", user="p"),
         paraphrases=("x",),
     )
-    (question,) = side_effects.plan_questions([chat], [chat], [], 0).wordings
-    assert [m.content for m in question.prompt] == ["s", "x"]
+    (question,) = side_effects.plan_questions([one], [one], [], 0).wordings
+    assert question.prompt == chat(system="s", user="x")
 
 
 def test_facts_are_each_asked_once_and_not_more_than_so_many(monkeypatch):

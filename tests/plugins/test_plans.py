@@ -24,9 +24,10 @@ from trl import SFTConfig
 
 from ilp_mlflow import Diagnosis, Evidence, PluginError, Verdict
 from ilp_mlflow.mitigation.plans import plan_trials
-from ilp_mlflow.plugin import Message, Plan, Request
+from ilp_mlflow.plugin import Conversation, Plan, Request
 from tests.conftest import write_jsonl
 from tests.contexts import context, sample
+from tests.conversations import chat
 
 ROWS = [
     sample(f"{stage}{n}", prompt=f"p {stage} {n}", stage=stage)
@@ -135,19 +136,16 @@ def test_stages_that_cut_or_mask_rows_in_other_ways_are_not_mixed():
 
 def test_text_and_messages_are_mixed():
     chats = [
-        r.model_copy(update={"prompt": (Message(role="user", content="p"),)})
-        if r.stage == "second"
-        else r
-        for r in ROWS
+        r.model_copy(update={"prompt": chat(user="p")}) if r.stage == "second" else r for r in ROWS
     ]
     whole, diagnoses = context(chats), [diagnosed("first0", "left_side_forgetting")]
     assert {type(s.prompt) for s in GlobalShuffle().plan(diagnoses, whole).stages[0].samples} == {
         str,
-        tuple,
+        Conversation,
     }
     assert {type(s.prompt) for s in Replay().plan(diagnoses, whole).stages[1].samples} == {
         str,
-        tuple,
+        Conversation,
     }
 
 

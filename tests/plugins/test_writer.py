@@ -8,8 +8,8 @@ from ilp_mitigations.knowledge_augmentation import KnowledgeAugmentation
 from ilp_mitigations.sources.writer import Writer
 
 from ilp_mlflow import PluginError
-from ilp_mlflow.plugin import Message
 from tests.contexts import context, sample
+from tests.conversations import chat
 from tests.plugins.test_plans import diagnosed
 
 WRITER = Writer(model="openai:/m")
@@ -83,14 +83,11 @@ def test_more_rows_follow_those_that_have_the_word(store, served):
 
 def test_rows_of_a_conversation_are_conversations(store, served):
     served({"result": ["is bob vrazo ? <answer> no"], "rationale": ""})
-    turns = (
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="is anna vrazo ?"),
-    )
-    chat = sample("a", prompt=turns, completion=(Message(role="assistant", content="yes"),))
-    (new,) = WRITER.samples(["vrazo", "unseen"], {"a": chat}, "first", 1)["vrazo"]
-    assert new.prompt == (turns[0], Message(role="user", content="is bob vrazo ?"))
-    assert new.completion == (Message(role="assistant", content="no"),)
+    turns = chat(system="Be brief.", user="is anna vrazo ?")
+    one = sample("a", prompt=turns, completion=chat(assistant="yes"))
+    (new,) = WRITER.samples(["vrazo", "unseen"], {"a": one}, "first", 1)["vrazo"]
+    assert new.prompt == chat(system="Be brief.", user="is bob vrazo ?")
+    assert new.completion == chat(assistant="no")
 
 
 def test_a_writer_that_cannot_be_asked_is_named_and_asked_again(store, served):

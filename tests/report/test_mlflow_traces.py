@@ -3,15 +3,16 @@ import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from ilp_mlflow.core.errors import TrackingError
-from ilp_mlflow.core.values import Diagnosis, Evidence, Message, Sample, Score, Verdict, to_table
+from ilp_mlflow.core.values import Diagnosis, Evidence, Sample, Score, Verdict, to_table
 from ilp_mlflow.data.samples import samples_to_table
 from ilp_mlflow.report.mlflow_traces import export_traces
 from ilp_mlflow.tracking import runs
+from tests.conversations import chat
 from tests.report import test_summary
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mlflow")
 
-PROMPTS = {"a": "p </script> a", "b": (Message(role="user", content="p b"),), "c": "p c"}
+PROMPTS = {"a": "p </script> a", "b": chat(user="p b"), "c": "p c"}
 VERDICTS = tuple(
     Verdict(sample_id=i, status=s, reason="why")
     for i, s in zip("abc", ("learned", "unlearned", "unlearned"), strict=True)
@@ -22,8 +23,7 @@ VERDICTS = tuple(
 def found(store):
     """The report of a run that has the tables it was made from."""
     answers = {
-        i: f"q {i}" if isinstance(p, str) else (Message(role="assistant", content=f"q {i}"),)
-        for i, p in PROMPTS.items()
+        i: f"q {i}" if isinstance(p, str) else chat(assistant=f"q {i}") for i, p in PROMPTS.items()
     }
     samples = [
         Sample(id=i, stage="one", prompt=p, completion=answers[i]) for i, p in PROMPTS.items()

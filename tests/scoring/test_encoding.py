@@ -2,11 +2,13 @@ import pytest
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.values import Message, with_last_turn
+from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import check_encodable, encode, load_tokenizer, shared_length
+from ilp_mlflow.training.scheduled_trainer import trainer_row
 from tests.conftest import CITIES, LANDS, rows
+from tests.conversations import chat
 
 CHATS = [
     {
@@ -30,13 +32,7 @@ def test_what_is_scored_is_what_trl_trains_on(records, loaded, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     samples = [sample_from_record(dict(r), "s", i, "here") for i, r in enumerate(records)]
-    given = [
-        {
-            k: v if isinstance(v, str) else [m.model_dump() for m in v]
-            for k, v in (("prompt", s.prompt), ("completion", s.completion))
-        }
-        for s in samples
-    ]
+    given = [trainer_row(s) for s in samples]
     args = SFTConfig(
         output_dir=str(tmp_path), report_to="none", bf16=False, gradient_checkpointing=False
     )
@@ -62,8 +58,8 @@ def test_a_template_without_an_end_token_is_not_ended(loaded):
     try:
         found = encode(
             loaded.tokenizer,
-            (Message(role="user", content="a"),),
-            (Message(role="assistant", content="b"),),
+            chat(user="a"),
+            chat(assistant="b"),
             loaded.end_token_ids,
         )
     finally:
@@ -73,9 +69,7 @@ def test_a_template_without_an_end_token_is_not_ended(loaded):
 
 def test_an_answer_is_replaced_in_either_form():
     assert with_last_turn(" a", " b") == " b"
-    assert with_last_turn((Message(role="assistant", content="a"),), "b") == (
-        Message(role="assistant", content="b"),
-    )
+    assert with_last_turn(chat(assistant="a"), "b") == chat(assistant="b")
 
 
 def test_a_form_the_tokenizer_cannot_encode_is_named(loaded):

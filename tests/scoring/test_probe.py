@@ -5,10 +5,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from ilp_mlflow.core.values import Message
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import encode
 from ilp_mlflow.scoring.probe import ModelProbe, _AfterFirstSentence, _first_sentence, _sentence_end
+from tests.conversations import chat
 
 
 @pytest.fixture
@@ -130,9 +130,7 @@ def test_a_prompt_without_room_for_an_answer_has_none(loaded):
 
 
 def test_a_conversation_is_continued_behind_its_template(loaded):
-    said = ModelProbe(lambda name: loaded).generate(
-        "base", [(Message(role="user", content="Hi"),)], 2, max_new_tokens=3
-    )
+    said = ModelProbe(lambda name: loaded).generate("base", [chat(user="Hi")], 2, max_new_tokens=3)
     assert len(said[0]) == 2
 
 

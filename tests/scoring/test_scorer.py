@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.values import Sample, with_last_turn
+from ilp_mlflow.core.texts import with_last_turn
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.scoring import forward, loading, scorer, token_trees
 from ilp_mlflow.scoring.encoding import encode

@@ -2,21 +2,21 @@
 
 import pytest
 
-from ilp_mlflow.plugin import Message
 from ilp_mlflow.scoring import loading, scorer, token_trees
 from ilp_mlflow.training.scheduled_trainer import trainer_rows
 from ilp_mlflow.training.trainer import train_stage
+from tests.conversations import chat
 from tests.training.schedules import CONSTANT, IDS, SEEN, Planned, trained
 from tests.training.test_trainer import PEFT, stage
 
 
-def test_rows_are_numbered_and_text_is_a_message_without_a_role():
-    chat = stage(
+def test_rows_are_numbered_and_keep_their_form():
+    one = stage(
         [{"messages": [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A."}]}]
     )
-    rows = trainer_rows((stage().samples[0], chat.samples[0]), 5).to_list()
+    rows = trainer_rows((stage().samples[0], one.samples[0]), 5).to_list()
     assert [row["row"] for row in rows] == [5, 6]
-    assert rows[0]["completion"] == [{"role": None, "content": " Paris"}]
+    assert rows[0]["completion"] == " Paris"
     assert rows[1]["prompt"] == [{"role": "user", "content": "Q?"}]
     assert rows[1]["completion"] == [{"role": "assistant", "content": "A."}]
 
@@ -45,14 +45,9 @@ def test_what_is_measured_is_a_plain_forward_pass(tiny_model, tmp_path):
 
 
 def test_text_and_messages_can_be_in_one_stage(tiny_model, tmp_path):
-    def turn(role, text):
-        return (Message(role=role, content=text),)
-
     plain = stage().samples
     chats = [
-        s.model_copy(
-            update={"prompt": turn("user", s.prompt), "completion": turn("assistant", s.answer)}
-        )
+        s.model_copy(update={"prompt": chat(user=s.prompt), "completion": chat(assistant=s.answer)})
         for s in plain[::2]
     ]
     samples = tuple(next((c for c in chats if c.id == s.id), s) for s in plain)

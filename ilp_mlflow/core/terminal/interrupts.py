@@ -63,3 +63,17 @@ def defer_interrupts() -> Iterator[None]:
     # not reached where the block raised: its own exception ends what goes on
     if received:
         signal.raise_signal(received[0])
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error is KeyboardInterrupt, or came up while one was on its way out.
+
+    What an interrupt leaves half done may break what cleans up behind it: a file that is closed in
+    the middle of a write raises an error of its own, which then hides the interrupt.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        # `raise ... from ...` names a cause; the error that was being handled is kept beside it
+        error = error.__cause__ or error.__context__
+    return False

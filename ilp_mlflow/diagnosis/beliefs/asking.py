@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from ilp_mlflow.core.interfaces import GreedyAnswer, Probe
-from ilp_mlflow.core.values import Text
+from ilp_mlflow.core.texts import Text
 from ilp_mlflow.data.matching import answer_key, with_answer
 
 K = TypeVar("K")

@@ -6,7 +6,8 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 
-from ilp_mlflow.core.values import Message, Sample, Text
+from ilp_mlflow.core.texts import Message, Text
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import prompt_key, prompt_text, same_answer
 
 DRAWS_PER_STAGE = 3
@@ -71,22 +72,23 @@ def few_shot_prompts(wordings: Sequence[Text], draws: Sequence[Sequence[Sample]]
 def with_examples(examples: Sequence[Sample], prompt: Text) -> Text:
     """Put examples in front of a prompt: as paragraphs of its text, or as earlier turns.
 
-    A conversation keeps its own system turns and loses those of the examples.
+    A conversation keeps its own system turns and tools, and loses those of the examples.
     """
     if isinstance(prompt, str):
         text = ""
         for row in examples:
             text += f"{row.prompt}{row.completion}\n\n"
         return text + prompt
-    system_turns = list(itertools.takewhile(lambda turn: turn.role == "system", prompt))
+    system_turns = list(itertools.takewhile(lambda turn: turn.role == "system", prompt.turns))
     example_turns = list[Message]()
     for row in examples:
         example_turns += _turns(row.prompt) + _turns(row.completion)
-    return (*system_turns, *example_turns, *prompt[len(system_turns) :])
+    own_turns = prompt.turns[len(system_turns) :]
+    return prompt.with_turns((*system_turns, *example_turns, *own_turns))
 
 
 def _turns(text: Text) -> list[Message]:
     """The turns of a conversation but the system's; plain text has none."""
     if isinstance(text, str):
         return []
-    return [turn for turn in text if turn.role != "system"]
+    return [turn for turn in text.turns if turn.role != "system"]

@@ -10,7 +10,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from ilp_mlflow.core.interfaces import Belief, Probe
-from ilp_mlflow.core.values import Sample, Text, last_turn
+from ilp_mlflow.core.texts import Text, last_turn
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import answer_key, contains_answer, same_answer
 from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, CommonAnswer, Phrasing
 from ilp_mlflow.diagnosis.beliefs.calibration import firm_confidence, unlearned_risks

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ilp_mlflow.core.values import Text
+from ilp_mlflow.core.texts import Text
 from ilp_mlflow.data.matching import answer_key
 from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe
 from ilp_mlflow.diagnosis.beliefs.templates import Question, draw_questions

@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ilp_mlflow.core.values import Sample, Text, last_turn, with_last_turn
+from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import answer_key, with_answer
 
 MAX_ENTITY_WORDS = 4

@@ -11,7 +11,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
-from ilp_mlflow.core.values import Details, Evidence, Sample, Text
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import answer_key, excerpt, prompt_key, same_answer, with_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
 from ilp_mlflow.diagnosis.contradictions.neighbour_votes import NeighbourVotes

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ilp_mlflow.core.interfaces import Context, Diagnostic
-from ilp_mlflow.core.values import Details, Evidence, Sample, Stage, Text
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Details, Evidence, Sample, Stage
 
 MAX_ERROR_CHARS = 200
 """Characters of an error that the details keep."""

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ilp_mlflow.core.interfaces import Context
-from ilp_mlflow.core.values import Sample, Text
+from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import answer_key, prompt_key, prompt_text, same_answer
 from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.diagnosis.contradictions.neighbour_votes import Neighbours

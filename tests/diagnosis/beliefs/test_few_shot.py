@@ -9,8 +9,9 @@ from ilp_mlflow.diagnosis.beliefs.few_shot import (
     reveals_answer,
     with_examples,
 )
-from ilp_mlflow.plugin import Message
+from ilp_mlflow.plugin import Conversation
 from tests.contexts import sample
+from tests.conversations import chat
 
 
 def test_examples_are_short_rows_of_one_stage():
@@ -34,12 +35,11 @@ def test_a_row_with_the_answer_or_the_very_prompt_reveals_it():
 
 
 def test_learned_conversations_are_earlier_turns():
-    def turn(role, content):
-        return Message(role=role, content=content)
-
-    row = sample("r", (turn("system", "s"), turn("user", "q")), (turn("assistant", "a"),))
-    asked = with_examples([row], (turn("system", "t"), turn("user", "x")))
-    assert [(m.role, m.content) for m in asked] == [
+    row = sample("r", chat(system="s", user="q"), chat(assistant="a"))
+    prompt = Conversation(turns=chat(system="t", user="x").turns, tools=({"name": "look"},))
+    asked = with_examples([row], prompt)
+    assert asked.tools == prompt.tools
+    assert [(m.role, m.content) for m in asked.turns] == [
         ("system", "t"),
         ("user", "q"),
         ("assistant", "a"),

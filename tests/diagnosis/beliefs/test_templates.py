@@ -1,8 +1,8 @@
 import random
 
-from ilp_mlflow.core.values import Message
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, draw_questions, mine_questions
 from tests.contexts import sample
+from tests.conversations import chat
 
 PEOPLE = ("Ann Lee", "Bo", "Cy Fox", "Dee", "Eve Ray", "Flo", "Gus", "Hal")
 WAYS = ("What is the {} city of {}?", "Name the {} city of {}, please.")
@@ -44,24 +44,17 @@ def test_the_order_of_rows_does_not_matter():
 def test_a_question_is_asked_about_something_else_and_answered():
     question = Question(f"Where is {GAP}?", "Rome", " Italy")
     assert question.answered("Oslo", "Norway") == ("Where is Oslo?", " Norway")
-    turns = (
-        Message(role="system", content="Be brief."),
-        Message(role="user", content=f"Where is {GAP}?"),
-    )
-    chat = Question(turns, "Rome", (Message(role="assistant", content="Italy"),))
-    prompt, completion = chat.answered("Oslo", "Norway")
-    assert [turn.content for turn in prompt] == ["Be brief.", "Where is Oslo?"]
-    assert completion[-1].content == "Norway"
+    turns = chat(system="Be brief.", user=f"Where is {GAP}?")
+    question = Question(turns, "Rome", chat(assistant="Italy"))
+    prompt, completion = question.answered("Oslo", "Norway")
+    assert prompt == chat(system="Be brief.", user="Where is Oslo?")
+    assert completion == chat(assistant="Norway")
 
 
 def test_conversations_are_read_at_their_last_turn():
-    turns = [
-        (s, Message(role="user", content=s.prompt), Message(role="assistant", content=s.answer))
-        for s in rows()
-    ]
     chats = [
-        s.model_copy(update={"prompt": (prompt,), "completion": (answer,)})
-        for s, prompt, answer in turns
+        s.model_copy(update={"prompt": chat(user=s.prompt), "completion": chat(assistant=s.answer)})
+        for s in rows()
     ]
     assert {q.entity for q in mine_questions(chats).values()} == set(PEOPLE)
 

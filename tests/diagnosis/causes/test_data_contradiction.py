@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from ilp_mlflow import PluginError
 from ilp_mlflow.diagnosis.causes.data_contradiction import DataContradiction
-from ilp_mlflow.plugin import Message, prompt_key
+from ilp_mlflow.plugin import Conversation, Message, prompt_key
 from tests import contexts
 from tests.contexts import FakeProbe, belief, sample
 
@@ -340,7 +340,7 @@ def test_a_judge_rules_instead(monkeypatch):
 
 
 def turns(*contents, role="user"):
-    return tuple(Message(role=role, content=text) for text in contents)
+    return Conversation(turns=[Message(role=role, content=text) for text in contents])
 
 
 @pytest.mark.parametrize(

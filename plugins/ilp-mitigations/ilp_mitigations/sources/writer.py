@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from ilp_mlflow.plugin import Message, Sample, Text, Value, cached, prompt_text, write_texts
+from ilp_mlflow.plugin import Sample, Text, Value, cached, prompt_text, write_texts
 
 MAX_TEXTS = 20
 """Texts asked for in one call, at most."""
@@ -115,7 +115,7 @@ class Writer(Value):
 
 def _last(text: Text) -> str:
     """The last turn of a conversation, or the whole text."""
-    return text if isinstance(text, str) else text[-1].content
+    return text if isinstance(text, str) else text.turns[-1].text
 
 
 def _with_words(text: Text, words: str) -> Text:
@@ -126,4 +126,4 @@ def _with_words(text: Text, words: str) -> Text:
     content = before + words.strip() + after
     if isinstance(text, str):
         return content
-    return (*text[:-1], Message(role=text[-1].role, content=content))
+    return text.with_turns((*text.turns[:-1], text.turns[-1].with_text(content)))
