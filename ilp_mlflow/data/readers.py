@@ -60,7 +60,9 @@ def _matches(pattern: Path, name: str) -> list[Path]:
     """The files that a pattern describes, by name."""
     # a folder that exists may have brackets in its name, which are then no pattern
     root = next(folder for folder in pattern.parents if folder.exists())
-    found = sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())
+    matches = sorted(root.glob(str(pattern.relative_to(root))))
+    # as in a shell, a pattern leaves hidden files out
+    found = [path for path in matches if path.is_file() and not path.name.startswith(".")]
     if not found:
         raise DatasetError(f"{name}: no file matches; check the pattern and the folder")
     return found

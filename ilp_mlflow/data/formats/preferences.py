@@ -51,8 +51,9 @@ def _is_false(label: Any) -> bool:
 def refuse_unwanted(where: str, n_unwanted: int, names: Names) -> None:
     """Raise DatasetError for rows whose answer is not wanted, the first of them at `where`."""
     label = names.called("label")
+    rows = "1 row" if n_unwanted == 1 else f"{n_unwanted} rows"
     raise DatasetError(
-        f"{where}: {label} is false, as in {n_unwanted} rows: an answer that is not wanted (KTO), "
+        f"{where}: {label} is false (in {rows}), which marks an answer that is not wanted (KTO), "
         f"and SFT would train it; keep the others with where: {{{label}: true}}, or rename the "
         "column if it means something else"
     )
