@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.terminal.text import printable, wrap
-from ilp_mlflow.core.values import Exposure, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Exposure
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training.row_account import RowAccount, Segment
 

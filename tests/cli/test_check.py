@@ -104,7 +104,7 @@ def test_a_row_that_the_template_refuses_is_counted_with_its_words(tiny_model, t
         f for f in document("check", *options)["findings"] if f["kind"] == "template_refuses"
     )
     assert (finding["severity"], finding["rows"]) == ("error", 1)
-    assert finding["example"].startswith("row 9 (")
+    assert "chats.jsonl line 9 (sample 'data/9')" in finding["example"]
     assert "System role not supported" in finding["example"]
 
 
@@ -139,7 +139,7 @@ def test_the_model_may_be_an_adapter_whose_new_tokens_were_not_trained(tiny_mode
         (["--data", "rows.jsonl", "--model", "./none"], "./none"),
         (["--training", "none.yaml"], "none.yaml: No such file"),
         (["--data", "rows.jsonl", "--model", "x", "--fields", "quest=a"], "'quest' is no field"),
-        (["--data", "rows.jsonl", "--model", "x", "--limit", "0"], "--limit"),
+        (["--data", "rows.jsonl", "--model", "x", "--limit", "0"], "limit: input should be"),
         (["--data", "rows.jsonl", "--model", "x", "--chat-template", "no.jinja"], "no.jinja"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ilp_mlflow.core.config import DataConfig
-from ilp_mlflow.core.values import Value
+from ilp_mlflow.core.value import Value
 
 Trainer = Literal["TRL", "LLaMA-Factory", "axolotl", "ilp"]
 """The programs whose configurations are read."""

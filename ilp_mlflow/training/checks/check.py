@@ -12,7 +12,8 @@ from typing import Any
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.values import Sample, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import (
@@ -21,6 +22,7 @@ from ilp_mlflow.scoring.encoding import (
     has_tokenizer,
     load_tokenizer,
 )
+from ilp_mlflow.training.checks.assistant_turns import check_assistant_turns, countable
 from ilp_mlflow.training.checks.duplicates import check_duplicates
 from ilp_mlflow.training.checks.embeddings import find_embedding
 from ilp_mlflow.training.checks.finding import (
@@ -66,18 +68,14 @@ def check_rows(samples: Sequence[Sample], parts: Sequence[str], setup: TrainingS
     """
     setup = _with_adapter_of(parts, setup)
     tokenization, vocabulary = _read_model(parts, setup)
-    places = _places(samples)
-    refused = _refusals(samples, tokenization)
-    accepted = [number for number in range(len(samples)) if number not in refused]
-    findings = _refused(refused, places, len(samples))
+    accepted, refusals = _split_refused(samples, tokenization)
+    findings = _refused(refusals, len(samples))
     if not accepted:
         return RowCheck(rows=len(samples), tokens={}, findings=tuple(findings))
-    kept = [samples[number] for number in accepted]
-    accounts = account_rows(kept, tokenization, sft_options(setup))
-    rows = [
-        CheckedRow(places[number], samples[number], account)
-        for number, account in zip(accepted, accounts, strict=True)
-    ]
+    findings += check_assistant_turns(accepted, setup, tokenization)
+    setup = countable(setup, accepted, tokenization)
+    accounts = account_rows(accepted, tokenization, sft_options(setup))
+    rows = [CheckedRow(*pair) for pair in zip(accepted, accounts, strict=True)]
     findings += check_lengths(rows, setup, tokenization)
     findings += check_supervision(rows, setup, tokenization)
     findings += check_rendering(rows)
@@ -127,11 +125,6 @@ def token_table(rows: Sequence[CheckedRow]) -> dict[str, Spread]:
             minimum=min(counts), median=statistics.median(counts), maximum=max(counts)
         )
     return spreads
-
-
-def _places(samples: Sequence[Sample]) -> list[str]:
-    """Where each sample stands, by its number and by its id."""
-    return [f"row {number} ('{sample.id}')" for number, sample in enumerate(samples, 1)]
 
 
 def _with_adapter_of(parts: Sequence[str], setup: TrainingSetup) -> TrainingSetup:
@@ -189,37 +182,38 @@ def _tokenizer_config(
     )
 
 
-def _refusals(samples: Sequence[Sample], tokenization: Tokenization) -> dict[int, str]:
-    """What the chat template says of the samples that it refuses, by their numbers.
+def _split_refused(
+    samples: Sequence[Sample], tokenization: Tokenization
+) -> tuple[list[Sample], list[str]]:
+    """The samples that the chat template takes, and what it says of each of the others.
 
     Raises ModelError for what is no fault of single rows: no template, or no end token for text.
     """
     tokenizer = tokenization.tokenizer
     if isinstance(samples[0].prompt, str) or tokenizer.chat_template is None:
-        check_encodable(tokenizer, samples[:1])
-        return {}
-    refusals = {}
-    for number, sample in enumerate(samples):
+        check_encodable(tokenizer, samples)
+        return list(samples), []
+    accepted, refusals = [], []
+    for sample in samples:
         try:
             check_encodable(tokenizer, [sample])
+            accepted.append(sample)
         except ModelError as error:
-            # the place of the row stands before the words already
-            refusals[number] = str(error).removeprefix(f"sample '{sample.id}': ")
-    return refusals
+            refusals.append(str(error).partition("; change the row")[0])
+    return accepted, refusals
 
 
-def _refused(refused: Mapping[int, str], places: Sequence[str], total: int) -> list[CheckFinding]:
-    if not refused:
+def _refused(refusals: Sequence[str], total: int) -> list[CheckFinding]:
+    if not refusals:
         return []
-    number, words = next(iter(refused.items()))
     return [
         CheckFinding(
             kind="template_refuses",
             severity="error",
-            sentence=f"{counted(len(refused), total)}: the chat template refuses them",
-            rows=len(refused),
-            share=len(refused) / total,
-            example=f"{places[number]}: {words}",
+            sentence=f"{counted(len(refusals), total)}: the chat template refuses them",
+            rows=len(refusals),
+            share=len(refusals) / total,
+            example=refusals[0],
             change="change these rows, or take a template that renders them (--chat-template)",
         )
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ilp_mlflow.core.values import Text, last_turn
+from ilp_mlflow.core.texts import Text, last_turn
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, excerpt, row_finding
 
 
@@ -64,4 +64,4 @@ def _key(text: Text) -> str:
     """A prompt or an answer as one text, equal for equal ones."""
     if isinstance(text, str):
         return text
-    return json.dumps([turn.model_dump(mode="json") for turn in text], sort_keys=True)
+    return json.dumps(text.model_dump(mode="json", exclude_unset=True), sort_keys=True)

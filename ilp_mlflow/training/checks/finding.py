@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from ilp_mlflow.core.values import Sample, Value
+from ilp_mlflow.core.value import Value
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.training.row_account import RowAccount
 
 Severity = Literal["error", "warning", "note"]
@@ -36,10 +37,13 @@ class CheckFinding(Value):
 class CheckedRow(NamedTuple):
     """A row with its account."""
 
-    place: str
-    """Where it stands: `row 3 ('facts/3')`."""
     sample: Sample
     account: RowAccount
+
+    @property
+    def place(self) -> str:
+        """Where it stands: `facts.jsonl line 3 (sample 'facts/3')`."""
+        return self.sample.name
 
 
 def row_finding(

@@ -43,7 +43,8 @@ def _too_long(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFin
         )
     if setup.too_long == "share":
         return _cut_by_share(rows, limit, name, change)
-    cut = [row for row in rows if row.account.cut_tokens]
+    # what a template puts behind the end of an answer may be cut, too, and is no loss
+    cut = [row for row in rows if row.account.cut_tokens and row_tokens(row) > limit]
     without_answer = [row for row in cut if not row.account.supervised_answer_tokens]
     without_end = [row for row in cut if row.account.supervised_answer_tokens and not _has_end(row)]
     return row_finding(

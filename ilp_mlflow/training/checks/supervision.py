@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
-
-GENERATION_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-"""What in a chat template tells TRL which tokens are the assistant's."""
 
 
 def check_supervision(
@@ -18,7 +14,7 @@ def check_supervision(
 ) -> list[CheckFinding]:
     """Rows without a token in the loss, prompts in the loss, and what becomes of the end token."""
     return [
-        *_unsupervised(rows, setup, tokenization),
+        *_unsupervised(rows),
         *_weight_zero(rows),
         *_prompts_in_the_loss(rows, setup),
         *_end_not_in_the_loss(rows, setup),
@@ -27,24 +23,9 @@ def check_supervision(
     ]
 
 
-def _unsupervised(
-    rows: Sequence[CheckedRow], setup: TrainingSetup, tokenization: Tokenization
-) -> list[CheckFinding]:
+def _unsupervised(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
     """Rows that teach nothing, unless they say so themselves."""
-    faulty = [row for row in rows if not row.account.supervised_tokens and not _wants_none(row)]
-    template = tokenization.tokenizer.chat_template or ""
-    unmarked = setup.loss_on == "assistant turns" and not GENERATION_MARKERS.search(template)
-    if unmarked and len(faulty) == len(rows):
-        return row_finding(
-            "no_generation_markers",
-            "error",
-            faulty,
-            len(rows),
-            "no token is in the loss: assistant_only_loss needs a chat template with "
-            "{% generation %} markers, and the model's has none",
-            change="set assistant_only_loss: false, or take a template that marks what the "
-            "assistant says",
-        )
+    faulty = [row for row in rows if not (row.account.supervised_tokens or row.account.weight_zero)]
     return row_finding(
         "no_token_in_the_loss",
         "error",
@@ -54,10 +35,6 @@ def _unsupervised(
         _why_unsupervised,
         "raise the cut-off, or remove these rows",
     )
-
-
-def _wants_none(row: CheckedRow) -> bool:
-    return row.account.weight_zero
 
 
 def _why_unsupervised(row: CheckedRow) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
 from ilp_mlflow.training.checks.embeddings import Embedding
@@ -198,8 +199,9 @@ def own_text(sample: Sample) -> str:
     """All text of a sample that the trainer renders, as one text."""
     if isinstance(sample.prompt, str):
         return f"{sample.prompt}\n{sample.completion}"
-    turns = [*sample.prompt, *sample.completion]
-    return "\n".join(json.dumps(turn.model_dump(), ensure_ascii=False) for turn in turns)
+    assert isinstance(sample.completion, Conversation)
+    turns = sample.prompt.as_dicts() + sample.completion.as_dicts()
+    return "\n".join(json.dumps(turn, ensure_ascii=False) for turn in turns)
 
 
 def _rendered(row: CheckedRow) -> str:

@@ -1,6 +1,7 @@
 """Rows with accounts as they would be, but for what a test changes."""
 
-from ilp_mlflow.core.values import Message, Sample
+from ilp_mlflow.core.texts import Message
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.training.checks.finding import CheckedRow
 from ilp_mlflow.training.row_account import RowAccount, Segment
 
@@ -29,7 +30,7 @@ def row(number=1, prompt="The capital of Peru is", completion=" Lima", **changes
     """A checked row; `changes` are fields of its account."""
     sample = Sample(id=f"s{number}", stage="s", prompt=prompt, completion=completion)
     account = RowAccount(**{**FINE, "sample_id": sample.id, **changes})
-    return CheckedRow(f"row {number} ('{sample.id}')", sample, account)
+    return CheckedRow(sample, account)
 
 
 def chat_row(number, *contents, **changes):

@@ -12,7 +12,7 @@ def test_copies_are_counted_behind_their_original():
     rows = [row(1), row(2), row(3)]
     (finding,) = check_duplicates(rows)
     assert kinds([finding]) == [("duplicates", "warning", 2)]
-    assert finding.example == "row 2 ('s2'): as row 1 ('s1')"
+    assert finding.example == "sample 's2': as sample 's1'"
 
 
 def test_a_prompt_with_two_answers():
@@ -21,7 +21,7 @@ def test_a_prompt_with_two_answers():
     assert copies.rows == 1
     assert kinds([several]) == [("several_answers", "warning", 2)]
     assert several.sentence.endswith("(1 prompts)")
-    assert several.example == "row 1 ('s1'): 'Lima', but 'Cusco' in row 2 ('s2')"
+    assert several.example == "sample 's1': 'Lima', but 'Cusco' in sample 's2'"
 
 
 def test_conversations_are_compared_turn_by_turn():

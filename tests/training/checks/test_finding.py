@@ -28,7 +28,7 @@ def test_the_first_faulty_row_is_the_example():
         "kind", "note", [row(2), row(5)], 4, "so", lambda one: one.sample.answer, "do that"
     )
     assert finding.sentence == "2 of 4 rows (50 %): so"
-    assert finding.example == "row 2 ('s2'):  Lima"
+    assert finding.example == "sample 's2':  Lima"
     assert (finding.rows, finding.share, finding.change) == (2, 0.5, "do that")
 
 

@@ -30,7 +30,7 @@ def test_a_cut_row_loses_its_answer_or_its_end():
     (finding,) = check(rows, max_length=10)
     assert kinds([finding]) == [("cut", "warning", 3)]
     assert "max_length 10 and cut: 1 lose the whole answer, 1 its end" in finding.sentence
-    assert finding.example == "row 2 ('s2'): 2 of 12 tokens are cut"
+    assert finding.example == "sample 's2': 2 of 12 tokens are cut"
     assert "raise max_length to 12" in finding.change
 
 

@@ -19,8 +19,8 @@ def test_a_field_that_is_left_out_is_one_finding_over_all_turns_and_rows():
     findings = check_rendering(rows)
     assert kinds(findings) == [("template_drops", "warning", 2), ("template_drops", "warning", 1)]
     assert "messages.reasoning_content is nowhere" in findings[0].sentence
-    assert findings[0].example == "row 2 ('s2'): messages[1].reasoning_content: 'Lima is'"
-    assert findings[1].example == "row 3 ('s3'): tools: '[...]'"
+    assert findings[0].example == "sample 's2': messages[1].reasoning_content: 'Lima is'"
+    assert findings[1].example == "sample 's3': tools: '[...]'"
 
 
 def test_a_text_that_is_put_in_is_a_note():

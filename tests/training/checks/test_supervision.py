@@ -29,16 +29,6 @@ def test_rows_without_a_token_in_the_loss():
     assert "4 of the row are cut" in findings[0].example
 
 
-def test_a_template_without_markers_is_told_once_for_all():
-    rows = [row(1, **NOTHING), row(2, **NOTHING)]
-    findings = check(rows, template="{{ messages }}", loss_on="assistant turns")
-    assert kinds(findings) == [("no_generation_markers", "error", 2)]
-    marked = "{%- generation -%}{{ m }}{%- endgeneration -%}"
-    assert kinds(check(rows, template=marked, loss_on="assistant turns")) == [
-        ("no_token_in_the_loss", "error", 2)
-    ]
-
-
 def test_a_weight_of_0_is_what_the_row_asks_for():
     assert kinds(check([row(1, **NOTHING, weight_zero=True)])) == [("weight_0", "note", 1)]
 

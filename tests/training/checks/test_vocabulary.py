@@ -35,7 +35,7 @@ def test_new_tokens_that_the_adapter_does_not_train(tokenizer):
     rows = [saying(1, "<sql>x"), saying(2, "x")]
     (finding,) = check(rows, tokenizer, new=["<sql>"], adapter=LAYERS)
     assert kinds([finding]) == [("untrained_tokens", "error", 1)]
-    assert finding.example == "row 1 ('s1'): has <sql>"
+    assert finding.example == "sample 's1': has <sql>"
     (unused,) = check([saying(1, "x")], tokenizer, new=["<sql>"], adapter=LAYERS)
     assert kinds([unused]) == [("untrained_tokens", "warning", 0)]
 
