@@ -104,7 +104,7 @@ def _sources(
     given = {name: value for name, value in options.items() if value}
     sources = []
     for path in data:
-        parameters = {"path": config.resolve_location(path, Path.cwd()), **given}
+        parameters = {"path": path, **given}
         sources.append(config.parse_parameters(config.DataConfig, parameters))
     if data:
         return sources

@@ -14,6 +14,7 @@ from ilp_mlflow.cli.app import (
     CHECKPOINTS_OPTION,
     SEED_OPTION,
     data_options,
+    find_chat_template,
     main,
     scoring_options,
     take_data_options,
@@ -51,7 +52,7 @@ def score_command(
     checkpoints: tuple[str, ...],
     data: str,
     out: Path,
-    chat_template: str | None,
+    chat_template: str,
     no_cache: bool,
     seed: str,
     **options_given: str,
@@ -68,7 +69,7 @@ def score_command(
         config.DataConfig, {"path": data, **take_data_options(options_given)}
     )
     options = config.parse_parameters(config.ScoringConfig, options_given)
-    tokenizer = config.TokenizerConfig(chat_template=chat_template)
+    tokenizer = config.TokenizerConfig(chat_template=find_chat_template(chat_template))
     # what is wrong with a file is told before libraries are loaded, which takes seconds
     if not config.REMOTE_URI.match(data):
         load_first_samples("data", rows)

@@ -17,6 +17,7 @@ from ilp_mlflow.cli.app import (
     SEED_OPTION,
     data_options,
     experiment_command,
+    find_chat_template,
     scoring_options,
     take_data_options,
 )
@@ -169,6 +170,7 @@ def _diagnose_elsewhere(checkpoints: tuple[str, ...], **options: Any) -> None:
 
     located = checkpoint_folders.find_checkpoints(checkpoints)
     rows = take_data_options(options)
+    options["chat_template"] = find_chat_template(options["chat_template"])
     settings = checkpoint_folders.experiment_for(located, rows=rows, **options)
     _check_first_rows(settings)
     load_libraries()

@@ -59,6 +59,6 @@ def _added(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
             faulty,
             len(rows),
             f"the template puts in {excerpt(text)}, which is not in the row",
-            change="give the rows a system turn of their own where that is not meant",
+            change="where that is not meant, give the rows a system turn, or take another template",
         )
     return findings
