@@ -413,7 +413,7 @@ def test_rows_may_have_columns_of_other_names(capsys):
     assert "ilp: rows: read as trl (prompt=question, completion=answer)" in capsys.readouterr().err
     with pytest.raises(DatasetError, match="rows: no column 'reply' to be read as completion"):
         IlpCallback(given, fields={"prompt": "question", "completion": "reply"})
-    with pytest.raises(ConfigError, match="IlpCallback: .*'promt' is no field of a row"):
+    with pytest.raises(ConfigError, match=r"IlpCallback: .*'promt' is no field of a row"):
         IlpCallback(given, fields={"promt": "question"})
 
 
