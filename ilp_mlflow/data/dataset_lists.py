@@ -35,6 +35,8 @@ ROLE_BY_TAG = {
     "function_tag": "function_call",
     "system_tag": "system",
 }
+MAX_NAMED = 12
+"""Data sets, at most, that a message names."""
 FILE_TYPES = ("json", "csv", "parquet")
 """Kinds of files that axolotl names by `ds_type`, or as the `path` of `data_files`."""
 CHAT_TYPES = ("chat_template", "chat_template.default", "sharegpt")
@@ -44,6 +46,7 @@ NOT_READ = {
     "message_field_training_detail": "trains parts of a turn",
     "drop_system_message": "leaves system turns out",
     "split_thinking": "takes reasoning out of the content",
+    "input_transform": "changes rows",
     "shards": "trains one shard of the rows",
     "revision": "is another state of the data set",
 }
@@ -118,7 +121,11 @@ def _read_list(path: Path) -> dict[str, Any]:
 
 
 def _names_in(path: Path) -> str:
-    return suggest("", _read_list(path)) if path.exists() else "a name in it"
+    if not path.exists():
+        return "a name in it"
+    names = sorted(_read_list(path))
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"known are: {', '.join(names[:MAX_NAMED])}{more}"
 
 
 def _listed_origin(entry: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from ilp_mlflow.data.formats.names import Names, is_empty
 
 RENDERED = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
 """Fields of which a text for the model is made."""
+LEFT_OUT = ("tools", "history", "chat_template_kwargs")
+"""Fields without which a row is still one; a column may have such a name and mean something else.
+"""
+LOSS_KEYS = ("loss", "loss_weight")
+"""What ms-swift and LLaMA-Factory call the `weight` of a turn."""
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns of what is no text and would be part of a prompt."""
 
@@ -35,14 +40,17 @@ def take_json(row: dict[str, Any], name: str, where: str, names: Names) -> Any:
     None where there is nothing in it. Raises DatasetError for text that is no JSON.
     """
     value = row.pop(name, None)
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str):
+        if not value.strip():
+            return None
         try:
             value = parse_json(value)
         except (json.JSONDecodeError, DuplicateKeyError) as error:
+            hint = f", or leave it out with --fields {name}=" if name in LEFT_OUT else ""
             raise DatasetError(
-                f"{where}: {names.called(name)} is not valid JSON ({error}); repair it"
+                f"{where}: {names.called(name)} is not valid JSON ({error}); repair it{hint}"
             ) from None
-    return None if is_empty(value) or value == " " else value
+    return None if is_empty(value) else value
 
 
 def take_tools(row: dict[str, Any], where: str, names: Names) -> list[dict[str, Any]] | None:
@@ -64,38 +72,56 @@ def as_function_tool(tool: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": tool}
 
 
-def with_plain_content(turns: Any, name: str, where: str) -> Any:
-    """Turns with a list of text parts as content joined; anything that is no turn as it is.
+def plain_turns(turns: Any, name: str, where: str) -> Any:
+    """Turns with text as content and a `weight` where another key says what is trained.
 
-    Raises DatasetError for a part that is no text, such as an image.
+    What is no list of turns stays as it is. Raises DatasetError for a part of content that is no
+    text, such as an image.
     """
     if not isinstance(turns, list):
         return turns
     plain = []
     for number, turn in enumerate(turns, 1):
-        if isinstance(turn, dict) and isinstance(turn.get("content"), list):
-            text = _joined(turn["content"], f"{where}: {name} turn {number}")
-            turn = {**turn, "content": text}
-        if isinstance(turn, dict) and turn.get("tool_calls"):
-            # beside calls, content may be left out as well as null
-            turn = {**turn, "content": turn.get("content")}
-        plain.append(turn)
+        place = f"{where}: {name} turn {number}"
+        plain.append(_plain_turn(turn, place) if isinstance(turn, dict) else turn)
+    return plain
+
+
+def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
+    plain = dict(turn)
+    if isinstance(turn.get("content"), list):
+        plain["content"] = _joined(turn["content"], where)
+    if turn.get("tool_calls"):
+        # beside calls, content may be left out as well as null
+        plain.setdefault("content", None)
+    for key in LOSS_KEYS:
+        if turn.get(key) is not None:
+            plain.setdefault("weight", plain.pop(key))
+    if isinstance(plain.get("weight"), bool):
+        plain["weight"] = int(plain["weight"])
     return plain
 
 
 def _joined(parts: list[Any], where: str) -> str:
     texts = []
     for part in parts:
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif isinstance(part, str):
-            texts.append(part)
+        text = _text_of(part)
+        if text is not None:
+            texts.append(text)
         else:
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             raise DatasetError(
                 f"{where}: content has a part of type '{kind}'; only text is read, remove the row"
             )
     return "".join(texts)
+
+
+def _text_of(part: Any) -> str | None:
+    """The text of a part of content; None where it is none."""
+    if isinstance(part, dict):
+        # OpenAI's key, or that of LLaMA-Factory
+        part = part.get("text", part.get("value") if part.get("type") == "text" else None)
+    return part if isinstance(part, str) else None
 
 
 def refuse_media(row: Mapping[str, Any], where: str, names: Names) -> None:

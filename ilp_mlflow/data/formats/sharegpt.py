@@ -15,10 +15,10 @@ from ilp_mlflow.data.file_kinds import DuplicateKeyError, parse_json
 from ilp_mlflow.data.formats.names import Names
 from ilp_mlflow.data.formats.parts import (
     as_function_tool,
+    plain_turns,
     take_json,
     take_text,
     take_tools,
-    with_plain_content,
 )
 
 COLUMN = "conversations"
@@ -58,7 +58,7 @@ def convert(fields: dict[str, Any], where: str, names: Names) -> dict[str, Any]:
         messages.append(_message(turn, f"{place} turn {number}", names))
     system = take_text(row, "system", where, names)
     messages = _with_system(messages, system, where, names)
-    row["messages"] = with_plain_content(messages, names.called(name), where)
+    row["messages"] = plain_turns(messages, names.called(name), where)
     tools = take_tools(row, where, names)
     if tools:
         row["tools"] = [as_function_tool(tool) for tool in tools]
@@ -75,9 +75,6 @@ def _message(turn: Any, where: str, names: Names) -> dict[str, Any]:
     if "content" not in names.columns and "content" not in message:
         message["content"] = message.pop("value", None)
     role = _role(message.get("role"), where, names)
-    if isinstance(message.get("weight"), bool):
-        # whether to train a turn is said so by axolotl, and as 0 or 1 by OpenAI
-        message["weight"] = int(message["weight"])
     if role != CALL:
         return {**message, "role": role}
     calls = _calls(message.get("content"), where)

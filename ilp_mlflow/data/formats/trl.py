@@ -10,7 +10,7 @@ from typing import Any
 
 from ilp_mlflow.core.errors import DatasetError
 from ilp_mlflow.data.formats.names import Names
-from ilp_mlflow.data.formats.parts import take_json, take_tools, with_plain_content
+from ilp_mlflow.data.formats.parts import plain_turns, take_json, take_tools
 
 CONVERSATIONS = ("messages", "prompt", "completion")
 """Fields that can hold turns."""
@@ -33,7 +33,7 @@ def convert(fields: dict[str, Any], where: str, names: Names) -> dict[str, Any]:
             )
         if isinstance(row.get(name), list):
             turns = [_renamed_turn(turn, names) for turn in row[name]]
-            row[name] = with_plain_content(turns, names.called(name), where)
+            row[name] = plain_turns(turns, names.called(name), where)
     tools = take_tools(row, where, names)
     if tools:
         row["tools"] = tools

@@ -43,3 +43,15 @@ def test_what_is_no_conversation_is_left_to_whoever_makes_samples():
 def test_tools_are_objects():
     with pytest.raises(DatasetError, match="here: tools must be a list of objects"):
         convert({"messages": TURNS, "tools": ["f"]}, "here", Names())
+
+
+@pytest.mark.parametrize("said", [{"loss": False}, {"loss_weight": 0}, {"weight": 0}])
+def test_what_keeps_a_turn_out_of_the_loss_is_its_weight(said):
+    row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
+    assert convert(row, "here", Names())["messages"][1] == {**TURNS[1], "weight": 0}
+
+
+def test_parts_of_text_are_one_text():
+    for parts in (["a", "b"], [{"type": "text", "value": "a"}, {"type": "text", "text": "b"}]):
+        row = {"prompt": [{"role": "user", "content": parts}], "completion": TURNS[1:]}
+        assert convert(row, "here", Names())["prompt"] == [{"role": "user", "content": "ab"}]
