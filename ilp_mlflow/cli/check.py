@@ -67,7 +67,7 @@ def check_command(
         raise ConfigError("--model: missing; give the model that is to be trained, or a --training")
     silence_libraries()
     samples = _load(sources)
-    setup = _with_default_loss(setup, sources)
+    setup = _with_loss_of_rows(setup, sources)
 
     with task("check rows"):
         from ilp_mlflow.training.checks.check import check_rows
@@ -178,12 +178,21 @@ def _finding_line(finding: CheckFinding) -> list[str]:
     return [first.replace(word, paint(word, COLOURS[finding.severity]), 1), *rest]
 
 
-def _with_default_loss(setup: TrainingSetup, sources: list[DataConfig]) -> TrainingSetup:
-    """The setup with TRL's default for the rows: all of a conversation, or the completion alone."""
-    if setup.loss_on is not None:
+def _with_loss_of_rows(setup: TrainingSetup, sources: list[DataConfig]) -> TrainingSetup:
+    """The setup with what TRL makes of the columns of the rows.
+
+    Of a prompt and its completion, the completion alone is trained; of one list of messages all.
+    """
+    if setup.trainer != "TRL" or setup.loss_on in ("answer", "everything"):
         return setup
+    from ilp_mlflow.data.dataset_lists import resolve_listed
     from ilp_mlflow.data.readers import read_records
 
-    first = next(iter(read_records(sources[0])))
+    first = next(iter(read_records(resolve_listed(sources[0]))))
     is_split = "prompt" in first.fields and "completion" in first.fields
-    return setup.model_copy(update={"loss_on": "answer" if is_split else "everything"})
+    return setup.model_copy(
+        update={
+            "loss_on": setup.loss_on or ("answer" if is_split else "everything"),
+            "history_in_loss": not is_split,
+        }
+    )

@@ -187,3 +187,97 @@ def test_data_sets_of_llama_factory_and_axolotl_are_found(tiny_model, data, tmp_
     checked = document("check", "--training", path)
     assert "LLaMA-Factory" in checked["training"]
     assert checked["rows"] == 8
+
+
+SHAREGPT = [
+    {
+        "conversations": [
+            {"from": "human", "value": row["prompt"]},
+            {"from": "gpt", "value": row["completion"].strip()},
+        ]
+    }
+    for row in rows()
+]
+
+
+def test_an_axolotl_file_with_its_own_rows_and_template(tiny_model, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "chats.jsonl", SHAREGPT)
+    monkeypatch.chdir(tmp_path)
+    text = (
+        f"base_model: {tiny_model}\nsequence_len: 20\nchat_template: chatml\n"
+        "datasets:\n- path: chats.jsonl\n  type: chat_template\n"
+        "  field_messages: conversations\n"
+        "  message_property_mappings: {role: from, content: value}\n"
+        "adapter: lora\nlora_target_linear: true\n"
+        "tokens: ['<|im_start|>']\nspecial_tokens: {eos_token: <|im_end|>}\n"
+    )
+    checked = document("check", "--training", config(tmp_path, text))
+    found = {finding["kind"]: finding for finding in checked["findings"]}
+    assert checked["rows"] == 8
+    # ChatML was put in: its tokens are new, and the adapter trains none of them
+    assert found["untrained_tokens"]["rows"] == 8
+    assert "<|im_end|>, <|im_start|>" in found["untrained_tokens"]["sentence"]
+    assert found["left_out"]["rows"] > 0
+    # the end token of the configuration is one of the model, once it is trained
+    assert "end_does_not_stop" not in found
+
+
+def test_fields_that_the_template_leaves_out_are_named(tiny_model, tmp_path):
+    reasoned = [
+        {
+            "messages": [
+                chat["messages"][0],
+                {**chat["messages"][1], "reasoning_content": "It is well known."},
+            ]
+        }
+        for chat in CHATS
+    ]
+    data = write_jsonl(tmp_path / "chats.jsonl", reasoned)
+    checked = document("check", "--data", data, "--model", tiny_model)
+    (dropped,) = (f for f in checked["findings"] if f["kind"] == "template_drops")
+    assert dropped["rows"] == 8
+    assert "messages.reasoning_content is nowhere" in dropped["sentence"]
+    assert "line 1 " in dropped["example"]
+
+
+def test_earlier_turns_are_counted_where_the_template_marks_them(tiny_model, tmp_path):
+    marked = config(
+        tmp_path,
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}"
+        "{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}{% else %}"
+        "{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        "chat.jinja",
+    )
+    two_turns = [{"messages": chat["messages"] * 2} for chat in CHATS]
+    data = write_jsonl(tmp_path / "chats.jsonl", two_turns)
+    counts = []
+    for text in ("assistant_only_loss: true\n", "completion_only_loss: true\n"):
+        path = config(tmp_path, text)
+        checked = document(
+            "check",
+            "--data",
+            data,
+            "--model",
+            tiny_model,
+            "--training",
+            path,
+            "--chat-template",
+            marked,
+        )
+        counts.append(checked["tokens"]["in the loss"]["median"])
+    assert counts[0] == 2 * counts[1]
+
+
+def test_weights_of_0_are_a_note(tiny_model, tmp_path):
+    unweighted = [
+        {"messages": [chat["messages"][0], {**chat["messages"][1], "weight": 0}]} for chat in CHATS
+    ]
+    data = write_jsonl(tmp_path / "chats.jsonl", [*CHATS, *unweighted])
+    assert "weight_0" in kinds("--data", data, "--model", tiny_model)
+
+
+def test_plain_text_is_trained_whole(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "texts.jsonl", [{"text": r["prompt"]} for r in rows()])
+    tokens = document("check", "--data", data, "--model", tiny_model)["tokens"]
+    assert tokens["share in the loss"]["minimum"] > 0.5

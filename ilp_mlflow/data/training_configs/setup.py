@@ -46,6 +46,9 @@ class TrainingSetup(Value):
     """Whether several rows share a sequence."""
     loss_on: Literal["answer", "assistant turns", "everything"] | None = None
     """Which tokens are in the loss; None: TRL's default, by the columns of the rows."""
+    history_in_loss: bool = True
+    """Whether turns of the assistant before the last one may be in the loss, where its turns are;
+    not where rows are split into prompt and completion."""
     end_in_loss: bool = True
     """Whether the end tokens of trained turns are in the loss."""
     chat_template: str | None = None

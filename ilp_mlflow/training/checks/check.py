@@ -94,6 +94,7 @@ def sft_options(setup: TrainingSetup) -> dict[str, Any]:
         options = {"max_length": setup.max_length, "truncation_mode": setup.too_long}
     if setup.loss_on == "assistant turns":
         options["assistant_only_loss"] = True
+        options["completion_only_loss"] = not setup.history_in_loss
     elif setup.loss_on is not None:
         options["completion_only_loss"] = setup.loss_on == "answer"
     return options
