@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ilp_mlflow.cli.lab import OWN_EXPERIMENT
 from tests.cli.commands import document, ilp
 from tests.conftest import rows, write_jsonl
 
@@ -137,6 +138,8 @@ def test_the_model_may_be_an_adapter_whose_new_tokens_were_not_trained(tiny_mode
         (["--data", "rows.jsonl"], "--model: missing"),
         (["--data", "none.jsonl", "--model", "x"], "none.jsonl: no such file"),
         (["--data", "rows.jsonl", "--model", "./none"], "./none"),
+        (["--data", "rows.jsonl", "--model", "."], "no config.json; give a folder"),
+        (["--training", OWN_EXPERIMENT], "the lab makes its model and rows when it runs"),
         (["--training", "none.yaml"], "none.yaml: No such file"),
         (["--data", "rows.jsonl", "--model", "x", "--fields", "quest=a"], "'quest' is no field"),
         (["--data", "rows.jsonl", "--model", "x", "--limit", "0"], "limit: input should be"),
@@ -149,6 +152,14 @@ def test_what_cannot_be_read_is_one_line(arguments, expected, data, monkeypatch)
     assert (code, out) == (2, "")
     assert expected in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["eos_token", "pad_token"])
+def test_a_token_that_the_model_does_not_have_is_refused(tiny_model, data, tmp_path, name):
+    path = config(tmp_path, f"{name}: <none>\n")
+    code, _, err = ilp("check", "--data", data, "--model", tiny_model, "--training", path)
+    assert code == 2
+    assert f"{name}: '<none>' is not in the vocabulary of " in err
 
 
 def test_an_id_given_twice_is_refused_with_its_place(tiny_model, tmp_path):

@@ -25,6 +25,11 @@ def experiment_setup(path: Path, stage_name: str, read_as: str) -> TrainingSetup
     Raises ConfigError when the file does not fit or has no such stage.
     """
     experiment = config.read(path)
+    if config.is_lab(experiment):
+        raise ConfigError(
+            f"{path}: the lab makes its model and rows when it runs; give an experiment with rows "
+            "of its own"
+        )
     stages = {stage.name: stage for stage in experiment.stages}
     if stage_name and stage_name not in stages:
         raise ConfigError(f"{path}: no stage '{stage_name}' in it; {suggest(stage_name, stages)}")

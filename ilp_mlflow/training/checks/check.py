@@ -6,9 +6,11 @@ import dataclasses
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
@@ -147,14 +149,15 @@ def _as_names(value: Any) -> tuple[str, ...]:
 
 def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenization, Vocabulary]:
     """How the model reads text under a training, and what it has of tokens."""
-    plain = load_tokenizer(parts[:1]) if has_tokenizer(parts[0]) else load_tokenizer(parts)
-    known = plain.get_vocab()
     with tempfile.TemporaryDirectory() as scratch:
-        config = _tokenizer_config(setup, Path(scratch), known)
-        tokenization = loading.read_tokenization(parts, config)
+        tokenization = loading.read_tokenization(parts, _tokenizer_config(setup, Path(scratch)))
     tokenizer = tokenization.tokenizer
+    known = _tokens_of_base(parts, tokenizer)
     # as the training does it before it reads the rows
     tokenizer.add_tokens(list(setup.added_tokens), special_tokens=True)
+    for name, token in (("eos_token", setup.eos_token), ("pad_token", setup.pad_token)):
+        if token and token not in tokenizer.get_vocab():
+            raise ModelError(f"{name}: '{token}' is not in the vocabulary of {parts[0]}; add it")
     if setup.pad_token:
         tokenizer.pad_token = setup.pad_token
     if setup.eos_token:
@@ -166,21 +169,21 @@ def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenizatio
     return tokenization, Vocabulary(tokenizer, tuple(sorted(new)), find_embedding(parts))
 
 
-def _tokenizer_config(
-    setup: TrainingSetup, scratch: Path, known: Mapping[str, int]
-) -> TokenizerConfig:
-    """The options of a training for the tokenizer; its template is written into `scratch`."""
+def _tokens_of_base(parts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The tokens that the base has; an adapter may bring a tokenizer with more."""
+    if len(parts) > 1 and has_tokenizer(parts[0]):
+        tokenizer = load_tokenizer(parts[:1])
+    return set(tokenizer.get_vocab())
+
+
+def _tokenizer_config(setup: TrainingSetup, scratch: Path) -> TokenizerConfig:
+    """The chat template of a training as options; its text is written into `scratch`."""
     template = None
     if setup.chat_template is not None:
         path = scratch / "chat_template.jinja"
         path.write_text(setup.chat_template, encoding="utf-8")
         template = str(path)
-    return TokenizerConfig(
-        chat_template=template,
-        chat_template_kwargs=setup.chat_template_kwargs,
-        # one that the training adds is not there yet
-        eos_token=setup.eos_token if setup.eos_token in known else None,
-    )
+    return TokenizerConfig(chat_template=template, chat_template_kwargs=setup.chat_template_kwargs)
 
 
 def _split_refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ilp_mlflow.core.texts import Text, last_turn
+from ilp_mlflow.core.texts import Text, asks_nothing, last_turn
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, excerpt, row_finding
 
 
@@ -21,7 +21,8 @@ def check_duplicates(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
             copies.append((row, first_by_text[text]))
         else:
             first_by_text[text] = row
-            rows_by_prompt.setdefault(prompt, []).append(row)
+            if not asks_nothing(row.sample.prompt):
+                rows_by_prompt.setdefault(prompt, []).append(row)
     contradicting = [group for group in rows_by_prompt.values() if len(group) > 1]
     return [*_copies(copies, len(rows)), *_several_answers(contradicting, len(rows))]
 

@@ -29,3 +29,8 @@ def test_conversations_are_compared_turn_by_turn():
     assert kinds(check_duplicates(same)) == [("duplicates", "warning", 1)]
     # the words of one turn or of two are another prompt
     assert check_duplicates([chat_row(1, "a", "b", "c", "d"), chat_row(2, "abc", "d")]) == []
+
+
+def test_texts_that_ask_nothing_are_no_answers_to_one_prompt():
+    texts = [row(1, prompt="", completion="One"), row(2, prompt="", completion="Two")]
+    assert check_duplicates(texts) == []
