@@ -30,6 +30,7 @@ from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.prepared_rows import match_rows
+from ilp_mlflow.training.row_account import RowAccount
 from ilp_mlflow.training.stage import version_tags
 
 REPORTED_OPTIONS = (
@@ -109,6 +110,7 @@ class IlpCallback(TrainerCallback):
         self.step = 0
         self._ledger: ExposureLedger | None = None
         self._listener: BatchListener | None = None
+        self._accounts: list[RowAccount] = []
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Refuse what cannot be followed or found again, as soon as there is a trainer."""
@@ -135,8 +137,8 @@ class IlpCallback(TrainerCallback):
         check_encodable(processing_class, self.samples)
         # the data loader's rows are those that TRL prepared; the text is gone from them
         prepared = others["train_dataloader"].dataset
-        keeps_end = args.truncation_mode == "keep_end"
-        rows = match_rows(self.samples, self._tokenization, prepared, keeps_end)
+        rows = match_rows(self.samples, self._tokenization, prepared, args.to_dict())
+        self._accounts = [row.account for row in rows]
         self._stop_listening()
         self._ledger = None
         # of a training that is resumed, nobody knows what was trained before
@@ -213,6 +215,8 @@ class IlpCallback(TrainerCallback):
             run_log.log_experiment(run_id, experiment, [stage])
             checkpoints = self._register(stage, model, run_id)
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
+            accounts = to_table(self._accounts, RowAccount)
+            runs.write(run_id, "accounts.parquet", accounts)
             if self._ledger is not None:
                 exposures = to_table(self._ledger.exposures(), Exposure)
                 runs.write(run_id, "exposures.parquet", exposures)

@@ -505,7 +505,7 @@ class Report(Value):
 def schema(row: type[BaseModel]) -> pa.Schema:
     """The pyarrow schema of a table whose rows are values of type `row`.
 
-    Fields must be scalars, literals or tuples of such.
+    Fields must be scalars, literals, values of such, or tuples of one of these.
     """
     import pyarrow as pa
 
@@ -527,6 +527,8 @@ def _arrow_type(annotation: Any) -> pa.DataType:
         return pa.list_(_arrow_type(parts[0]))
     if origin is Literal:
         return pa.string()
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return pa.struct(list(schema(annotation)))
     scalars: dict[Any, pa.DataType] = {
         str: pa.string(),
         float: pa.float64(),

@@ -96,8 +96,8 @@ class ExposureLedger:
                     # a mitigation may train samples that another stage brought first
                     stage=self.stage,
                     exposures=passes_by_row[row],
-                    supervised_tokens=prepared.supervised_tokens,
-                    truncated_tokens=prepared.truncated_tokens,
+                    supervised_tokens=prepared.account.supervised_answer_tokens,
+                    truncated_tokens=prepared.account.cut_tokens,
                 )
             )
         return exposures
@@ -106,7 +106,7 @@ class ExposureLedger:
         """Columns of `Signal`, in the order of training; without rows of which no token counts."""
         rows = []
         for trained in self.passes:
-            if self.prepared[trained.row].supervised_tokens > 0:
+            if self.prepared[trained.row].account.supervised_answer_tokens > 0:
                 rows.append(
                     {
                         "sample_id": self.samples[trained.row].id,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
+from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.training.row_account import (
+    IGNORED,
+    RowAccount,
+    TrainedTokens,
+    account_row,
+    encode_as_trained,
+    trained_tokens,
+)
 
-IGNORED = -100
-"""The label of a token that does not contribute to the loss."""
 SAME_ROWS = "give IlpCallback the rows that the trainer gets as train_dataset, in their order"
 
 
@@ -21,21 +28,19 @@ SAME_ROWS = "give IlpCallback the rows that the trainer gets as train_dataset, i
 class PreparedRow:
     """One sample as the trainer prepared it."""
 
-    whole_tokens: int
-    """Tokens of the whole sample: prompt, completion and end token."""
+    account: RowAccount
+    """What the model sees of it, and which of that is in the loss."""
     row_tokens: int
-    """Tokens left of them once `max_length` has cut the row; 0 for a row that was dropped."""
-    supervised_tokens: int
-    """Of these, the tokens that contribute to the loss each time the row is trained."""
+    """Tokens that are left of the row; 0 for a row that was dropped."""
     first_counted: int = 0
     """Position in the row before which no token counts, supervised or not."""
     key: bytes = b""
     """What the row is known by in a batch: see `row_key`; empty where it is known by its number."""
 
     @property
-    def truncated_tokens(self) -> int:
-        """Tokens cut away by `max_length`."""
-        return max(0, self.whole_tokens - self.row_tokens)
+    def whole_tokens(self) -> int:
+        """Tokens of the whole sample: prompt, completion and end token."""
+        return self.account.prompt_tokens + self.account.answer_tokens
 
 
 def row_key(ids: Sequence[int], labels: Sequence[int]) -> bytes:
@@ -44,39 +49,86 @@ def row_key(ids: Sequence[int], labels: Sequence[int]) -> bytes:
 
 
 def read_numbered_rows(
-    samples: Sequence[Sample], tokenization: Tokenization, prepared: Any
+    samples: Sequence[Sample],
+    tokenization: Tokenization,
+    prepared: Any,
+    training: Mapping[str, Any],
 ) -> list[PreparedRow]:
     """The rows of our own trainer: column `row` of `prepared` says which sample each row is.
 
-    A sample that the trainer dropped, since truncation left it no supervised token, has no tokens.
+    `training` are the options that `prepared` was made with. A sample that the trainer dropped,
+    since it has no supervised token, has no tokens. Raises ConfigError when a row has other tokens
+    than its sample gives.
     """
-    row_tokens, supervised_tokens = dict[int, int](), dict[int, int]()
-    for example in prepared:
-        row_tokens[example["row"]] = len(example["input_ids"])
-        supervised_tokens[example["row"]] = _count_supervised(example["labels"], 0)
+    rows_by_number = {example["row"]: example for example in prepared}
     rows = []
     for number, sample in enumerate(samples):
-        whole = encode_sample(sample, tokenization)
+        encoded = encode_as_trained(sample, tokenization, training)
+        tokens = trained_tokens(sample, encoded, tokenization.tokenizer, training)
+        is_dropped = number not in rows_by_number
+        if not is_dropped:
+            example = rows_by_number[number]
+            _refuse_others(sample, tokens, example["input_ids"], example["labels"])
         rows.append(
             PreparedRow(
-                whole_tokens=len(whole.ids),
-                row_tokens=row_tokens.get(number, 0),
-                supervised_tokens=supervised_tokens.get(number, 0),
+                account=account_row(sample, encoded, tokens, tokenization),
+                row_tokens=0 if is_dropped else len(tokens.ids),
+                first_counted=max(0, encoded.start - len(tokens.cut_before)),
             )
         )
     return rows
 
 
+def mask_left_out(
+    prepared: datasets.Dataset,
+    samples: Sequence[Sample],
+    tokenization: Tokenization,
+    training: Mapping[str, Any],
+) -> datasets.Dataset:
+    """The rows of our own trainer with no answer in the loss that its row keeps out of it.
+
+    TRL does not read the `weight` of a turn. Rows without a label are dropped, as TRL drops them.
+    """
+    if not any(sample.left_out for sample in samples):
+        return prepared
+
+    def relabel(example: dict[str, Any]) -> dict[str, Any]:
+        sample = samples[example["row"]]
+        if not sample.left_out:
+            return {"labels": example["labels"]}
+        encoded = encode_as_trained(sample, tokenization, training)
+        return {"labels": trained_tokens(sample, encoded, tokenization.tokenizer, training).labels}
+
+    def has_label(example: dict[str, Any]) -> bool:
+        return any(label != IGNORED for label in example["labels"])
+
+    return prepared.map(relabel).filter(has_label)
+
+
+def _refuse_others(
+    sample: Sample, tokens: TrainedTokens, ids: Sequence[int], labels: Sequence[int]
+) -> None:
+    """Raise ConfigError when a trainer has other tokens or labels than the account of a sample."""
+    if list(ids) != list(tokens.ids) or list(labels) != list(tokens.labels):
+        raise ConfigError(
+            f"{sample.name}: TRL would train it on other tokens than its text gives when it is "
+            "scored; does an option of 'training' change rows?"
+        )
+
+
 def match_rows(
-    samples: Sequence[Sample], tokenization: Tokenization, prepared: Any, keeps_end: bool
+    samples: Sequence[Sample],
+    tokenization: Tokenization,
+    prepared: Any,
+    training: Mapping[str, Any],
 ) -> list[PreparedRow]:
     """The rows of someone else's trainer, matched to the samples by order and tokens.
 
-    `prepared` is the data set that TRL made of the samples, `keeps_end` whether it cuts rows in
-    front. Of each row only the tokens of the answer count, whatever else is supervised.
+    `prepared` is the data set that TRL made of the samples with the options `training`. Of each row
+    only the tokens of the answer count, whatever else is supervised.
 
     Raises ConfigError when `prepared` is streamed, has another number of rows, or holds a row with
-    other tokens than its sample gives when it is scored.
+    other tokens than its sample gives.
     """
     if not hasattr(prepared, "data"):
         raise ConfigError(
@@ -91,7 +143,7 @@ def match_rows(
         )
     columns = zip(samples, table.column("input_ids"), table.column("labels"), strict=True)
     return [
-        _match_row(sample, tokenization, ids.as_py(), labels.as_py(), keeps_end)
+        _match_row(sample, tokenization, ids.as_py(), labels.as_py(), training)
         for sample, ids, labels in columns
     ]
 
@@ -101,21 +153,22 @@ def _match_row(
     tokenization: Tokenization,
     ids: list[int],
     labels: list[int],
-    keeps_end: bool,
+    training: Mapping[str, Any],
 ) -> PreparedRow:
-    whole = encode_sample(sample, tokenization)
-    cut_in_front = _tokens_cut_in_front(whole.ids, ids, keeps_end)
+    encoded = encode_as_trained(sample, tokenization, training)
+    keeps_end = training.get("truncation_mode") == "keep_end"
+    cut_in_front = _tokens_cut_in_front(encoded.ids, ids, keeps_end)
     if cut_in_front is None:
         raise ConfigError(
             f"sample '{sample.id}': the trainer has other tokens than its text gives when it is "
             f"scored; {SAME_ROWS}"
         )
-    answer_start = max(0, whole.start - cut_in_front)
+    whole = [*encoded.ids, *encoded.tail]
+    tokens = TrainedTokens(ids, labels, whole[:cut_in_front], whole[cut_in_front + len(ids) :])
     return PreparedRow(
-        whole_tokens=len(whole.ids),
+        account=account_row(sample, encoded, tokens, tokenization),
         row_tokens=len(ids),
-        supervised_tokens=_count_supervised(labels, answer_start),
-        first_counted=answer_start,
+        first_counted=max(0, encoded.start - cut_in_front),
         key=row_key(ids, labels),
     )
 
@@ -130,8 +183,3 @@ def _tokens_cut_in_front(whole: list[int], row: list[int], keeps_end: bool) -> i
         if whole[offset : offset + common] == row[:common]:
             return offset
     return None
-
-
-def _count_supervised(labels: Sequence[int], first_counted: int) -> int:
-    # nothing precedes the first token of a row that it could be predicted from
-    return sum(label != IGNORED for label in labels[max(1, first_counted) :])

@@ -186,10 +186,9 @@ def account_row(
         segments=tuple(_segments(all_ids, kinds, tokenizer)),
         prompt_tokens=encoded.start,
         answer_tokens=len(encoded.ids) - encoded.start,
-        # nothing precedes the first token of a row that it could be predicted from
-        supervised_tokens=sum(label != IGNORED for label in tokens.labels[1:]),
+        supervised_tokens=kinds.count("supervised"),
         supervised_answer_tokens=answer_kinds.count("supervised"),
-        cut_tokens=len(tokens.cut_before) + len(tokens.cut_behind),
+        cut_tokens=kinds[: len(encoded.ids)].count("cut"),
         dropped=tuple(dropped),
         added=tuple(added),
         end_token=None if end is None else tokenizer.convert_ids_to_tokens(all_ids[end]),
@@ -202,8 +201,9 @@ def account_row(
 def _kinds(answer_start: int, tokens: TrainedTokens) -> list[Kind]:
     """How every token of a row is treated, those that are cut away included."""
     kinds: list[Kind] = ["cut"] * len(tokens.cut_before)
-    for label in tokens.labels:
-        if label != IGNORED:
+    for place, label in enumerate(tokens.labels):
+        # nothing precedes the first token of a row that it could be predicted from
+        if label != IGNORED and place > 0:
             kinds.append("supervised")
         else:
             kinds.append("prompt" if len(kinds) < answer_start else "masked")

@@ -26,6 +26,7 @@ from ilp_mlflow.tracking.dataset_inputs import DIGEST_LENGTH, log_dataset
 from ilp_mlflow.tracking.model_digest import model_digest
 from ilp_mlflow.training.preflight import check_experiment
 from ilp_mlflow.training.resume import STATE_FILE
+from ilp_mlflow.training.row_account import RowAccount
 from ilp_mlflow.training.trainer import TrainedStage, train_stage
 
 StoreModel = Callable[[str, str], str]
@@ -58,7 +59,8 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     """Train `stage` from the model at the URI `parent`, all on the run `run_id`.
 
     The model is registered as `<experiment>.<stage>`. Logs `ilp/checkpoints.json` (those inside the
-    stage first), `ilp/exposures.parquet` and `ilp/signals.parquet`. Raises IlpError.
+    stage first), `ilp/exposures.parquet`, `ilp/signals.parquet` and `ilp/accounts.parquet`. Raises
+    IlpError.
     """
     tags = version_tags(experiment, stage, parent, run_id)
     index = tags["ilp.index"]
@@ -75,6 +77,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     runs.write(run_id, "checkpoints.json", as_json(checkpoints))
     runs.write(run_id, "exposures.parquet", to_table(trained.exposures, Exposure))
     runs.write(run_id, "signals.parquet", trained.signals)
+    runs.write(run_id, "accounts.parquet", to_table(trained.accounts, RowAccount))
     model_uri = checkpoints[-1].model_uri
     runs.log(
         run_id,

@@ -20,6 +20,8 @@ ROLE_WORDS = frozenset(
 MIN_ADDED_WORDS = 2
 """Words in front of the first turn from which on they are a text of the template's own."""
 EMPTY_THINK_BLOCK = re.compile(r"<think>\s*</think>")
+MIN_ENDING = 5
+"""Characters of a text from which on its ending counts as kept where the rest is left out."""
 MAX_SHOWN = 60
 """Characters that are shown of a text."""
 
@@ -129,6 +131,9 @@ def _missing_part(text: str, rendered: str) -> str:
             last = middle
         else:
             first = middle + 1
+    # a full stop that both end with is no part that was kept
+    if len(text) - first < MIN_ENDING:
+        return text
     return text[:first].strip()
 
 

@@ -24,8 +24,9 @@ from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.options import default_options
-from ilp_mlflow.training.prepared_rows import read_numbered_rows
+from ilp_mlflow.training.prepared_rows import mask_left_out, read_numbered_rows
 from ilp_mlflow.training.resume import SaveRounds, checkpoint_step
+from ilp_mlflow.training.row_account import RowAccount
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer, trainer_rows
 
@@ -51,6 +52,8 @@ class TrainedStage:
     """One per sample, dropped ones included."""
     signals: pa.Table
     """Columns of `Signal`, in the order of training."""
+    accounts: list[RowAccount]
+    """One per sample: what the model saw of it, and which of that was in the loss."""
     tokens: int
     """Tokens passed through the model."""
     seconds: float
@@ -80,9 +83,9 @@ def answer_fits(stage: Stage, sample: Sample, text: Tokenization) -> bool:
         return True
     if _keeps_start(stage):
         return len(encoded.ids) <= limit
-    # The row is cut in front, down to the answer and one token more: the first token of a row has
-    # nothing that it could be predicted from.
-    return len(encoded.ids[encoded.start - 1 :]) <= limit
+    # The row is cut in front, down to the answer, what its template has behind it, and one token
+    # more: the first token of a row has nothing that it could be predicted from.
+    return len(encoded.ids[encoded.start - 1 :]) + len(encoded.tail) <= limit
 
 
 def _max_length(stage: Stage) -> int | None:
@@ -115,9 +118,11 @@ def train_stage(
     token to learn from, ModelError when memory runs out or weights are not finite at the end.
     """
     trainer = _make_trainer(stage, parent, folder)
-    rows = read_numbered_rows(stage.samples, parent, trainer.train_dataset)
+    options = trainer.args.to_dict()
+    trainer.train_dataset = mask_left_out(trainer.train_dataset, stage.samples, parent, options)
+    rows = read_numbered_rows(stage.samples, parent, trainer.train_dataset, options)
     longest = max(row.whole_tokens for row in rows)
-    has_supervised = [row.supervised_tokens > 0 for row in rows]
+    has_supervised = [row.account.supervised_tokens > 0 for row in rows]
     limit = trainer.args.max_length
     _refuse_unsupervised(stage, stage.samples, has_supervised, longest, limit)
 
@@ -135,7 +140,12 @@ def train_stage(
     seconds = batches.seconds
     _refuse_diverged(stage, trainer.model)
     return TrainedStage(
-        trained, ledger.exposures(), ledger.signals(), ledger.trained_tokens, seconds
+        trained,
+        ledger.exposures(),
+        ledger.signals(),
+        [row.account for row in rows],
+        ledger.trained_tokens,
+        seconds,
     )
 
 
@@ -224,9 +234,17 @@ def _refuse_unsupervised(
     longest: int,
     limit: int | None,
 ) -> None:
-    """Raise DatasetError when too many samples have no supervised token; lengths in tokens."""
+    """Raise DatasetError when too many samples have no supervised token; lengths in tokens.
+
+    A row that keeps itself out of the loss (`weight: 0`) is as it was meant to be.
+    """
+    if all(sample.left_out for sample in samples):
+        raise DatasetError(
+            f"stage '{stage.name}': every row has 'weight': 0 on its last turn, so there is "
+            "nothing to train; remove the weights"
+        )
     pairs = zip(samples, has_supervised, strict=True)
-    unsupervised_ids = [sample.id for sample, supervised in pairs if not supervised]
+    unsupervised_ids = [s.id for s, supervised in pairs if not supervised and not s.left_out]
     if len(unsupervised_ids) > MAX_UNSUPERVISED * len(samples):
         raise DatasetError(
             f"stage '{stage.name}': {len(unsupervised_ids)} of {len(samples)} samples have no "

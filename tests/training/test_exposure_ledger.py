@@ -14,6 +14,7 @@ from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.training.exposure_ledger import ExposureLedger, Pass, read_results
 from ilp_mlflow.training.prepared_rows import PreparedRow, match_rows, row_key
+from ilp_mlflow.training.row_account import RowAccount
 from ilp_mlflow.training.trainer import train_stage
 from tests.conftest import rows
 from tests.training.test_trainer import PEFT, TRAINING, stage, weights
@@ -40,9 +41,22 @@ def head(inputs, log_probs, is_top1):
     )
 
 
+def account(supervised, cut=0):
+    """An account of a row with so many supervised tokens."""
+    return RowAccount(
+        sample_id="x",
+        segments=(),
+        prompt_tokens=1,
+        answer_tokens=supervised + cut,
+        supervised_tokens=supervised,
+        supervised_answer_tokens=supervised,
+        cut_tokens=cut,
+    )
+
+
 def ledger_of(keys, supervised=2):
     """A ledger over samples that are known by their keys."""
-    prepared = [PreparedRow(3, 3, supervised, key=key) for key in keys]
+    prepared = [PreparedRow(account(supervised), 3, key=key) for key in keys]
     return ExposureLedger("s", stage().samples[: len(keys)], prepared)
 
 
@@ -115,9 +129,7 @@ def test_both_ways_to_know_a_row_note_the_same(bare_trainer, tiny_model, tmp_pat
     )
     text = loading.read_tokenization([str(tiny_model)])
     samples = stage().samples
-    ledger = ExposureLedger(
-        "s", samples, match_rows(samples, text, bare_trainer.train_dataset, False)
-    )
+    ledger = ExposureLedger("s", samples, match_rows(samples, text, bare_trainer.train_dataset, {}))
     listener = ledger.follow(bare_trainer.model, lambda: bare_trainer.state.global_step + 1)
     bare_trainer.train()
     listener.stop()
@@ -209,7 +221,7 @@ def test_a_row_of_which_no_token_counts_is_exposed_and_gives_no_signal():
 
 def test_tables_say_which_stage_trained_a_sample():
     sample = stage().samples[0].model_copy(update={"stage": "before"})
-    ledger = ExposureLedger("s", [sample], [PreparedRow(9, 7, 2)])
+    ledger = ExposureLedger("s", [sample], [PreparedRow(account(2, cut=2), 7)])
     inputs = batch([[5, 6]], [[-100, 6]], [[1, 1]])
     ledger.note_batch(3, inputs, head(inputs, [[-0.5]], [[True]]), rows=[0])
     assert ledger.signals().to_pylist() == [

@@ -18,6 +18,7 @@ SELDOM_SEEN = 0.7
 """Strength where a sample was seen much less often than others of its stage."""
 TOO_OFTEN_SEEN = 0.4
 """Strength where it was seen much more often: that does not keep it from being learned."""
+LEFT_OUT = "its last turn has weight 0, which keeps it out of the loss"
 
 
 class NotTrainedDetails(Details):
@@ -71,8 +72,10 @@ class NotTrained(Diagnostic):
         For a stage, and for a sample that was in no batch, the strength is 1. For a sample of which
         a part was in no loss it is the share of the tokens the model gets wrong that training may
         have left out; where one token was left out and the model stops, how likely that one is
-        among those it gets wrong. Seen seldom it is SELDOM_SEEN, too often TOO_OFTEN_SEEN. Samples
-        that the ledger does not hold have none.
+        among those it gets wrong. Seen seldom it is SELDOM_SEEN, too often TOO_OFTEN_SEEN. For a
+        sample whose own row keeps it out of the loss it is 1, with a ledger or without, unless the
+        ledger says that it was trained all the same. Other samples that the ledger does not hold
+        have none.
         """
         evidence: dict[str | Subject, Evidence] = {}
         unmoved = self._unmoved_stages({s.stage for s in unlearned}, context)
@@ -82,23 +85,30 @@ class NotTrained(Diagnostic):
                 strength=1,
                 reason=f"stage '{stage}' changed nothing for any of its samples",
             )
-        if context.exposures is None:
-            return evidence
-        ledger = {entry.sample_id: entry for entry in to_rows(context.exposures, Exposure)}
+        ledger: dict[str, Exposure] = {}
+        if context.exposures is not None:
+            ledger = {entry.sample_id: entry for entry in to_rows(context.exposures, Exposure)}
         usual_exposures = _usual_exposures(ledger.values())
         scores = context.last_scores(unlearned)
         for sample in unlearned:
-            entry = ledger.get(sample.id)
             # What an unmoved stage did with its samples does not matter.
-            if entry is None or sample.stage in unmoved:
+            if sample.stage in unmoved:
                 continue
-            fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
+            entry = ledger.get(sample.id)
+            fault = None
+            if sample.left_out and (entry is None or entry.supervised_tokens == 0):
+                fault = Fault(1.0, LEFT_OUT)
+            elif entry is not None:
+                fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
             if fault:
+                details = NotTrainedDetails()
+                if entry is not None:
+                    details = NotTrainedDetails(**entry.model_dump(exclude={"sample_id"}))
                 evidence[sample.id] = Evidence(
                     cause=NotTrainedDetails.cause,
                     strength=fault.strength,
                     reason=fault.reason,
-                    details=NotTrainedDetails(**entry.model_dump(exclude={"sample_id"})),
+                    details=details,
                 )
         return evidence
 
