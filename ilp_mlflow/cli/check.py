@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -73,8 +74,13 @@ def check_command(
         from ilp_mlflow.training.checks.check import check_rows
 
         checked = check_rows(samples, _parts(location), setup)
-    document = {"format": FORMAT, "training": setup.read_as, **checked.model_dump(mode="json")}
-    lines = [setup.read_as, "", *_table(checked), "", *_finding_lines(checked)]
+    document = {
+        "format": FORMAT,
+        "setup": setup.model_dump(mode="json"),
+        **checked.model_dump(mode="json"),
+    }
+    lines = [setup.read_as, *_steps(setup, checked), "", *_table(checked), ""]
+    lines += _finding_lines(checked)
     print_result(document, "\n".join(lines))
     if strict and any(finding.severity != "note" for finding in checked.findings):
         sys.exit(1)
@@ -143,6 +149,15 @@ def _parts(location: str) -> list[str]:
     from ilp_mlflow.tracking import model_registry
 
     return model_registry.resolve_parts(location)
+
+
+def _steps(setup: TrainingSetup, checked: RowCheck) -> list[str]:
+    """How long the training is, where that is known."""
+    if setup.packing:
+        return ["packed: several rows share a sequence; counts are of single rows"]
+    per_step = setup.batch_size * setup.accumulation
+    steps = math.ceil(checked.rows / per_step)
+    return [f"{setup.epochs:g} epochs of {steps} steps, {per_step} rows each, on one device"]
 
 
 def _table(checked: RowCheck) -> list[str]:

@@ -76,17 +76,27 @@ def test_a_configuration_names_model_and_rows(tiny_model, data, tmp_path):
     )
     checked = document("check", "--training", path)
     assert checked["rows"] == 8
-    assert "a configuration of TRL, by max_length, dataset_name" in checked["training"]
+    assert "a configuration of TRL, by max_length, dataset_name" in checked["setup"]["read_as"]
     assert "cut" in {finding["kind"] for finding in checked["findings"]}
     # the command line goes before it
     assert document("check", "--training", path, "--data", data, "--limit", 3)["rows"] == 3
+
+
+def test_the_length_of_the_training_is_told_unless_rows_are_packed(tiny_model, data, tmp_path):
+    text = "num_train_epochs: 2\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 2\n"
+    path = config(tmp_path, f"model_name_or_path: {tiny_model}\n{text}")
+    _, told, _ = ilp("check", "--data", data, "--training", path)
+    assert "2 epochs of 2 steps, 4 rows each, on one device" in told
+    path = config(tmp_path, f"model_name_or_path: {tiny_model}\npacking: true\n")
+    _, told, _ = ilp("check", "--data", data, "--training", path)
+    assert "packed: several rows share a sequence" in told
 
 
 def test_an_experiment_file_is_a_configuration(experiment_file):
     first = document("check", "--training", experiment_file)
     second = document("check", "--training", f"{experiment_file}#second")
     assert first["rows"] == second["rows"] == 8
-    assert "stage 'second'" in second["training"]
+    assert "stage 'second'" in second["setup"]["read_as"]
 
 
 def test_a_row_that_the_template_refuses_is_counted_with_its_words(tiny_model, tmp_path):
@@ -196,7 +206,7 @@ def test_data_sets_of_llama_factory_and_axolotl_are_found(tiny_model, data, tmp_
     monkeypatch.chdir(tmp_path)
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\ndataset: facts\ntemplate: qwen\n")
     checked = document("check", "--training", path)
-    assert "LLaMA-Factory" in checked["training"]
+    assert "LLaMA-Factory" in checked["setup"]["read_as"]
     assert checked["rows"] == 8
 
 
