@@ -61,7 +61,7 @@ def check_command(
 
     Weights are not loaded, and no run is made.
     """
-    setup = _read_setup(training, chat_template)
+    setup = _read_setup(training, chat_template, with_data=not data)
     sources = _sources(data, take_data_options(options), setup)
     location = model or setup.model
     if not location:
@@ -86,7 +86,7 @@ def check_command(
         sys.exit(1)
 
 
-def _read_setup(training: str, chat_template: str | None) -> TrainingSetup:
+def _read_setup(training: str, chat_template: str | None, with_data: bool) -> TrainingSetup:
     """What the training does to rows, with another chat template where one is given."""
     from ilp_mlflow.data.training_configs.chat_templates import read_template
     from ilp_mlflow.data.training_configs.read import read_training_config
@@ -94,7 +94,7 @@ def _read_setup(training: str, chat_template: str | None) -> TrainingSetup:
 
     setup = TrainingSetup(loss_on="answer")
     if training:
-        setup = read_training_config(training)
+        setup = read_training_config(training, with_data)
     if chat_template:
         text = read_template(chat_template, Path.cwd(), "--chat-template")
         setup = setup.model_copy(update={"chat_template": text})
@@ -156,6 +156,8 @@ def _steps(setup: TrainingSetup, checked: RowCheck) -> list[str]:
     if setup.packing:
         return ["packed: several rows share a sequence; counts are of single rows"]
     per_step = setup.batch_size * setup.accumulation
+    if setup.max_steps > 0:
+        return [f"{setup.max_steps} steps, {per_step} rows each, on one device"]
     steps = math.ceil(checked.rows / per_step)
     return [f"{setup.epochs:g} epochs of {steps} steps, {per_step} rows each, on one device"]
 

@@ -87,6 +87,9 @@ def test_the_length_of_the_training_is_told_unless_rows_are_packed(tiny_model, d
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\n{text}")
     _, told, _ = ilp("check", "--data", data, "--training", path)
     assert "2 epochs of 2 steps, 4 rows each, on one device" in told
+    path = config(tmp_path, f"model_name_or_path: {tiny_model}\nmax_steps: 30\n{text}")
+    _, told, _ = ilp("check", "--data", data, "--training", path)
+    assert "30 steps, 4 rows each, on one device" in told
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\npacking: true\n")
     _, told, _ = ilp("check", "--data", data, "--training", path)
     assert "packed: several rows share a sequence" in told
@@ -241,6 +244,13 @@ def test_an_axolotl_file_with_its_own_rows_and_template(tiny_model, tmp_path, mo
     assert found["left_out"]["rows"] > 0
     # the end token of the configuration is one of the model, once it is trained
     assert "end_does_not_stop" not in found
+
+
+def test_rows_that_are_given_stand_in_for_those_that_cannot_be_read(tiny_model, data, tmp_path):
+    text = f"base_model: {tiny_model}\ndatasets:\n- {{path: none, type: alpaca_chat.load_qa}}\n"
+    path = config(tmp_path, text)
+    assert ilp("check", "--training", path)[0] == 2
+    assert document("check", "--training", path, "--data", data)["rows"] == 8
 
 
 def test_fields_that_the_template_leaves_out_are_named(tiny_model, tmp_path):

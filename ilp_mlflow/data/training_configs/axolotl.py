@@ -64,7 +64,6 @@ HARMLESS = (
     "eval_sample_packing",
     "pad_to_sequence_len",
     "test_datasets",
-    "max_steps",
     "base_model_config",
     "eval_batch_size",
     "lora_target_parameters",
@@ -117,16 +116,20 @@ class AxolotlKeys(Keys):
     lora_modules_to_save: Names = ()
     peft_trainable_token_indices: tuple[int, ...] | dict[str, tuple[int, ...]] = ()
     num_epochs: Number = 1.0
+    max_steps: int = -1
     micro_batch_size: Count = 1
     gradient_accumulation_steps: Count = 1
     rl: str | None = None
 
 
-def axolotl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> TrainingSetup:
+def axolotl_setup(
+    fields: Mapping[str, Any], path: Path, read_as: str, with_data: bool = True
+) -> TrainingSetup:
     """What a configuration of axolotl does to the rows.
 
-    `fields` are those of the file at `path`, from whose folder relative paths start. Raises
-    ConfigError for a value of the wrong type and for training that is not supervised.
+    Its rows are looked for `with_data` only. `fields` are those of the file at `path`, from whose
+    folder relative paths start. Raises ConfigError for a value of the wrong type and for training
+    that is not supervised, DatasetError for rows that are not read.
     """
     keys = read_keys(AxolotlKeys, fields, path)
     if keys.rl:
@@ -141,7 +144,7 @@ def axolotl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> Traini
         trainer="axolotl",
         read_as=read_as,
         model=local_folder(keys.base_model, path),
-        data=_data(fields, keys, path),
+        data=_data(fields, keys, path) if with_data else (),
         max_length=keys.sequence_len,
         too_long="keep_start" if keys.excess_length_strategy == "truncate" else "drop",
         packing=keys.sample_packing,
@@ -154,6 +157,7 @@ def axolotl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> Traini
         added_tokens=(*added, *special.additional_special_tokens, *keys.tokens),
         adapter=_adapter(keys),
         epochs=keys.num_epochs,
+        max_steps=keys.max_steps,
         batch_size=keys.micro_batch_size,
         accumulation=keys.gradient_accumulation_steps,
         notes=(*_notes(keys), *unread(fields, UNREAD)),

@@ -59,7 +59,6 @@ UNREAD = {
 """Options that may matter for the rows and are not read, and why."""
 HARMLESS = (
     "eval_dataset",
-    "max_steps",
     "per_device_eval_batch_size",
     "galore_target",
     "apollo_target",
@@ -90,15 +89,19 @@ class LlamaFactoryKeys(Keys):
     lora_target: Names = ("all",)
     additional_target: Names = ()
     num_train_epochs: Number = 3.0
+    max_steps: int = -1
     per_device_train_batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
 
 
-def llama_factory_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> TrainingSetup:
+def llama_factory_setup(
+    fields: Mapping[str, Any], path: Path, read_as: str, with_data: bool = True
+) -> TrainingSetup:
     """What a configuration of LLaMA-Factory does to the rows.
 
-    `fields` are those of the file at `path`. Raises ConfigError for a value of the wrong type, a
-    kind of training that is not supervised, and a data set that is not in `dataset_info.json`.
+    Its rows are looked for `with_data` only. `fields` are those of the file at `path`. Raises
+    ConfigError for a value of the wrong type and a kind of training that is not supervised,
+    DatasetError for a data set that is not in `dataset_info.json`.
     """
     keys = read_keys(LlamaFactoryKeys, fields, path)
     packs = keys.packing or keys.neat_packing or keys.stage == "pt"
@@ -106,7 +109,7 @@ def llama_factory_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> 
         trainer="LLaMA-Factory",
         read_as=read_as,
         model=local_folder(keys.model_name_or_path, path),
-        data=_data(keys, path),
+        data=_data(keys, path) if with_data else (),
         # one token less in a packed sequence, as LLaMA-Factory has it
         max_length=keys.cutoff_len - 1 if packs else keys.cutoff_len,
         too_long="share",
@@ -116,6 +119,7 @@ def llama_factory_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> 
         added_tokens=(*keys.add_tokens, *keys.add_special_tokens),
         adapter=_adapter(keys),
         epochs=keys.num_train_epochs,
+        max_steps=keys.max_steps,
         batch_size=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
         notes=(*_template_note(keys), *unread(fields, UNREAD)),

@@ -13,7 +13,7 @@ from ilp_mlflow.data.training_configs import axolotl, llama_factory, trl
 from ilp_mlflow.data.training_configs.experiment import experiment_setup
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
 
-Reader = Callable[[Mapping[str, Any], Path, str], TrainingSetup]
+Reader = Callable[[Mapping[str, Any], Path, str, bool], TrainingSetup]
 
 READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "LLaMA-Factory": (llama_factory.OWN_KEYS, llama_factory.llama_factory_setup),
@@ -39,12 +39,13 @@ SHOWN_KEYS = 3
 """Keys that are named as those by which a file was recognised."""
 
 
-def read_training_config(location: str) -> TrainingSetup:
+def read_training_config(location: str, with_data: bool = True) -> TrainingSetup:
     """What the configuration at `location` does to rows.
 
     It is TRL's (YAML, or the arguments of an SFTConfig as JSON), LLaMA-Factory's, axolotl's, or an
-    experiment file, `#stage` behind it naming a stage other than the first. Raises ConfigError when
-    there is no such file, when none of these knows its keys, and for a value of the wrong type.
+    experiment file, `#stage` behind it naming a stage other than the first. Its rows are looked for
+    `with_data` only. Raises ConfigError when there is no such file, when none of these knows its
+    keys, and for a value of the wrong type; DatasetError for rows that are not read.
     """
     path, stage = _split_stage(location)
     fields = _read_fields(path)
@@ -61,7 +62,8 @@ def read_training_config(location: str) -> TrainingSetup:
         )
     trainer, keys = _recognise(fields, path)
     read = READERS[trainer][1]
-    return read(fields, path, f"{path}: a configuration of {trainer}, by {', '.join(keys)}")
+    read_as = f"{path}: a configuration of {trainer}, by {', '.join(keys)}"
+    return read(fields, path, read_as, with_data)
 
 
 def _split_stage(location: str) -> tuple[Path, str]:

@@ -65,6 +65,8 @@ class TrainingSetup(Value):
     """The adapter that is trained; None: all weights."""
     epochs: float = 3.0
     """Passes over the rows."""
+    max_steps: int = -1
+    """Optimizer steps in place of epochs; -1: as many as the epochs have."""
     batch_size: int = 8
     """Rows per device and batch."""
     accumulation: int = 1

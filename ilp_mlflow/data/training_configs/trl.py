@@ -51,7 +51,6 @@ UNREAD = {
 HARMLESS = (
     "eval_packing",
     "dataset_test_split",
-    "max_steps",
     "per_device_eval_batch_size",
     "eval_accumulation_steps",
     "lora_target_parameters",
@@ -87,6 +86,7 @@ class TrlKeys(Keys):
     eos_token: str | None = None
     pad_token: str | None = None
     num_train_epochs: Number = 3.0
+    max_steps: int = -1
     per_device_train_batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
     use_peft: bool = False
@@ -94,11 +94,13 @@ class TrlKeys(Keys):
     lora_modules_to_save: Names = ()
 
 
-def trl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> TrainingSetup:
+def trl_setup(
+    fields: Mapping[str, Any], path: Path, read_as: str, with_data: bool = True
+) -> TrainingSetup:
     """What a configuration of TRL does to the rows.
 
-    `fields` are those of the file at `path`, from whose folder relative paths start. Raises
-    ConfigError for a value of the wrong type.
+    Its rows are looked for `with_data` only. `fields` are those of the file at `path`, from whose
+    folder relative paths start. Raises ConfigError for a value of the wrong type.
     """
     keys = read_keys(TrlKeys, fields, path)
     folder = path.resolve().parent
@@ -120,7 +122,7 @@ def trl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> TrainingSe
         trainer="TRL",
         read_as=read_as,
         model=local_folder(keys.model_name_or_path, path),
-        data=_data(keys, folder, path),
+        data=_data(keys, folder, path) if with_data else (),
         max_length=max_length,
         too_long=keys.truncation_mode,
         packing=keys.packing,
@@ -130,6 +132,7 @@ def trl_setup(fields: Mapping[str, Any], path: Path, read_as: str) -> TrainingSe
         pad_token=keys.pad_token,
         adapter=_adapter(keys),
         epochs=keys.num_train_epochs,
+        max_steps=keys.max_steps,
         batch_size=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
         notes=tuple(notes),

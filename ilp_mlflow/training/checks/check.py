@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
+from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
@@ -76,8 +77,11 @@ def check_rows(samples: Sequence[Sample], parts: Sequence[str], setup: TrainingS
         return RowCheck(rows=len(samples), tokens={}, findings=tuple(findings))
     findings += check_assistant_turns(accepted, setup, tokenization)
     setup = countable(setup, accepted, tokenization)
-    accounts = account_rows(accepted, tokenization, sft_options(setup))
-    rows = [CheckedRow(*pair) for pair in zip(accepted, accounts, strict=True)]
+    options = sft_options(setup)
+    rows = []
+    for sample in track(accepted, "render and count rows"):
+        (account,) = account_rows([sample], tokenization, options)
+        rows.append(CheckedRow(sample, account))
     findings += check_lengths(rows, setup, tokenization)
     findings += check_supervision(rows, setup, tokenization)
     findings += check_rendering(rows)
