@@ -132,7 +132,7 @@ def canonical_records(
     everything = itertools.chain(first, records)
     for record in everything:
         row = names.row(record.fields)
-        if is_unwanted(row):
+        if "text" not in read and is_unwanted(row):
             n_others = sum(is_unwanted(names.row(other.fields)) for other in everything)
             refuse_unwanted(record.where, 1 + n_others, names)
         _check_form(row, chosen, read, record.where)
@@ -181,7 +181,7 @@ def _recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, None], n
         return "alpaca"
     if "text" in found and not {"prompt", "completion", "instruction", "output"} & found.keys():
         return "text"
-    suggestion = _suggested(columns)
+    suggestion = _suggested(columns, rows)
     if {"prompt", "completion"} & found.keys() and not suggestion:
         # half of a row: what is missing is told of the first row that lacks it
         return "trl"
@@ -271,8 +271,8 @@ def _assignment(field: str, names: Names) -> str:
     return field if column == field else f"{field}={column}"
 
 
-def _suggested(columns: Mapping[str, None]) -> str:
-    """Fields for columns whose names say what they are; "" where they do not."""
+def _suggested(columns: Mapping[str, None], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Fields for columns that are plainly something; "" where none are."""
     by_lower = {column.lower(): column for column in columns}
     if "instruction" in columns:
         for answer in ANSWERS:
@@ -282,7 +282,15 @@ def _suggested(columns: Mapping[str, None]) -> str:
     for prompt, completion in OBVIOUS_PAIRS:
         if prompt in by_lower and completion in by_lower:
             return f"prompt={by_lower[prompt]},completion={by_lower[completion]}"
+    for row in rows:
+        for column, value in row.items():
+            if isinstance(value, list) and value and _has_role(value[0]):
+                return f"messages={column}"
     return ""
+
+
+def _has_role(turn: Any) -> bool:
+    return isinstance(turn, dict) and ("role" in turn or "from" in turn)
 
 
 def _listed(columns: Iterable[str]) -> str:
