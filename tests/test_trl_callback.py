@@ -420,7 +420,7 @@ def test_rows_may_have_columns_of_other_names(capsys):
 @pytest.mark.parametrize(
     ("given", "error", "expected"),
     [
-        ({"rows": [{"prompt": "x"}]}, DatasetError, r"rows: no format fits its columns \(prompt\)"),
+        ({"rows": [{"prompt": "x"}]}, DatasetError, "row 1: no 'completion'"),
         ({"rows": datasets.DatasetDict(train=ROWS)}, DatasetError, "row 1: expected an object"),
         ({"rows": [*rows(), rows()[0]]}, DatasetError, "row 9: id 'France' was given in row 1"),
         ({"name": "a/b"}, ConfigError, "IlpCallback: name"),

@@ -221,7 +221,9 @@ def _axolotl_origins(
     if files:
         return
     local = folder / Path(path).expanduser()
-    if local.exists():
+    if REMOTE_URI.match(path):
+        yield {"path": path, "split": split}
+    elif local.exists():
         yield {"path": str(local), "split": split}
     else:
         yield {"dataset": path, "config": entry.get("name"), "split": split}

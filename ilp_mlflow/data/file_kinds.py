@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +17,10 @@ from typing import Any, NoReturn
 from ilp_mlflow.core.errors import DatasetError, first_line
 from ilp_mlflow.data.records import Record, number_rows
 
+ONE_ROW = {"messages", "conversations", "prompt", "instruction", "text"}
+"""Keys by which an object is a row itself rather than something that holds rows."""
+NEXT_ROW = re.compile(r"[\s,]*")
+"""What stands in front of a row of an array."""
 GZIP = ".gz"
 """End of the name of a file that is unpacked as it is read."""
 
@@ -161,7 +167,7 @@ def _read_json(path: Path, name: str) -> Iterator[Record]:
             "is the file cut off?"
         ) from None
     except DuplicateKeyError as error:
-        _refuse_twice(str(error), name)
+        _refuse_twice(str(error), _place_of_duplicate(text, name))
     if not isinstance(rows, list):
         raise DatasetError(f"{name}: expected an array of rows, got {_describe(rows)}")
     may_be_halved = "\\ud" in text.lower()
@@ -171,6 +177,21 @@ def _read_json(path: Path, name: str) -> Iterator[Record]:
         yield Record(where, number, fields)
 
 
+def _place_of_duplicate(text: str, name: str) -> str:
+    """The first row of an array that gives a key twice; the file where it is no array."""
+    position = text.find("[") + 1
+    if not text.lstrip().startswith("["):
+        return name
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
+    for number in itertools.count(1):
+        start = NEXT_ROW.match(text, position).end()  # type: ignore[union-attr]
+        try:
+            _, position = decoder.raw_decode(text, start)
+        except DuplicateKeyError:
+            return f"{name} row {number}"
+    return name
+
+
 def _describe(document: Any) -> str:
     """What a JSON document is that is no array, and how to make one of it."""
     if not isinstance(document, dict):
@@ -178,7 +199,7 @@ def _describe(document: Any) -> str:
     keys = ", ".join(list(document)[:10]) or "no keys"
     lists = [name for name, value in document.items() if isinstance(value, list)]
     hint = "write [...] around it, if it is one row"
-    if lists:
+    if lists and not ONE_ROW & document.keys():
         hint = f"if the rows are in '{lists[0]}', save that array as a file of its own"
     return f"one object with {keys}; {hint}"
 

@@ -124,6 +124,7 @@ def test_a_file_may_have_a_hash_in_its_name(tmp_path):
 def test_axolotl_reads_files_and_the_hub(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [])
     assert axolotl(tmp_path, path="a.jsonl", type="alpaca").path == str(tmp_path / "a.jsonl")
+    assert axolotl(tmp_path, path="s3://b/a.jsonl", type="alpaca").path == "s3://b/a.jsonl"
     hub = axolotl(tmp_path, path="tatsu-lab/alpaca", type="alpaca", split="test", name="en")
     assert (hub.dataset, hub.split, hub.config) == ("tatsu-lab/alpaca", "test", "en")
     assert axolotl(tmp_path, path="json", data_files="a.jsonl", type="alpaca").path == (

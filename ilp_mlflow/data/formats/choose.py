@@ -132,7 +132,7 @@ def canonical_records(
     everything = itertools.chain(first, records)
     for record in everything:
         row = names.row(record.fields)
-        if is_unwanted(row):
+        if "text" not in read and is_unwanted(row):
             n_others = sum(is_unwanted(names.row(other.fields)) for other in everything)
             refuse_unwanted(record.where, 1 + n_others, names)
         _check_form(row, chosen, read, record.where)
@@ -181,9 +181,14 @@ def _recognise(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, None], n
         return "alpaca"
     if "text" in found and not {"prompt", "completion", "instruction", "output"} & found.keys():
         return "text"
+    suggestion = _suggested(columns, rows)
+    if {"prompt", "completion"} & found.keys() and not suggestion:
+        # half of a row: what is missing is told of the first row that lacks it
+        return "trl"
     raise DatasetError(
         f"{name}: no format fits its columns ({_listed(columns)}); known are "
-        f"{', '.join(FORMATS)}; {_suggested(columns)}"
+        f"{', '.join(FORMATS)}; say which are which: --fields "
+        f"{suggestion or 'prompt=COLUMN,completion=COLUMN'}"
     )
 
 
@@ -211,12 +216,13 @@ def _columns_read(
     """The fields that are read. Raises DatasetError where rows have none that the format needs."""
     found = _fields(rows)
     for group in row_format.needed:
-        if all(field in found for field in group):
+        if any(field in found for field in group):
             read = {*group, *row_format.optional}
             return [field for field in found if field in read]
     needed = " or ".join(" and ".join(group) for group in row_format.needed)
     raise DatasetError(
-        f"{name}: this format needs {needed}; columns are {_listed(columns)}; {_suggested(columns)}"
+        f"{name}: this format needs {needed}; columns are {_listed(columns)}; say which are which "
+        "with --fields, or leave the format out"
     )
 
 
@@ -265,19 +271,26 @@ def _assignment(field: str, names: Names) -> str:
     return field if column == field else f"{field}={column}"
 
 
-def _suggested(columns: Mapping[str, None]) -> str:
-    """How to say which columns are which."""
+def _suggested(columns: Mapping[str, None], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Fields for columns that are plainly something; "" where none are."""
     by_lower = {column.lower(): column for column in columns}
     if "instruction" in columns:
         for answer in ANSWERS:
             if answer in by_lower:
                 context = ",input=context" if "context" in columns else ""
-                return f"say which are which: --fields output={by_lower[answer]}{context}"
+                return f"output={by_lower[answer]}{context}"
     for prompt, completion in OBVIOUS_PAIRS:
         if prompt in by_lower and completion in by_lower:
-            fields = f"prompt={by_lower[prompt]},completion={by_lower[completion]}"
-            return f"say which are which: --fields {fields}"
-    return "say which are which with --fields, such as --fields prompt=COLUMN,completion=COLUMN"
+            return f"prompt={by_lower[prompt]},completion={by_lower[completion]}"
+    for row in rows:
+        for column, value in row.items():
+            if isinstance(value, list) and value and _has_role(value[0]):
+                return f"messages={column}"
+    return ""
+
+
+def _has_role(turn: Any) -> bool:
+    return isinstance(turn, dict) and ("role" in turn or "from" in turn)
 
 
 def _listed(columns: Iterable[str]) -> str:

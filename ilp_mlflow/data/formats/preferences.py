@@ -9,8 +9,12 @@ from ilp_mlflow.core.errors import DatasetError
 from ilp_mlflow.data.formats.names import Names
 from ilp_mlflow.data.records import Record
 
-PAIRS = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
-"""Columns of a better and a worse answer: TRL's (DPO) and OpenAI's."""
+PAIRS = (
+    ("chosen", "rejected"),
+    ("chosen_messages", "rejected_messages"),
+    ("preferred_output", "non_preferred_output"),
+)
+"""Columns of a better and a worse answer: TRL's (DPO), LLaMA-Factory's and OpenAI's."""
 ANSWERS = ("messages", "completion", "output", "text")
 """Fields that hold what is trained."""
 REASON = "SFT trains one answer to a prompt, and these rows rank two"
@@ -33,7 +37,7 @@ def _hint(better: str, answers: Iterable[Any], columns: Collection[str]) -> str:
         return "if messages are what was trained, say so: --fields messages=messages"
     if "prompt" in columns:
         return f"give the chosen ones as completion: --fields completion={better}"
-    if better == "chosen" and all(isinstance(answer, list) for answer in answers):
+    if better.startswith("chosen") and all(isinstance(answer, list) for answer in answers):
         return f"give the chosen ones as messages: --fields messages={better}"
     return "write the chosen ones as completion"
 
@@ -54,6 +58,6 @@ def refuse_unwanted(where: str, n_unwanted: int, names: Names) -> None:
     rows = "1 row" if n_unwanted == 1 else f"{n_unwanted} rows"
     raise DatasetError(
         f"{where}: {label} is false (in {rows}), which marks an answer that is not wanted (KTO), "
-        f"and SFT would train it; keep the others with where: {{{label}: true}}, or rename the "
-        "column if it means something else"
+        f"and SFT would train it; remove it, or keep the others with where: {{{label}: true}} in "
+        "an experiment; rename the column if it means something else"
     )

@@ -156,6 +156,14 @@ def test_what_is_not_recognised_is_told_with_what_would_be(tmp_path, columns, ex
         assert sample.answer == "x"
 
 
+def test_a_column_of_turns_is_suggested_as_messages(tmp_path):
+    for record in ({"conversation": CHAT, "lang": "en"}, {"prompt": "p", "dialogue": CHAT}):
+        column = next(name for name, value in record.items() if value is CHAT)
+        with pytest.raises(DatasetError, match=f"--fields messages={column}$"):
+            read(tmp_path / "a.jsonl", [record])
+        assert read(tmp_path / "a.jsonl", fields={"messages": column})[0].answer == "a"
+
+
 def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path):
     with pytest.raises(
         DatasetError, match=r"no column 'reply' to be read as completion; columns are q, a$"
