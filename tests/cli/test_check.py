@@ -23,6 +23,17 @@ CHATS = [
 ]
 
 
+MARKED = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}{% else %}"
+    "{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+TWO_TURNS = [{"messages": chat["messages"] * 2} for chat in CHATS]
+SPLIT = [{"prompt": chat["messages"][:1], "completion": chat["messages"][1:]} for chat in CHATS]
+TEXTS = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows()]
+
+
 @pytest.fixture
 def data(tmp_path):
     return write_jsonl(tmp_path / "rows.jsonl", rows())
@@ -272,16 +283,8 @@ def test_fields_that_the_template_leaves_out_are_named(tiny_model, tmp_path):
 
 
 def test_earlier_turns_are_counted_where_the_template_marks_them(tiny_model, tmp_path):
-    marked = config(
-        tmp_path,
-        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}"
-        "{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}{% else %}"
-        "{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
-        "chat.jinja",
-    )
-    two_turns = [{"messages": chat["messages"] * 2} for chat in CHATS]
-    data = write_jsonl(tmp_path / "chats.jsonl", two_turns)
+    marked = config(tmp_path, MARKED, "chat.jinja")
+    data = write_jsonl(tmp_path / "chats.jsonl", TWO_TURNS)
     counts = []
     for text in ("assistant_only_loss: true\n", "completion_only_loss: true\n"):
         path = config(tmp_path, text)
@@ -312,3 +315,58 @@ def test_plain_text_is_trained_whole(tiny_model, tmp_path):
     data = write_jsonl(tmp_path / "texts.jsonl", [{"text": r["prompt"]} for r in rows()])
     tokens = document("check", "--data", data, "--model", tiny_model)["tokens"]
     assert tokens["share in the loss"]["minimum"] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"assistant_only_loss": True},
+        {"completion_only_loss": False},
+        {"max_length": 12},
+        {"max_length": 12, "truncation_mode": "keep_end"},
+    ],
+    ids=lambda options: ",".join(options) or "defaults",
+)
+@pytest.mark.parametrize("given", [TWO_TURNS, SPLIT, TEXTS], ids=["messages", "split", "text"])
+def test_as_many_tokens_are_in_the_loss_as_trl_has_of_the_same_file(
+    tiny_model, tmp_path, given, options
+):
+    import datasets
+    import yaml
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    if options.get("assistant_only_loss") and given is TEXTS:
+        pytest.skip("TRL refuses it, and so do we")
+    template = config(tmp_path, MARKED, "chat.jinja")
+    data = write_jsonl(tmp_path / "rows.jsonl", given)
+    path = config(tmp_path, yaml.safe_dump({"max_length": 90, **options}))
+    checked = document(
+        *("check", "--data", data, "--model", tiny_model, "--training", path),
+        *("--chat-template", template),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = MARKED
+    args = SFTConfig(
+        output_dir=str(tmp_path / "out"),
+        report_to="none",
+        bf16=False,
+        **{"max_length": 90, **options},
+    )
+    trainer = SFTTrainer(
+        model=str(tiny_model),
+        args=args,
+        train_dataset=datasets.Dataset.from_list(given),
+        processing_class=tokenizer,
+    )
+    counts = []
+    for row in trainer.train_dataset:
+        # the first token of a row is predicted from nothing
+        counts.append(sum(label != -100 for label in row["labels"][1:]))
+    in_loss = checked["tokens"]["in the loss"]
+    # rows without a token in the loss are dropped by TRL
+    if len(counts) == len(given):
+        assert in_loss["minimum"] == min(counts)
+    assert in_loss["maximum"] == max(counts)
