@@ -20,6 +20,8 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
+from ilp_mlflow.data.formats.choose import canonical_records, names_of
+from ilp_mlflow.data.records import Record
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
@@ -61,7 +63,7 @@ class IlpCallback(TrainerCallback):
     MLflow run that is active while it trains (to a child, where that has a diagnosis already), else
     to one of their own, named `name`; the model becomes `<name>.<stage>`. `base` is where the model
     was loaded from (folder, Hub id, MLflow URI), left out: what it says itself. `scoring` and
-    `diagnostics` are as in an experiment's file.
+    `diagnostics` are as in an experiment's file, and so are the `fields` of its data.
 
     Raises DatasetError for a bad row and ConfigError for a bad option; before the first step
     ConfigError for packing, several processes, or rows that are not the trainer's, ModelError for a
@@ -80,12 +82,14 @@ class IlpCallback(TrainerCallback):
         base: str | None = None,
         scoring: Mapping[str, Any] | None = None,
         diagnostics: Mapping[str, Any] | Sequence[str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
+        # the samples are an artifact of the run: there is no file
+        data = {"path": f"{runs.FOLDER}/samples.parquet", "fields": fields or {}}
         config = {
             "name": name,
             "model": base or "",
-            # the samples are an artifact of the run: there is no file
-            "stages": [{"name": stage, "data": f"{runs.FOLDER}/samples.parquet"}],
+            "stages": [{"name": stage, "data": data}],
             "scoring": scoring or {},
             "diagnostics": diagnostics,
         }
@@ -99,10 +103,9 @@ class IlpCallback(TrainerCallback):
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
                 "load it as a Dataset"
             )
-        records = (
-            readers.Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)
-        )
-        self.samples = samples_from_records(stage, records)
+        records = (Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
+        names = names_of(self.experiment.stages[0].data)
+        self.samples = samples_from_records(stage, canonical_records(records, "rows", names))
         self.run_id: str | None = None
         self.step = 0
         self._ledger: ExposureLedger | None = None

@@ -406,10 +406,21 @@ def test_a_collator_that_changes_rows_is_told(tiny_model, store, tmp_path):
         one.train()
 
 
+def test_rows_may_have_columns_of_other_names(capsys):
+    given = [{"question": r["prompt"], "answer": r["completion"]} for r in rows()]
+    callback = IlpCallback(given, fields={"prompt": "question", "completion": "answer"})
+    assert [s.prompt for s in callback.samples] == [r["prompt"] for r in rows()]
+    assert "ilp: rows: read as trl (prompt=question, completion=answer)" in capsys.readouterr().err
+    with pytest.raises(DatasetError, match="rows: no column 'reply' to be read as completion"):
+        IlpCallback(given, fields={"prompt": "question", "completion": "reply"})
+    with pytest.raises(ConfigError, match=r"IlpCallback: .*'promt' is no field of a row"):
+        IlpCallback(given, fields={"promt": "question"})
+
+
 @pytest.mark.parametrize(
     ("given", "error", "expected"),
     [
-        ({"rows": [{"body": "x"}]}, DatasetError, "row 1: no 'prompt'"),
+        ({"rows": [{"prompt": "x"}]}, DatasetError, "row 1: no 'completion'"),
         ({"rows": datasets.DatasetDict(train=ROWS)}, DatasetError, "row 1: expected an object"),
         ({"rows": [*rows(), rows()[0]]}, DatasetError, "row 9: id 'France' was given in row 1"),
         ({"name": "a/b"}, ConfigError, "IlpCallback: name"),

@@ -1,7 +1,7 @@
 """The `ilp` command: parse, call, print. Heavy imports happen inside the commands."""
 
 # each of these modules adds its commands to `main`
-from ilp_mlflow.cli import checkpoints, environment, experiments, lab
+from ilp_mlflow.cli import check, checkpoints, environment, experiments, lab, show
 from ilp_mlflow.cli.app import main
 
-__all__ = ["checkpoints", "environment", "experiments", "lab", "main"]
+__all__ = ["check", "checkpoints", "environment", "experiments", "lab", "main", "show"]

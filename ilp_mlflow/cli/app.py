@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from ilp_mlflow.cli.console import output_options
-from ilp_mlflow.core.errors import IlpError, StepFailed
+from ilp_mlflow.core.errors import ConfigError, IlpError, StepFailed
 from ilp_mlflow.core.terminal.interrupts import sigterm_as_interrupt, was_interrupted
 from ilp_mlflow.core.terminal.progress import LAUNCHED_ENV
 
@@ -216,3 +216,46 @@ def scoring_options(function: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
+
+
+def data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `config.DataConfig` that say how rows are read, and the chat template."""
+    decorators = (
+        click.option(
+            "--fields",
+            default="",
+            metavar="FIELD=COLUMN,...",
+            help="Columns of other names, such as prompt=question,completion=answer.",
+        ),
+        click.option(
+            "--format", default="", help="How rows are written (default: told by their fields)."
+        ),
+        click.option("--split", default="", help="Split of a data set folder (default: train)."),
+        click.option("--limit", default="", help="Read only so many rows, from the top."),
+        click.option(
+            "--chat-template",
+            default="",
+            metavar="FILE",
+            help="Jinja file in place of the models' own chat template.",
+        ),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def take_data_options(options: dict[str, Any]) -> dict[str, str]:
+    """The options of `config.DataConfig`, taken out of those of a command."""
+    return {name: options.pop(name) for name in ("fields", "format", "split", "limit")}
+
+
+def find_chat_template(path: str) -> str | None:
+    """The absolute path of the file behind --chat-template; None where it is not given.
+
+    Raises ConfigError when there is no such file.
+    """
+    if not path:
+        return None
+    if not Path(path).is_file():
+        raise ConfigError(f"--chat-template {path}: no such file; check the path")
+    return str(Path(path).absolute())

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ilp_mlflow.cli.app import CHECKPOINTS_OPTION, SEED_OPTION, main, scoring_options
+from ilp_mlflow.cli.app import (
+    CHECKPOINTS_OPTION,
+    SEED_OPTION,
+    data_options,
+    find_chat_template,
+    main,
+    scoring_options,
+    take_data_options,
+)
 from ilp_mlflow.cli.console import load_libraries, output_options, print_result, silence_libraries
 from ilp_mlflow.core.errors import ConfigError
 
@@ -26,11 +34,12 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     required=True,
-    help="JSONL, CSV or Parquet file, data set folder, or where MLflow finds one.",
+    help="File, folder or pattern of files with rows, or where MLflow finds one.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Parquet file to write."
 )
+@data_options
 @scoring_options
 @click.option(
     "--no-cache",
@@ -40,22 +49,32 @@ if TYPE_CHECKING:
 @SEED_OPTION
 @output_options
 def score_command(
-    checkpoints: tuple[str, ...], data: str, out: Path, no_cache: bool, seed: str, **scoring: str
+    checkpoints: tuple[str, ...],
+    data: str,
+    out: Path,
+    chat_template: str,
+    no_cache: bool,
+    seed: str,
+    **options_given: str,
 ) -> None:
     """Score samples under models trained anywhere."""
     from ilp_mlflow.core import config
     from ilp_mlflow.data import checkpoint_folders
-    from ilp_mlflow.data.samples import load_samples
+    from ilp_mlflow.data.samples import load_first_samples, load_samples
 
     located = checkpoint_folders.find_checkpoints(checkpoints)
     locations = {checkpoint.name: checkpoint.model_uri for checkpoint in located}
     _check_writable(out)
-    options = config.parse_parameters(config.ScoringConfig, scoring)
+    rows = config.parse_parameters(
+        config.DataConfig, {"path": data, **take_data_options(options_given)}
+    )
+    options = config.parse_parameters(config.ScoringConfig, options_given)
+    tokenizer = config.TokenizerConfig(chat_template=find_chat_template(chat_template))
     # what is wrong with a file is told before libraries are loaded, which takes seconds
     if not config.REMOTE_URI.match(data):
-        load_samples("data", config.DataConfig(path=data, limit=1))
+        load_first_samples("data", rows)
     load_libraries()
-    samples = load_samples("data", config.DataConfig(path=data))
+    samples = load_samples("data", rows)
     seed_number = config.parse_parameters(config.Seed, {"seed": seed}).seed
     import pyarrow.parquet as pq
 
@@ -66,8 +85,8 @@ def score_command(
     # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
     cached = not no_cache
-    wrong = choose_wrong_options(samples, locations, options, seed_number, cached=cached)
-    scores = score_checkpoints(samples, wrong, locations, options, seed_number, cached=cached)
+    wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
+    scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)
     pq.write_table(scores, out)
     learned = _learned_shares(scores, samples, list(locations), options, seed_number)
     recognition = recognition_shares(scores, list(locations))

@@ -120,11 +120,14 @@ def print_issue(report: Report) -> None:
 
 def paint(text: str, colour: str) -> str:
     """Text in a colour of click, where stdout is a terminal that wants colours."""
+    return click.style(text, fg=colour, bold=True) if wants_colours() else text
+
+
+def wants_colours() -> bool:
+    """Whether stdout is a terminal that wants colours."""
     # see https://no-color.org
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if refused or not sys.stdout.isatty():
-        return text
-    return click.style(text, fg=colour, bold=True)
+    return not refused and sys.stdout.isatty()
 
 
 def report_text(report: Report) -> str:

@@ -15,8 +15,11 @@ from ilp_mlflow.cli.app import (
     RESUME_OPTION,
     RUN_ID_OPTION,
     SEED_OPTION,
+    data_options,
     experiment_command,
+    find_chat_template,
     scoring_options,
+    take_data_options,
 )
 from ilp_mlflow.cli.console import (
     links,
@@ -117,6 +120,7 @@ def stage_command(
         metavar="[NAME=]FILE",
         help="Rows that NAME, or the last checkpoint, was trained on.",
     ),
+    data_options,
     scoring_options,
     SEED_OPTION,
     required=False,
@@ -129,7 +133,7 @@ def diagnose_command(
     They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
     """
     values_by_name = {"checkpoint": checkpoints, **options}
-    flags = [f"--{name}" for name, value in values_by_name.items() if value]
+    flags = [f"--{name.replace('_', '-')}" for name, value in values_by_name.items() if value]
     if experiment and flags:
         raise ConfigError(
             f"{experiment} and {flags[0]}: give one of them; with an experiment file, it says what "
@@ -165,7 +169,9 @@ def _diagnose_elsewhere(checkpoints: tuple[str, ...], **options: Any) -> None:
     from ilp_mlflow.data import checkpoint_folders
 
     located = checkpoint_folders.find_checkpoints(checkpoints)
-    settings = checkpoint_folders.experiment_for(located, **options)
+    rows = take_data_options(options)
+    options["chat_template"] = find_chat_template(options["chat_template"])
+    settings = checkpoint_folders.experiment_for(located, rows=rows, **options)
     _check_first_rows(settings)
     load_libraries()
     from ilp_mlflow import pipeline
@@ -367,13 +373,13 @@ def _open_run(
 
 
 def _check_first_rows(experiment: Experiment) -> None:
-    """Find plugins and read the first row of every file, so that a wrong name is told at once.
+    """Find plugins and read the first rows of every file, so that a wrong name is told at once.
 
     To be called before libraries are loaded, which takes seconds. Raises PluginError and
     DatasetError.
     """
     from ilp_mlflow.core import config, plugin_loader
-    from ilp_mlflow.data.samples import load_samples
+    from ilp_mlflow.data.samples import load_first_samples
 
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
@@ -385,7 +391,7 @@ def _check_first_rows(experiment: Experiment) -> None:
         data_by_name["held_out"] = experiment.held_out
     for name, data in data_by_name.items():
         if data.path and not config.REMOTE_URI.match(data.path):
-            load_samples(name, data.model_copy(update={"limit": 1}))
+            load_first_samples(name, data)
 
 
 def with_lab_files(experiment: Experiment) -> Experiment:

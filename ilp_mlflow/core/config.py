@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.errors import ConfigError, suggest
 from ilp_mlflow.core.strict_yaml import dump_yaml, load_yaml
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.value import Value
@@ -23,8 +23,41 @@ REMOTE_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 """Start of the location of a file that MLflow fetches, see `ilp_mlflow.data.readers`."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """Names of experiments and stages, by which models are registered."""
-DATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
 """Endings of files with rows, which are no experiments."""
+ROW_FIELDS = (
+    "id",
+    "prompt",
+    "completion",
+    "messages",
+    "text",
+    "tools",
+    "chat_template_kwargs",
+    "system",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "label",
+    "images",
+    "videos",
+    "audios",
+    "options",
+    "probes",
+    "paraphrases",
+    "source",
+)
+"""Fields of a row that a column can be named for, see `DataConfig.fields`."""
+TURN_FIELDS = (
+    "role",
+    "content",
+    "name",
+    "weight",
+    "reasoning_content",
+    "tool_calls",
+    "tool_call_id",
+)
+"""Fields of a turn of a conversation that can be named the same way."""
 RESERVED_STAGE_NAMES = ("base", "latest")
 """Names that checkpoints and model versions have of their own."""
 
@@ -33,8 +66,9 @@ class DataConfig(Value):
     """Where a stage's rows come from. `data: rows.jsonl` stands for `data: {path: rows.jsonl}`."""
 
     path: str | None = None
-    """JSONL, CSV or Parquet file, or a folder written by `datasets.save_to_disk`; relative to the
-    experiment file.
+    """JSONL (also `.jsonl.gz`), JSON, CSV or Parquet file, a folder or pattern of such files
+    (`rows/*.jsonl`), or a folder written by `datasets.save_to_disk`; relative to the experiment
+    file. `dataset_info.json#NAME` is a data set as LLaMA-Factory lists it.
 
     Or where MLflow finds such a one: `runs:/ID/rows.jsonl`, `mlflow-artifacts:/...`, `s3://...`,
     `https://...`; or `runs:/ID` alone: the data set that was logged as that run's input."""
@@ -43,17 +77,58 @@ class DataConfig(Value):
     config: str | None = None
     """Configuration of the Hub data set."""
     split: str = "train"
-    """Split of the data set."""
+    """Split of the data set, on the Hub or in a folder with several."""
+    format: Literal["trl", "alpaca", "alpaca_prompt", "sharegpt", "openai", "text"] | None = None
+    """How rows are written, see docs/data.md; left out, they are recognised by their fields."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Columns that have another name than the field they are, by field: `{prompt: question,
+    completion: answer}`; `""` for a field that is not to be read. Of turns, too: `{role: from,
+    content: value}`."""
+    roles: dict[str, str] = Field(default_factory=dict)
+    """What the roles of turns are, where they have names of their own: `{customer: user, agent:
+    assistant}`."""
     where: dict[str, Any] = Field(default_factory=dict)
     """Keep only the rows whose fields have these values."""
     limit: int | None = Field(default=None, ge=1)
     """Keep only so many rows, from the top."""
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _as_typed(cls, value: Any) -> Any:
+        return _parse_assignments(value) if isinstance(value, str) else value
+
+    @field_validator("fields")
+    @classmethod
+    def _known_fields(cls, fields: dict[str, str]) -> dict[str, str]:
+        known = (*ROW_FIELDS, *TURN_FIELDS)
+        for name, column in fields.items():
+            if name not in known:
+                hint = suggest(name, known)
+                if column in known:
+                    hint = f"a field comes first, then its column: {column}={name}"
+                raise ValueError(f"'{name}' is no field of a row; {hint}")
+        return fields
 
     @model_validator(mode="after")
     def _one_origin(self) -> DataConfig:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("give either 'path' or 'dataset'")
         return self
+
+
+def _parse_assignments(text: str) -> dict[str, str]:
+    """`prompt=question,completion=answer` as columns by field."""
+    columns = {}
+    for assignment in text.split(","):
+        name, equals, column = (part.strip() for part in assignment.partition("="))
+        if not (name and equals):
+            raise ValueError(
+                "write FIELD=COLUMN,..., for example prompt=question,completion=answer"
+            )
+        if name in columns:
+            raise ValueError(f"field '{name}' is given twice")
+        columns[name] = column
+    return columns
 
 
 def expand_path_shorthand(value: Any) -> Any:

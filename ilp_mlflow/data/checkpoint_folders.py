@@ -5,12 +5,12 @@ from __future__ import annotations
 import filecmp
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ilp_mlflow.core import config
-from ilp_mlflow.core.config import Experiment, ScoringConfig
+from ilp_mlflow.core.config import DataConfig, Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.errors import ConfigError, ModelError, suggest
 from ilp_mlflow.core.values import Checkpoint
 
@@ -71,15 +71,22 @@ def _split_checkpoint(argument: str) -> tuple[str, str]:
 
 
 def experiment_for(
-    checkpoints: Sequence[Checkpoint], data: Sequence[str], seed: str = "", **scoring: str
+    checkpoints: Sequence[Checkpoint],
+    data: Sequence[str],
+    seed: str = "",
+    rows: Mapping[str, str] | None = None,
+    chat_template: str | None = None,
+    **scoring: str,
 ) -> Experiment:
     """An experiment whose stages have made these checkpoints, the base first.
 
     `data` are files with rows, or NAME=FILE for those of the stage that made the checkpoint NAME;
-    without a name it is the last one. `data`, `seed` and the `scoring` options are as written on
-    the command line, options that are "" keep their defaults. Raises ConfigError when no checkpoint
-    comes after the base, when a NAME is none of those or has rows already, and when an option does
-    not fit.
+    without a name it is the last one. All are read as `rows` say, options of `DataConfig`. `data`,
+    `seed`, `rows` and the `scoring` options are as written on the command line, options that are ""
+    keep their defaults. `chat_template` is a file in place of the models' own.
+
+    Raises ConfigError when no checkpoint comes after the base, when a NAME is none of those or has
+    rows already, and when an option does not fit.
     """
     # NAME@N is inside the stage that made NAME
     base, *names = [checkpoint.name for checkpoint in checkpoints if "@" not in checkpoint.name]
@@ -93,13 +100,15 @@ def experiment_for(
     for name in names:
         if name in file_by_name:
             location = config.resolve_location(file_by_name[name], Path.cwd())
-            stages.append({"name": name, "data": location})
+            parameters = {"path": location, **(rows or {})}
+            stages.append({"name": name, "data": config.parse_parameters(DataConfig, parameters)})
     return config.parse_parameters(
         Experiment,
         {
             "name": names[-1],
             "model": checkpoints[0].model_uri,
             "stages": stages,
+            "tokenizer": TokenizerConfig(chat_template=chat_template),
             "scoring": config.parse_parameters(ScoringConfig, scoring),
             "tracking": {"experiment": "elsewhere"},
             "seed": seed,

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ilp_mlflow.core.config import REMOTE_URI, DataConfig
-from ilp_mlflow.core.errors import DatasetError, first_line
+from ilp_mlflow.core.errors import DatasetError, first_line, suggest
+from ilp_mlflow.data.file_kinds import KINDS, is_readable, kind_of, read_file
+from ilp_mlflow.data.records import Record, number_rows
 
-
-class Record(NamedTuple):
-    """One row of a data set."""
-
-    where: str
-    """Its place, as messages name it: `facts.jsonl line 3`."""
-    number: int
-    """Its number in the file, counted from 1."""
-    fields: dict[str, Any]
+PATTERN = re.compile(r"[*?\[]")
+"""What makes a part of a path a pattern."""
+SPLIT_NAME = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev|eval)(?:[^a-z]|$)")
+"""A word in a file's name that says what its rows are for."""
 
 
 def read_records(data: DataConfig) -> Iterator[Record]:
-    """The rows of a file, a folder, what MLflow finds at a location, or a data set of the Hub.
+    """The rows of files, a folder, what MLflow finds at a location, or a data set of the Hub.
 
-    Raises DatasetError when that is missing, cannot be fetched, is of an unknown kind or damaged.
+    Several files are read in the order of their names. Raises DatasetError when there is none, it
+    cannot be fetched, is of an unknown kind or damaged.
     """
     if data.dataset is not None:
         return _read_hub(data)
     location = str(data.path)
     if REMOTE_URI.match(location):
-        return _read_remote(location)
-    return _read_local(Path(location), location)
+        return _read_remote(location, data.split)
+    return _read_local(Path(location), location, data.split)
 
 
 def as_records(rows: Any) -> Any:
@@ -46,24 +42,91 @@ def as_records(rows: Any) -> Any:
     return getattr(rows, "ds", rows)
 
 
-def _read_local(path: Path, name: str) -> Iterator[Record]:
-    """The rows of a file or folder that is called `name` in messages."""
-    if not path.exists():
-        raise DatasetError(
-            f"{name}: no such file; check the path, "
-            "which in an experiment is relative to the experiment's file"
-        )
+def _read_local(path: Path, name: str, split: str) -> Iterator[Record]:
+    """The rows of a file, folder or pattern that is called `name` in messages."""
     if path.is_dir():
-        return _read_saved(path, name)
-    if path.suffix not in READERS:
+        return _read_folder(path, name, split)
+    if path.exists():
+        return read_file(path, name)
+    if PATTERN.search(str(path)):
+        return _read_files({str(file): file for file in _matches(path, name)}, name)
+    raise DatasetError(
+        f"{name}: no such file; check the path, "
+        "which in an experiment is relative to the experiment's file"
+    )
+
+
+def _matches(pattern: Path, name: str) -> list[Path]:
+    """The files that a pattern describes, by name."""
+    # a folder that exists may have brackets in its name, which are then no pattern
+    root = next(folder for folder in pattern.parents if folder.exists())
+    matches = sorted(root.glob(str(pattern.relative_to(root))))
+    # as in a shell, a pattern leaves hidden files out
+    found = [path for path in matches if path.is_file() and not path.name.startswith(".")]
+    if not found:
+        raise DatasetError(f"{name}: no file matches; check the pattern and the folder")
+    return found
+
+
+def _read_folder(path: Path, name: str, split: str) -> Iterator[Record]:
+    """The rows of a saved data set, or of all files of a folder."""
+    if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        return _read_saved(path, name, split)
+    if (path / "dataset_info.json").exists():
         raise DatasetError(
-            f"{name}: unknown kind of file '{path.suffix}'; "
-            f"use {', '.join(READERS)} or a data set folder"
+            f"{name}: a folder with a list of data sets; give {name}/dataset_info.json#NAME"
         )
-    return READERS[path.suffix](path, name)
+    files = sorted(file for file in path.iterdir() if _has_rows(file))
+    if not files:
+        below = sorted(file for file in path.rglob("*") if _has_rows(file))
+        hint = f"; there are some in {below[0].parent}" if below else f"; use {', '.join(KINDS)}"
+        raise DatasetError(
+            f"{name}: a folder without files of rows, and not one written by "
+            f"datasets.save_to_disk{hint}"
+        )
+    _check_alike(files, name)
+    return _read_files({f"{name}/{file.name}": file for file in files}, name)
 
 
-def _read_remote(location: str) -> Iterator[Record]:
+def _has_rows(path: Path) -> bool:
+    return path.is_file() and is_readable(path) and not path.name.startswith(".")
+
+
+def _check_alike(files: Sequence[Path], name: str) -> None:
+    """Raise DatasetError where the files of a folder are hardly shards of one data set."""
+    kinds = sorted({kind_of(file) for file in files})
+    if len(kinds) > 1:
+        raise DatasetError(
+            f"{name}: holds files of several kinds ({', '.join(kinds)}); "
+            f"give one of them, or a pattern such as {name}/*{kinds[0]}"
+        )
+    matches = [SPLIT_NAME.search(file.name.lower()) for file in files]
+    splits = sorted({match[1] for match in matches if match})
+    if len(splits) > 1:
+        raise DatasetError(
+            f"{name}: holds files of several splits ({', '.join(splits)}); "
+            f"give one of them, or a pattern such as {name}/{splits[-1]}*"
+        )
+
+
+def _read_files(file_by_name: Mapping[str, Path], name: str) -> Iterator[Record]:
+    """The rows of several files in turn, numbered through; each is called by its own name."""
+    for file_name, file in file_by_name.items():
+        if not is_readable(file):
+            raise DatasetError(
+                f"{file_name}: unknown kind of file '{file.suffix}', matched by {name}; "
+                f"use {', '.join(KINDS)}"
+            )
+    before = 0
+    for file_name, file in file_by_name.items():
+        last = before
+        for record in read_file(file, file_name):
+            last = before + record.number
+            yield record._replace(number=last)
+        before = last
+
+
+def _read_remote(location: str, split: str) -> Iterator[Record]:
     """The rows of what MLflow finds at a location; its copy is deleted when they are read."""
     import mlflow
 
@@ -79,9 +142,9 @@ def _read_remote(location: str) -> Iterator[Record]:
                 f"check it; MLflow's store is {mlflow.get_tracking_uri()}"
             ) from None
         if isinstance(fetched, str):
-            yield from _read_local(Path(fetched), location)
+            yield from _read_local(Path(fetched), location, split)
         else:
-            yield from _number_rows(fetched, location)
+            yield from number_rows(fetched, location)
 
 
 def _fetch(location: str, scratch: str) -> Any:
@@ -123,100 +186,23 @@ def _fetch_run_input(run_id: str, scratch: str) -> Any:
     return source.load() if kind == "hugging_face" else source.load(scratch)
 
 
-def _read_jsonl(path: Path, name: str) -> Iterator[Record]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                where = f"{name} line {number}"
-                # a byte order mark may stand in front of the first line
-                encoding = "utf-8-sig" if number == 1 else "utf-8"
-                yield Record(where, number, _parse_json_line(line, encoding, where))
-
-
-def _parse_json_line(line: bytes, encoding: str, where: str) -> dict[str, Any]:
-    """The object on a line of a JSONL file. Raises DatasetError when it is none, or not UTF-8."""
-    try:
-        fields = json.loads(line.decode(encoding))
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{where}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{where}: not valid JSON ({error.msg} at column {error.colno}); is the line cut off?"
-        ) from None
-    # Python decodes `\ud83d` alone to text that nothing can encode again
-    if b"\\ud" in line.lower() and not _is_encodable(fields):
-        raise DatasetError(
-            f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), "
-            "which is no text; remove it"
-        )
-    if not isinstance(fields, dict):
-        raise DatasetError(
-            f"{where}: expected an object with 'prompt' and 'completion', "
-            f"got {type(fields).__name__}"
-        )
-    return fields
-
-
-def _is_encodable(fields: Any) -> bool:
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _read_csv(path: Path, name: str) -> Iterator[Record]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for number, row in enumerate(reader, 1):
-                where = f"{name} row {number}"
-                # what the reader makes of a row with too many fields, or too few
-                if None in row or None in row.values():
-                    n_fields = len(reader.fieldnames or ())
-                    raise DatasetError(
-                        f"{where}: has not as many fields as the header ({n_fields})"
-                    )
-                yield Record(where, number, _without_empty_fields(row))
-    except UnicodeDecodeError:
-        raise DatasetError(f"{name}: not UTF-8; save the file as UTF-8") from None
-    except csv.Error as error:
-        raise DatasetError(f"{name}: not valid CSV ({error}); is the file cut off?") from None
-
-
-def _without_empty_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of CSV, in which a field that is left out is empty; an empty completion is a fault."""
-    return {name: value for name, value in row.items() if value != "" or name == "completion"}
-
-
-def _read_parquet(path: Path, name: str) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{name}: not a Parquet file ({first_line(error)})") from None
-    yield from _number_rows(table.to_pylist(), name)
-
-
-def _read_saved(path: Path, name: str) -> Iterator[Record]:
-    """The rows of a folder that `datasets.save_to_disk` wrote."""
+def _read_saved(path: Path, name: str, split: str) -> Iterator[Record]:
+    """The rows of a folder that `datasets.save_to_disk` wrote; of several splits one."""
     import datasets
 
     try:
         rows = datasets.load_from_disk(str(path))
-    except FileNotFoundError:
+    # what the library raises for a damaged folder is of many kinds
+    except Exception as error:
         raise DatasetError(
-            f"{name}: a folder, but not one written by datasets.save_to_disk"
+            f"{name}: not a whole folder of datasets.save_to_disk ({first_line(error)}); "
+            "save it again"
         ) from None
     if isinstance(rows, datasets.DatasetDict):
-        raise DatasetError(
-            f"{name}: holds several splits ({', '.join(rows)}); give the folder of one of them"
-        )
-    yield from _number_rows(rows, name)
+        if split not in rows:
+            raise DatasetError(f"{name}: no split '{split}' in it; {suggest(split, rows)}")
+        rows, name = rows[split], f"{name}[{split}]"
+    yield from number_rows(rows, name)
 
 
 def _read_hub(data: DataConfig) -> Iterator[Record]:
@@ -230,17 +216,4 @@ def _read_hub(data: DataConfig) -> Iterator[Record]:
             f"data set '{data.dataset}' [{data.split}]: {first_line(error)}; "
             "check name, config and split"
         ) from None
-    yield from _number_rows(rows, f"{data.dataset}[{data.split}]")
-
-
-def _number_rows(rows: Iterable[Any], name: str) -> Iterator[Record]:
-    for number, fields in enumerate(rows, 1):
-        yield Record(f"{name} row {number}", number, dict(fields))
-
-
-READERS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
-"""How to read a file, by the end of its name."""
+    yield from number_rows(rows, f"{data.dataset}[{data.split}]")

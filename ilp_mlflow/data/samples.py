@@ -15,7 +15,10 @@ from ilp_mlflow.core.errors import DatasetError
 from ilp_mlflow.core.texts import Conversation, Message, Text, asks_nothing
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Sample, Stage
-from ilp_mlflow.data.readers import Record, read_records
+from ilp_mlflow.data.dataset_lists import resolve_listed
+from ilp_mlflow.data.formats.choose import FIRST_ROWS, canonical_records, names_of
+from ilp_mlflow.data.readers import read_records
+from ilp_mlflow.data.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,18 +46,30 @@ def load_samples(stage: str, data: DataConfig) -> list[Sample]:
     """All samples of a stage.
 
     Raises DatasetError when the file is missing, cannot be fetched, is of an unknown kind or
-    damaged, when a row lacks a field, has one of the wrong type or an empty one, or gives an id a
-    second time, and when no row is left.
+    damaged, when no format fits its rows, when a row lacks a field, has one of the wrong type or an
+    empty one, or gives an id a second time, and when no row is left.
     """
+    data = resolve_listed(data)
+    origin = data.path or f"{data.dataset}[{data.split}]"
     records = (record for record in read_records(data) if _is_wanted(record, data))
     # the limit counts the rows that are wanted
-    samples = samples_from_records(stage, itertools.islice(records, data.limit))
+    limited = itertools.islice(records, data.limit)
+    canonical = canonical_records(limited, origin, names_of(data), data.format)
+    samples = samples_from_records(stage, canonical)
     if not samples:
-        origin = data.path or f"{data.dataset}[{data.split}]"
         if data.where:
             raise DatasetError(f"{origin}: no rows where {data.where}; check the file and 'where'")
         raise DatasetError(f"{origin}: no rows in it")
     return samples
+
+
+def load_first_samples(stage: str, data: DataConfig) -> list[Sample]:
+    """The samples of the first rows, those that say which format a data set has.
+
+    Raises DatasetError as `load_samples` does, for these rows.
+    """
+    limit = min(data.limit or FIRST_ROWS, FIRST_ROWS)
+    return load_samples(stage, data.model_copy(update={"limit": limit}))
 
 
 def _is_wanted(record: Record, data: DataConfig) -> bool:

@@ -205,6 +205,22 @@ def test_output_folders_are_read_in_order_and_nothing_twice(tmp_path):
     assert read("b=x/y", f"sft={last}") == {"b": "x/y", "sft": last}
 
 
+def test_how_rows_are_read_holds_for_all_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = checkpoint_folders.find_checkpoints(["base=x/y", "a=x/y", "b=x/y"])
+    experiment = checkpoint_folders.experiment_for(
+        checkpoints,
+        ["a=a.json", "b=rows/*.jsonl"],
+        rows={"fields": "prompt=q,completion=a", "limit": "3", "format": "", "split": ""},
+        chat_template="/own.jinja",
+    )
+    for stage, path in zip(experiment.stages, ("a.json", "rows/*.jsonl"), strict=True):
+        assert stage.data.path == str(tmp_path / path)
+        assert stage.data.fields == {"prompt": "q", "completion": "a"}
+        assert (stage.data.limit, stage.data.split) == (3, "train")
+    assert experiment.tokenizer.chat_template == "/own.jinja"
+
+
 def case(name, expected, *arguments):
     """What to call (`BASE` is a model, `HERE` a folder with `rows.jsonl`, an experiment and spoilt models) and what is said."""
     return pytest.param(expected, arguments, id=name)
@@ -231,6 +247,14 @@ BAD = [
         "--preset",
         "paper",
     ),
+    case(
+        "columns_of_the_file",
+        "experiment.yaml and --fields: give one",
+        "HERE/experiment.yaml",
+        "--fields=prompt=q",
+    ),
+    case("no_template", "a.jinja: no such file", BASE, SFT, DATA, "--chat-template=HERE/a.jinja"),
+    case("no_column", "no column 'q' to be read as prompt", BASE, SFT, DATA, "--fields=prompt=q"),
     case("not_named", "write NAME=LOCATION", "--checkpoint=BASE", DATA),
     case(
         "bad_name",

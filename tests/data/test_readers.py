@@ -29,29 +29,86 @@ def test_every_file_format_gives_the_same_rows(tmp_path):
         assert read(tmp_path / place) == given
 
 
-def test_a_byte_order_mark_and_a_whole_surrogate_pair_are_no_trouble(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,completion\np,c\n")
-    (tmp_path / "a.jsonl").write_bytes(
-        b'\xef\xbb\xbf{"prompt": "p", "completion": "\\ud83d\\ude00"}\n'
-    )
-    assert read(tmp_path / "a.csv")[0]["prompt"] == "p"
-    assert read(tmp_path / "a.jsonl")[0]["completion"] == "\U0001f600"
-
-
-def test_a_missing_or_unknown_or_broken_file_is_named(tmp_path):
-    for name, content, expected in (
-        ("none.jsonl", None, "no such file"),
-        ("a.txt", "x", "unknown kind of file '.txt'"),
-        ("a.parquet", "x", "not a Parquet file"),
-        ("a.csv", "prompt,completion\np\n", "row 1: has not as many fields"),
+def test_what_is_not_there_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "empty" / "deep").mkdir(parents=True)
+    write_jsonl(tmp_path / "a.jsonl", rows())
+    for name, expected in (
+        ("none.jsonl", "no such file"),
+        ("a.txt", "unknown kind of file '.txt'"),
+        ("empty", r"not one written by datasets.save_to_disk; use \.jsonl"),
+        ("*.csv", r"\*\.csv: no file matches"),
+        ("nowhere/*.jsonl", "no file matches"),
+        ("a.*", "a.txt: unknown kind of file '.txt', matched by"),
     ):
-        if content is not None:
-            (tmp_path / name).write_text(content)
+        with pytest.raises(DatasetError, match=expected) as error:
+            read(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_shards_are_read_in_the_order_of_their_names_and_numbered_through(tmp_path):
+    given = rows()
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write_jsonl(folder / "b.jsonl", given[3:])
+    write_jsonl(folder / "a.jsonl", given[:3])
+    (folder / "notes.md").write_text("no rows")
+    (folder / ".hidden.jsonl").write_text("no rows")
+    for place in ("shards", "shards/*.jsonl", "*/[ab].jsonl", "**/?.jsonl"):
+        data = DataConfig(path=str(tmp_path / place))
+        found = list(readers.read_records(data))
+        assert [record.fields for record in found] == given
+        assert [record.number for record in found] == list(range(1, 9))
+        assert found[3].where == f"{folder / 'b.jsonl'} line 1"
+
+
+def test_a_folder_with_brackets_in_its_name_is_no_pattern(tmp_path):
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", rows())
+    assert read(folder / "a.jsonl") == read(folder / "*.jsonl") == rows()
+
+
+def test_a_folder_of_several_data_sets_is_not_read_as_one(tmp_path):
+    for name, files, expected in (
+        ("kinds", ("a.jsonl", "a.csv"), r"several kinds \(.csv, .jsonl\)"),
+        (
+            "splits",
+            ("train.jsonl", "test.jsonl"),
+            r"several splits \(test, train\); .*splits/train\*",
+        ),
+        ("shards", ("train-0.jsonl", "validation-0.jsonl"), "several splits"),
+        ("listed", ("a.jsonl", "dataset_info.json"), "listed/dataset_info.json#NAME"),
+        ("parent", ("data/a.jsonl",), r"there are some in .*parent/data"),
+    ):
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text("{}")
         with pytest.raises(DatasetError, match=expected):
             read(tmp_path / name)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(DatasetError, match=r"not one written by datasets.save_to_disk"):
-        read(tmp_path / "folder")
+
+
+def test_of_a_saved_data_set_one_split_is_read(tmp_path):
+    splits = {
+        "train": datasets.Dataset.from_list(rows()),
+        "test": datasets.Dataset.from_list(rows(n=2)),
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    assert read(tmp_path / "saved") == rows()
+    test = DataConfig(path=str(tmp_path / "saved"), split="test")
+    records = list(readers.read_records(test))
+    assert len(records) == 2
+    assert records[0].where == f"{tmp_path / 'saved'}[test] row 1"
+    with pytest.raises(DatasetError, match="no split 'dev' in it; known are: test, train"):
+        list(readers.read_records(test.model_copy(update={"split": "dev"})))
+
+
+def test_a_damaged_saved_data_set_is_named(tmp_path):
+    datasets.Dataset.from_list(rows()).save_to_disk(tmp_path / "saved")
+    for file in (tmp_path / "saved").glob("*.arrow"):
+        file.write_bytes(b"x")
+    with pytest.raises(DatasetError, match=r"saved: not a whole folder of datasets.save_to_disk"):
+        read(tmp_path / "saved")
 
 
 @pytest.fixture

@@ -57,6 +57,12 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines[1:]
 
 
+def printable(text: str) -> str:
+    """Text in which all that a terminal would take for a command is replaced."""
+    # all control characters but the line feed, which breaks a line here, too
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
 def _fold_column(cells: Sequence[str], width: int) -> list[Text]:
     """Cells with a line break wherever they would be wider than `width`."""
     return [Text("\n".join(_fold(cell, width))) for cell in cells]
@@ -84,15 +90,9 @@ def _render(columns: Sequence[Sequence[Text]]) -> list[str]:
     return [line.rstrip() for line in rendered]
 
 
-def _printable(text: str) -> str:
-    """Text in which all that a terminal would take for a command is replaced."""
-    # all control characters but the line feed, which breaks a line here, too
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
-
-
 def _fold(text: str, width: int) -> list[str]:
     """Text in lines of up to `width` columns."""
-    return [line.plain.rstrip() for line in Text(_printable(text)).wrap(_console(), width)] or [""]
+    return [line.plain.rstrip() for line in Text(printable(text)).wrap(_console(), width)] or [""]
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""The configuration files of trainers, read for what they do to rows."""

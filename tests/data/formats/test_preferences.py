@@ -1,0 +1,68 @@
+import csv
+
+import pytest
+
+from ilp_mlflow.core.config import DataConfig
+from ilp_mlflow.core.errors import DatasetError
+from ilp_mlflow.data.samples import load_samples
+from tests.conftest import write_jsonl
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def read(path, records, **options):
+    return load_samples("s", DataConfig(path=str(write_jsonl(path, records)), **options))
+
+
+@pytest.mark.parametrize(
+    ("record", "hint"),
+    [
+        ({"prompt": "p", "chosen": "c", "rejected": "r"}, "completion=chosen"),
+        ({"chosen": CHAT, "rejected": CHAT}, "messages=chosen"),
+        ({"chosen_messages": CHAT, "rejected_messages": CHAT}, "messages=chosen_messages"),
+        ({"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": CHAT[1:]}, "completion=chosen"),
+        (
+            {"prompt": "q", "chosen": CHAT, "rejected": CHAT, "messages": CHAT},
+            "messages=messages",
+        ),
+    ],
+)
+def test_preference_rows_are_refused_unless_the_answer_is_named(tmp_path, record, hint):
+    with pytest.raises(DatasetError, match=r"preference rows \(chosen\w*, rejected\w*\); SFT") as e:
+        read(tmp_path / "a.jsonl", [record])
+    assert str(e.value).endswith(f"--fields {hint}")
+    assert read(tmp_path / "a.jsonl", [record], fields=hint)
+
+
+def test_preference_rows_of_openai_and_llama_factory_are_refused(tmp_path):
+    openai = {"input": {"messages": CHAT[:1]}, "preferred_output": CHAT[1:]}
+    with pytest.raises(DatasetError, match=r"preference rows \(preferred_output"):
+        read(tmp_path / "a.jsonl", [openai | {"non_preferred_output": CHAT[1:]}])
+    factory = {"conversations": [{"from": "human", "value": "q"}]}
+    answers = {"chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}
+    with pytest.raises(DatasetError, match=r"preference rows \(chosen"):
+        read(tmp_path / "a.jsonl", [factory | answers])
+
+
+@pytest.mark.parametrize("form", [{"prompt": "p", "completion": "c"}, {"messages": CHAT}])
+def test_an_answer_that_is_not_wanted_is_never_gold(tmp_path, form):
+    good, bad = {**form, "label": True}, {**form, "label": False}
+    with pytest.raises(DatasetError, match=r"line 2: label is false \(in 3 rows\)"):
+        read(tmp_path / "a.jsonl", [good, bad, good, bad, bad])
+    assert len(read(tmp_path / "a.jsonl", [good, good])) == 2
+    assert len(read(tmp_path / "a.jsonl", [good, bad], where={"label": True})) == 1
+    with pytest.raises(DatasetError, match=r"line 1: liked is false \(in 1 row\)"):
+        read(tmp_path / "a.jsonl", [{**form, "liked": False}], fields={"label": "liked"})
+
+
+def test_a_label_that_is_no_verdict_is_metadata(tmp_path):
+    for label in ("positive", 0, 1, None):
+        (sample,) = read(tmp_path / "a.jsonl", [{"prompt": "p", "completion": "c", "label": label}])
+        assert sample.metadata.get("label") == label
+
+
+def test_in_csv_a_verdict_is_a_word(tmp_path):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "completion", "label"], ["p", "c", "False"]])
+    with pytest.raises(DatasetError, match="row 1: label is false"):
+        load_samples("s", DataConfig(path=str(tmp_path / "a.csv")))
