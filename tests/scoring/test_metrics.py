@@ -4,10 +4,8 @@ import pytest
 
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.scoring.metrics import (
-    backward_transfer,
     best_of_n,
     fail_probability,
-    forgetting_by_stage,
     logit,
     recognition_margin,
     recognition_shares,
@@ -163,29 +161,6 @@ def test_only_rows_with_options_count():
     plain = Score(sample_id="b", checkpoint="c")
     assert shares(plain, score((-1.0, -2.0), (-3.0, -2.0)))["sum"] == 1.0
     assert shares(plain)["sum"] is None
-
-
-def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
-    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
-    stages = ("one", "two", "three")
-    course = {
-        "one": (0.0, 0.9, 0.6, 0.7),
-        "two": (0.1, 0.2, 0.8, 0.3),
-        "three": (0.0, 0.0, 0.1, 1.0),
-    }
-    shares = {
-        stage: dict(zip(("base", *stages), accuracies, strict=True))
-        for stage, accuracies in course.items()
-    }
-    initial, last = {}, {}
-    for number, trained in enumerate(stages, 1):
-        for stage in stages[:number]:
-            (initial if stage == trained else last)[stage] = course[stage][number]
-    assert forgetting_by_stage(shares) == {s: initial[s] - last.get(s, initial[s]) for s in stages}
-    transfer = [last[s] - initial[s] for s in stages if s in last]
-    assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
-    assert forgetting_by_stage({"rows": {"base": 0.5, "sft": 0.1}}) == {}
-    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) is None
 
 
 def test_the_bar_of_recognition_is_half_way_between_chance_and_certainty():

@@ -3,11 +3,12 @@ import pyarrow as pa
 import pytest
 
 from ilp_mlflow.core.values import Score, Verdict, schema, to_rows, to_table
-from ilp_mlflow.scoring.metrics import backward_transfer, forgetting_by_stage
+from ilp_mlflow.scoring.metrics import backward_transfer
 from ilp_mlflow.scoring.verdicts import (
     BAND,
     COLUMNS,
     decide_statuses,
+    forgetting_by_stage,
     retention_by_stage,
     undecided_samples,
     verdict_margins,
@@ -190,10 +191,39 @@ def test_retention_and_forgetting():
         for s, gaps in {"a": (1, -1), "b": (1, 1), "x": (-1, 1)}.items()
         for c, g in zip("pq", gaps, strict=True)
     ]
-    shares = retention_by_stage(to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"])
-    assert shares == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
-    assert forgetting_by_stage(shares) == {"p": 0.5, "q": 0.0}
-    assert backward_transfer(shares) == -0.5
+    of_stages = to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"]
+    assert retention_by_stage(*of_stages) == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
+    assert forgetting_by_stage(*of_stages) == {"p": 0.5, "q": 0.0}
+    assert backward_transfer(forgetting_by_stage(*of_stages)) == -0.5
+
+
+def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
+    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
+    stages = ("one", "two", "three")
+    course = {
+        "one": (0.0, 0.9, 0.6, 0.7),
+        "two": (0.1, 0.2, 0.8, 0.3),
+        "three": (0.0, 0.0, 0.1, 1.0),
+    }
+    names = ("base", *stages)
+    scores, stage_of = [], {}
+    for stage, accuracies in course.items():
+        for n in range(10):
+            stage_of[f"{stage}/{n}"] = stage
+            for name, accuracy in zip(names, accuracies, strict=True):
+                gap = 1.0 if n < round(10 * accuracy) else -1.0
+                scores.append(score(name, f"{stage}/{n}", gap=gap))
+    initial, last = {}, {}
+    for number, trained in enumerate(stages, 1):
+        for stage in stages[:number]:
+            (initial if stage == trained else last)[stage] = course[stage][number]
+    table = to_table(scores, Score)
+    forgetting = forgetting_by_stage(table, stage_of, names)
+    assert forgetting == pytest.approx({s: initial[s] - last.get(s, initial[s]) for s in stages})
+    transfer = [last[s] - initial[s] for s in stages if s in last]
+    assert backward_transfer(forgetting) == pytest.approx(sum(transfer) / len(transfer))
+    assert forgetting_by_stage(table, dict.fromkeys(stage_of, "rows"), names) == {}
+    assert backward_transfer({"only": 0.4}) is None
 
 
 def test_verdicts_do_not_depend_on_the_order_of_scores():
