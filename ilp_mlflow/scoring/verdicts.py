@@ -115,7 +115,7 @@ def decide_statuses(scores: pa.Table, preset: Preset = "default", seed: int = 0)
     lowest, margins, highest = _margin_bounds(scores, preset)
     statuses = np.full(len(margins), UNCERTAIN, np.int8)
     if preset == "paper":
-        fails = _sampled_to_fail(_floats(scores, "p_correct"), _draws(scores, seed))
+        fails = _sampled_to_fail(_probabilities(scores), _draws(scores, seed))
         statuses[fails] = UNLEARNED
         statuses[~fails] = LEARNED
     else:
@@ -134,7 +134,7 @@ def undecided_samples(scores: pa.Table, preset: Preset = "default", seed: int = 
     the log-odds of the right option.
     """
     if preset == "paper":
-        log_odds, draws = logit(_floats(scores, "p_correct")), _draws(scores, seed)
+        log_odds, draws = logit(_probabilities(scores)), _draws(scores, seed)
         band = BAND["bfloat16"].odds
         fails_at_lower_end = _sampled_to_fail(sigmoid(log_odds - band), draws)
         fails_at_upper_end = _sampled_to_fail(sigmoid(log_odds + band), draws)
@@ -370,7 +370,7 @@ def _margin_bounds(scores: pa.Table, preset: Preset) -> Floats:
 
 
 def _paper_bounds(scores: pa.Table) -> Floats:
-    p_correct = _floats(scores, "p_correct")
+    p_correct = _probabilities(scores)
     # the log-odds of passing are those of failing with the opposite sign; they have no band, since
     # the rule draws its runs
     margins = -logit(fail_probability(p_correct))
@@ -382,7 +382,7 @@ def _default_bounds(scores: pa.Table) -> Floats:
     import pyarrow.compute as pc
 
     options = pc.list_value_length(scores["option_logprobs"]).to_numpy().astype(float)
-    recognition = recognition_margin(_floats(scores, "p_correct"), options)
+    recognition = recognition_margin(_probabilities(scores), options)
     reproduction = _floats(scores, "gap")
     low, high = BAND["bfloat16"], BAND["float32"]
     is_bfloat16 = _is_bfloat16(scores)
@@ -397,7 +397,7 @@ def _default_bounds(scores: pa.Table) -> Floats:
     )
     # a signal that should be there and is not does not leave the decision to the other
     has_options = np.nan_to_num(options) > 0
-    recognised = np.isfinite(_floats(scores, "p_correct")) | ~has_options
+    recognised = np.isfinite(_probabilities(scores)) | ~has_options
     judged = np.isfinite(reproduction) & recognised & _is_measured(scores)
     bounds[:, ~judged] = np.nan
     return bounds
@@ -453,7 +453,7 @@ def _reasons(rows: pa.Table, preset: Preset, seed: int) -> pa.Array:
 
     statuses = decide_statuses(rows, preset, seed).statuses
     if preset == "paper":
-        passes = sampled_passes(_floats(rows, "p_correct"), _draws(rows, seed))
+        passes = sampled_passes(_probabilities(rows), _draws(rows, seed))
         sampled = f" of {SAMPLED_RUNS} sampled runs pick the right option (probability "
         decided = _join(passes, sampled, _percentages(rows), ")")
         missing = "no options to choose from"
@@ -474,7 +474,7 @@ def _default_reasons(rows: pa.Table, statuses: Codes) -> pa.Array:
 
     tokens = _floats(rows, "tokens")
     missed = np.nan_to_num(np.rint(tokens * (1 - _floats(rows, "token_accuracy")))).astype(int)
-    missed_share = _join(missed, " of ", tokens.astype(int), " tokens")
+    missed_share = _join(missed, " of ", np.nan_to_num(tokens).astype(int), " tokens")
     wrong = pc.replace_substring_regex(rows["wrong"], r"\s+", " ")
     learned = statuses == LEARNED
     reproduced = _floats(rows, "gap") > -BAND["float32"].gap
@@ -499,7 +499,7 @@ def _default_reasons(rows: pa.Table, statuses: Codes) -> pa.Array:
 def _percentages(rows: pa.Table) -> pa.Array:
     """The probability of the right option with two decimals, null without options."""
     texts = [f"{percent / 100:.2f}" for percent in range(101)]
-    percents = np.rint(100 * _floats(rows, "p_correct"))
+    percents = np.rint(100 * _probabilities(rows))
     return _pick(texts, np.nan_to_num(percents, nan=-1).astype(int))
 
 
@@ -529,6 +529,13 @@ def _is_bfloat16(scores: pa.Table) -> Bools:
     return is_bfloat16
 
 
+def _probabilities(scores: pa.Table) -> Floats:
+    """(rows,): the probability of the right option; nan where there is none from 0 to 1."""
+    p_correct = _floats(scores, "p_correct")
+    return np.where((p_correct >= 0) & (p_correct <= 1), p_correct, np.nan)
+
+
 def _floats(table: pa.Table, name: str) -> Floats:
+    """(rows,): a column of numbers; nan where one is missing or infinite."""
     column: Floats = table[name].to_numpy().astype(np.float64, copy=False)
-    return column
+    return np.where(np.isfinite(column), column, np.nan)

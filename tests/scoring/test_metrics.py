@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from ilp_mlflow.scoring.metrics import (
     logit,
     recognition_margin,
     recognition_shares,
+    recognition_unscored,
     sampled_passes,
     sigmoid,
     uniform_draws,
@@ -161,6 +164,32 @@ def test_only_rows_with_options_count():
     plain = Score(sample_id="b", checkpoint="c")
     assert shares(plain, score((-1.0, -2.0), (-3.0, -2.0)))["sum"] == 1.0
     assert shares(plain)["sum"] is None
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"option_logprobs": (math.nan, -2.0)},
+        {"option_logprobs": (-1.0, -math.inf)},
+        {"option_priors": (math.inf, -2.0)},
+        {"option_priors": None},
+        {"option_logprobs": None},
+        {"option_tokens": (1,)},
+        {"option_logprobs": (), "option_tokens": (), "option_priors": ()},
+        {"unscored": "too long"},
+    ],
+    ids=str,
+)
+def test_a_row_that_is_not_whole_wins_nothing_and_is_counted_apart(spoiled):
+    won, lost = score((-1.0, -2.0), (-3.0, -2.0)), score((-2.0, -1.0), (-2.0, -3.0))
+    lost = lost.model_copy(update={"sample_id": "b"})
+    for kept, gone in ((won, lost), (lost, won)):
+        rows = [kept, gone.model_copy(update=spoiled)]
+        assert shares(*rows) == shares(kept)
+        under_base = [row.model_copy(update={"checkpoint": "base"}) for row in (won, lost)]
+        table = to_table([*under_base, *rows], Score)
+        assert recognition_unscored(table, ["base", "c"]) == {"base": 0, "c": 1}
+    assert shares(won.model_copy(update=spoiled))["sum"] is None
 
 
 def test_the_bar_of_recognition_is_half_way_between_chance_and_certainty():
