@@ -485,9 +485,11 @@ class Outcome(Value):
     """The MLflow child run of its control; None for the control itself."""
     unscored: tuple[str, ...] = ()
     """What became of them is not known (any sample): scored before and not now, or not scored
-    before and unlearned now but not under the control."""
+    before and worse now than under the control."""
     unscored_by_control: tuple[str, ...] = ()
     """Scored before, and not under its control (any sample)."""
+    unscored_before: tuple[str, ...] = ()
+    """Not scored before, and unlearned now (any sample)."""
     unscored_reasons: tuple[Unscored, ...] = ()
     """Why samples are not scored under it, those that were not scored before included."""
     causes: dict[str, Tally] = Field(default_factory=dict)
@@ -498,8 +500,8 @@ class Outcome(Value):
     net_interval: tuple[float, float] | None = None
     """95 % bootstrap interval of `net_recovery`."""
     p_value: float | None = None
-    """Exact paired test (McNemar) of mitigation against control over the targets, in which one
-    that is not scored under both counts as recovered by the control alone."""
+    """Exact paired test (McNemar) of mitigation against control over the targets, in which every
+    sample in `unscored` and `unscored_by_control` counts as recovered by the control alone."""
     regressed_by_control: int | None = None
     """Learned before, unlearned under the control (any sample)."""
     guard: Guard | None = None

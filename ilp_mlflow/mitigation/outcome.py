@@ -53,7 +53,7 @@ class Change:
     """Learned before and unlearned after."""
     unscored: tuple[str, ...]
     """Scored before and not after."""
-    perhaps_regressed: tuple[str, ...]
+    unscored_before: tuple[str, ...]
     """Not scored before, and unlearned after."""
 
 
@@ -76,10 +76,12 @@ class Effect:
     left_out: tuple[str, ...]
     """Ids of the samples that were learned, are unlearned, and were dropped on purpose."""
     unscored: tuple[str, ...]
-    """Ids of the samples that were scored and are not, or were not and are unlearned under the
-    mitigation alone."""
+    """Ids of the samples that were scored and are not, or were not and are worse than under the
+    control."""
     unscored_by_control: tuple[str, ...]
     """Ids of the samples that were scored and are not under the control."""
+    unscored_before: tuple[str, ...]
+    """Ids of the samples that were not scored and are unlearned."""
     unlearned_rate: float | None
     """Share 0..1 of the scored samples, without those in `left_out`, that are unlearned."""
     causes: dict[str, Tally]
@@ -90,7 +92,7 @@ class Effect:
     """Its 95 % bootstrap interval."""
     p_value: float | None = None
     """Of the exact McNemar test of the mitigation against its control, over the targets, in which
-    one that is not scored under both counts as recovered by the control alone."""
+    all samples in `unscored` and `unscored_by_control` count as recovered by the control alone."""
     regressed_by_control: int | None = None
     """Samples that regressed under the control and were not dropped there on purpose."""
 
@@ -104,12 +106,12 @@ def compare_statuses(before: Mapping[str, Status], after: Mapping[str, Status]) 
     still: list[str] = []
     regressed: list[str] = []
     unscored: list[str] = []
-    perhaps_regressed: list[str] = []
+    unscored_before: list[str] = []
     for sample_id, status in before.items():
         status_after = after.get(sample_id, "unscored")
         if status == "unscored":
             if status_after == "unlearned":
-                perhaps_regressed.append(sample_id)
+                unscored_before.append(sample_id)
         elif status_after == "unscored":
             unscored.append(sample_id)
         elif status == "unlearned" and status_after == "learned":
@@ -123,7 +125,7 @@ def compare_statuses(before: Mapping[str, Status], after: Mapping[str, Status]) 
         still=tuple(still),
         regressed=tuple(regressed),
         unscored=tuple(unscored),
-        perhaps_regressed=tuple(perhaps_regressed),
+        unscored_before=tuple(unscored_before),
     )
 
 
@@ -134,7 +136,8 @@ def measure_effect(
 
     A sample that the mitigation drops on purpose does not regress, and where it was learned it does
     not count in the share of unlearned ones. One that is not scored on both sides of a comparison
-    is left out of it, but for the p-value. `seed` is that of the bootstrap.
+    is left out of it, but counts against the mitigation in the p-value. `seed` is that of the
+    bootstrap.
     """
     change = compare_statuses(before.statuses, treated.statuses)
     # without a control, it is as if the samples had stayed as they were
@@ -156,10 +159,7 @@ def measure_effect(
             left_out.append(sample_id)
         else:
             regressed.append(sample_id)
-    # what is unlearned under the control, too, the mitigation did not break
-    perhaps_regressed = [
-        i for i in change.perhaps_regressed if i not in by_control.perhaps_regressed
-    ]
+    worse = _perhaps_worse(before.statuses, treated.statuses, untreated.statuses)
     counted = [treated.statuses.get(i, "unscored") for i in before.statuses if i not in left_out]
     effect = Effect(
         targets=tuple(targets),
@@ -167,8 +167,9 @@ def measure_effect(
         still=change.still,
         regressed=tuple(regressed),
         left_out=tuple(left_out),
-        unscored=(*change.unscored, *perhaps_regressed),
+        unscored=(*change.unscored, *worse),
         unscored_by_control=by_control.unscored,
+        unscored_before=change.unscored_before,
         unlearned_rate=unlearned_share(counted),
         causes=causes,
     )
@@ -176,8 +177,8 @@ def measure_effect(
         return effect
 
     scored_targets = [target for target in targets if target not in unscored]
-    n_unscored = len(targets) - len(scored_targets)
-    net = net_recovery(change.recovered, by_control.recovered, scored_targets, seed, n_unscored)
+    n_unknown = len({*unscored, *worse})
+    net = net_recovery(change.recovered, by_control.recovered, scored_targets, seed, n_unknown)
     return replace(
         effect,
         net_recovery=net.share,
@@ -185,6 +186,28 @@ def measure_effect(
         p_value=net.p_value,
         regressed_by_control=sum(i not in control.dropped for i in by_control.regressed),
     )
+
+
+def _perhaps_worse(
+    before: Mapping[str, Status], treated: Mapping[str, Status], control: Mapping[str, Status]
+) -> list[str]:
+    """Ids of the samples that are not scored before, and may be worse for the mitigation.
+
+    It did not teach what the control taught, or it broke what the control did not break, whichever
+    of the two the missing score hides; or one of the two has no score either. Where neither has,
+    nothing has changed.
+    """
+    ids = []
+    for sample_id, status in before.items():
+        after = treated.get(sample_id, "unscored")
+        by_control = control.get(sample_id, "unscored")
+        if status != "unscored" or after == by_control:
+            continue
+        less_learned = after != "learned" and by_control == "learned"
+        more_broken = after == "unlearned" and by_control != "unlearned"
+        if less_learned or more_broken or "unscored" in (after, by_control):
+            ids.append(sample_id)
+    return ids
 
 
 def tally_by_cause(
@@ -239,8 +262,9 @@ def recommended(outcomes: Sequence[Outcome], level: float = 0.05) -> Outcome | N
     worth_taking = []
     for outcome in _beating_control(outcomes, level):
         # outright as well: a control that fell apart would flatter its mitigation
-        lost_outright = len(outcome.regressed) + len(outcome.unscored)
-        gains = len(outcome.recovered) > lost_outright and _net_gain(outcome) > 0
+        perhaps_lost = {*outcome.unscored, *outcome.unscored_before}
+        lost = len(outcome.regressed) + len(perhaps_lost)
+        gains = len(outcome.recovered) > lost and _net_gain(outcome) > 0
         if gains and _net_guard_loss(outcome) <= MAX_GUARD_LOSS:
             worth_taking.append(outcome)
     return max(worth_taking, key=lambda o: (_net_gain(o), o.mitigation), default=None)
@@ -260,26 +284,26 @@ def _beating_control(outcomes: Sequence[Outcome], level: float) -> list[Outcome]
 
 
 def _lowest_net_recovery(outcome: Outcome) -> float:
-    """Net recovery -1..1 if the control alone had recovered the targets that are not scored."""
+    """Net recovery -1..1 if the control alone had recovered what is not known."""
     if outcome.net_recovery is None:
         return -1.0
-    n_unscored = len(_without_score(outcome).intersection(outcome.targets))
-    n_scored = len(outcome.targets) - n_unscored
-    return (outcome.net_recovery * n_scored - n_unscored) / len(outcome.targets)
+    unknown = _unknown(outcome)
+    n_scored = sum(target not in unknown for target in outcome.targets)
+    return (outcome.net_recovery * n_scored - len(unknown)) / (n_scored + len(unknown))
 
 
 def _net_gain(outcome: Outcome) -> int:
     """Samples recovered beyond the control, less those regressed beyond it.
 
-    Of a sample that lost its score under one of the two, the worse is assumed.
+    Of a sample without a score, the worst is assumed.
     """
     recovered = sum(tally.recovered - tally.by_control for tally in outcome.causes.values())
     regressed = len(outcome.regressed) - (outcome.regressed_by_control or 0)
-    return recovered - regressed - len(_without_score(outcome))
+    return recovered - regressed - len(_unknown(outcome))
 
 
-def _without_score(outcome: Outcome) -> set[str]:
-    """Ids of the samples that were scored, and are not under a mitigation or its control."""
+def _unknown(outcome: Outcome) -> set[str]:
+    """Ids of the samples of which a missing score hides what a mitigation or its control did."""
     return {*outcome.unscored, *outcome.unscored_by_control}
 
 
@@ -336,16 +360,15 @@ def recommendation_text(outcomes: Sequence[Outcome], level: float = 0.05) -> str
 
 
 def _unscored_note(outcomes: Sequence[Outcome]) -> str:
-    """Which mitigations lost scores, so that they are hard to compare; "" where none did."""
+    """Which mitigations are hard to compare for want of scores; "" where none is."""
     counts = []
     for outcome in outcomes:
-        if _without_score(outcome):
-            counts.append(f"{outcome.mitigation} {len(_without_score(outcome))}")
+        if _unknown(outcome):
+            counts.append(f"{outcome.mitigation} {len(_unknown(outcome))}")
     if not counts:
         return ""
     return (
-        " Samples that lost their score under a mitigation or its control count against it: "
-        f"{', '.join(counts)}."
+        f" Samples without a score before or after count against a mitigation: {', '.join(counts)}."
     )
 
 
@@ -366,10 +389,10 @@ def _describe_best(best: Outcome) -> str:
             f"; of {best.guard.right} answers that were to stay it loses {best.guard.lost}, "
             f"its control {best.guard.lost_by_control}"
         )
-    if _without_score(best):
+    if _unknown(best):
         text += (
-            f"; {len(_without_score(best))} samples lost their score under it or its control, and "
-            "count against it"
+            f"; {len(_unknown(best))} samples have no score before, under it or under its control, "
+            "and count against it"
         )
     if best.control_tokens and best.tokens > MAX_TOKEN_RATIO * best.control_tokens:
         text += (

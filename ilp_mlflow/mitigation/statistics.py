@@ -28,20 +28,20 @@ def net_recovery(
     by_control: Collection[str],
     targets: Sequence[str],
     seed: int = 0,
-    unscored: int = 0,
+    unknown: int = 0,
 ) -> NetRecovery:
     """How much more of the `targets` a mitigation recovers than its control does; ids of samples.
 
     With d = 1 for a target that only the mitigation recovers, -1 for one that only the control
     does, else 0: the share is the mean of d; its interval the percentile bootstrap (Efron and
     Tibshirani 1993, section 13.3) over the targets; the p-value McNemar's. Targets are taken for
-    independent of each other. `unscored` more targets, not among these, have no score under one of
-    the two: in the test they count as -1, the worst that they may be.
+    independent of each other. Of `unknown` more samples, not among these, scores are missing:
+    in the test they count as -1, the worst that they may be.
     """
     with_mitigation = np.isin(list(targets), list(recovered)).astype(float)
     with_control = np.isin(list(targets), list(by_control)).astype(float)
     difference = with_mitigation - with_control
-    p_value = mcnemar_p(int((difference > 0).sum()), int((difference < 0).sum()) + unscored)
+    p_value = mcnemar_p(int((difference > 0).sum()), int((difference < 0).sum()) + unknown)
     if not targets:
         return NetRecovery(None, None, p_value)
     return NetRecovery(float(difference.mean()), _bootstrap_interval(difference, seed), p_value)

@@ -160,6 +160,7 @@ def _compare(
         left_out=effect.left_out,
         unscored=effect.unscored,
         unscored_by_control=effect.unscored_by_control,
+        unscored_before=effect.unscored_before,
         unscored_reasons=treated.unscored,
         control_run_id=control.run_id if control is not None else None,
         causes=effect.causes,
