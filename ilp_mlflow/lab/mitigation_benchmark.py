@@ -164,8 +164,9 @@ def _control_ids(lab: Lab) -> set[str]:
 
 
 def _control_regressed(outcome: Outcome, lab_run: LabRun) -> float:
-    """Share 0..1 of the learned rows of the group `control` that regressed."""
+    """Share 0..1 of the learned rows of the group `control` that regressed, of those scored."""
     learned = _control_ids(lab_run.lab) & _ids(lab_run.report, "learned")
+    learned -= set(outcome.unscored)
     return len(learned & set(outcome.regressed)) / max(1, len(learned))
 
 
