@@ -118,12 +118,13 @@ class IlpEvaluator(ModelEvaluator):
         too, and a column for every field of `Score`; nothing is loaded then, and no model asked.
 
         The metrics are `unlearned_rate`, `cause/<name>` and `forgetting/<stage>`, shares of the
-        samples; the artifacts `diagnosis` (all samples), `diagnoses` (unlearned ones, with
-        evidence) and `diagnosis_table` (first rows, for the UI).
+        samples that are scored, and `unscored`, the number of the others if there are any. The
+        artifacts are `diagnosis` (all samples), `diagnoses` (unlearned ones, with evidence) and
+        `diagnosis_table` (first rows, for the UI).
 
         Raises ConfigError for a `model` and for a setting that is unknown or does not fit,
         DatasetError for data that lacks a column, has a wrong value in one, or a row twice,
-        PluginError and ModelError.
+        PluginError, and ModelError, also when no sample is scored under the last checkpoint.
         """
         from ilp_mlflow.core import plugin_loader
         from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
@@ -145,11 +146,13 @@ class IlpEvaluator(ModelEvaluator):
         data = _read_frame(dataset)
         if isinstance(settings.checkpoints, dict):
             scored = _score_samples(data, settings.checkpoints, settings)
+            _check_any_scored(scored, settings)
             runs.write(run_id, "scores.parquet", scored.scores)
             context = _context(scored, settings)
             lacking = "no ledger of training"
         else:
             scored = _read_scored_samples(data, settings.checkpoints)
+            _check_any_scored(scored, settings)
             # Where nobody answers, nothing shows what the base believes.
             context = replace(_context(scored, settings), probe=SilentProbe(), beliefs=dict)
             lacking = "no model to ask and no ledger of training"
@@ -210,6 +213,13 @@ def _read_scored_samples(data: pd.DataFrame, checkpoints: Sequence[str]) -> Eval
     samples, scores = read_score_table(data, checkpoints)
     names = checkpoints or scores["checkpoint"].unique().to_pylist()
     return EvaluationData(samples, scores, dict.fromkeys(names, ""))
+
+
+def _check_any_scored(scored: EvaluationData, settings: Settings) -> None:
+    """Raise ModelError when no sample is scored under the last checkpoint."""
+    from ilp_mlflow.scoring.verdicts import check_any_scored
+
+    check_any_scored(scored.scores, list(scored.locations), settings.preset, settings.seed)
 
 
 def _context(scored: EvaluationData, settings: Settings) -> Context:

@@ -35,6 +35,7 @@ from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
 from ilp_mlflow.training.row_account import RowAccount, account_rows
@@ -170,7 +171,8 @@ def _account_elsewhere(
 def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     """Score every sample under every checkpoint of a run, judge it, and say why it is unlearned.
 
-    A diagnostic that raises is reported on the run and left out. Raises IlpError.
+    A diagnostic that raises is reported on the run and left out. Raises IlpError, also when no
+    sample can be scored under the last checkpoint: the run is FAILED then.
     """
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
     samples = runs.read_samples(run_id)
@@ -186,10 +188,12 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
             return diagnoses
         with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
             diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed, beside=child)
+            unscored = group_unscored(context.verdicts.values())
+            note = diagnosis_sentence(diagnoses, len(samples), unscored)
             runs.log(
                 child,
                 params={"ilp.preset": preset, "ilp.seed": seed},
-                tags={"mlflow.note.content": diagnosis_sentence(diagnoses, len(samples))},
+                tags={"mlflow.note.content": note},
             )
             run_log.log_data(child, experiment, context.stages, "diagnosis")
     return diagnoses
@@ -206,6 +210,8 @@ def _score(
     locations = {c.name: c.model_uri for c in checkpoints}
     wrong = choose_wrong_options(samples, locations, scoring, seed, tokenizer)
     scores = score_checkpoints(samples, wrong, locations, scoring, seed, tokenizer)
+    # Before anything is logged: a run without a verdict must not look diagnosed.
+    check_any_scored(scores, list(locations), scoring.preset, seed)
     options = {"sample_id": list(wrong), "wrong": [list(texts) for texts in wrong.values()]}
     runs.write(run_id, "options.parquet", pa.table(options))
     # With the rules of this diagnosis: what comes after it goes by them.

@@ -57,7 +57,7 @@ def read() -> list[dict]:
         run_id, seed = run.info.run_id, int(run.data.params["ilp.seed"])
         if not runs.has(run_id, "outcomes.json"):
             continue
-        arms: dict[str, tuple[dict[str, bool], Mapping[str, bool]]] = {
+        arms: dict[str, tuple[dict[str, bool], Mapping[str, bool | None]]] = {
             "SFT": (greedy(run_id, runs.read_checkpoints(run_id)[-1].name), {})
         }
         for outcome in json.loads(runs.read(run_id, "outcomes.json")):

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,9 @@ from ilp_mlflow.cli.app import (
 )
 from ilp_mlflow.cli.console import load_libraries, output_options, print_result, silence_libraries
 from ilp_mlflow.core.errors import ConfigError
+
+ONE_RUN_LABELS = {"only_before": "only in A", "only_after": "only in B"}
+"""How the terminal names samples that only one of two runs has."""
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +83,7 @@ def score_command(
 
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-    from ilp_mlflow.scoring.metrics import recognition_shares
+    from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
 
     # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
@@ -88,17 +91,23 @@ def score_command(
     wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
     scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)
     pq.write_table(scores, out)
-    learned = _learned_shares(scores, samples, list(locations), options, seed_number)
-    recognition = recognition_shares(scores, list(locations))
+    names = list(locations)
+    learned = _learned_shares(scores, samples, names, options, seed_number)
+    unscored = _unscored_counts(scores, samples, names, options, seed_number)
+    recognition = recognition_shares(scores, names)
     document = {
         "out": str(out),
         "samples": len(samples),
         "preset": options.preset,
         "learned": learned,
+        "unscored": unscored,
         "recognition": recognition,
+        "recognition_unscored": recognition_unscored(scores, names),
     }
-    lines = _score_table(learned, recognition)
+    lines = _score_table(learned, unscored, recognition)
     lines += ["", f"{len(samples)} samples, scores in {out}"]
+    if any(unscored.values()):
+        lines += ["unscored: in no share; the column `unscored` of that file says why"]
     print_result(document, "\n".join(lines))
 
 
@@ -117,8 +126,8 @@ def _learned_shares(
     checkpoints: Sequence[str],
     options: ScoringConfig,
     seed: int,
-) -> dict[str, float]:
-    """Share 0..1 of the samples that are learned, by checkpoint."""
+) -> dict[str, float | None]:
+    """Share 0..1 of the scored samples that are learned, by checkpoint; None where none is."""
     from ilp_mlflow.scoring.verdicts import retention_by_stage
 
     stage_by_id = {sample.id: "data" for sample in samples}
@@ -126,21 +135,50 @@ def _learned_shares(
     return shares["data"]
 
 
+def _unscored_counts(
+    scores: pa.Table,
+    samples: Sequence[Sample],
+    checkpoints: Sequence[str],
+    options: ScoringConfig,
+    seed: int,
+) -> dict[str, int]:
+    """Number of samples that are not scored, by checkpoint."""
+    from ilp_mlflow.scoring.verdicts import unscored_by_stage
+
+    stage_by_id = {sample.id: "data" for sample in samples}
+    return unscored_by_stage(scores, stage_by_id, checkpoints, options.preset, seed)["data"]
+
+
 def _score_table(
-    learned: Mapping[str, float], recognition: Mapping[str, Mapping[str, float]]
+    learned: Mapping[str, float | None],
+    unscored: Mapping[str, int],
+    recognition: Mapping[str, Mapping[str, float]],
 ) -> list[str]:
-    """A row per checkpoint: shares of samples learned, and of right options that win."""
+    """A row per checkpoint: shares of samples learned, and of right options that win.
+
+    Beside them the number of samples that are not scored, where there are any.
+    """
     from ilp_mlflow.core.terminal.text import format_table
 
     header = ["checkpoint", "learned"]
-    rows = [[name, f"{share:.1%}"] for name, share in learned.items()]
+    rows = [[name, _percent(share)] for name, share in learned.items()]
+    if any(unscored.values()):
+        header.append("unscored")
+        for row in rows:
+            row.append(str(unscored[row[0]]))
     # without options in the data, nothing can be recognised
     if recognition["sum"]:
         header += ["right option wins", "prompt blanked"]
         for row in rows:
             name = row[0]
-            row += [f"{recognition['sum'][name]:.1%}", f"{recognition['blank'][name]:.1%}"]
+            row.append(_percent(recognition["sum"].get(name)))
+            row.append(_percent(recognition["blank"].get(name)))
     return format_table([header, *rows])
+
+
+def _percent(share: float | None) -> str:
+    """A share 0..1 in percent, or "-" where there is none."""
+    return "-" if share is None else f"{share:.1%}"
 
 
 @main.command("compare")
@@ -149,49 +187,41 @@ def _score_table(
 @click.option(
     "--max-regressed",
     type=click.FloatRange(min=0),
-    help="Exit with 1 beyond this share (below 1) or number of samples.",
+    help="Exit with 1 beyond this share (below 1) or number of samples, or if it cannot be told.",
 )
 @output_options
 def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None:
     """Say what became of every sample from one run to another.
 
-    RUN_A and RUN_B are diagnosed runs, or runs of mitigations.
+    RUN_A and RUN_B are diagnosed runs, or runs of mitigations. A sample that is not scored in both
+    is neither kept nor regressed; --max-regressed fails on one that was scored.
     """
     load_libraries()
     from ilp_mlflow.core.terminal.text import wrap
-    from ilp_mlflow.mitigation.compare_runs import compare_runs
+    from ilp_mlflow.mitigation.compare_runs import compare_runs, regression_fault
+    from ilp_mlflow.scoring.verdicts import unscored_text
     from ilp_mlflow.tracking import runs
 
     comparison = compare_runs(run_a, run_b)
     lines = wrap(f"from: {runs.run_name(run_a)} ({run_a})", hang=6)
     lines += wrap(f"to  : {runs.run_name(run_b)} ({run_b})", hang=6)
     lines.append("")
-    for name, ids in comparison.items():
-        # all else are ids of samples, of which a few are shown
-        if name != "p_value":
-            lines += wrap(f"{name:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)
+    for name, ids in comparison.transitions.items():
+        label = ONE_RUN_LABELS.get(name, name)
+        lines += wrap(f"{label:<12} {len(ids):>7}  {', '.join(ids[:3])}", hang=22)
     lines.append("")
+    for run, groups in (("A", comparison.unscored_in_a), ("B", comparison.unscored_in_b)):
+        if groups:
+            lines += wrap(f"unscored in {run}: {unscored_text(groups)}", hang=2)
     lines += wrap("flickering: too close to call on one side or both, which is no change")
     lines.append(
-        f"McNemar: p = {comparison['p_value']:.2g} that recovered and regressed samples are "
+        f"McNemar: p = {comparison.p_value:.2g} that recovered and regressed samples are "
         "as many by chance"
     )
-    print_result(comparison, "\n".join(lines))
-    if max_regressed is not None:
-        _check_regressed(comparison, max_regressed)
-
-
-def _check_regressed(comparison: Mapping[str, Any], limit: float) -> None:
-    """Exit with 1 where more samples regressed than `limit`, a number or, below 1, a share.
-
-    The share is of the samples that were learned before.
-    """
-    regressed = len(comparison["regressed"])
-    learned_before = len(comparison["kept"]) + regressed or 1
-    if regressed > (limit * learned_before if limit < 1 else limit):
-        click.echo(
-            f"ilp: {regressed} samples regressed, more than --max-regressed {limit:g}", err=True
-        )
+    print_result(comparison.document(), "\n".join(lines))
+    fault = regression_fault(comparison, max_regressed) if max_regressed is not None else ""
+    if fault:
+        click.echo(f"ilp: {fault}", err=True)
         sys.exit(1)
 
 

@@ -297,17 +297,20 @@ class Context:
 
     @property
     def taught(self) -> dict[str, float]:
-        """Share 0..1 of its own rows that were learned under the checkpoint of each stage.
+        """Share 0..1 of its own scored rows that were learned under the checkpoint of each stage.
 
-        Stages without samples or without a checkpoint are left out.
+        Stages without scored samples or without a checkpoint are left out.
         """
         place_of = {checkpoint.name: i for i, checkpoint in enumerate(self.checkpoints)}
         shares = {}
         for stage in self.stages:
-            if stage.name in place_of and stage.samples:
-                place = place_of[stage.name]
-                learned = sum(self.histories[s.id][place] == "learned" for s in stage.samples)
-                shares[stage.name] = learned / len(stage.samples)
+            if stage.name not in place_of:
+                continue
+            place = place_of[stage.name]
+            statuses = [self.histories[sample.id][place] for sample in stage.samples]
+            scored = len(statuses) - statuses.count("unscored")
+            if scored:
+                shares[stage.name] = statuses.count("learned") / scored
         return shares
 
     def last_scores(self, samples: Sequence[Sample]) -> dict[str, Score]:

@@ -254,6 +254,23 @@ class Verdict(Value):
     """One sentence a user understands."""
 
 
+def unlearned_share(statuses: Sequence[Status]) -> float | None:
+    """Share 0..1 of the scored samples that are unlearned; None where none is scored."""
+    scored = len(statuses) - statuses.count("unscored")
+    return statuses.count("unlearned") / scored if scored else None
+
+
+class Unscored(Value):
+    """Samples without a score, for one reason."""
+
+    samples: int
+    """How many they are."""
+    reason: str
+    """Why; of reasons that differ in numbers alone, the first."""
+    example: str
+    """Id of the first of them."""
+
+
 class Details(Value):
     """Base of the facts that evidence was read from; every cause has a class of its own.
 
@@ -371,7 +388,7 @@ class Tally(Value):
     """What became of the unlearned samples of one cause."""
 
     unlearned: int
-    """Unlearned before."""
+    """Unlearned before, and scored under the mitigation and its control."""
     recovered: int
     """Of these, learned under the mitigation."""
     by_control: int
@@ -382,10 +399,17 @@ class Tally(Value):
     """Of these, reproduced in most other words under the mitigation."""
     held_by_control: int = 0
     """Of these, reproduced in most other words under its control."""
+    unscored: int = 0
+    """Unlearned before, and not scored under the mitigation or its control; in no other number."""
 
     @property
-    def net(self) -> float:
-        """Share 0..1 of the unlearned recovered, minus the same share under the control."""
+    def net(self) -> float | None:
+        """Share -1..1 of the unlearned recovered, minus the same share under the control.
+
+        None where none of them is scored.
+        """
+        if not self.unlearned:
+            return None
         return (self.recovered - self.by_control) / self.unlearned
 
 
@@ -396,11 +420,13 @@ class Guard(Value):
     """
 
     right: int
-    """Right before the mitigation."""
+    """Right before the mitigation; those that are not scored are taken for right."""
     lost: int
-    """Of these, wrong after it."""
+    """Of these, wrong after it, or not scored."""
     lost_by_control: int
-    """Of these, wrong after its control."""
+    """Of these, wrong after its control; not those that are not scored there."""
+    unscored: int = 0
+    """Questions without a score before the mitigation, after it or after its control."""
 
 
 class Outcome(Value):
@@ -415,21 +441,32 @@ class Outcome(Value):
     recovered: tuple[str, ...]
     """Unlearned before, learned now (any sample)."""
     still: tuple[str, ...]
-    """Unlearned before, and not learned now (any sample)."""
+    """Unlearned before, and scored but not learned now (any sample)."""
     regressed: tuple[str, ...]
     """Learned before, unlearned now (any sample), and not left out on purpose."""
     left_out: tuple[str, ...] = ()
     """Learned before, unlearned now, and left out of the plan on purpose, since they are wrong."""
     control_run_id: str | None = None
     """The MLflow child run of its control; None for the control itself."""
+    unscored: tuple[str, ...] = ()
+    """What became of them is not known (any sample): scored before and not now, or not scored
+    before and worse now than under the control."""
+    unscored_by_control: tuple[str, ...] = ()
+    """Scored before, and not under its control (any sample)."""
+    unscored_before: tuple[str, ...] = ()
+    """Not scored before, and unlearned now (any sample)."""
+    unscored_reasons: tuple[Unscored, ...] = ()
+    """Why samples are not scored under it, those that were not scored before included."""
     causes: dict[str, Tally] = Field(default_factory=dict)
     """What became of the unlearned samples, by diagnosed cause (`unexplained` for none)."""
     net_recovery: float | None = None
-    """Share 0..1 of targets recovered, minus the same share under the control."""
+    """Share -1..1 of targets recovered, minus the same share under the control; of the targets that
+    are scored under both."""
     net_interval: tuple[float, float] | None = None
     """95 % bootstrap interval of `net_recovery`."""
     p_value: float | None = None
-    """Exact paired test (McNemar) of mitigation against control over the targets."""
+    """Exact paired test (McNemar) of mitigation against control over the targets, in which every
+    sample in `unscored` and `unscored_by_control` counts as recovered by the control alone."""
     regressed_by_control: int | None = None
     """Learned before, unlearned under the control (any sample)."""
     guard: Guard | None = None
@@ -438,8 +475,9 @@ class Outcome(Value):
     """The mitigations it is composed of, where it is not one alone."""
     model_uri: str = ""
     """The model it leads to."""
-    unlearned_rate: float = 0.0
-    """Share 0..1 of all samples that are unlearned under it, without those in `left_out`."""
+    unlearned_rate: float | None = None
+    """Share 0..1 of the samples scored under it that are unlearned, without those in `left_out`;
+    None where none is scored."""
     tokens: int = 0
     """Tokens trained on."""
     control_tokens: int | None = None
@@ -464,11 +502,18 @@ class Report(Value):
     """The rule that gave the verdicts."""
     checkpoints: tuple[Checkpoint, ...]
     """Base first."""
-    retention: dict[str, dict[str, float]]
-    """Share 0..1 learned, by stage, then checkpoint."""
+    retention: dict[str, dict[str, float | None]]
+    """Share 0..1 of the scored samples that are learned, by stage, then checkpoint; None where none
+    is scored."""
+    unscored_by_stage: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Samples that `retention` leaves out since they are not scored, by stage, then checkpoint."""
     recognition: dict[str, dict[str, float]]
     """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see
     `metrics.recognition_shares`."""
+    recognition_unscored: dict[str, int] = Field(default_factory=dict)
+    """Samples with options that `recognition` leaves out, by checkpoint."""
+    unscored: tuple[Unscored, ...] = ()
+    """Why samples are not scored under the last checkpoint, the commonest reason first."""
     verdicts: tuple[Verdict, ...]
     """One per sample."""
     histories: dict[str, tuple[Status, ...]]
@@ -493,10 +538,12 @@ class Report(Value):
     """Versions by package, where the report was made."""
 
     @property
-    def unlearned_rate(self) -> float:
-        """Share 0..1 of all samples that are unlearned after the last stage."""
-        unlearned = [verdict for verdict in self.verdicts if verdict.status == "unlearned"]
-        return len(unlearned) / len(self.verdicts)
+    def unlearned_rate(self) -> float | None:
+        """Share 0..1 of the scored samples that are unlearned after the last stage.
+
+        None where none is scored.
+        """
+        return unlearned_share([verdict.status for verdict in self.verdicts])
 
 
 # Values as rows of tables, and as JSON

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ilp_mlflow.core.config import NAME_PATTERN
 from ilp_mlflow.core.errors import ConfigError, DatasetError, first_line, suggest
+from ilp_mlflow.core.finite_scores import unscore_nonfinite
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample, Score, schema
 from ilp_mlflow.data.samples import sample_from_record
@@ -25,7 +26,8 @@ def read_score_table(
 ) -> tuple[list[Sample], pa.Table]:
     """The samples and the scores (columns of `Score`) of rows that are a sample under a checkpoint.
 
-    A row has every field of `Score`, and the fields of its sample. If `checkpoints` are named,
+    A row has every field of `Score`, and the fields of its sample; one with a number that is not
+    finite is unscored. If `checkpoints` are named,
     rows of others are left out. Raises DatasetError for a column that is missing, a value of
     another type and a row that is there twice, ConfigError for a checkpoint that no row is of.
     """
@@ -80,7 +82,7 @@ def _read_scores(data: pd.DataFrame) -> pa.Table:
             columns[field.name] = pa.array(data[field.name], field.type, from_pandas=True)
         except pa.ArrowException as error:
             raise DatasetError(f"data column '{field.name}': {first_line(error)}") from None
-    return pa.table(columns)
+    return unscore_nonfinite(pa.table(columns))
 
 
 def read_samples(data: pd.DataFrame, once: bool) -> list[Sample]:

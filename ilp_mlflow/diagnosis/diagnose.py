@@ -11,7 +11,7 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Context, Diagnostic
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import Diagnosis, Evidence, Finding, Sample, Subject, as_json
+from ilp_mlflow.core.values import Diagnosis, Evidence, Finding, Sample, Status, Subject, as_json
 from ilp_mlflow.diagnosis import paper_preset
 from ilp_mlflow.diagnosis.attribution import (
     TABLE_COLUMNS,
@@ -24,12 +24,14 @@ from ilp_mlflow.diagnosis.attribution import (
 from ilp_mlflow.diagnosis.context import build_context
 from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
 from ilp_mlflow.diagnosis.installed_causes import cause_info
-from ilp_mlflow.scoring.metrics import (
-    backward_transfer,
+from ilp_mlflow.scoring.metrics import backward_transfer, recognition_shares
+from ilp_mlflow.scoring.verdicts import (
+    Preset,
     forgetting_by_stage,
-    recognition_shares,
+    retention_by_stage,
+    status_histories,
+    unscored_by_stage,
 )
-from ilp_mlflow.scoring.verdicts import Preset, retention_by_stage, status_histories
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import dataset_id
 
@@ -37,8 +39,8 @@ UI_ROWS = 1000
 """Rows of the table that the MLflow UI shows; all rows are in Parquet."""
 MAX_ERROR_CHARS = 500
 """Characters of a diagnostic's error that its run keeps."""
-Retention = Mapping[str, Mapping[str, float]]
-"""Share 0..1 learned, by stage, then checkpoint."""
+LearnedMetrics = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Metrics of what was learned, by stage, then checkpoint."""
 
 
 class Explanation(NamedTuple):
@@ -77,7 +79,8 @@ def diagnose_and_log(
     In the preset `paper` the study's own tests are asked instead. What the UI shows of it goes to
     the run `beside`, too: the table, and the metrics, which are tied to models and data sets there.
     Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`,
-    `forgetting/<stage>` and `backward_transfer`. A diagnostic that raises is reported on the run
+    `forgetting/<stage>` and `backward_transfer`, shares of the samples that are scored, and where
+    some are not, their number `unscored`. A diagnostic that raises is reported on the run
     and left out.
     """
     explanation = _explain(plugins, context, preset, run_id)
@@ -86,14 +89,16 @@ def diagnose_and_log(
     names = [c.name for c in context.checkpoints]
     with task("log diagnoses", 3) as advance:
         stage_by_id = {s.id: s.stage for s in samples}
-        retention = retention_by_stage(context.scores, stage_by_id, names, preset, seed)
-        metrics = _metrics(diagnoses, len(samples), retention)
+        rule = context.scores, stage_by_id, names, preset, seed
+        learned = _learned_by_stage(retention_by_stage(*rule), unscored_by_stage(*rule))
+        statuses = [verdict.status for verdict in context.verdicts.values()]
+        metrics = _metrics(diagnoses, statuses, forgetting_by_stage(*rule))
         # A metric stays on its run: causes of an earlier diagnosis that are none now become 0.
-        earlier = [name for name in runs.metrics(run_id) if name.startswith("cause/")]
+        earlier = [name for name in runs.metrics(run_id) if _is_gone(name, metrics)]
         runs.log(run_id, metrics={**dict.fromkeys(earlier, 0.0), **metrics})
-        _log_learned(run_id, context, retention)
+        _log_learned(run_id, context, learned)
         if beside:
-            _log_tied(beside, context, metrics, retention)
+            _log_tied(beside, context, metrics, learned)
         advance(1)
         histories = status_histories(context.scores, names, preset, seed)
         table = diagnosis_table(samples, context.verdicts, histories, names, diagnoses)
@@ -108,34 +113,76 @@ def diagnose_and_log(
     return diagnoses, metrics
 
 
-def _metrics(diagnoses: Sequence[Diagnosis], total: int, retention: Retention) -> dict[str, float]:
-    """What a run says of its diagnoses in numbers: shares 0..1."""
-    # First, since the UI's compare page takes the first metric for its axis.
-    metrics = {"unlearned_rate": len(diagnoses) / total}
-    for cause, share in cause_shares(diagnoses, total).items():
-        metrics[f"cause/{cause}"] = share
-    for stage, lost in forgetting_by_stage(retention).items():
-        metrics[f"forgetting/{stage}"] = lost
-    transfer = backward_transfer(retention)
+def _metrics(
+    diagnoses: Sequence[Diagnosis],
+    statuses: Sequence[Status],
+    forgetting: Mapping[str, float | None],
+) -> dict[str, float]:
+    """What a run says of its diagnoses in numbers: shares 0..1 of the samples that are scored.
+
+    `unscored` is the number of the others, left out where it is 0.
+    """
+    metrics = {}
+    n_unscored = statuses.count("unscored")
+    n_scored = len(statuses) - n_unscored
+    if n_scored:
+        # First, since the UI's compare page takes the first metric for its axis.
+        metrics["unlearned_rate"] = len(diagnoses) / n_scored
+        for cause, share in cause_shares(diagnoses, n_scored).items():
+            metrics[f"cause/{cause}"] = share
+    if n_unscored:
+        metrics["unscored"] = float(n_unscored)
+    for stage, lost in forgetting.items():
+        if lost is not None:
+            metrics[f"forgetting/{stage}"] = lost
+    transfer = backward_transfer(forgetting)
     if transfer is not None:
         metrics["backward_transfer"] = transfer
     return metrics
 
 
-def _log_learned(run_id: str, context: Context, retention: Retention) -> None:
+def _is_gone(metric: str, metrics: Mapping[str, float]) -> bool:
+    """Whether a metric of an earlier diagnosis would be a count or share of nothing now."""
+    return metric.startswith("cause/") or (metric == "unscored" and metric not in metrics)
+
+
+def _learned_by_stage(
+    retention: Mapping[str, Mapping[str, float | None]],
+    unscored: Mapping[str, Mapping[str, int]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The metrics `learned/<stage>` and `unscored/<stage>`, by stage, then checkpoint.
+
+    The first is left out where no sample of the stage is scored, the second where all are under
+    every checkpoint.
+    """
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for stage, shares in retention.items():
+        metrics[stage] = {}
+        has_unscored = any(unscored[stage].values())
+        for name, share in shares.items():
+            of_checkpoint = {} if share is None else {f"learned/{stage}": share}
+            if has_unscored:
+                of_checkpoint[f"unscored/{stage}"] = float(unscored[stage][name])
+            metrics[stage][name] = of_checkpoint
+    return metrics
+
+
+def _log_learned(run_id: str, context: Context, learned: LearnedMetrics) -> None:
     """Log what was learned of each stage and how far options give answers away, by checkpoint."""
     names = [c.name for c in context.checkpoints]
     leaks = recognition_shares(context.scores, names)["blank"]
     # A step per checkpoint, so that the UI draws curves.
     for step, name in enumerate(names):
-        metrics = {f"learned/{stage}": row[name] for stage, row in retention.items()}
+        metrics: dict[str, float] = {}
+        for by_checkpoint in learned.values():
+            metrics.update(by_checkpoint[name])
         if name in leaks:
             metrics["leak"] = leaks[name]
         runs.log(run_id, metrics=metrics, step=step)
 
 
 def _log_tied(
-    run_id: str, context: Context, metrics: Mapping[str, float], retention: Retention
+    run_id: str, context: Context, metrics: Mapping[str, float], learned: LearnedMetrics
 ) -> None:
     """Log metrics on a run together with the models and data sets that they are of."""
     model_ids = [model_registry.model_id(c.model_uri) for c in context.checkpoints]
@@ -144,8 +191,8 @@ def _log_tied(
     for stage in context.stages:
         data = dataset_id(stage.name, stage.samples)
         for step, checkpoint in enumerate(context.checkpoints):
-            learned = {f"learned/{stage.name}": retention[stage.name][checkpoint.name]}
-            runs.log(run_id, metrics=learned, step=step, model=model_ids[step], data=data)
+            of_stage = learned[stage.name][checkpoint.name]
+            runs.log(run_id, metrics=of_stage, step=step, model=model_ids[step], data=data)
 
 
 def _explain(

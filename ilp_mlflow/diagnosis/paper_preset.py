@@ -179,7 +179,7 @@ def _option_probabilities(context: Context, checkpoint: str) -> dict[str, Floats
 
 def _forgotten_stages(context: Context) -> set[str]:
     """Stages whose accuracy under the last checkpoint is well below their best (algorithm 4)."""
-    accuracies: dict[str, list[float]] = {stage.name: [] for stage in context.stages}
+    accuracies: dict[str, list[float | None]] = {stage.name: [] for stage in context.stages}
     for checkpoint in context.checkpoints:
         options = _option_probabilities(context, checkpoint.name)
         is_right = {id_: bool(p.argmax() == 0) for id_, p in options.items()}
@@ -187,12 +187,14 @@ def _forgotten_stages(context: Context) -> set[str]:
             accuracies[stage.name].append(_accuracy(stage, is_right))
     forgotten = set()
     for stage_name, course in accuracies.items():
-        if course[-1] < (1 - MIN_RELATIVE_DROP) * max(course):
+        best = max((accuracy for accuracy in course if accuracy is not None), default=0.0)
+        # what is not scored at the end has not dropped
+        if course[-1] is not None and course[-1] < (1 - MIN_RELATIVE_DROP) * best:
             forgotten.add(stage_name)
     return forgotten
 
 
-def _accuracy(stage: Stage, is_right: Mapping[str, bool]) -> float:
-    """Share 0..1 of a stage's samples with options that are right; 0 where there are none."""
+def _accuracy(stage: Stage, is_right: Mapping[str, bool]) -> float | None:
+    """Share 0..1 of a stage's samples with scored options that are right; None without any."""
     answers = [is_right[s.id] for s in stage.samples if s.id in is_right]
-    return sum(answers) / max(1, len(answers))
+    return sum(answers) / len(answers) if answers else None

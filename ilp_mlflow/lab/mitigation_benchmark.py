@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import LAB_PREFIX, Experiment
@@ -164,8 +164,9 @@ def _control_ids(lab: Lab) -> set[str]:
 
 
 def _control_regressed(outcome: Outcome, lab_run: LabRun) -> float:
-    """Share 0..1 of the learned rows of the group `control` that regressed."""
+    """Share 0..1 of the learned rows of the group `control` that regressed, of those scored."""
     learned = _control_ids(lab_run.lab) & _ids(lab_run.report, "learned")
+    learned -= set(outcome.unscored)
     return len(learned & set(outcome.regressed)) / max(1, len(learned))
 
 
@@ -183,10 +184,12 @@ def _composed(lab_run: LabRun, experiment: Experiment) -> dict[str, Any]:
     # reaches more is what better diagnoses would be worth
     true_baseline = replace(baseline, diagnoses=oracle(report.diagnoses, lab_run.lab))
     best = _compose(lab_run, experiment, true_baseline)
-    fell = report.unlearned_rate - auto["unlearned"]
-    fell_for_oracle = report.unlearned_rate - best["unlearned"]
+    # of a diagnosed run, some sample is scored
+    before = cast(float, report.unlearned_rate)
+    fell = before - auto["unlearned"]
+    fell_for_oracle = before - best["unlearned"]
     return {
-        "unlearned": report.unlearned_rate,
+        "unlearned": before,
         "auto": auto,
         "oracle": best,
         "reached": fell / fell_for_oracle if fell_for_oracle else None,

@@ -14,7 +14,7 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.interfaces import Context, Mitigation
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
-from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample
+from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample, unlearned_share
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.diagnosis.context import build_context, question_rewriter
 from ilp_mlflow.mitigation.compose import (
@@ -31,6 +31,7 @@ from ilp_mlflow.mitigation.outcome import recommended
 from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.mitigation.side_effects import ask_questions, plan_questions
 from ilp_mlflow.mitigation.trial import Baseline, run_trial
+from ilp_mlflow.scoring.verdicts import count_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 
 ALIAS = "mitigated"
@@ -189,11 +190,23 @@ def try_composed(
             break
         result.outcomes.append(outcome)
         # the target is about all samples, so the best is the one that leaves fewest unlearned
-        best = min(result.outcomes, key=lambda o: o.unlearned_rate)
-        if options.max_unlearned is None or best.unlearned_rate <= options.max_unlearned:
+        best = min(result.outcomes, key=_unlearned_order)
+        if options.max_unlearned is None or _reaches(best, options.max_unlearned):
             break
         combination = _next_combination(best, candidates, tried_combinations)
     return result
+
+
+def _unlearned_order(outcome: Outcome) -> tuple[int, float]:
+    """By what outcomes are sorted, fewest unscored samples first, then fewest unlearned ones."""
+    share = 1.0 if outcome.unlearned_rate is None else outcome.unlearned_rate
+    return count_unscored(outcome.unscored_reasons), share
+
+
+def _reaches(outcome: Outcome, max_unlearned: float) -> bool:
+    """Whether all samples are scored, and at most this share 0..1 of them is unlearned."""
+    n_unscored, share = _unlearned_order(outcome)
+    return not n_unscored and share <= max_unlearned
 
 
 def _planner(
@@ -236,12 +249,13 @@ def _obstacle(
     started: float,
 ) -> str:
     """Why there is nothing to try; "" where there is."""
-    unlearned = len(baseline.diagnoses) / max(1, len(baseline.context.samples))
-    if options.max_unlearned is not None and unlearned <= options.max_unlearned:
-        return (
-            f"{unlearned:.1%} are unlearned already, "
-            f"within --max-unlearned {options.max_unlearned:g}"
-        )
+    statuses = list(baseline.before.statuses.values())
+    unlearned = unlearned_share(statuses)
+    limit = options.max_unlearned
+    # what is not scored may be unlearned
+    is_known = "unscored" not in statuses
+    if limit is not None and unlearned is not None and is_known and unlearned <= limit:
+        return f"{unlearned:.1%} are unlearned already, within --max-unlearned {limit:g}"
     if not combination:
         return "no mitigation is at hand for the causes that were found"
     if _is_over_budget(options, started):
@@ -284,7 +298,8 @@ def _next_combination(
     chosen = [candidate for candidate in candidates if candidate.name in best.combines]
     unlearned_by_cause = {}
     for cause, tally in best.causes.items():
-        unlearned_by_cause[cause] = tally.unlearned - tally.recovered
+        # whether one that is not scored is recovered, nobody knows
+        unlearned_by_cause[cause] = tally.unlearned + tally.unscored - tally.recovered
     return next_combination(chosen, candidates, unlearned_by_cause, tried_combinations)
 
 

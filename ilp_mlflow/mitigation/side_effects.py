@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.finite_scores import unscore_nonfinite
 from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.core.values import Guard, Sample
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
@@ -19,7 +20,7 @@ HELD_SHARE = 0.5
 MAX_FACTS = 2000
 """Facts of the guard set, drawn at random where there are more."""
 ANSWERS_SCHEMA = pa.schema([("kind", pa.string()), ("id", pa.string()), ("right", pa.bool_())])
-"""Columns of `answers.parquet`; `kind` is `held` or `guard`."""
+"""Columns of `answers.parquet`; `kind` is `held` or `guard`, `right` null where unscored."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Questions:
 class Answers:
     """How a model answers those questions."""
 
-    held: Mapping[str, bool] = field(default_factory=dict)
-    """Whether most other wordings of a sample are reproduced, by sample id."""
-    guard: Mapping[str, bool] = field(default_factory=dict)
-    """Whether a fact that the base knows, or a held-out row, is reproduced, by question id."""
+    held: Mapping[str, bool | None] = field(default_factory=dict)
+    """Whether most other wordings of a sample are reproduced, by sample id; None where a wording is
+    not scored."""
+    guard: Mapping[str, bool | None] = field(default_factory=dict)
+    """Whether a fact that the base knows, or a held-out row, is reproduced, by question id; None
+    where it is not scored."""
 
 
 def plan_questions(
@@ -106,32 +109,45 @@ def ask_questions(questions: Questions, base: str, model: str, experiment: Exper
     held_out = _reproduced(questions.held_out, uris, experiment)
     wordings = _reproduced(questions.wordings, uris, experiment)
 
-    # what the base does not know cannot be lost
-    guard = {i: right for i, right in facts["model"].items() if facts["base"][i]}
+    # what the base does not know cannot be lost; where it has no score, it may know it
+    guard = {i: right for i, right in facts["model"].items() if facts["base"][i] is not False}
     guard.update(held_out["model"])
-    by_sample: dict[str, list[bool]] = {}
+    by_sample: dict[str, list[bool | None]] = {}
     for question in questions.wordings:
         right = wordings["model"][question.id]
         by_sample.setdefault(question.metadata["of"], []).append(right)
-    held = {i: sum(rights) > HELD_SHARE * len(rights) for i, rights in by_sample.items()}
+    held = {sample_id: _holds(rights) for sample_id, rights in by_sample.items()}
     return Answers(held, guard)
+
+
+def _holds(rights: Sequence[bool | None]) -> bool | None:
+    """Whether most wordings are reproduced; None where one of them is not scored."""
+    if None in rights:
+        return None
+    return sum(map(bool, rights)) > HELD_SHARE * len(rights)
 
 
 def guard_outcome(before: Answers, after: Answers, control: Answers | None) -> Guard | None:
     """What of the guard set was right before, and is lost after a mitigation and its control.
 
-    None where nothing was right.
+    Of a question that is not scored the worst is assumed for the mitigation: that it was right
+    before, is wrong after it, and right after its control. None where nothing was right.
     """
-    right = [i for i, is_right in before.guard.items() if is_right]
+    right = [i for i, is_right in before.guard.items() if is_right is not False]
     if not right:
         return None
-    lost_by_control = _count_lost(right, control) if control else 0
-    return Guard(right=len(right), lost=_count_lost(right, after), lost_by_control=lost_by_control)
+    untreated = control or before
+    return Guard(
+        right=len(right),
+        lost=sum(not after.guard.get(i) for i in right),
+        lost_by_control=sum(untreated.guard.get(i) is False for i in right),
+        unscored=sum(_has_no_score(i, (before, after, untreated)) for i in right),
+    )
 
 
-def _count_lost(right: Sequence[str], answers: Answers) -> int:
-    """How many of the questions (ids), answered right before, are answered wrong."""
-    return sum(not answers.guard[i] for i in right)
+def _has_no_score(question_id: str, answers: Sequence[Answers]) -> bool:
+    """Whether one of several models has no score for a question of the guard set."""
+    return any(of_model.guard.get(question_id) is None for of_model in answers)
 
 
 def _reproduced(
@@ -139,12 +155,15 @@ def _reproduced(
     uris: Mapping[str, str],
     experiment: Experiment,
     must_stop: bool = True,
-) -> dict[str, dict[str, bool]]:
+) -> dict[str, dict[str, bool | None]]:
     """Whether each model reproduces the answer to each question, by model name, then question id.
 
     Its first choice is the right token all the way and, with `must_stop`, the end token after it.
+    None where it is not scored.
     """
-    reproduced: dict[str, dict[str, bool]] = {name: {} for name in uris}
+    reproduced: dict[str, dict[str, bool | None]] = {}
+    for name in uris:
+        reproduced[name] = dict.fromkeys(question.id for question in questions)
     if not questions:
         return reproduced
     no_options = {question.id: () for question in questions}
@@ -152,9 +171,10 @@ def _reproduced(
         questions, no_options, uris, experiment.scoring, experiment.seed, experiment.tokenizer
     )
     columns = ["checkpoint", "sample_id", "greedy", "token_accuracy", "tokens", "stops"]
-    for score in scores.select(columns).to_pylist():
-        right = _is_reproduced(score, must_stop)
-        reproduced[score["checkpoint"]][score["sample_id"]] = right
+    for score in unscore_nonfinite(scores).select(columns).to_pylist():
+        if score["greedy"] is not None:
+            right = _is_reproduced(score, must_stop)
+            reproduced[score["checkpoint"]][score["sample_id"]] = right
     return reproduced
 
 
@@ -162,7 +182,7 @@ def _is_reproduced(score: Mapping[str, Any], must_stop: bool) -> bool:
     """Whether the model's first choice is the answer, by the columns of `Score`."""
     if score["greedy"]:
         return True
-    if must_stop or score["token_accuracy"] is None:
+    if must_stop:
         return False
     # all tokens but the end token, which is one of them
     right_tokens = round(score["token_accuracy"] * score["tokens"])
@@ -182,7 +202,7 @@ def answers_to_table(answers: Answers) -> pa.Table:
 
 def answers_from_table(table: pa.Table) -> Answers:
     """The answers that `answers_to_table` wrote."""
-    by_kind: dict[str, dict[str, bool]] = {"held": {}, "guard": {}}
+    by_kind: dict[str, dict[str, bool | None]] = {"held": {}, "guard": {}}
     for row in table.to_pylist():
         by_kind[row["kind"]][row["id"]] = row["right"]
     return Answers(held=by_kind["held"], guard=by_kind["guard"])

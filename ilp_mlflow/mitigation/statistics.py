@@ -14,28 +14,36 @@ BOOTSTRAP_DRAWS = 2000
 class NetRecovery(NamedTuple):
     """How much more a mitigation recovers of its targets than its control does."""
 
-    share: float
-    """Share of targets recovered, minus the same share under the control: -1..1."""
-    interval: tuple[float, float]
-    """Its 95 % bootstrap interval."""
+    share: float | None
+    """Share of targets recovered, minus the same share under the control: -1..1; None without
+    targets."""
+    interval: tuple[float, float] | None
+    """Its 95 % bootstrap interval; None without targets."""
     p_value: float
     """Of the exact McNemar test of the two against each other."""
 
 
 def net_recovery(
-    recovered: Collection[str], by_control: Collection[str], targets: Sequence[str], seed: int = 0
+    recovered: Collection[str],
+    by_control: Collection[str],
+    targets: Sequence[str],
+    seed: int = 0,
+    unknown: int = 0,
 ) -> NetRecovery:
     """How much more of the `targets` a mitigation recovers than its control does; ids of samples.
 
     With d = 1 for a target that only the mitigation recovers, -1 for one that only the control
     does, else 0: the share is the mean of d; its interval the percentile bootstrap (Efron and
     Tibshirani 1993, section 13.3) over the targets; the p-value McNemar's. Targets are taken for
-    independent of each other.
+    independent of each other. Of `unknown` more samples, not among these, scores are missing:
+    in the test they count as -1, the worst that they may be.
     """
     with_mitigation = np.isin(list(targets), list(recovered)).astype(float)
     with_control = np.isin(list(targets), list(by_control)).astype(float)
     difference = with_mitigation - with_control
-    p_value = mcnemar_p(int((difference > 0).sum()), int((difference < 0).sum()))
+    p_value = mcnemar_p(int((difference > 0).sum()), int((difference < 0).sum()) + unknown)
+    if not targets:
+        return NetRecovery(None, None, p_value)
     return NetRecovery(float(difference.mean()), _bootstrap_interval(difference, seed), p_value)
 
 

@@ -15,9 +15,11 @@ from ilp_mlflow.core.values import (
     Plan,
     Stage,
     Status,
+    Unscored,
     Verdict,
     as_json,
     to_rows,
+    unlearned_share,
 )
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.diagnose import UI_ROWS
@@ -32,7 +34,12 @@ from ilp_mlflow.mitigation.side_effects import (
 )
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
-from ilp_mlflow.scoring.verdicts import verdict_table
+from ilp_mlflow.scoring.verdicts import (
+    check_any_scored,
+    count_unscored,
+    group_unscored,
+    verdict_table,
+)
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import log_dataset
 from ilp_mlflow.training.stage import fit_stage
@@ -80,14 +87,15 @@ class TrialResult:
     """Training time."""
     statuses: Mapping[str, Status]
     """Status of every sample, by id."""
+    unscored: tuple[Unscored, ...]
+    """Why samples are not scored."""
     answers: Answers
     """How the model answers the questions beyond the samples."""
 
     @property
-    def unlearned_rate(self) -> float:
-        """Share 0..1 of all samples that are unlearned."""
-        statuses = list(self.statuses.values())
-        return statuses.count("unlearned") / len(statuses)
+    def unlearned_rate(self) -> float | None:
+        """Share 0..1 of the scored samples that are unlearned; None where none is scored."""
+        return unlearned_share(list(self.statuses.values()))
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,8 @@ def run_trial(name: str, plan: Plan, baseline: Baseline, run_id: str) -> Outcome
     metrics = outcome_metrics(outcome, baseline.context)
     runs.log(run_id, metrics=metrics, tags=tags, model=model)
     # step 0 has the share before
-    runs.log(run_id, metrics={"unlearned_rate": outcome.unlearned_rate}, step=1, model=model)
+    after = _metrics_after(outcome.unlearned_rate, outcome.unscored_reasons, baseline)
+    runs.log(run_id, metrics=after, step=1, model=model)
     runs.write(run_id, "outcome.json", outcome.model_dump_json(indent=2))
     return outcome
 
@@ -149,6 +158,10 @@ def _compare(
         still=effect.still,
         regressed=effect.regressed,
         left_out=effect.left_out,
+        unscored=effect.unscored,
+        unscored_by_control=effect.unscored_by_control,
+        unscored_before=effect.unscored_before,
+        unscored_reasons=treated.unscored,
         control_run_id=control.run_id if control is not None else None,
         causes=effect.causes,
         net_recovery=effect.net_recovery,
@@ -176,16 +189,23 @@ def _dropped(stages: Sequence[Stage], context: Context) -> frozenset[str]:
 def outcome_metrics(outcome: Outcome, context: Context) -> dict[str, float]:
     """The metrics of a mitigation's run: its number of targets, and shares 0..1.
 
-    `recovered` of the unlearned samples, `regressed` of the learned ones; and where there are any,
-    `held` of those asked in other words, `guard_lost` of the guard set, `net_recovery` of targets.
+    `recovered` of the unlearned samples, `regressed` of the learned ones, without those that have
+    no score now; and where there are any, `held` of those asked in other words, `guard_lost` of the
+    guard set, `net_recovery` of targets, and `unscored_targets`, the number of those without a
+    score under the mitigation or its control.
     """
-    statuses = [verdict.status for verdict in context.verdicts.values()]
     n_unlearned = len(outcome.recovered) + len(outcome.still)
-    metrics = {
-        "targets": float(len(outcome.targets)),
-        "recovered": len(outcome.recovered) / max(1, n_unlearned),
-        "regressed": len(outcome.regressed) / max(1, statuses.count("learned")),
-    }
+    unscored = {*outcome.unscored, *outcome.unscored_by_control}
+    learned = [i for i, verdict in context.verdicts.items() if verdict.status == "learned"]
+    n_learned = len(set(learned).difference(outcome.unscored))
+    metrics = {"targets": float(len(outcome.targets))}
+    if n_unlearned or not outcome.unscored:
+        metrics["recovered"] = len(outcome.recovered) / max(1, n_unlearned)
+    if n_learned or not outcome.unscored:
+        metrics["regressed"] = len(outcome.regressed) / max(1, n_learned)
+    n_unscored_targets = len(unscored.intersection(outcome.targets))
+    if n_unscored_targets:
+        metrics["unscored_targets"] = n_unscored_targets
     n_paraphrased = sum(tally.paraphrased for tally in outcome.causes.values())
     if n_paraphrased:
         n_held = sum(tally.held for tally in outcome.causes.values())
@@ -204,13 +224,43 @@ def _run_control(trial: Trial, baseline: Baseline) -> TrialResult:
     finished = runs.find_finished(baseline.run_id, labels)
     if finished:
         result = _train(name, trial, baseline, finished)
-        runs.log_changed(finished, {"unlearned_rate": result.unlearned_rate}, step=1)
+        after = _metrics_after(result.unlearned_rate, result.unscored, baseline)
+        runs.log_changed(finished, after, step=1)
         return result
     with runs.start(name, "control", parent=baseline.run_id) as run_id:
         result = _train(name, trial, baseline, run_id)
         model = model_registry.model_id(result.model_uri)
-        runs.log(run_id, metrics={"unlearned_rate": result.unlearned_rate}, step=1, model=model)
+        after = _metrics_after(result.unlearned_rate, result.unscored, baseline)
+        runs.log(run_id, metrics=after, step=1, model=model)
     return result
+
+
+def _metrics_before(baseline: Baseline) -> dict[str, float]:
+    """What a trial's run says of the samples before it, see `_unlearned_metrics`."""
+    verdicts = list(baseline.context.verdicts.values())
+    share = unlearned_share([verdict.status for verdict in verdicts])
+    return _unlearned_metrics(share, group_unscored(verdicts))
+
+
+def _metrics_after(
+    share: float | None, unscored: Sequence[Unscored], baseline: Baseline
+) -> dict[str, float]:
+    """What a trial's run says of the samples after it, see `_unlearned_metrics`."""
+    metrics = _unlearned_metrics(share, unscored)
+    # a metric keeps its last value: what was unscored before and is scored now becomes 0
+    if "unscored" in _metrics_before(baseline):
+        metrics.setdefault("unscored", 0.0)
+    return metrics
+
+
+def _unlearned_metrics(share: float | None, unscored: Sequence[Unscored]) -> dict[str, float]:
+    """The metrics `unlearned_rate`, where there is one, and `unscored`, where that is not 0."""
+    metrics = {}
+    if share is not None:
+        metrics["unlearned_rate"] = share
+    if unscored:
+        metrics["unscored"] = float(count_unscored(unscored))
+    return metrics
 
 
 def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialResult:
@@ -231,14 +281,22 @@ def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialRes
     answers = ask_questions(baseline.questions, base_uri, trained.model_uri, experiment)
     runs.write(run_id, "answers.parquet", answers_to_table(answers))
 
-    verdicts = verdict_table(scores, ["base", "after"], experiment.scoring.preset, experiment.seed)
-    statuses = {verdict.sample_id: verdict.status for verdict in to_rows(verdicts, Verdict)}
+    rule = experiment.scoring.preset, experiment.seed
+    check_any_scored(scores, ["base", "after"], *rule)
+    verdicts = to_rows(verdict_table(scores, ["base", "after"], *rule), Verdict)
+    statuses = {verdict.sample_id: verdict.status for verdict in verdicts}
     runs.write_ui_table(run_id, "diagnosis.json", _ui_table(baseline, statuses))
     # the tag says that the trial is done, so it comes last
     metrics = {"tokens": trained.tokens, "seconds": trained.seconds}
     runs.log_changed(run_id, metrics, tags={"ilp.trial": trial.digest})
     return TrialResult(
-        run_id, trained.model_uri, trained.tokens, trained.seconds, statuses, answers
+        run_id=run_id,
+        model_uri=trained.model_uri,
+        tokens=trained.tokens,
+        seconds=trained.seconds,
+        statuses=statuses,
+        unscored=group_unscored(verdicts),
+        answers=answers,
     )
 
 
@@ -247,8 +305,7 @@ def _log_start(name: str, trial: Trial, baseline: Baseline, run_id: str) -> None
     n_rows = sum(len(stage.samples) for stage in trial.stages)
     params = {"ilp.mitigation": name, "ilp.rows": n_rows, "ilp.start": trial.start.name}
     # first of its metrics, since MLflow's compare page takes the first one for its axis
-    unlearned_rate = len(baseline.diagnoses) / len(baseline.context.samples)
-    runs.log(run_id, metrics={"unlearned_rate": unlearned_rate}, params=params)
+    runs.log(run_id, metrics=_metrics_before(baseline), params=params)
     model_registry.log_model_inputs(run_id, [trial.start.model_uri])
     for stage in trial.stages:
         log_dataset(run_id, stage.name, stage.samples, "training")

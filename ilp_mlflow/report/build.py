@@ -11,8 +11,14 @@ from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment, TrackingConfig
 from ilp_mlflow.core.values import Checkpoint, Report, Sample, Verdict, to_rows
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES
-from ilp_mlflow.scoring.metrics import recognition_shares
-from ilp_mlflow.scoring.verdicts import retention_by_stage, status_histories, verdict_table
+from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
+from ilp_mlflow.scoring.verdicts import (
+    group_unscored,
+    retention_by_stage,
+    status_histories,
+    unscored_by_stage,
+    verdict_table,
+)
 from ilp_mlflow.tracking import runs
 
 PACKAGES = ("ilp-mlflow", "mlflow", "torch", "transformers", "trl", "peft")
@@ -43,7 +49,10 @@ def build_report(
         preset=preset,
         checkpoints=tuple(checkpoints),
         retention=retention_by_stage(scores, stage_of, names, preset, seed),
+        unscored_by_stage=unscored_by_stage(scores, stage_of, names, preset, seed),
         recognition=recognition_shares(scores, names),
+        recognition_unscored=recognition_unscored(scores, names),
+        unscored=group_unscored(verdicts),
         verdicts=tuple(verdicts),
         histories=status_histories(scores, names, preset, seed),
         diagnoses=json.loads(runs.read(run_id, "diagnoses.json")),

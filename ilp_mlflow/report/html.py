@@ -35,6 +35,7 @@ from ilp_mlflow.report.sentences import (
     result_sentence,
     status_counts,
     unavailable_sentences,
+    unscored_sentences,
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
 from ilp_mlflow.training.row_account import RowAccount
@@ -126,6 +127,7 @@ def render_html(
         # the first screen
         sentence=result_sentence(report),
         counts=status_counts(report),
+        unscored=unscored_sentences(report),
         findings=finding_sentences(report),
         causes=causes,
         fixes=_best_by_cause(report, cause_names),
@@ -296,12 +298,13 @@ def _recovery(report: Report, causes: Sequence[str]) -> list[tuple[Outcome, list
 def _cell(outcome: Outcome, cause: str, targets: int) -> Cell | None:
     """`targets` are the samples of the cause that the mitigation was meant for."""
     tally = outcome.causes.get(cause)
-    if tally is None:
+    if tally is None or tally.net is None:
         return None
+    unscored = f", {tally.unscored} unscored" if tally.unscored else ""
     if outcome.control_run_id is None:
         # The control itself: there is nothing to set it against.
         share = tally.recovered / tally.unlearned
-        return Cell(share, None, f"{tally.recovered} of {tally.unlearned}", targets=0)
+        return Cell(share, None, f"{tally.recovered} of {tally.unlearned}{unscored}", targets=0)
     interval = newcombe_interval(tally.recovered, tally.by_control, tally.unlearned)
-    counts = f"{tally.recovered} vs {tally.by_control} of {tally.unlearned}"
+    counts = f"{tally.recovered} vs {tally.by_control} of {tally.unlearned}{unscored}"
     return Cell(tally.net, interval, counts, targets)

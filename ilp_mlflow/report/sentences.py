@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
-from ilp_mlflow.core.values import Diagnosis, Finding, Outcome, Report, Subject, Tally
+from ilp_mlflow.core.values import Diagnosis, Finding, Outcome, Report, Subject, Tally, Unscored
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.mitigation.statistics import newcombe_interval
+from ilp_mlflow.scoring.verdicts import count_unscored, group_unscored, unscored_text
 from ilp_mlflow.training.row_account import RowAccount
 
 UNAVAILABLE = {
@@ -31,8 +32,10 @@ class CauseMitigation(NamedTuple):
     """The samples of the cause under it, and under its control."""
 
 
-def percent(share: float) -> str:
-    """A share 0..1 in whole percent, halves up."""
+def percent(share: float | None) -> str:
+    """A share 0..1 in whole percent, halves up; "-" where there is none."""
+    if share is None:
+        return "-"
     # Formatting rounds halves to even, and shares such as 7/40 lie a hair below theirs.
     return f"{share + 1e-9:.0%}"
 
@@ -108,11 +111,15 @@ def best_mitigation(report: Report, cause: str) -> CauseMitigation | None:
         if not outcome.control_run_id or cause not in outcome.causes:
             continue
         tally = outcome.causes[cause]
+        if not tally.unlearned:
+            continue
         low, _ = newcombe_interval(tally.recovered, tally.by_control, tally.unlearned)
-        if low > 0:
+        # If every sample that is not scored had been recovered by the control alone.
+        lowest = tally.recovered - tally.by_control - tally.unscored
+        if low > 0 and lowest > 0:
             candidates.append(CauseMitigation(outcome, tally))
     # Of equals, the one that was tried first.
-    return max(candidates, key=lambda candidate: candidate.tally.net, default=None)
+    return max(candidates, key=lambda candidate: candidate.tally.net or 0.0, default=None)
 
 
 def has_controls(report: Report) -> bool:
@@ -121,11 +128,23 @@ def has_controls(report: Report) -> bool:
 
 
 def result_sentence(report: Report) -> str:
-    """How many samples are unlearned in the end, and how many of them were learned before."""
+    """How many samples are unlearned in the end, and how many of them were learned before.
+
+    The share is of the samples that are scored; how many are not is said, too.
+    """
     unlearned = status_counts(report)["unlearned"]
+    n_unscored = status_counts(report)["unscored"]
     total = len(report.verdicts)
-    share = f"{unlearned} of {total} samples ({unlearned / total:.1%})"
+    if n_unscored == total:
+        return (
+            f"None of {total} samples could be scored after {_last_stage(report)}: "
+            "nothing is known of what was learned."
+        )
+    samples = f"{total - n_unscored} scored samples" if n_unscored else f"{total} samples"
+    share = f"{unlearned} of {samples} ({unlearned / (total - n_unscored):.1%})"
     text = f"{share} are unlearned after {_last_stage(report)}"
+    if n_unscored:
+        text += f" and {n_unscored} could not be scored"
     lost = lost_by_stage(report)
     if lost:
         by_stage = ", ".join(f"{number} at {stage}" for stage, number in lost.items())
@@ -143,6 +162,33 @@ def _last_stage(report: Report) -> str:
     return f"stage '{stage}'"
 
 
+def unscored_sentences(report: Report) -> list[str]:
+    """Why samples are not scored in the end, and under which checkpoints shares leave some out."""
+    sentences = []
+    groups = group_unscored(report.verdicts)
+    if groups:
+        sentences.append(
+            f"{count_unscored(groups)} of {len(report.verdicts)} samples are unscored after "
+            f"{_last_stage(report)} ({unscored_text(groups)}): they are neither learned nor "
+            "unlearned, and in no share."
+        )
+    last = report.checkpoints[-1].name
+    counts = []
+    for checkpoint in report.checkpoints:
+        n_unscored = sum(row.get(checkpoint.name, 0) for row in report.unscored_by_stage.values())
+        if n_unscored and checkpoint.name != last:
+            counts.append(f"{n_unscored} under {checkpoint.name}")
+    if counts:
+        sentences.append(f"Shares leave out samples that are not scored: {', '.join(counts)}.")
+    return sentences
+
+
+def unscored_kinds(report: Report) -> list[str]:
+    """The reasons for which samples are not scored in the end, without any sample's id."""
+    groups = group_unscored(report.verdicts)
+    return [f"{group.samples} unscored: {group.reason}." for group in groups]
+
+
 def leak_sentence(report: Report) -> str:
     """How far the options alone give the answer away; "" without options."""
     blank = report.recognition["blank"]
@@ -151,10 +197,17 @@ def leak_sentence(report: Report) -> str:
         return ""
     checkpoints = list(blank)
     first, last = checkpoints[0], checkpoints[-1]
-    return (
+    text = (
         f"With the prompt blanked, the right option wins for {blank[first]:.0%} of the samples "
         f"under {first} and {blank[last]:.0%} under {last} (a blind guess: {chance[first]:.0%})."
     )
+    counts = []
+    for checkpoint, n_unscored in report.recognition_unscored.items():
+        if n_unscored:
+            counts.append(f"{n_unscored} under {checkpoint}")
+    if counts:
+        text += f" Samples with options that are not scored are left out: {', '.join(counts)}."
+    return text
 
 
 def finding_sentence(finding: Finding) -> str:
@@ -182,9 +235,10 @@ def weak_stage_sentences(report: Report) -> list[str]:
     """A sentence for every stage that taught little."""
     sentences = []
     for stage, share_by_checkpoint in report.retention.items():
-        if stage in share_by_checkpoint and share_by_checkpoint[stage] < MIN_TAUGHT_SHARE:
+        share = share_by_checkpoint.get(stage)
+        if share is not None and share < MIN_TAUGHT_SHARE:
             sentences.append(
-                f"Stage '{stage}' taught only {percent(share_by_checkpoint[stage])} of its own "
+                f"Stage '{stage}' taught only {percent(share)} of its own "
                 "samples: that is training too short or too weak rather than something about "
                 "single samples, so train longer or at a higher rate before you read causes."
             )
@@ -222,8 +276,17 @@ def advice_sentences(report: Report) -> list[str]:
     return [*weak_stage_sentences(report), *mitigation_sentences(report)]
 
 
-def diagnosis_sentence(diagnoses: Sequence[Diagnosis], total: int) -> str:
-    """How many of `total` samples are unlearned, by cause, for the description of a run."""
+def diagnosis_sentence(
+    diagnoses: Sequence[Diagnosis], total: int, unscored: Sequence[Unscored] = ()
+) -> str:
+    """How many of `total` samples are unlearned, by cause, for the description of a run.
+
+    The `unscored` ones among them are counted apart.
+    """
+    samples, note = f"{total} samples", ""
+    if unscored:
+        samples = f"{total - count_unscored(unscored)} scored samples"
+        note = f" {count_unscored(unscored)} are unscored ({unscored_text(unscored)})."
     counts = Counter(d.cause or UNEXPLAINED for d in diagnoses).most_common()
     by_cause = ", ".join(f"{number} {cause}" for cause, number in counts)
-    return f"{len(diagnoses)} of {total} samples are unlearned. {by_cause}".strip()
+    return f"{len(diagnoses)} of {samples} are unlearned.{note} {by_cause}".strip()

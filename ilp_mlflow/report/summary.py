@@ -19,8 +19,11 @@ from ilp_mlflow.report.sentences import (
     result_sentence,
     status_counts,
     unavailable_sentences,
+    unscored_kinds,
+    unscored_sentences,
     weak_stage_sentences,
 )
+from ilp_mlflow.scoring.verdicts import count_unscored
 
 MAX_EXAMPLES = 2
 """Samples shown for every cause, in the terminal and in the table of the HTML report."""
@@ -29,7 +32,8 @@ OUTCOME_COLUMNS = ["mitigation", "recovered", "held", "regressed", "lost", "net"
 
 recovered: unlearned before, learned now. held: of the unlearned ones, those that most other
 wordings bring out. regressed: learned before, unlearned now. lost: of what the base knows and of
-held-out rows. net: targets recovered, less those under the control (95 % interval).
+held-out rows. net: targets recovered, less those under the control (95 % interval). unscored, shown
+where there are some: not scored now.
 """
 FOLDERS = re.compile(r"(?<![\w.:/])(?:file://)?/(?:[^/\s'\"]+/)+")
 """The folders in front of a file name; those of URLs and relative paths are none."""
@@ -69,9 +73,8 @@ def _result_lines(report: Report, paint: Paint) -> list[str]:
     """The result, the counts by status, and why some samples could not be scored."""
     lines = [paint(line, "cyan") for line in wrap(result_sentence(report))]
     lines += ["", f"samples by status: {_counts_by_status(report)}"]
-    unscored = [v for v in report.verdicts if v.status == "unscored"]
-    for verdict in unscored[:MAX_EXAMPLES]:
-        lines += wrap(f"unscored: {verdict.sample_id}: {verdict.reason}", 2, 2, max_lines=3)
+    for sentence in unscored_sentences(report):
+        lines += wrap(sentence, 2, 2, max_lines=6)
     return lines
 
 
@@ -109,7 +112,7 @@ def markdown_summary(report: Report) -> str:
     How many are unlearned, why and what to do, then a table of each.
     """
     # Who reads the first paragraph only knows how many, why, and what to do.
-    opening = [result_sentence(report), *finding_sentences(report)]
+    opening = [result_sentence(report), *unscored_sentences(report), *finding_sentences(report)]
     if report.diagnoses:
         opening.append(_causes_sentence(report))
     recommendation = recommendation_text(report.outcomes)
@@ -159,6 +162,7 @@ def issue_markdown(report: Report) -> str:
     if report.versions:
         parts.append(_versions_line(report))
     parts.append(_judgement(report))
+    parts += unscored_kinds(report)
     parts.append(_markdown_table(_retention_table(report)))
     if report.outcomes:
         parts.append(_markdown_table(_outcome_table(report)))
@@ -218,7 +222,12 @@ def _retention_table(report: Report) -> list[Row]:
 
 def _outcome_table(report: Report) -> list[Row]:
     """Header and rows: what came of every mitigation, in counts of samples."""
-    return [OUTCOME_COLUMNS, *map(_outcome_row, report.outcomes)]
+    rows = [[*OUTCOME_COLUMNS], *map(_outcome_row, report.outcomes)]
+    counts = [count_unscored(outcome.unscored_reasons) for outcome in report.outcomes]
+    if any(counts):
+        for row, cell in zip(rows, ["unscored", *map(str, counts)], strict=True):
+            row.append(cell)
+    return rows
 
 
 def _outcome_row(outcome: Outcome) -> Row:

@@ -1,4 +1,4 @@
-"""Formulas on scores: sampled runs, recognition among options, forgetting of stages."""
+"""Formulas on scores: sampled runs, recognition among options, backward transfer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from ilp_mlflow.core.finite_scores import lists_are_finite
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,43 +123,47 @@ def recognition_shares(scores: pa.Table, checkpoints: Sequence[str]) -> dict[str
     `corrected`: less the sum behind a blank prompt, which favours neither short nor common ones
     (domain-conditional PMI, Holtzman et al. 2021, eq. 3). `blank`: by that sum alone, so how often
     the options give the answer away. `chance`: of a blind guess. Ties are not won. Checkpoints
-    without options are left out.
+    without options are left out, and rows without finite numbers: see `recognition_unscored`.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     shares: dict[str, dict[str, float]] = {measure: {} for measure in MEASURES}
     for checkpoint in checkpoints:
-        of_checkpoint = pc.equal(scores["checkpoint"], checkpoint)
-        with_options = pc.is_valid(scores["option_priors"])
-        rows = scores.filter(pc.and_(of_checkpoint, with_options))
+        rows = scores.filter(pc.equal(scores["checkpoint"], checkpoint))
+        rows = rows.filter(pa.array(_has_recognition(rows)))
         if rows.num_rows:
             for measure, share in _shares_won(rows).items():
                 shares[measure][checkpoint] = share
     return shares
 
 
-def forgetting_by_stage(retention: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Share -1..1 of each stage's samples that was lost since the stage was trained.
+def recognition_unscored(scores: pa.Table, checkpoints: Sequence[str]) -> dict[str, int]:
+    """Number of samples with options that `recognition_shares` leaves out, by checkpoint.
 
-    Learned right after the stage less learned at the end, Avalanche's forgetting of an experience.
-    `retention` is as `verdicts.retention_by_stage` returns it; stages that are no checkpoint are
-    left out.
+    These are the samples that are counted under another of the checkpoints and not under this one.
     """
-    forgetting = {}
-    for stage, shares in retention.items():
-        if stage in shares:
-            at_the_end = list(shares.values())[-1]
-            forgetting[stage] = shares[stage] - at_the_end
-    return forgetting
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counted = scores.filter(pa.array(_has_recognition(scores)))
+    ids_by_checkpoint = {}
+    for checkpoint in checkpoints:
+        of_checkpoint = counted.filter(pc.equal(counted["checkpoint"], checkpoint))
+        ids_by_checkpoint[checkpoint] = of_checkpoint["sample_id"]
+    chunks = [ids.combine_chunks() for ids in ids_by_checkpoint.values()]
+    total = pc.count_distinct(pa.chunked_array(chunks, pa.string())).as_py()
+    return {name: total - pc.count_distinct(ids).as_py() for name, ids in ids_by_checkpoint.items()}
 
 
-def backward_transfer(retention: Mapping[str, Mapping[str, float]]) -> float | None:
+def backward_transfer(forgetting: Mapping[str, float | None]) -> float | None:
     """Mean change, share -1..1, of every stage but the last since it was trained.
 
-    Lopez-Paz and Ranzato 2017, eq. 3. None where there is no other stage.
+    Lopez-Paz and Ranzato 2017, eq. 3. `forgetting` is as `verdicts.forgetting_by_stage` returns it.
+    None where there is no other stage with scores.
     """
-    forgetting = list(forgetting_by_stage(retention).values())[:-1]
-    return -sum(forgetting) / len(forgetting) if forgetting else None
+    changes = [-lost for lost in list(forgetting.values())[:-1] if lost is not None]
+    return sum(changes) / len(changes) if changes else None
 
 
 def logit(p: Floats) -> Floats:
@@ -171,6 +177,19 @@ def sigmoid(log_odds: Floats) -> Floats:
     """Probabilities from log-odds: the inverse of `logit`."""
     p: Floats = 1 / (1 + np.exp(-log_odds))
     return p
+
+
+def _has_recognition(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """(rows,): whether a row is scored and has finite numbers for the same options throughout."""
+    import pyarrow.compute as pc
+
+    has: npt.NDArray[np.bool_] = rows["unscored"].is_null().to_numpy().copy()
+    counts = pc.list_value_length(rows["option_logprobs"])
+    has &= pc.fill_null(pc.greater(counts, 0), False).to_numpy()
+    for name in ("option_logprobs", "option_tokens", "option_priors"):
+        same_options = pc.equal(pc.list_value_length(rows[name]), counts)
+        has &= pc.fill_null(same_options, False).to_numpy() & lists_are_finite(rows[name])
+    return has
 
 
 def _shares_won(rows: pa.Table) -> dict[str, float]:

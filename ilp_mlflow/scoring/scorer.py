@@ -14,6 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from scipy.special import softmax
 
 from ilp_mlflow.core.errors import ModelError
+from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
 from ilp_mlflow.scoring.forward import TreeResult, forward, supports_trees
@@ -27,7 +28,7 @@ ALLOWED_MISSES = 0.05
 
 None may in a completion of fewer than 20 tokens.
 """
-VERSION = 3
+VERSION = 4
 """To be raised with every change that changes scores: cached ones are then scored afresh."""
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,15 @@ def _sample_score(
     checkpoint: str,
     dtype: torch.dtype,
 ) -> Score:
-    """The score of a sample from what the model gives for its tree."""
+    """The score of a sample from what the model gives for its tree.
+
+    Where any of that is nan or infinite, the sample is unscored.
+    """
+    precision = str(dtype).removeprefix("torch.")
+    if not np.isfinite(np.concatenate([result.logprobs, result.gaps])).all():
+        return Score(
+            sample_id=sample.sample_id, checkpoint=checkpoint, dtype=precision, unscored=NOT_FINITE
+        )
     is_first_choice = result.gaps > 0
     gaps = np.sort(result.gaps)
     fields: dict[str, Any] = {
@@ -180,7 +189,7 @@ def _sample_score(
         # the weakest token after the floor(0.05 n) weakest, which may be missed
         "gap": float(gaps[int(ALLOWED_MISSES * len(gaps))]),
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": precision,
     }
     if sample.options:
         fields.update(_option_fields(sample, result, priors))
@@ -197,7 +206,8 @@ def _option_fields(
     return {
         "option_logprobs": tuple(result.logprobs.tolist()),
         "option_tokens": tuple(np.bincount(sample.tree.target_sequences).tolist()),
-        "option_priors": tuple(priors),
+        # no verdict goes by them, so what is no number is left out alone
+        "option_priors": tuple(priors) if np.isfinite(priors).all() else None,
         "p_correct": float(p[0]),
         "p_wrong": float(p[1 + best_wrong]),
         "wrong": sample.options[best_wrong],

@@ -369,7 +369,10 @@ def past_trials(mitigation: str) -> list[PastTrial]:
         trial = run.data.tags.get("ilp.trial", run.info.run_id)
         metrics_by_trial[trial] = run.data.metrics
     return [
-        PastTrial(int(logged["targets"]), logged["net_recovery"])
+        # a target without a score says nothing of how many are recovered
+        PastTrial(
+            int(logged["targets"] - logged.get("unscored_targets", 0)), logged["net_recovery"]
+        )
         for logged in metrics_by_trial.values()
         if "net_recovery" in logged
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Stage
 from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
+from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
 from ilp_mlflow.training.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.options import default_options
@@ -34,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 MAX_PREVIEWED_ROWS = 1000
 """Rows of a stage whose length is checked before a run is started."""
+CHECKED_ROWS = 4
+"""Rows of a stage that the trained model is run on, to see whether it gives numbers at all."""
+CHECKED_TOKENS = 256
+"""Tokens of each of these, at most."""
 MAX_UNSUPERVISED = 0.1
 """A stage in which more than this share of rows has no token to learn from is refused."""
 LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
@@ -138,7 +144,7 @@ def train_stage(
     finally:
         listener.stop()
     seconds = batches.seconds
-    _refuse_diverged(stage, trainer.model)
+    _refuse_diverged(stage, trainer)
     return TrainedStage(
         trained,
         ledger.exposures(),
@@ -219,12 +225,42 @@ def _run_or_resume(stage: Stage, trainer: ScheduledTrainer, batches: ScheduledBa
         ) from None
 
 
-def _refuse_diverged(stage: Stage, model: torch.nn.Module) -> None:
-    for name, weights in model.named_parameters():
+def _refuse_diverged(stage: Stage, trainer: ScheduledTrainer) -> None:
+    """Raise ModelError where trained weights, buffers or outputs are not finite."""
+    fault = _nonfinite_part(trainer)
+    if fault:
+        raise ModelError(
+            f"stage '{stage.name}' diverged: {fault} not finite; lower training.learning_rate"
+        )
+
+
+def _nonfinite_part(trainer: ScheduledTrainer) -> str:
+    """What of the trained model is not finite, with its verb; "" where all is."""
+    for name, weights in trainer.model.named_parameters():
         if weights.requires_grad and not torch.isfinite(weights).all():
-            raise ModelError(
-                f"stage '{stage.name}' diverged: {name} is not finite; lower training.learning_rate"
-            )
+            return f"{name} is"
+    for name, values in trainer.model.named_buffers():
+        # a mask may be infinite on purpose
+        if values.isnan().any():
+            return f"{name} is"
+    # weights may be finite and so large that sums of their products are not
+    return "" if _gives_numbers(trainer) else "its outputs for the first rows are"
+
+
+@torch.inference_mode()
+def _gives_numbers(trainer: ScheduledTrainer) -> bool:
+    """Whether the model gives a finite logit to something behind each of the first rows."""
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    is_finite = True
+    for row in itertools.islice(trainer.train_dataset, CHECKED_ROWS):
+        token_ids = torch.tensor([row["input_ids"][:CHECKED_TOKENS]], device=model.device)
+        logits = model(input_ids=token_ids, use_cache=False, **without_router(model)).logits
+        # a model may rule out some tokens on purpose, by minus infinity
+        is_finite = is_finite and bool(torch.isfinite(logits.logsumexp(-1)).all())
+    model.train(was_training)
+    return is_finite
 
 
 def _refuse_unsupervised(

@@ -46,6 +46,16 @@ def test_a_stage_without_a_checkpoint_is_left_out():
     assert known.taught == {"second": 1.0}
 
 
+def test_what_a_stage_taught_is_a_share_of_what_is_scored():
+    known = context([stage("first", "abc"), stage("second", "d")], ["base", "first", "second"], {
+        "a": ("unlearned", "learned", "learned"),
+        "b": ("unlearned", "unlearned", "learned"),
+        "c": ("unlearned", "unscored", "learned"),
+        "d": ("unlearned", "learned", "unscored"),
+    })  # fmt: skip
+    assert known.taught == {"first": 1 / 2}
+
+
 @pytest.mark.parametrize(
     ("base", "method"), [(Diagnostic, "examine"), (Mitigation, "plan"), (Schedule, "next_round")]
 )

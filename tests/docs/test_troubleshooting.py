@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from ilp_mlflow import ConfigError, IlpCallback, pipeline
 from ilp_mlflow.cli import main
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.training import scheduled_trainer
 from tests.conftest import edit_yaml, rows, write_jsonl
 
@@ -145,8 +146,17 @@ def not_finite(you, monkeypatch):
         next(p for p in self.model.parameters() if p.requires_grad).data.fill_(float("nan"))
         return done
 
-    monkeypatch.setattr(scheduled_trainer.ScheduledTrainer, "train", diverge)
-    return [ilp()]
+    with monkeypatch.context() as patch:
+        patch.setattr(scheduled_trainer.ScheduledTrainer, "train", diverge)
+        weights = ilp()
+
+    score = scorer._sample_score
+
+    def overflow(sample, result, *more):
+        return score(sample, result._replace(gaps=result.gaps * float("nan")), *more)
+
+    monkeypatch.setattr(scorer, "_sample_score", overflow)
+    return [weights, ilp()]
 
 
 def other_rows(you, monkeypatch):

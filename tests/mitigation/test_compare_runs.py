@@ -1,18 +1,21 @@
 """Two runs side by side: with scores made by hand, and of a model that was really trained again."""
 
 import json
+import math
+import random
 import re
 
 import pytest
 
 from ilp_mlflow.core import config
-from ilp_mlflow.core.values import Checkpoint, Score, as_json, to_table
-from ilp_mlflow.mitigation.compare_runs import transitions
+from ilp_mlflow.core.values import Checkpoint, Score, Verdict, as_json, to_table
+from ilp_mlflow.mitigation.compare_runs import Comparison, regression_fault, transitions
 from ilp_mlflow.tracking import runs
 from tests.cli.commands import ilp
 from tests.conftest import edit_yaml
 
-GAPS = {"learned": 5.0, "unlearned": -5.0, "uncertain": 0.0}
+NOT_A_NUMBER = "the model's output is not a number"
+GAPS = {"learned": 5.0, "unlearned": -5.0, "uncertain": 0.0, "unscored": math.nan}
 """A score's `gap`, nats, that makes its sample so."""
 
 
@@ -46,6 +49,76 @@ def test_every_sample_of_two_runs_is_in_one_place():
         "only_before": ["g"],
         "only_after": ["h"],
     }
+
+
+def compared(before, after):
+    """Runs with these statuses, by id, side by side."""
+    sides = []
+    for statuses in (before, after):
+        verdicts = {}
+        for sample_id, status in statuses.items():
+            reason = NOT_A_NUMBER if status == "unscored" else ""
+            verdicts[sample_id] = Verdict(sample_id=sample_id, status=status, reason=reason)
+        sides.append(verdicts)
+    return Comparison(*sides)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ("learned", "learned", ""),
+        ("learned", "uncertain", ""),
+        ("unscored", "unscored", ""),  # too long for both
+        ("unscored", "learned", ""),
+        ("unscored", "uncertain", ""),
+        ("learned", "unscored", f"1 sample is unscored in B (such as 'x': {NOT_A_NUMBER})"),
+        ("unlearned", "unscored", f"1 sample is unscored in B (such as 'x': {NOT_A_NUMBER})"),
+        ("unscored", "unlearned", f"1 sample is unscored in A (such as 'x': {NOT_A_NUMBER})"),
+        ("learned", None, "1 samples regressed (1 of them, such as 'x', are only in A)"),
+        ("unlearned", None, ""),
+        (None, "unlearned", ""),
+    ],
+)
+def test_the_gate_on_regressed_samples_by_what_became_of_one(before, after, fault):
+    sides = []
+    for status in (before, after):
+        sides.append({"fine": "learned"} | ({"x": status} if status else {}))
+    found = regression_fault(compared(*sides), 0)
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
+
+
+def test_where_nothing_is_scored_in_both_the_gate_fails():
+    nothing = dict.fromkeys("ab", "unscored")
+    for sides in ((nothing, nothing), ({"a": "learned"}, {"b": "learned"}), ({}, {})):
+        assert "no sample is scored in both runs" in regression_fault(compared(*sides), 5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_to_lose_a_score_or_a_sample_never_opens_the_gate_on_regressed_ones(seed):
+    rng = random.Random(seed)
+    ids = "abcdefgh"
+    opened = 0
+    for _ in range(300):
+        sides = []
+        for weights in ((8, 4, 1, 1), (8, 4, 1, 1)):
+            statuses = rng.choices(("learned", "unlearned", "uncertain", "unscored"), weights, k=8)
+            sides.append(dict(zip(ids, statuses, strict=True)))
+        limit = rng.choice((0, 1, 3, 0.2, 0.5))
+        opened += not regression_fault(compared(*sides), limit)
+        if not regression_fault(compared(*sides), limit):
+            continue
+        side, victim = rng.randrange(2), rng.choice(ids)
+        was = sides[side][victim]
+        sides[side][victim] = "unscored"
+        # scored in neither: that one could as well be a row that is too long
+        if sides[1 - side][victim] != "unscored":
+            assert regression_fault(compared(*sides), limit), (side, victim)
+        sides[side][victim] = was
+        # what is unscored in B fails the gate itself
+        if sides[0][victim] != "unscored" and sides[1].pop(victim) != "unscored":
+            assert regression_fault(compared(*sides), limit), victim
+    assert opened
 
 
 @pytest.fixture
@@ -107,6 +180,36 @@ def test_regressed_samples_beyond_a_limit_end_with_1(two_runs):
         for limit in ("1", "2", "0.49", "0.5")
     }
     assert exit_codes == {"1": 1, "2": 0, "0.49": 1, "0.5": 0}  # a share is of the learned ones
+
+
+def test_a_score_that_is_no_number_ends_with_1_and_the_reason(diagnosed):
+    before = diagnosed("before", a="learned", b="learned", c="unlearned", d="learned")
+    after = diagnosed("after", a="learned", b="unscored", c="unscored")
+    code, out, err = ilp("compare", before, after)
+    assert (code, err) == (0, "")
+    assert re.search(r"\nunscored +2 +b, c\n", out)
+    assert re.search(r"\nonly in A +1 +d\n", out)
+    assert f"unscored in B: such as 'b': {NOT_A_NUMBER}" in out
+    for limit in ("0", "0.99", "5"):
+        code, out, err = ilp("compare", before, after, "--max-regressed", limit)
+        assert code == 1
+        assert err == (
+            f"ilp: 2 samples are unscored in B (such as 'b': {NOT_A_NUMBER}); "
+            "--max-regressed cannot be met\n"
+        )
+    document = json.loads(ilp("compare", before, after, "--json")[1])
+    assert document["unscored"] == ["b", "c"]
+    assert document["recovered"] == document["regressed"] == document["unscored_in_a"] == []
+    assert document["unscored_in_b"] == [{"samples": 2, "reason": NOT_A_NUMBER, "example": "b"}]
+
+
+def test_a_sample_that_only_the_first_run_has_is_not_kept(diagnosed):
+    before = diagnosed("before", a="learned", b="learned", c="unlearned")
+    after = diagnosed("after", a="learned")
+    assert ilp("compare", before, after, "--max-regressed", "1")[0] == 0
+    code, _, err = ilp("compare", before, after, "--max-regressed", "0")
+    assert code == 1
+    assert "1 samples regressed (1 of them, such as 'b', are only in A), more than" in err
 
 
 def test_runs_without_a_sample_in_common_are_not_compared(diagnosed):

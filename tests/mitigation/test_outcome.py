@@ -1,15 +1,20 @@
 """What a mitigation did and which one to take, on cases of which it is known."""
 
+import random
+
 import pytest
 
-from ilp_mlflow.core.values import Guard, Outcome, Tally
+from ilp_mlflow.core.values import Guard, Outcome, Report, Tally, Unscored, Verdict
 from ilp_mlflow.mitigation.outcome import (
     Arm,
     Before,
     compare_statuses,
     measure_effect,
+    outcome_sentence,
     recommendation_text,
+    recommended,
     tally_by_cause,
+    unlearned_fault,
 )
 
 
@@ -160,3 +165,177 @@ def test_a_mitigation_that_trains_longer_than_its_control_is_recommended_with_th
     assert "times the tokens" not in recommendation_text(
         [outcome.model_copy(update={"tokens": 230})]
     )
+
+
+def test_a_sample_without_a_score_on_one_side_is_neither_recovered_nor_regressed():
+    before = {"a": "unlearned", "b": "learned", "c": "unscored", "d": "unscored", "e": "learned"}
+    after = {"a": "unscored", "b": "unscored", "c": "unlearned", "d": "learned"}
+    change = compare_statuses(before, after)
+    assert change.recovered == change.still == change.regressed == ()
+    assert change.unscored == ("a", "b", "e")  # e is missing
+    assert change.unscored_before == ("c",)
+
+
+def test_shares_are_of_what_is_scored_on_both_sides():
+    ids = "abcdef"
+    before = Before(dict.fromkeys(ids, "unlearned"), dict.fromkeys(ids, "x"))
+    treated = dict(zip(ids, ["learned"] * 3 + ["unlearned"] * 2 + ["unscored"], strict=True))
+    control = dict(zip(ids, ["unscored", "learned"] + ["unlearned"] * 4, strict=True))
+    effect = measure_effect(before, list(ids), Arm(treated), Arm(control))
+    assert (effect.unscored, effect.unscored_by_control) == (("f",), ("a",))
+    assert (effect.recovered, effect.still) == (("a", "b", "c"), ("d", "e"))
+    # of b, c, d and e
+    assert effect.net_recovery == 1 / 4
+    assert effect.causes == {"x": Tally(unlearned=4, recovered=2, by_control=1, unscored=2)}
+    assert effect.causes["x"].net == 1 / 4
+    assert effect.p_value == 1  # one gained against two that may be lost
+    assert effect.unlearned_rate == 2 / 5
+
+
+def test_a_mitigation_under_which_nothing_is_scored_has_no_share_and_wins_nothing():
+    ids = list("abcdef")
+    before = Before(dict.fromkeys(ids, "unlearned"), dict.fromkeys(ids, "x"))
+    nothing = Arm(dict.fromkeys(ids, "unscored"))
+    for treated, control in ((nothing, Arm(before.statuses)), (Arm(before.statuses), nothing)):
+        effect = measure_effect(before, ids, treated, control)
+        assert effect.net_recovery is effect.net_interval is None
+        assert effect.causes["x"].net is None
+        assert recommended([as_outcome(effect)]) is None
+    assert measure_effect(before, ids, nothing, None).unlearned_rate is None
+    assert measure_effect(Before({}, {}), [], Arm({}), None).unlearned_rate is None
+
+
+def test_what_was_not_scored_before_counts_against_the_mitigation_where_it_is_worse_now():
+    before = Before(dict.fromkeys("abcde", "unscored"), {})
+    after = ("unlearned", "unlearned", "learned", "unscored", "unscored")
+    treated = dict(zip("abcde", after, strict=True))
+    by_control = ("unlearned", "learned", "unlearned", "unscored", "learned")
+    control = dict(zip("abcde", by_control, strict=True))
+    effect = measure_effect(before, [], Arm(treated), Arm(control))
+    # a and d are alike under both, c is better
+    assert effect.unscored == ("b", "e")
+    assert effect.unscored_before == ("a", "b")
+    assert effect.unscored_by_control == effect.regressed == ()
+
+
+def as_outcome(effect, guard=None):
+    """An outcome of such an effect."""
+    fields = {name: getattr(effect, name) for name in effect.__dataclass_fields__}
+    return Outcome(mitigation="m", run_id="r", control_run_id="c", guard=guard, **fields)
+
+
+STATUSES = ("learned", "unlearned", "uncertain", "unscored")
+
+
+def random_statuses(rng, ids, weights):
+    return dict(zip(ids, rng.choices(STATUSES, weights, k=len(ids)), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_to_lose_a_score_never_makes_a_mitigation_worth_taking(seed):
+    """A score of any arm, taken away, turns no refusal into a recommendation and raises no share of what is certain."""
+    rng = random.Random(seed)
+    ids = [f"s{n}" for n in range(24)]
+    taken = 0
+    for _ in range(60):
+        before_statuses = random_statuses(rng, ids, (8, 16, 0, 0))
+        treated = random_statuses(rng, ids, (18, 3, 1, 1))
+        control = random_statuses(rng, ids, (8, 12, 1, 1))
+        full = judged(before_statuses, treated, control)
+        taken += full is not None
+        for name in ("treated", "control", "both", "before"):
+            victim = rng.choice(ids)
+            arms = [dict(before_statuses), dict(treated), dict(control)]
+            for place in {"before": [0], "treated": [1], "control": [2], "both": [1, 2]}[name]:
+                arms[place][victim] = "unscored"
+            # what is scored nowhere, such as a row that is too long, says nothing of a trial
+            anywhere = {arm[victim] for arm in arms} != {"unscored"}
+            if full is None and anywhere:
+                assert judged(*arms) is None, (name, victim)
+    assert 0 < taken < 60
+
+
+def judged(before_statuses, treated, control):
+    """The recommended outcome of all unlearned samples as targets, or None."""
+    causes = {i: "x" for i, status in before_statuses.items() if status == "unlearned"}
+    effect = measure_effect(
+        Before(before_statuses, causes), list(causes), Arm(treated), Arm(control)
+    )
+    return recommended([as_outcome(effect)])
+
+
+def test_what_lost_its_score_is_said_with_the_recommendation_and_on_its_run():
+    outcome = tried("good", 0.9, 0.001).model_copy(
+        update={
+            "unscored": ("q",),
+            "unscored_by_control": ("q", "r"),
+            "unscored_reasons": (Unscored(samples=1, reason="not a number", example="q"),),
+        }
+    )
+    assert "2 samples have no score before, under it or under its control" in recommendation_text(
+        [outcome]
+    )
+    assert "1 are unscored (such as 'q': not a number)" in outcome_sentence(outcome)
+    worse = outcome.model_copy(update={"unscored": tuple("abcdefghijk")})
+    assert recommendation_text([worse]).endswith("count against a mitigation: good 13.")
+
+
+def test_the_test_counts_unscored_targets_against_a_mitigation_that_gains_on_the_others():
+    # 5 gained, none lost, 20 not scored: significant, but the wrong way round at worst
+    targets = tuple(map(str, range(25)))
+    outcome = tried("m", 1.0, 0.001).model_copy(
+        update={"targets": targets, "unscored": targets[5:], "recovered": targets[:5]}
+    )
+    assert recommended([outcome]) is None
+
+
+def some_report(statuses, outcomes=()):
+    verdicts = []
+    for sample_id, status in statuses.items():
+        reason = "not a number" if status == "unscored" else ""
+        verdicts.append(Verdict(sample_id=sample_id, status=status, reason=reason))
+    return Report(
+        name="x",
+        run_id="r",
+        preset="default",
+        checkpoints=(),
+        retention={},
+        recognition={},
+        verdicts=tuple(verdicts),
+        histories={},
+        diagnoses=(),
+        outcomes=tuple(outcomes),
+        asked=1,
+    )
+
+
+def test_the_gate_on_unlearned_samples_fails_while_one_is_not_scored():
+    learned = {"a": "learned", "b": "learned", "c": "unlearned"}
+    assert unlearned_fault(some_report(learned), 0.5) == ""
+    assert unlearned_fault(some_report(learned), 0.1).startswith("33.3% unlearned under what is")
+    spoiled = some_report({**learned, "b": "unscored"})
+    assert unlearned_fault(spoiled, 1) == (
+        "1 sample is unscored under what is recommended (such as 'b': not a number); "
+        "--max-unlearned cannot be met"
+    )
+    assert unlearned_fault(some_report(dict.fromkeys("ab", "unscored")), 1)
+    assert unlearned_fault(some_report({}), 1)
+    # the model that is recommended counts, not the one it starts from
+    good = tried("good", 0.5, 0.001).model_copy(update={"unlearned_rate": 0.0})
+    assert unlearned_fault(some_report({**learned, "b": "unscored"}, [good]), 0) == ""
+    reasons = (Unscored(samples=2, reason="not a number", example="q"),)
+    unsure = good.model_copy(update={"unscored_reasons": reasons})
+    assert unlearned_fault(some_report(learned, [unsure]), 1).startswith("2 samples are unscored")
+    unknown = good.model_copy(update={"unlearned_rate": None})
+    assert unlearned_fault(some_report(learned, [unknown]), 1).startswith("no sample is scored")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_to_lose_a_score_never_opens_the_gate_on_unlearned_samples(seed):
+    rng = random.Random(seed)
+    for _ in range(100):
+        statuses = random_statuses(rng, list("abcdef"), (8, 3, 1, 1))
+        limit = rng.random()
+        if unlearned_fault(some_report(statuses), limit):
+            spoiled = {**statuses, rng.choice("abcdef"): "unscored"}
+            assert unlearned_fault(some_report(spoiled), limit)

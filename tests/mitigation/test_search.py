@@ -1,6 +1,7 @@
 """Mitigations composed, taken up again, registered, on a tiny experiment."""
 
 import json
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,9 @@ from mlflow import MlflowClient
 from ilp_mlflow import cli, pipeline
 from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import StepFailed
+from ilp_mlflow.core.values import Outcome, Unscored
+from ilp_mlflow.mitigation import search
+from ilp_mlflow.mitigation.outcome import Before
 from ilp_mlflow.mitigation.search import SearchOptions
 from ilp_mlflow.plugin import Plan, Request, Value
 from ilp_mlflow.tracking import model_registry, runs
@@ -127,6 +131,37 @@ def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatc
     assert runs.past_trials("longer") == [
         (len(longer.targets), pytest.approx(longer.net_recovery))
     ]  # once
+
+
+def test_of_composed_mitigations_the_best_leaves_nothing_unscored():
+    def outcome(share, *counts):
+        reasons = [Unscored(samples=n, reason="r", example="a") for n in counts]
+        return Outcome(
+            mitigation="m",
+            run_id="r",
+            targets=(),
+            recovered=(),
+            still=(),
+            regressed=(),
+            unlearned_rate=share,
+            unscored_reasons=tuple(reasons),
+        )
+
+    spoiled, nothing, whole = outcome(0.0, 3), outcome(None, 5), outcome(0.4)
+    assert min((spoiled, nothing, whole), key=search._unlearned_order) == whole
+    assert search._reaches(whole, 0.4)
+    assert not search._reaches(whole, 0.3)
+    assert not search._reaches(spoiled, 1)
+    assert not search._reaches(outcome(None), 0.9)
+
+
+@pytest.mark.parametrize(("third", "is_done"), [("learned", True), ("unscored", False)])
+def test_with_a_sample_unscored_the_target_is_not_reached_already(third, is_done):
+    before = Before({"a": "learned", "b": "unlearned", "c": third}, {"b": "x"})
+    obstacle = search._obstacle(
+        [None], SimpleNamespace(before=before), SearchOptions("auto", max_unlearned=0.5), 0.0
+    )
+    assert ("unlearned already" in obstacle) == is_done
 
 
 @pytest.mark.slow

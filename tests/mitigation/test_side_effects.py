@@ -1,9 +1,11 @@
 """What is asked beyond the rows: other wordings, facts, held-out rows."""
 
+import math
+
 import pytest
 
 from ilp_mlflow.core import config
-from ilp_mlflow.core.values import Sample, Stage
+from ilp_mlflow.core.values import Guard, Sample, Score, Stage, to_table
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.mitigation import side_effects
 from ilp_mlflow.mitigation.side_effects import Answers, guard_outcome
@@ -109,3 +111,57 @@ def test_a_model_is_asked_in_each_way(tuned, tiny_model):
     assert answers.guard == {"held out k": True, "o": False}  # the base does not know the fact
     as_base = side_effects.ask_questions(asked, str(folder), str(folder), experiment)
     assert as_base.guard["fact 1"]
+
+
+def test_a_guard_without_a_score_is_a_guard_broken():
+    before = Answers(guard={"a": True, "b": True, "c": False, "d": None})
+    whole = Answers(guard=dict.fromkeys("abcd", True))
+    spoiled = Answers(guard={"a": None, "b": True, "c": None})  # d is missing
+    assert guard_outcome(before, whole, whole) == Guard(
+        right=3, lost=0, lost_by_control=0, unscored=1
+    )
+    # the worst for the mitigation: lost after it, and not after its control
+    assert guard_outcome(before, spoiled, whole) == Guard(
+        right=3, lost=2, lost_by_control=0, unscored=2
+    )
+    assert guard_outcome(before, whole, spoiled) == Guard(
+        right=3, lost=0, lost_by_control=0, unscored=2
+    )
+    assert guard_outcome(Answers(guard={"c": False}), spoiled, None) is None
+
+
+def test_questions_without_a_score_are_told_from_wrong_answers(monkeypatch, experiment_file):
+    experiment = config.read(experiment_file)
+    fact, unsure = row("fact 1"), row("fact 2")
+    wordings = [
+        row("a in words 1", metadata={"of": "a"}),
+        row("a in words 2", metadata={"of": "a"}),
+        row("b in words 1", metadata={"of": "b"}),
+    ]
+    spoiled = {("base", "fact 2"), ("model", "a in words 2"), ("model", "held out x")}
+
+    def score_checkpoints(questions, wrong, uris, *more):
+        scores = []
+        for name in uris:
+            for question in questions:
+                number = math.nan if (name, question.id) in spoiled else -1.0
+                scores.append(
+                    Score(
+                        sample_id=question.id,
+                        checkpoint=name,
+                        logprob=number,
+                        tokens=2,
+                        greedy=True,
+                        token_accuracy=1.0,
+                    )
+                )
+        return to_table(scores, Score)
+
+    monkeypatch.setattr(side_effects, "score_checkpoints", score_checkpoints)
+    questions = side_effects.Questions(wordings, [fact, unsure], [row("held out x")])
+    answers = side_effects.ask_questions(questions, "b", "m", experiment)
+    assert answers == Answers(
+        held={"a": None, "b": True},
+        guard={"fact 1": True, "fact 2": True, "held out x": None},
+    )
+    assert side_effects.answers_from_table(side_effects.answers_to_table(answers)) == answers

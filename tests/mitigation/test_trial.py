@@ -1,5 +1,6 @@
 """Trials, their controls and what is logged of them, with training and scoring that take no time."""
 
+import math
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ilp_mlflow.core import config
+from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Score, Verdict, to_table
 from ilp_mlflow.mitigation import trial
 from ilp_mlflow.mitigation.side_effects import Answers, Questions
@@ -28,6 +30,7 @@ class Bench:
         self.learned = {"remedy": {"first0", "second0", "second2", "first1"}}
         self.kept = {row.id for row in ROWS} - set(UNLEARNED)
         self.control_fails = False
+        self.spoiled = {}
 
     def fit_stage(self, experiment, stage, parent, run_id, keep):
         rate = stage.training.get("learning_rate")
@@ -45,6 +48,8 @@ class Bench:
         scores = []
         for row in samples:
             gap = 5.0 if row.id in learned else -5.0
+            if row.id in self.spoiled.get(uris["after"], ()):
+                gap = math.nan
             scores.append(Score(sample_id=row.id, checkpoint="base", tokens=3, gap=-5.0))
             scores.append(Score(sample_id=row.id, checkpoint="after", tokens=3, gap=gap))
         return to_table(scores, Score)
@@ -177,3 +182,30 @@ def test_a_control_that_fails_leaves_nothing_trained(bench, baseline):
     with pytest.raises(RuntimeError, match="out of memory"):
         tried(baseline)
     assert bench.fitted == []
+
+
+def test_samples_that_lose_their_score_are_counted_apart_on_the_runs(bench, baseline):
+    bench.spoiled = {"remedy": {"first0"}, "control": {"first1"}}
+    outcome = tried(baseline)
+    assert (outcome.unscored, outcome.unscored_by_control) == (("first0",), ("first1",))
+    assert outcome.recovered == ("second0",)
+    (reason,) = outcome.unscored_reasons
+    assert (reason.samples, reason.example) == (1, "first0")
+    of_plan = MlflowClient().get_run(outcome.run_id).data.metrics
+    assert (of_plan["unscored"], of_plan["unscored_targets"]) == (1, 1)
+    # of the two unlearned ones, and of the five samples, that are scored
+    assert of_plan["recovered"] == 1 / 2
+    assert of_plan["unlearned_rate"] == pytest.approx(2 / 5)
+    assert runs.past_trials("fast") == [(1, outcome.net_recovery)]
+
+
+def test_a_model_that_scores_nothing_is_no_outcome(bench, baseline):
+    bench.spoiled = {"remedy": {row.id for row in ROWS}}
+    with pytest.raises(ModelError, match="none of 6 samples can be scored"):
+        tried(baseline)
+    client = MlflowClient()
+    experiments = [client.get_run(baseline.run_id).info.experiment_id]
+    kinds = {"mitigation": "FAILED", "control": "FINISHED"}
+    for kind, status in kinds.items():
+        query = f"tags.`ilp.kind` = '{kind}'"
+        assert [run.info.status for run in client.search_runs(experiments, query)] == [status]

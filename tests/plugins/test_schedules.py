@@ -1,6 +1,7 @@
 """The schedules of mitigations, played through without a model: what they must never do, whatever the results."""
 
 import itertools
+import math
 import random
 from collections import Counter
 
@@ -191,6 +192,7 @@ VALIDATION = ("b38", "b39")
         ((3.0, 2.0, 1.0, 1.005, 1.02, 9.0), 4, 2),
         ((3.0, 2.0, 1.0, 0.9, 0.8, 0.7), 5, 5),
         ((1.0, 5.0, 5.0, 5.0, 5.0, 5.0), 1, 0),
+        ((3.0, 2.0, math.nan, 1.0, 1.0, 1.0), 2, 1),
     ],
 )
 def test_passes_go_on_until_the_validation_loss_rises_and_the_best_is_kept(losses, passes, best):

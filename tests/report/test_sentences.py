@@ -1,27 +1,37 @@
+import re
+
 import pytest
 
 from ilp_mlflow.core.values import (
     Diagnosis,
     Evidence,
     Finding,
+    Guard,
     Outcome,
     Request,
+    Sample,
     Subject,
     Tally,
+    Unscored,
     Verdict,
 )
+from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import (
     advice_sentences,
     best_mitigation,
     diagnoses_by_cause,
     diagnosis_sentence,
     finding_sentence,
+    leak_sentence,
     mitigation_sentences,
     percent,
     result_sentence,
     unavailable_sentences,
+    unscored_sentences,
     weak_stage_sentences,
 )
+from ilp_mlflow.report.summary import issue_markdown, markdown_summary, terminal_summary
+from ilp_mlflow.scoring.verdicts import group_unscored
 from tests.report.test_summary import report
 
 
@@ -159,3 +169,122 @@ def test_advice_begins_with_stages_that_taught_little():
     assert weak.startswith("Stage 'one' taught only 6% of its own samples")
     assert mitigation_sentences(found) == ["reader lacks data: texts wanted."]
     assert advice_sentences(found) == [weak, "reader lacks data: texts wanted."]
+
+
+def spoiled_report(**changes):
+    """Two of three samples without a score after the last stage, one of them without any before."""
+    verdicts = (
+        Verdict(sample_id="a", status="unlearned"),
+        Verdict(sample_id="b", status="unscored", reason="not a number"),
+        Verdict(sample_id="c", status="unscored", reason="120 tokens"),
+    )
+    shares = {"base": None, "one": 1.0, "one@5": 0.5, "two": 0.0}
+    counts = {"base": 3, "one": 0, "one@5": 1, "two": 2}
+    given = {
+        "verdicts": verdicts,
+        "retention": {"one": shares},
+        "unscored_by_stage": {"one": counts},
+        "recognition_unscored": {"base": 0, "two": 2},
+        **changes,
+    }
+    return report(**given)
+
+
+def test_shares_are_of_what_is_scored_and_the_rest_is_said_beside_them():
+    found = spoiled_report()
+    assert result_sentence(found).startswith(
+        "1 of 1 scored samples (100.0%) are unlearned after stage 'one' and 2 could not be scored"
+    )
+    first, second = unscored_sentences(found)
+    assert first.startswith(
+        "2 of 3 samples are unscored after stage 'one' (1 such as 'b': not a number; "
+        "1 such as 'c': 120 tokens)"
+    )
+    assert second == "Shares leave out samples that are not scored: 3 under base, 1 under one@5."
+    assert leak_sentence(found).endswith("not scored are left out: 2 under two.")
+    assert unscored_sentences(report()) == []
+    assert percent(None) == "-"
+    groups = group_unscored(found.verdicts)
+    assert diagnosis_sentence([], 3, groups).startswith(
+        "0 of 1 scored samples are unlearned. 2 are unscored (1 such as 'b': not a number;"
+    )
+
+
+@pytest.mark.parametrize("write", [terminal_summary, markdown_summary, issue_markdown])
+def test_every_summary_says_what_is_unscored_and_shows_no_share_of_nothing(write):
+    text = write(spoiled_report())
+    assert "2 unscored" in text
+    assert "not a number" in text
+    row = next(line for line in text.splitlines() if re.match(r"(\| )?one ", line))
+    assert row.replace("|", " ").split() == ["one", "-", "100%", "0%"]
+    assert "(0.0%)" not in text
+
+
+def test_where_nothing_is_scored_nothing_is_said_to_be_learned():
+    nothing = spoiled_report().verdicts[1:]
+    assert result_sentence(spoiled_report(verdicts=nothing)) == (
+        "None of 2 samples could be scored after stage 'one': nothing is known of what was learned."
+    )
+    assert spoiled_report(verdicts=nothing).unlearned_rate is None
+    assert spoiled_report().unlearned_rate == 1.0
+    assert spoiled_report(verdicts=()).unlearned_rate is None
+
+
+def test_a_stage_that_is_not_scored_did_not_teach_little():
+    unknown = {"base": 0.0, "one": None, "one@5": 0.1, "two": 0.1}
+    assert weak_stage_sentences(spoiled_report(retention={"one": unknown})) == []
+
+
+def test_the_best_mitigation_of_a_cause_is_none_that_lost_as_many_scores_as_it_recovers():
+    def tried(unscored):
+        tally = Tally(unlearned=20, recovered=15, by_control=0, unscored=unscored)
+        return Outcome(
+            mitigation="m",
+            run_id="r",
+            control_run_id="c",
+            targets=(),
+            recovered=(),
+            still=(),
+            regressed=(),
+            causes={"x": tally},
+        )
+
+    assert best_mitigation(report(outcomes=(tried(14),)), "x")
+    assert best_mitigation(report(outcomes=(tried(15),)), "x") is None
+    empty = Tally(unlearned=0, recovered=0, by_control=0, unscored=9)
+    nothing = tried(0).model_copy(update={"causes": {"x": empty}})
+    assert best_mitigation(report(outcomes=(nothing,)), "x") is None
+
+
+def test_the_table_of_mitigations_says_what_is_unscored_where_something_is():
+    outcome = report().outcomes[0]
+    assert not re.search(r"mitigation .* unscored", terminal_summary(report()))
+    reasons = (Unscored(samples=7, reason="r", example="a"),)
+    spoiled = outcome.model_copy(update={"unscored_reasons": reasons})
+    text = terminal_summary(report(outcomes=(spoiled, outcome)))
+    assert re.search(r"\nmitigation .* unscored\nm .* 7\nm .* 0$", text)
+
+
+def test_the_page_shows_what_is_not_known():
+    outcome = (
+        report()
+        .outcomes[0]
+        .model_copy(
+            update={
+                "control_run_id": "c",
+                "unscored": ("x", "y"),
+                "unscored_reasons": (Unscored(samples=7, reason="r", example="x"),),
+                "causes": {
+                    "unexplained": Tally(unlearned=0, recovered=0, by_control=0, unscored=4)
+                },
+                "guard": Guard(right=5, lost=1, lost_by_control=0, unscored=3),
+            }
+        )
+    )
+    histories = dict.fromkeys("abc", ("unscored",) * 4)
+    samples = {}
+    for id_ in "abc":
+        samples[id_] = Sample(id=id_, stage="one", prompt="p", completion="c")
+    page = render_html(spoiled_report(outcomes=(outcome,), histories=histories), samples)
+    for text in ("2 unscored", "3 unscored", "7 unscored", "not known 2", "not a number"):
+        assert text in page, text

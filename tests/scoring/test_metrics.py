@@ -1,16 +1,17 @@
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.scoring.metrics import (
-    backward_transfer,
     best_of_n,
     fail_probability,
-    forgetting_by_stage,
     logit,
     recognition_margin,
     recognition_shares,
+    recognition_unscored,
     sampled_passes,
     sigmoid,
     uniform_draws,
@@ -165,27 +166,30 @@ def test_only_rows_with_options_count():
     assert shares(plain)["sum"] is None
 
 
-def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
-    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
-    stages = ("one", "two", "three")
-    course = {
-        "one": (0.0, 0.9, 0.6, 0.7),
-        "two": (0.1, 0.2, 0.8, 0.3),
-        "three": (0.0, 0.0, 0.1, 1.0),
-    }
-    shares = {
-        stage: dict(zip(("base", *stages), accuracies, strict=True))
-        for stage, accuracies in course.items()
-    }
-    initial, last = {}, {}
-    for number, trained in enumerate(stages, 1):
-        for stage in stages[:number]:
-            (initial if stage == trained else last)[stage] = course[stage][number]
-    assert forgetting_by_stage(shares) == {s: initial[s] - last.get(s, initial[s]) for s in stages}
-    transfer = [last[s] - initial[s] for s in stages if s in last]
-    assert backward_transfer(shares) == pytest.approx(sum(transfer) / len(transfer))
-    assert forgetting_by_stage({"rows": {"base": 0.5, "sft": 0.1}}) == {}
-    assert backward_transfer({"only": {"base": 0.5, "only": 0.1}}) is None
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"option_logprobs": (math.nan, -2.0)},
+        {"option_logprobs": (-1.0, -math.inf)},
+        {"option_priors": (math.inf, -2.0)},
+        {"option_priors": None},
+        {"option_logprobs": None},
+        {"option_tokens": (1,)},
+        {"option_logprobs": (), "option_tokens": (), "option_priors": ()},
+        {"unscored": "too long"},
+    ],
+    ids=str,
+)
+def test_a_row_that_is_not_whole_wins_nothing_and_is_counted_apart(spoiled):
+    won, lost = score((-1.0, -2.0), (-3.0, -2.0)), score((-2.0, -1.0), (-2.0, -3.0))
+    lost = lost.model_copy(update={"sample_id": "b"})
+    for kept, gone in ((won, lost), (lost, won)):
+        rows = [kept, gone.model_copy(update=spoiled)]
+        assert shares(*rows) == shares(kept)
+        under_base = [row.model_copy(update={"checkpoint": "base"}) for row in (won, lost)]
+        table = to_table([*under_base, *rows], Score)
+        assert recognition_unscored(table, ["base", "c"]) == {"base": 0, "c": 1}
+    assert shares(won.model_copy(update=spoiled))["sum"] is None
 
 
 def test_the_bar_of_recognition_is_half_way_between_chance_and_certainty():

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.texts import with_last_turn
-from ilp_mlflow.core.values import Sample
+from ilp_mlflow.core.values import Sample, Score
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.scoring import forward, loading, scorer, token_trees
 from ilp_mlflow.scoring.encoding import encode
@@ -242,6 +243,43 @@ def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
     assert found["a"].logprob is None
     assert f"positions for {limit}" in found["a"].unscored
     assert found["France"].logprob is not None
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["logprobs", "options", "gaps"])
+def test_where_the_model_gives_no_number_the_sample_is_unscored(part, number):
+    item = SimpleNamespace(sample_id="a", ended=True, options=(" b",))
+    logprobs, gaps = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
+    spoiled = gaps if part == "gaps" else logprobs
+    spoiled[1 if part == "options" else 0] = number
+    result = forward.TreeResult(logprobs, gaps)
+    found = scorer._sample_score(item, result, [-1.0, -1.0], "c", torch.bfloat16)
+    assert found == Score(
+        sample_id="a",
+        checkpoint="c",
+        dtype="bfloat16",
+        unscored="the model's output is not a number",
+    )
+
+
+def test_a_model_that_overflows_for_one_token_loses_the_samples_with_that_token(loaded):
+    samples = some_samples()
+    before = scored(samples, loaded)
+    ids = [loaded.tokenizer(sample.prompt)["input_ids"] for sample in samples]
+    rare = next(i for i in ids[0] if not any(i in other for other in ids[1:]))
+    weights = loaded.model.get_input_embeddings().weight
+    kept = weights[rare].clone()
+    with torch.no_grad():
+        weights[rare] = float("inf")
+    try:
+        after = scored(samples, loaded)
+    finally:
+        with torch.no_grad():
+            weights[rare] = kept
+    assert after.pop(samples[0].id).unscored == "the model's output is not a number"
+    assert before.pop(samples[0].id).unscored is None
+    for sample_id, score in after.items():
+        assert score.logprob == pytest.approx(before[sample_id].logprob, abs=1e-4)
 
 
 def test_a_sample_right_at_the_limit_is_scored(loaded):

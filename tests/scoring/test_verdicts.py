@@ -1,15 +1,24 @@
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ilp_mlflow.core.values import Score, Verdict, schema, to_rows, to_table
-from ilp_mlflow.scoring.metrics import backward_transfer, forgetting_by_stage
+from ilp_mlflow.core.errors import DatasetError, ModelError
+from ilp_mlflow.core.finite_scores import NOT_FINITE
+from ilp_mlflow.core.values import Score, Unscored, Verdict, schema, to_rows, to_table
+from ilp_mlflow.scoring.metrics import backward_transfer
 from ilp_mlflow.scoring.verdicts import (
     BAND,
     COLUMNS,
+    check_any_scored,
     decide_statuses,
+    forgetting_by_stage,
+    group_unscored,
     retention_by_stage,
     undecided_samples,
+    unscored_by_stage,
+    unscored_text,
     verdict_margins,
     verdict_table,
 )
@@ -190,10 +199,39 @@ def test_retention_and_forgetting():
         for s, gaps in {"a": (1, -1), "b": (1, 1), "x": (-1, 1)}.items()
         for c, g in zip("pq", gaps, strict=True)
     ]
-    shares = retention_by_stage(to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"])
-    assert shares == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
-    assert forgetting_by_stage(shares) == {"p": 0.5, "q": 0.0}
-    assert backward_transfer(shares) == -0.5
+    of_stages = to_table(scores, Score), {"a": "p", "b": "p", "x": "q"}, ["p", "q"]
+    assert retention_by_stage(*of_stages) == {"p": {"p": 1.0, "q": 0.5}, "q": {"p": 0.0, "q": 1.0}}
+    assert forgetting_by_stage(*of_stages) == {"p": 0.5, "q": 0.0}
+    assert backward_transfer(forgetting_by_stage(*of_stages)) == -0.5
+
+
+def test_forgetting_and_backward_transfer_are_those_of_continual_learning():
+    """As Avalanche keeps books: the accuracy after an experience's own training is its initial one, every later one its last."""
+    stages = ("one", "two", "three")
+    course = {
+        "one": (0.0, 0.9, 0.6, 0.7),
+        "two": (0.1, 0.2, 0.8, 0.3),
+        "three": (0.0, 0.0, 0.1, 1.0),
+    }
+    names = ("base", *stages)
+    scores, stage_of = [], {}
+    for stage, accuracies in course.items():
+        for n in range(10):
+            stage_of[f"{stage}/{n}"] = stage
+            for name, accuracy in zip(names, accuracies, strict=True):
+                gap = 1.0 if n < round(10 * accuracy) else -1.0
+                scores.append(score(name, f"{stage}/{n}", gap=gap))
+    initial, last = {}, {}
+    for number, trained in enumerate(stages, 1):
+        for stage in stages[:number]:
+            (initial if stage == trained else last)[stage] = course[stage][number]
+    table = to_table(scores, Score)
+    forgetting = forgetting_by_stage(table, stage_of, names)
+    assert forgetting == pytest.approx({s: initial[s] - last.get(s, initial[s]) for s in stages})
+    transfer = [last[s] - initial[s] for s in stages if s in last]
+    assert backward_transfer(forgetting) == pytest.approx(sum(transfer) / len(transfer))
+    assert forgetting_by_stage(table, dict.fromkeys(stage_of, "rows"), names) == {}
+    assert backward_transfer({"only": 0.4}) is None
 
 
 def test_verdicts_do_not_depend_on_the_order_of_scores():
@@ -208,3 +246,166 @@ def test_the_table_has_the_columns_of_a_verdict():
     assert verdict_table(to_table([score()], Score), ["last"]).schema.equals(
         pa.schema(schema(Verdict))
     )
+
+
+NO_NUMBERS = (math.nan, math.inf, -math.inf)
+STAGES = ("one", "two")
+NAMES = ("base", *STAGES)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize("column", ["logprob", "gap", "p_correct", "option_logprobs"])
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_what_is_no_number_decides_nothing_and_leaves_nothing_to_what_is(column, number, preset):
+    whole = score(gap=5.0, p=0.999)
+    assert verdicts(whole, preset=preset)[0].status == "learned"
+    spoiled = (0.0, number, 0.0, 0.0) if column == "option_logprobs" else number
+    (found,) = verdicts(whole.model_copy(update={column: spoiled}), preset=preset)
+    assert (found.status, found.margin, found.reason) == ("unscored", None, NOT_FINITE)
+
+
+def test_a_signal_that_is_missing_does_not_leave_the_decision_to_the_other():
+    whole = score(gap=5.0, p=0.999)
+    for column in ("gap", "p_correct"):
+        assert verdicts(whole.model_copy(update={column: None}))[0].status == "unscored"
+    assert verdicts(whole.model_copy(update={"unscored": "too long"}))[0].status == "unscored"
+
+
+def random_scores(rng, samples=12):
+    """Scores of samples of two stages under three checkpoints, some with options, a few missing."""
+    stage_of = {f"s{n}": STAGES[n % 2] for n in range(samples)}
+    scores = []
+    for sample_id in stage_of:
+        for name in NAMES:
+            if rng.random() < 0.1:
+                continue
+            p = float(rng.beta(0.5, 0.5)) if rng.random() < 0.5 else None
+            gap = float(rng.normal(0, 2))
+            scores.append(score(name, sample_id, gap=gap, p=p))
+    return scores, stage_of
+
+
+def spoil(scored, rng):
+    """A score of which one number is none any more, or is missing."""
+    columns = ["gap"] if scored.p_correct is None else ["gap", "p_correct", "option_logprobs"]
+    column = columns[rng.integers(len(columns))]
+    number = (*NO_NUMBERS, None)[rng.integers(4)]
+    if column == "option_logprobs":
+        return scored.model_copy(update={column: (math.nan, *scored.option_logprobs[1:])})
+    return scored.model_copy(update={column: number})
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_spoiled_score_only_ever_moves_its_own_sample_to_the_unscored(seed, preset):
+    rng = np.random.default_rng(seed)
+    scores, stage_of = random_scores(rng)
+    if preset == "paper":
+        scores = [row for row in scores if row.p_correct is not None]
+    place = rng.integers(len(scores))
+    spoiled = [*scores]
+    spoiled[place] = spoil(scores[place], rng)
+    if preset == "paper":
+        # the paper's rule does not look at the gap where that is only missing
+        spoiled[place] = scores[place].model_copy(update={"p_correct": math.nan})
+    at = scores[place].sample_id, scores[place].checkpoint
+    before, after = [
+        {(row["sample_id"], name): code for name in NAMES for row, code in of(table, name, preset)}
+        for table in (scores, spoiled)
+    ]
+    assert after.pop(at) == "unscored"
+    before.pop(at)
+    assert after == before
+
+    tables = [to_table(rows, Score) for rows in (scores, spoiled)]
+    rule = stage_of, NAMES, preset
+    for stage in STAGES:
+        n = sum(of_stage == stage for of_stage in stage_of.values())
+        for name in NAMES:
+            bounds = []
+            for table in tables:
+                share = retention_by_stage(table, *rule)[stage][name]
+                unscored = unscored_by_stage(table, *rule)[stage][name]
+                learned = round((share or 0.0) * (n - unscored))
+                assert (share is None) == (unscored == n)
+                assert share is None or share == pytest.approx(learned / (n - unscored))
+                bounds.append((learned, learned + unscored))
+            # what is known for sure shrinks, and what is possible grows
+            assert bounds[1][0] <= bounds[0][0] <= bounds[0][1] <= bounds[1][1]
+
+
+def of(rows, name, preset):
+    """The samples of a table with their statuses under a checkpoint."""
+    found = verdict_table(to_table(rows, Score), [name], preset).to_pylist()
+    return [(row, row["status"]) for row in found]
+
+
+def test_a_stage_of_which_nothing_is_scored_has_no_share():
+    table = to_table([score("one", "a", gap=math.nan), score("two", "a"), score("two", "b")], Score)
+    rule = table, {"a": "one", "b": "two", "c": "two"}, NAMES
+    assert retention_by_stage(*rule) == {
+        "one": {"base": None, "one": None, "two": 1.0},
+        "two": {"base": None, "one": None, "two": 1.0},
+    }
+    assert unscored_by_stage(*rule) == {
+        "one": {"base": 1, "one": 1, "two": 0},
+        "two": {"base": 2, "one": 2, "two": 1},
+    }
+    assert forgetting_by_stage(*rule) == {"one": None, "two": 0.0}
+    assert backward_transfer(forgetting_by_stage(*rule)) is None
+
+
+def test_forgetting_goes_by_samples_that_are_scored_at_both_ends():
+    scores = [score(name, i, gap=1.0) for i in "abcd" for name in ("one", "two")]
+    lost = [
+        row.model_copy(update={"gap": -1.0}) if row.checkpoint == "two" else row for row in scores
+    ]
+    half = [*lost[:4], *scores[4:]]
+    stage_of = dict.fromkeys("abcd", "one")
+    assert forgetting_by_stage(to_table(half, Score), stage_of, NAMES) == {"one": 0.5}
+    # one that was lost and has no score at the end is left out of both ends
+    half[1] = half[1].model_copy(update={"gap": math.nan})
+    assert forgetting_by_stage(to_table(half, Score), stage_of, NAMES) == {"one": 1 / 3}
+
+
+def test_a_sample_twice_under_a_checkpoint_is_refused_and_named():
+    scores = [score("last", "a"), score("last", "b"), score("last", "b", gap=math.nan)]
+    with pytest.raises(DatasetError, match="sample 'b' under checkpoint 'last' twice"):
+        verdicts(*scores)
+    with pytest.raises(DatasetError, match="'b'"):
+        retention_by_stage(to_table(scores, Score), {"a": "s", "b": "s"}, ["last"])
+
+
+def test_what_bfloat16_gave_no_number_for_is_scored_again_in_float32():
+    spoiled = Score(sample_id="a", checkpoint="last", dtype="bfloat16", unscored=NOT_FINITE)
+    for preset in ("default", "paper"):
+        assert undecided_samples(to_table([spoiled], Score), preset).all()
+        in_float32 = spoiled.model_copy(update={"dtype": "float32"})
+        assert not undecided_samples(to_table([in_float32], Score), preset).any()
+
+
+def test_without_any_score_under_the_last_checkpoint_there_is_no_verdict():
+    scores = [score("base", "a"), score("last", "a", gap=math.nan), score("base", "b")]
+    with pytest.raises(ModelError) as refused:
+        check_any_scored(to_table(scores, Score), ["base", "last"])
+    assert "none of 2 samples can be scored under checkpoint 'last' (1 such as 'a'" in str(
+        refused.value
+    )
+    assert "lower learning rate" in str(refused.value)
+    check_any_scored(to_table([*scores, score("last", "b")], Score), ["base", "last"])
+
+
+def test_reasons_that_differ_in_numbers_are_one():
+    def unscored(id_, reason):
+        return Verdict(sample_id=id_, status="unscored", reason=reason)
+
+    long_ones = [unscored(str(n), f"{n} tokens, the model has positions for 96") for n in (97, 120)]
+    groups = group_unscored(
+        [unscored("x", NOT_FINITE), *long_ones, Verdict(sample_id="y", status="learned")]
+    )
+    assert groups == (
+        Unscored(samples=2, reason="97 tokens, the model has positions for 96", example="97"),
+        Unscored(samples=1, reason=NOT_FINITE, example="x"),
+    )
+    assert unscored_text(groups[1:]) == f"such as 'x': {NOT_FINITE}"
+    assert unscored_text(groups).startswith("2 such as '97': 97 tokens")

@@ -248,3 +248,25 @@ def test_diverged_weights_are_refused(base, tmp_path):
             base,
             tmp_path,
         )
+
+
+@pytest.mark.parametrize("broken", ["buffer", "outputs"])
+def test_a_model_that_gives_no_numbers_is_refused_whatever_its_weights(
+    base, tmp_path, monkeypatch, broken
+):
+    original = ScheduledTrainer.train
+
+    def break_after_training(self, *args, **kwargs):
+        done = original(self, *args, **kwargs)
+        model = self.model.get_base_model()
+        if broken == "buffer":
+            model.model.register_buffer("running", torch.tensor([0.0, float("nan")]))
+        else:
+            # each weight is finite, their products are not
+            model.lm_head.weight.data.fill_(3e38)
+        return done
+
+    monkeypatch.setattr(ScheduledTrainer, "train", break_after_training)
+    part = "base_model.model.model.running is" if broken == "buffer" else "its outputs for the"
+    with pytest.raises(ModelError, match=f"stage 's' diverged: {part}.* not finite"):
+        train_stage(stage(peft=PEFT), base, tmp_path)

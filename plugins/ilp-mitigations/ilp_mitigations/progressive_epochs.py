@@ -44,7 +44,9 @@ class UntilRise(Schedule):
         if now < min(before, default=math.inf):
             history.keep()
         lowest = min([*before, now])
-        if len(before) == self.most or now > lowest + self.delta:
+        # a loss that is no number is not below anything, and ends it, too
+        stays_low = now <= lowest + self.delta
+        if len(before) == self.most or not stays_low:
             return None
         return _shuffled_pass(history)
 
