@@ -16,9 +16,10 @@ from scipy.special import softmax
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
-from ilp_mlflow.scoring.forward import TreeResult, forward, supports_trees
+from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan, SequenceTree, TokenTree
+from ilp_mlflow.scoring.vocabularies import lacking_token
 
 Entry = TypeVar("Entry", SampleTree, SequenceTree)
 
@@ -27,7 +28,7 @@ ALLOWED_MISSES = 0.05
 
 None may in a completion of fewer than 20 tokens.
 """
-VERSION = 3
+VERSION = 4
 """To be raised with every change that changes scores: cached ones are then scored afresh."""
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
     scores = []
     for sample_id, reason in plan.unscored.items():
         scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    lacking = _lacking_prompts(plan, loaded)
+    for sample_id, reason in lacking.items():
+        scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    plan = plan.without(frozenset(lacking))
     # dropout, which training leaves on, would make scores random
     loaded.model.eval()
     trees = [entry.tree for batch in plan.sample_batches for entry in batch]
@@ -59,6 +64,21 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
         dtype = loaded.model.dtype
         scores.append(_sample_score(sample, result, sample_priors, checkpoint, dtype))
     return sorted(scores, key=lambda score: score.sample_id)
+
+
+def _lacking_prompts(plan: ScoringPlan, loaded: LoadedModel) -> dict[str, str]:
+    """Why samples whose prompt has a token that the model lacks are not scored, by id."""
+    reasons = {}
+    for batch in plan.sample_batches:
+        for sample in batch:
+            prompt = sample.tree.path(0)[: sample.tree.start(0)]
+            token = lacking_token(prompt, loaded.vocabulary)
+            if token is not None:
+                text = loaded.tokenizer.convert_ids_to_tokens(token)
+                reasons[sample.sample_id] = (
+                    f"the prompt has the token {text!r} ({token}), which the model does not have"
+                )
+    return reasons
 
 
 def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
@@ -172,13 +192,17 @@ def _sample_score(
     """The score of a sample from what the model gives for its tree."""
     is_first_choice = result.gaps > 0
     gaps = np.sort(result.gaps)
+    # the weakest token after the floor(0.05 n) weakest, which may be missed
+    gap = float(gaps[int(ALLOWED_MISSES * len(gaps))])
+    # a token that is never said may not: then the sample is not learned
+    if np.isneginf(gaps).any():
+        gap = NEVER_SAID
     fields: dict[str, Any] = {
         "logprob": float(result.logprobs[0]),
         "tokens": len(gaps),
         "greedy": bool(is_first_choice.all()),
         "token_accuracy": float(is_first_choice.mean()),
-        # the weakest token after the floor(0.05 n) weakest, which may be missed
-        "gap": float(gaps[int(ALLOWED_MISSES * len(gaps))]),
+        "gap": gap,
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
         "dtype": str(dtype).removeprefix("torch."),
     }

@@ -188,7 +188,7 @@ def test_adapters_come_and_go_on_one_base_as_if_loaded_alone(tiny_model, tmp_pat
     odd = str(tmp_path / "odd")
     one = adapter([base], tmp_path / "1", 1)
     two = adapter([base, one], tmp_path / "2", 2)
-    loader = loading.ModelLoader(None, "cpu", "float32")
+    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
     for parts in (
         [base],
         [base, one],
@@ -206,7 +206,7 @@ def test_a_base_is_loaded_once_for_its_adapters(tiny_model, tmp_path, monkeypatc
     one, two = (adapter([base], tmp_path / str(seed), seed) for seed in (1, 2))
     original = loading._load_base
     monkeypatch.setattr(loading, "_load_base", lambda *a: loads.append(a) or original(*a))
-    loader = loading.ModelLoader(None, "cpu", "float32")
+    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
     for parts in ([base], [base, one], [base, two], [base]):
         loader(parts)
     assert len(loads) == 1
