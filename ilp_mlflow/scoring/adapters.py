@@ -50,8 +50,10 @@ PREFIX = "base_model.model."
 def read_config(folder: str) -> PeftConfig:
     """The configuration of an adapter, of a kind that can be scored.
 
-    Raises ModelError when it cannot be read, or is of another kind.
+    Raises ModelError when it cannot be read, is of another kind, or has no weights beside it.
     """
+    if not (Path(folder) / ADAPTER_WEIGHTS).exists():
+        raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
     try:
         with quiet_libraries():
             config = PeftConfig.from_pretrained(folder)
@@ -90,8 +92,6 @@ def put_adapter(model: Any, folder: str, base: str, trainable: bool = False) -> 
     is not in this model or has another shape, and when one that the model needs is not in the file.
     """
     file = Path(folder) / ADAPTER_WEIGHTS
-    if not file.exists():
-        raise ModelError(f"{folder}: no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
     shapes, config = read_shapes(file), read_config(folder)
     if not shapes:
         raise ModelError(
