@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.scoring.weight_files import ADAPTER_WEIGHTS, Shapes, read_shapes
+from ilp_mlflow.scoring.weight_files import ADAPTER_WEIGHTS, Shapes, read_shapes, tensor_digests
 from ilp_mlflow.scoring.whole_weights import in_shape, in_words, quiet_libraries, some_of
 
 VIRTUAL_TOKENS = ("PROMPT_TUNING", "P_TUNING")
@@ -43,6 +44,8 @@ KINDS = (
     "WAVEFT",
 )
 """Kinds that a test compares with PEFT's own outputs; others are refused by name."""
+TRAINED_ON = "trained_on.json"
+"""The file in which an adapter that was trained here says on which base."""
 PREFIX = "base_model.model."
 """In front of the names of a model's tensors in an adapter's file."""
 
@@ -111,6 +114,25 @@ def put_adapter(model: Any, folder: str, base: str, trainable: bool = False) -> 
     except (OSError, ValueError, RuntimeError, SafetensorError, AttributeError) as error:
         raise ModelError(f"{folder}: not an adapter for {base} ({first_line(error)})") from None
     return adapted
+
+
+def record_base(folder: Path, base: Sequence[Path]) -> None:
+    """Write into an adapter's folder which base it was trained on, whose files are `base`."""
+    (folder / TRAINED_ON).write_text(json.dumps({"base_tensors": tensor_digests(base)}, indent=1))
+
+
+def refuse_other_base(folder: str, base: Sequence[Path]) -> None:
+    """Raise ModelError when an adapter says that it was trained on another base than `base`."""
+    record = Path(folder) / TRAINED_ON
+    if not record.exists() or not base:
+        return
+    digests = tensor_digests(base)
+    for name, digest in json.loads(record.read_text())["base_tensors"].items():
+        if digests.get(name) != digest:
+            raise ModelError(
+                f"{folder}: trained on another base than {base[0].parent}: {name} has other values "
+                f"in {base[0].name}; give the base that it was trained on"
+            )
 
 
 def merge_adapter(adapted: PeftModel, folder: str) -> PreTrainedModel:

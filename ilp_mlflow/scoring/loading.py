@@ -111,6 +111,8 @@ def check_whole(parts: Sequence[str]) -> None:
         adapters.read_config(folder)
     config = _config(location)
     files = [] if gguf_option(location) else model_files(location)
+    for folder in adapter_folders:
+        adapters.refuse_other_base(folder, files)
     if files and not hasattr(config, "quantization_config"):
         skeleton: Any = load_skeleton(location, config, files)
         for index, folder in enumerate(adapter_folders):
@@ -206,20 +208,33 @@ def _fingerprint(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int
     return {name: (w.data_ptr(), w._version) for name, w in model.named_parameters()}
 
 
-def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer: bool) -> None:
+def save_model(
+    loaded: LoadedModel,
+    folder: Path,
+    base_uri: str,
+    with_tokenizer: bool,
+    trained_on: str | None = None,
+) -> None:
     """Write a checkpoint as safetensors: an adapter alone, or all weights with their tokenizer.
 
-    An adapter records `base_uri` as the model it sits on; `with_tokenizer` adds the tokenizer to an
-    adapter.
+    An adapter records `base_uri` as the model it sits on, and which base that is by its weights
+    where `trained_on` is given, the folder or Hub id of the base. `with_tokenizer` adds the
+    tokenizer to an adapter.
     """
     is_adapter = isinstance(loaded.model, PeftModel)
     if is_adapter:
-        loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        base = [] if trained_on is None or gguf_option(trained_on) else model_files(trained_on)
+        # embeddings that were resized are nowhere else
+        rows = [shape[0] for shape in _embedding_shapes(loaded.model, base)]
+        is_resized = any(count != loaded.vocabulary for count in rows)
+        loaded.model.save_pretrained(str(folder), save_embedding_layers=is_resized)
         # PEFT's template of a model card, filled in nowhere
         (folder / "README.md").unlink(missing_ok=True)
         config = json.loads((folder / ADAPTER).read_text())
         config["base_model_name_or_path"] = base_uri
         (folder / ADAPTER).write_text(json.dumps(config, indent=2))
+        if base:
+            adapters.record_base(folder, base)
     else:
         # `parameters` gives tied weights once, as the file has them
         size = sum(w.numel() * w.element_size() for w in loaded.model.parameters())
@@ -227,6 +242,15 @@ def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer:
             loaded.model.save_pretrained(folder)
     if with_tokenizer or not is_adapter:
         loaded.tokenizer.save_pretrained(folder)
+
+
+def _embedding_shapes(model: PeftModel, base: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Shapes of the embeddings of a model's base in its files, as far as they are there."""
+    below = model.get_base_model()
+    ends = (below.get_input_embeddings(), below.get_output_embeddings())
+    names = [name for name, module in below.named_modules() if module in ends]
+    shapes = [read_shapes(path).get(f"{name}.weight") for path in base for name in names]
+    return [shape for shape in shapes if shape is not None]
 
 
 def pick_device(device: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from peft import PeftModel
 from scipy.special import softmax
+from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import track
@@ -93,7 +95,7 @@ def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
             raise
         raise _too_large(max(map(len, trees)), loaded) from None
     if not as_trees:
-        _warn_of_separate_passes(loaded.model.config.model_type)
+        _warn_of_separate_passes(_architecture(loaded.model))
     return as_trees
 
 
@@ -109,6 +111,13 @@ def _hardest(trees: Sequence[TokenTree]) -> list[TokenTree]:
     if deepest.sequence_count > 1 or not branching:
         return [deepest]
     return [deepest, max(branching, key=lambda tree: tree.longest_path)]
+
+
+def _architecture(model: PreTrainedModel | PeftModel) -> str:
+    """What decides whether sequences can share a beginning: a type of model, or of adapter."""
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        return str(model.active_peft_config.peft_type.value)
+    return str(model.config.model_type)
 
 
 @cache

@@ -147,8 +147,8 @@ def _refuse_other_class(location: str, config: PretrainedConfig) -> None:
         types = [name for name, known in classes_of_types.items() if known == architecture]
         if types and config.model_type not in types:
             raise ModelError(
-                f"{location}: config.json says model_type '{config.model_type}' and architecture "
-                f"{architecture}, which is of '{types[0]}'; take the config.json that these "
+                f"{location}: config.json says model_type '{config.model_type}', but architecture "
+                f"{architecture}, which is another type's; take the config.json that these "
                 "weights were saved with"
             )
 
