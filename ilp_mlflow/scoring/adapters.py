@@ -213,7 +213,10 @@ def _load(adapted: PeftModel, own: set[str], found: set[str], file: Path, traina
 
     Raises ModelError when some are missing or left over.
     """
-    below = {f"{PREFIX}{name}" for name in adapted.get_base_model().state_dict()}
+    # PEFT also saves what is below an adapter, without the adapter's name in the name
+    below = set[str]()
+    for name in adapted.get_base_model().state_dict():
+        below.add(PREFIX + name.replace(".default.", "."))
     missing, left_over = sorted(own - found), sorted(found - own - below)
     device = "cpu" if adapted.device.type == "meta" else str(adapted.device)
     try:

@@ -41,7 +41,7 @@ def adapter(base, folder, config=None, model=None, **options):
     with warnings.catch_warnings():
         # PEFT says that it saves embeddings, too
         warnings.simplefilter("ignore")
-        stir(model).save_pretrained(str(folder))
+        stir(model, std=0.3).save_pretrained(str(folder))
     return folder
 
 
