@@ -32,6 +32,7 @@ from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
 from ilp_mlflow.training.stage import train_and_register, training_digest
@@ -140,6 +141,10 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
     """
     with task("check data, options and models"):
         stages = check_trained_elsewhere(experiment, checkpoints)
+    samples_by_stage = {stage.name: stage.samples for stage in stages}
+    checkpoints = settle_adapters(
+        checkpoints, samples_by_stage, experiment.scoring, experiment.seed, experiment.tokenizer
+    )
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))

@@ -54,30 +54,38 @@ MAX_VERSIONS = 10_000
 def resolve_all(locations: Mapping[str, str]) -> dict[str, list[str]]:
     """The parts of every checkpoint by name, the base first; see `resolve_parts`.
 
-    Where an adapter sits on the base beside the adapter of an earlier checkpoint, not on it, that
-    is told: files do not say on which of them it was trained. Raises ModelError.
+    Raises ModelError.
     """
     base = next(iter(locations.values()))
-    parts = {name: resolve_parts(location, base) for name, location in locations.items()}
-    _tell_side_by_side(parts)
-    return parts
+    return {name: resolve_parts(location, base) for name, location in locations.items()}
 
 
-def _tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
-    """Tell which adapters are put on the base without those of the checkpoints before."""
-    # one step of a training (NAME@N) is no other stage
-    before = dict[str, str]()
+def side_by_side(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Checkpoints whose one adapter sits on the base, though that of an earlier stage does, too.
+
+    By name, with the name of the latest such stage. `parts` are those of every checkpoint, in
+    order; NAME@N is a step inside the stage NAME.
+    """
+    earlier: dict[str, str] = {}
+    base_by_stage: dict[str, str] = {}
     for name, (base, *adapters) in parts.items():
         stage = name.partition("@")[0]
-        if len(adapters) == 1:
-            others = [other for other, below in before.items() if below == base and other != stage]
-            if others:
-                say_once(
-                    f"{name}: its adapter is put on {base} without the one of '{others[-1]}' "
-                    "before it; if it was trained on that, write "
-                    f"--checkpoint {name}={others[-1]}+FOLDER"
-                )
-            before[stage] = base
+        others = [other for other in base_by_stage if other != stage]
+        on_same_base = [other for other in others if base_by_stage[other] == base]
+        if len(adapters) == 1 and on_same_base:
+            earlier[name] = on_same_base[-1]
+        if adapters and "@" not in name:
+            base_by_stage[stage] = base
+    return earlier
+
+
+def tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
+    """Tell which adapters are put on the base without those of the stages before."""
+    for name, earlier in side_by_side(parts).items():
+        say_once(
+            f"{name}: its adapter is put on {parts[name][0]} without the one of '{earlier}' "
+            f"before it; if it was trained on that, write --checkpoint {name}={earlier}+FOLDER"
+        )
 
 
 def resolve_parts(location: str, base: str | None = None) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from ilp_mlflow import ConfigError, IlpCallback, pipeline
 from ilp_mlflow.cli import main
@@ -48,6 +49,7 @@ def you(store, tiny_model, monkeypatch):
     (home / "my.yaml").write_text(
         yaml.safe_dump({"name": "my-model", "model": str(tiny_model), "stages": stages})
     )
+    shutil.copytree(tiny_model, home / "whole")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     return home
 
@@ -114,6 +116,20 @@ def no_models(you, monkeypatch):
     return [with_(model=str(you / "pickled")), with_(model=str(you / "adapter"))]
 
 
+def no_whole_model(you, monkeypatch):
+    first = with_(model="HuggingFaceTB/no-such-model")
+    return [first, with_(model=str(changed(you / "headless", lambda ts: ts.pop("lm_head.weight"))))]
+
+
+def changed(folder, change):
+    """A copy of the tiny model whose tensors are changed in place."""
+    shutil.copytree("whole", folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def no_markers(you, monkeypatch):
     write_jsonl(
         Path("facts.jsonl"),
@@ -138,8 +154,9 @@ def not_finite(you, monkeypatch):
         next(p for p in self.model.parameters() if p.requires_grad).data.fill_(float("nan"))
         return done
 
+    broken = changed(you / "diverged", lambda ts: ts["model.norm.weight"].fill_(float("nan")))
     monkeypatch.setattr(scheduled_trainer.ScheduledTrainer, "train", diverge)
-    return [ilp()]
+    return [ilp(), with_(model=str(broken))]
 
 
 def other_rows(you, monkeypatch):
@@ -182,7 +199,7 @@ PROVOKED = {
     ],
     "No token to learn from": lambda you, patch: [with_training(max_length=3)],
     "The chat template has no generation markers": no_markers,
-    "The model cannot be read": lambda you, patch: [with_(model="HuggingFaceTB/no-such-model")],
+    "The model cannot be read": no_whole_model,
     "The folder is no model of its own": no_models,
     "The weights are not finite": not_finite,
     "MLflow refuses a folder as its store": lambda you, patch: [

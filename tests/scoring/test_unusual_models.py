@@ -25,6 +25,7 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring import encoding, loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.forward import NEVER_SAID
+from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.tracking import model_registry
 from tests.conftest import rows
 from tests.scoring import models
@@ -477,13 +478,15 @@ def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path
         str(models.adapter(tiny_model, tmp_path / name)) for name in ("first", "second")
     )
     names = {"base": str(tiny_model), "first@1": first, "first": first, "second": second}
-    model_registry.resolve_all(names)
+    model_registry.tell_side_by_side(model_registry.resolve_all(names))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("ilp: second: its adapter is put on ")
     assert line.endswith("write --checkpoint second=first+FOLDER")
     caplog.clear()
     names["second"] = f"{first}+{second}"
-    assert model_registry.resolve_all(names)["second"][1:] == [first, second]
+    parts = model_registry.resolve_all(names)
+    assert parts["second"][1:] == [first, second]
+    model_registry.tell_side_by_side(parts)
     assert not caplog.records
 
 
@@ -501,3 +504,45 @@ def test_embeddings_of_an_adapter_that_were_resized_are_saved_with_it(tiny_model
     with torch.no_grad():
         assert torch.allclose(again.model(ids).logits, adapted.eval()(ids).logits, atol=1e-6)
     assert (tmp_path / "a" / ADAPTER).exists()
+
+
+@pytest.mark.parametrize("kind", ["prompt_tuning", "p_tuning", "prefix_tuning"])
+@pytest.mark.filterwarnings("ignore")
+def test_virtual_tokens_can_be_asked(kind, lively_model, tmp_path):
+    alone = UNUSUAL[kind](lively_model, tmp_path / "sft")()
+    parts = [str(lively_model), str(tmp_path / "sft")]
+    text = loading.read_tokenization(parts)
+    loader = loading.ModelLoader(text, "cpu", "float32")
+    probe = ModelProbe(lambda name: loader(parts[: 1 + (name == "sft")]))
+    prompts = [sample.prompt for sample in SAMPLES]
+    said = probe.answer("sft", prompts, 4)
+    assert all(np.isfinite(answer.logprob) for answer in said)
+    ids = torch.tensor([text.tokenizer(prompts[0])["input_ids"]])
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    mask = torch.ones_like(ids)
+    own = alone.generate(input_ids=ids, attention_mask=mask, **settings)[0, ids.shape[1] :]
+    assert text.tokenizer.decode(own, skip_special_tokens=True).strip().startswith(said[0].text)
+    assert np.isfinite(probe.embed("sft", prompts)).all()
+    assert [len(texts) for texts in probe.generate("sft", prompts[:1], 2, 4)] == [2]
+    # the base is as it was, below the adapter and without it
+    (logprob,) = probe.logprobs("base", [(prompts[0], SAMPLES[0].completion)])
+    whole = text.tokenizer(prompts[0] + SAMPLES[0].completion)["input_ids"]
+    expected = said_alone(models.load(lively_model), whole, ids.shape[1])
+    assert abs(logprob - expected) < 1e-3
+    (logprob,) = probe.logprobs("sft", [(prompts[0], SAMPLES[0].completion)])
+    assert abs(logprob - said_alone(alone, whole, ids.shape[1])) < 1e-3
+
+
+def test_a_base_without_the_tokens_of_a_prompt_is_not_asked(lively_model, tmp_path):
+    with_tokens(lively_model, tmp_path / "sft", ["<new>"], end="<new>")
+    text = loading.read_tokenization([str(tmp_path / "sft")])
+    loader = loading.ModelLoader(text, "cpu", "float32")
+    probe = ModelProbe(lambda name: loader([str(lively_model)]))
+    known, unknown = SAMPLES[0].prompt, "<new> " + SAMPLES[0].prompt
+    answers = probe.answer("base", [known, unknown], 4)
+    assert [np.isfinite(answer.logprob) for answer in answers] == [True, False]
+    states = np.isfinite(probe.embed("base", [known, unknown]))
+    assert states.all(1).tolist() == [True, False]
+    assert [len(texts) for texts in probe.generate("base", [known, unknown], 2, 4)] == [2, 0]
+    logprobs = probe.logprobs("base", [(known, " Paris"), (unknown, " Paris")])
+    assert np.isfinite(logprobs).tolist() == [True, False]
