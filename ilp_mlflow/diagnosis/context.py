@@ -99,13 +99,17 @@ class ScoredSamples:
 
     @functools.cached_property
     def _probe(self) -> ModelProbe:
-        device = loading.pick_device(self.scoring.device)
-        loader = loading.ModelLoader(self._tokenization, device, self.scoring.first_dtype)
+        # Read when the first model is asked for: scores alone come without models.
         return ModelProbe(
-            lambda checkpoint: loader(self._parts[checkpoint]),
+            lambda checkpoint: self._loader(self._parts[checkpoint]),
             self.scoring.batch_tokens,
             self.seed,
         )
+
+    @functools.cached_property
+    def _loader(self) -> loading.ModelLoader:
+        device = loading.pick_device(self.scoring.device)
+        return loading.ModelLoader(self._tokenization, device, self.scoring.first_dtype)
 
     @functools.cached_property
     def _tokenization(self) -> Tokenization:

@@ -64,6 +64,22 @@ def test_an_adapter_holds_nothing_of_its_base(tiny_model, tmp_path):
     )
 
 
+def test_an_adapter_knows_the_base_it_was_trained_on(tiny_model, tmp_path):
+    loaded = loading.load_model([str(tiny_model)])
+    model = get_peft_model(loaded.model, LoraConfig(r=2, target_modules="all-linear"))
+    adapted = replace(loaded, model=model)
+    loading.save_model(adapted, tmp_path / "a", "models:/below/1", False, str(tiny_model))
+    loading.check_whole([str(tiny_model), str(tmp_path / "a")])
+    # the same weights in another type and other files are the same base
+    again = loading.load_model([str(tiny_model)])
+    again.model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    loading.check_whole([str(tmp_path / "shards"), str(tmp_path / "a")])
+    again.model.lm_head.weight.data[0, 0] += 1
+    again.model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"lm_head\.weight has other values in"):
+        loading.check_whole([str(tmp_path / "other"), str(tmp_path / "a")])
+
+
 def test_adapters_stack_in_order_merged_or_not(tiny_model, tmp_path):
     base = str(tiny_model)
     one = adapter([base], tmp_path / "1", 1)
