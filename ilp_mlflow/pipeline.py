@@ -35,6 +35,7 @@ from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
@@ -145,6 +146,11 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
     """
     with task("check data, options and models"):
         stages = check_trained_elsewhere(experiment, checkpoints)
+    samples_by_stage = {stage.name: stage.samples for stage in stages}
+    checkpoints = settle_adapters(
+        checkpoints, samples_by_stage, experiment.scoring, experiment.seed, experiment.tokenizer
+    )
+    with task("account of the rows"):
         accounts = _account_elsewhere(experiment, stages, checkpoints)
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
@@ -163,7 +169,9 @@ def _account_elsewhere(
     """
     base, last = checkpoints[0].model_uri, checkpoints[-1].model_uri
     parts = model_registry.resolve_parts(last, base)
-    tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    tokenization = loading.read_tokenization(
+        parts, experiment.tokenizer, model_registry.resolve_parts(base)
+    )
     samples = [sample for stage in stages for sample in stage.samples]
     return account_rows(samples, tokenization, {"max_length": None})
 

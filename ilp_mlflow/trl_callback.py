@@ -27,6 +27,7 @@ from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.scoring.whole_weights import refuse_diverged_model
 from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.prepared_rows import match_rows
@@ -205,6 +206,8 @@ class IlpCallback(TrainerCallback):
         """Log and register what was trained, then diagnose it as if it had been trained here."""
         experiment = self.experiment
         stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
+        # a model without a verdict gets no run either
+        refuse_diverged_model(model, f"stage '{stage.name}'")
         tags_before = runs.tags(self.run_id) if self.run_id else {}
         # a run with a diagnosis keeps it: this one goes to a child
         if "ilp.trained" in tags_before:
@@ -246,7 +249,8 @@ class IlpCallback(TrainerCallback):
         )
         tags = version_tags(experiment, stage, base, run_id)
         with tempfile.TemporaryDirectory() as folder:
-            loading.save_model(loaded, Path(folder), base, with_tokenizer=True)
+            (below,) = model_registry.resolve_parts(experiment.model)
+            loading.save_model(loaded, Path(folder), base, with_tokenizer=True, trained_on=below)
             uri = model_registry.register(f"{experiment.name}.{stage.name}", folder, run_id, tags)
         return [
             Checkpoint(name="base", model_uri=base),

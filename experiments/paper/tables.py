@@ -130,11 +130,7 @@ def read(name: str) -> Experiment | None:
 def asked(experiment: Experiment, uri: str) -> ModelProbe:
     """Asks one model of an experiment, in float32."""
     base = experiment.arms[0].uri
-    return ModelProbe(
-        lambda _: loading.ModelLoader(None, "cpu", "float32")(
-            model_registry.resolve_parts(uri, base=base)
-        )
-    )
+    return ModelProbe(lambda _: loading.load_model(model_registry.resolve_parts(uri, base=base)))
 
 
 def say(

@@ -132,9 +132,7 @@ def main(name):
     ]
     base = checkpoints[0].model_uri
     probe = ModelProbe(
-        lambda _: loading.ModelLoader(None, "cpu", "float32")(
-            model_registry.resolve_parts(base, base=base)
-        ),
+        lambda _: loading.load_model(model_registry.resolve_parts(base, base=base)),
         4096,
     )
     print(

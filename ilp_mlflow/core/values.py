@@ -203,7 +203,8 @@ class Score(Value):
     checkpoint: str
     """The checkpoint."""
     logprob: float | None = None
-    """Log-probability of the completion with its end token, summed, nats."""
+    """Log-probability of the completion with its end token, summed, nats; -100 for a token that the
+    model does not have, and for each one behind it."""
     tokens: int = 0
     """Tokens of the completion, end token included."""
     greedy: bool | None = None

@@ -33,7 +33,8 @@ def find_checkpoints(arguments: Sequence[str]) -> list[Checkpoint]:
     An output folder of TRL, LLaMA-Factory or axolotl is read as all that is in it: NAME is the
     model or adapter in the folder itself, else in `merged`, else its highest `checkpoint-N`; before
     it comes NAME@N for every other `checkpoint-N` with weights of its own. Of the base only NAME is
-    taken. Raises ConfigError when there is no argument, one is not written so or a name comes
+    taken. LOCATION may be BELOW+ADAPTER, where BELOW is the location or the name of an earlier
+    checkpoint. Raises ConfigError when there is no argument, one is not written so or a name comes
     twice, ModelError when a folder is not there or holds no weights.
     """
     if not arguments:
@@ -42,12 +43,17 @@ def find_checkpoints(arguments: Sequence[str]) -> list[Checkpoint]:
     names = set[str]()
     for argument in arguments:
         name, location = _split_checkpoint(argument)
+        below, plus, location = _split_stack(location, checkpoints)
         if name in names:
             raise ConfigError(
                 f"--checkpoint: name '{name}' is given twice; "
                 "use NAME=LOCATION with a name of its own for each"
             )
         at_location = _checkpoints_at(name, location)
+        if below:
+            at_location = [
+                c.model_copy(update={"model_uri": below + plus + c.model_uri}) for c in at_location
+            ]
         # there is one base: what it was before is not of this experiment
         checkpoints += at_location if names else at_location[-1:]
         names.add(name)
@@ -68,6 +74,20 @@ def _split_checkpoint(argument: str) -> tuple[str, str]:
             f"a name is made of letters, digits, '-' and '_', got '{name}'"
         )
     return name, location
+
+
+def _split_stack(location: str, earlier: Sequence[Checkpoint]) -> tuple[str, str, str]:
+    """What is below the last + of a location, the +, and what is on it; "" twice without one.
+
+    Below, the name of an earlier checkpoint stands for where that is.
+    """
+    # a folder may have a + in its name
+    if "+" not in location or Path(location).exists():
+        return "", "", location
+    below, plus, last = location.rpartition("+")
+    uris = {checkpoint.name: checkpoint.model_uri for checkpoint in earlier}
+    places = [uris.get(part, part) for part in below.split("+")]
+    return "+".join(places), plus, last
 
 
 def experiment_for(
@@ -178,6 +198,9 @@ def _step_folders(folder: Path) -> list[_StepFolder]:
 
 def _final_model(folder: Path) -> Path | None:
     """Where the model is that a training ended with; None when only its steps are there."""
+    # where MLflow puts the weights, it says in this file
+    if (folder / "MLmodel").exists():
+        return folder
     for path in (folder, folder / "merged"):
         if _weight_files(path):
             return path

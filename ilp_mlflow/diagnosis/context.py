@@ -17,6 +17,7 @@ from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
@@ -89,26 +90,27 @@ class ScoredSamples:
 
     @functools.cached_property
     def _probe(self) -> ModelProbe:
+        # Read when the first model is asked for: scores alone come without models.
+        return ModelProbe(
+            lambda checkpoint: self._loader(self._parts[checkpoint]),
+            self.scoring.batch_tokens,
+            self.seed,
+        )
+
+    @functools.cached_property
+    def _loader(self) -> loading.ModelLoader:
         device = loading.pick_device(self.scoring.device)
-        loader = loading.ModelLoader(self.tokenizer, device, self.scoring.first_dtype)
-
-        def load(checkpoint: str) -> loading.LoadedModel:
-            # All read text as the last one does: the base may have no chat template at all.
-            text = self._tokenization
-            model = loader(self._parts(checkpoint))
-            return replace(model, tokenizer=text.tokenizer, end_token_ids=text.end_token_ids)
-
-        return ModelProbe(load, self.scoring.batch_tokens, self.seed)
+        return loading.ModelLoader(self._tokenization, device, self.scoring.first_dtype)
 
     @functools.cached_property
     def _tokenization(self) -> Tokenization:
         """How the last checkpoint reads text."""
-        return loading.read_tokenization(self._parts(self._names[-1]), self.tokenizer)
+        return read_last_tokenization(self._parts, self.tokenizer)
 
-    def _parts(self, checkpoint: str) -> list[str]:
-        """The parts that the model of a checkpoint is made of."""
-        uris = {c.name: c.model_uri for c in self.checkpoints}
-        return model_registry.resolve_parts(uris[checkpoint], base=self.checkpoints[0].model_uri)
+    @functools.cached_property
+    def _parts(self) -> dict[str, list[str]]:
+        """The parts that the model of each checkpoint is made of."""
+        return model_registry.resolve_all({c.name: c.model_uri for c in self.checkpoints})
 
     @functools.cached_property
     def _beliefs(self) -> dict[str, Belief]:

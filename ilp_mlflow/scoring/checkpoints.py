@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -15,17 +15,16 @@ import transformers
 
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
-from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Score, to_table
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest
 from ilp_mlflow.scoring import encoding, loading, scorer, token_trees
 from ilp_mlflow.scoring.encoding import Tokenization
-from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
+from ilp_mlflow.scoring.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.tracking.model_digest import model_digest
 
@@ -45,8 +44,6 @@ class _Checkpoints:
     """Folders or Hub ids that each is made of, base first, by name; the base first, too."""
     tokenization: Tokenization
     """Of the last one."""
-    tokenizer: TokenizerConfig | None
-    """Options of the tokenizer."""
     device: str
     """Where models run."""
 
@@ -61,7 +58,7 @@ class _Checkpoints:
 
     def loader(self, dtype: str) -> loading.ModelLoader:
         """What loads them one after the other."""
-        return loading.ModelLoader(self.tokenizer, self.device, dtype)
+        return loading.ModelLoader(self.tokenization, self.device, dtype)
 
 
 def choose_wrong_options(
@@ -145,7 +142,7 @@ def _score_plans(
         key = [plan.digest, *part_digests, checkpoints.device, dtype, *VERSIONS]
         table = cache.read(key) if cached else None
         if table is None:
-            table = _score_plan(name, plan, parts, checkpoints.tokenization, loader)
+            table = _score_plan(name, plan, parts, loader)
             if cached:
                 cache.write(key, table)
         # the same weights may have been scored under another name
@@ -155,20 +152,11 @@ def _score_plans(
 
 
 def _score_plan(
-    name: str,
-    plan: ScoringPlan,
-    parts: Sequence[str],
-    tokenization: Tokenization,
-    loader: loading.ModelLoader,
+    name: str, plan: ScoringPlan, parts: Sequence[str], loader: loading.ModelLoader
 ) -> pa.Table:
     """Load a checkpoint and score it."""
     with task(f"load {name}"):
         loaded = loader(parts)
-    if loaded.tokenizer.get_vocab() != tokenization.tokenizer.get_vocab():
-        raise ModelError(
-            f"checkpoint '{name}' has another vocabulary than the last one; "
-            "score them in separate calls"
-        )
     return to_table(scorer.score_samples(plan, loaded, name), Score)
 
 
@@ -179,15 +167,28 @@ def _find(
     tokenizer: TokenizerConfig | None,
 ) -> _Checkpoints:
     """The checkpoints at `locations`, once it is checked that the last one can encode `samples`."""
-    base = next(iter(locations.values()))
-    parts = {}
-    for name, location in locations.items():
-        parts[name] = model_registry.resolve_parts(location, base)
-    # the last one knows the form it was trained in, the base may have no chat template at all
-    last = list(parts.values())[-1]
-    tokenization = loading.read_tokenization(last, tokenizer)
+    parts = model_registry.resolve_all(locations)
+    model_registry.tell_side_by_side(parts)
+    tokenization = read_last_tokenization(parts, tokenizer)
     encoding.check_encodable(tokenization.tokenizer, samples)
-    return _Checkpoints(parts, tokenization, tokenizer, loading.pick_device(options.device))
+    return _Checkpoints(parts, tokenization, loading.pick_device(options.device))
+
+
+def read_last_tokenization(
+    parts: Mapping[str, Sequence[str]], tokenizer: TokenizerConfig | None
+) -> Tokenization:
+    """How the last checkpoint reads text, which all are scored with.
+
+    It knows the form it was trained in, the base may have no chat template at all. `parts` are
+    those of every checkpoint by name, the base first. Raises ModelError when one cannot be read
+    (see `loading.read_tokenization`), or has another vocabulary than the last one.
+    """
+    base = next(iter(parts.values()))
+    read = {name: loading.read_tokenization(p, tokenizer, base) for name, p in parts.items()}
+    last = list(read.values())[-1]
+    for name, text in read.items():
+        refuse_other_vocabulary(name, text.tokenizer, last.tokenizer)
+    return last
 
 
 def _model_answers(
@@ -223,16 +224,8 @@ def _model_answers(
 
 def _probe(checkpoints: _Checkpoints, dtype: str, batch_tokens: int, seed: int) -> ModelProbe:
     """A probe of the checkpoints in which all read and end text as the last one does."""
-    loader, tokenization = checkpoints.loader(dtype), checkpoints.tokenization
-
-    def load(name: str) -> LoadedModel:
-        return replace(
-            loader(checkpoints.parts[name]),
-            tokenizer=tokenization.tokenizer,
-            end_token_ids=tokenization.end_token_ids,
-        )
-
-    return ModelProbe(load, batch_tokens, seed)
+    loader = checkpoints.loader(dtype)
+    return ModelProbe(lambda name: loader(checkpoints.parts[name]), batch_tokens, seed)
 
 
 def _ask(

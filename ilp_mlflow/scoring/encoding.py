@@ -22,6 +22,9 @@ VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
 Prints nothing and keeps the white space that follows.
 """
 
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+"""Files that make a folder one with a tokenizer."""
+
 
 @dataclass(frozen=True)
 class Tokenization:
@@ -56,11 +59,10 @@ def load_tokenizer(
 
     Raises ModelError when no part has a usable tokenizer or an option does not fit it.
     """
-    source = parts[0]
+    source = tokenizer_folder(parts[0]) or parts[0]
     # an adapter may bring a tokenizer of its own, with another chat template or more tokens
     for part in parts:
-        if has_tokenizer(part):
-            source = part
+        source = tokenizer_folder(part) or source
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **gguf_option(source))
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -70,8 +72,17 @@ def load_tokenizer(
 
 
 def has_tokenizer(part: str) -> bool:
-    """Whether a model folder has a tokenizer of its own."""
-    return (Path(part) / "tokenizer_config.json").exists()
+    """Whether a model has a tokenizer of its own; one of the Hub or a GGUF file always has."""
+    return not Path(part).is_dir() or bool(tokenizer_folder(part) or gguf_option(part))
+
+
+def tokenizer_folder(part: str) -> str | None:
+    """Where the tokenizer of a model folder is: in it or where MLflow puts it, None for nowhere."""
+    folder = Path(part)
+    for place in (folder, folder.parent / "components" / "tokenizer"):
+        if any((place / name).exists() for name in TOKENIZER_FILES):
+            return str(place)
+    return None
 
 
 def gguf_option(location: str) -> dict[str, str]:

@@ -24,6 +24,11 @@ MAX_DIFFERENCE, MAX_LOW_PRECISION_DIFFERENCE = 1e-3, 0.5
 
 The same tokens in the same order differ by rounding, another architecture by much more.
 """
+NEVER_SAID = -100.0
+"""Log-probability of a token that the model does not have, or that comes behind such a one, nats.
+
+A number in place of minus infinity, so that sums and differences of scores stay numbers.
+"""
 LOGSUMEXP_ROWS = 32
 """Rows of logits that are normalised at a time."""
 
@@ -36,7 +41,10 @@ class TreeResult(NamedTuple):
     logprobs: npt.NDArray[np.float64]
     """(sequences,): log-probability of the scored tokens of each, summed, nats."""
     gaps: npt.NDArray[np.float32]
-    """(scored tokens of the first sequence,): logit of each less the best other one, nats."""
+    """(scored tokens of the first sequence,): logit of each less the best other one, nats.
+
+    Minus infinity for one that is NEVER_SAID.
+    """
 
 
 class _TargetScores(NamedTuple):
@@ -45,7 +53,8 @@ class _TargetScores(NamedTuple):
     logprobs: npt.NDArray[np.float32]
     """(targets,): log-probability, nats."""
     gaps: npt.NDArray[np.float32]
-    """(targets,): logit less the best other one, nats; nan outside of first sequences."""
+    """(targets,): logit less the best other one, nats; minus infinity where it is NEVER_SAID, nan
+    outside of first sequences."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class _Targets:
     """Number of its tree."""
     sequences: Integers
     """Number of its sequence within the tree."""
+    never_said: npt.NDArray[np.bool_]
+    """Whether the model lacks the token, or one before it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def forward(trees: Sequence[TokenTree], loaded: LoadedModel, as_trees: bool) -> 
     if as_trees and any(tree.sequence_count > 1 for tree in trees):
         layout = _one_row_per_tree(trees, loaded)
     else:
-        layout = _one_row_per_sequence(trees)
+        layout = _one_row_per_sequence(trees, loaded)
     return _tree_results(layout, len(trees), loaded)
 
 
@@ -98,7 +109,7 @@ def supports_trees(tree: TokenTree, loaded: LoadedModel) -> bool:
     position ids.
     """
     pair = _two_longest(tree)
-    (apart,) = _tree_results(_one_row_per_sequence([pair]), 1, loaded)
+    (apart,) = _tree_results(_one_row_per_sequence([pair], loaded), 1, loaded)
     try:
         (together,) = _tree_results(_one_row_per_tree([pair], loaded), 1, loaded)
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
@@ -146,7 +157,7 @@ def _one_row_per_tree(trees: Sequence[TokenTree], loaded: LoadedModel) -> _Layou
         rows.append(np.full(len(tree.target_ids), row))
         columns.append(tree.target_nodes)
     mask = _tree_mask(torch.from_numpy(subtree_ends), loaded)
-    targets = _targets(trees, rows, columns)
+    targets = _targets(trees, rows, columns, loaded.vocabulary)
     return _Layout(torch.from_numpy(token_ids), mask, torch.from_numpy(position_ids), targets)
 
 
@@ -163,7 +174,7 @@ def _tree_mask(subtree_ends: torch.Tensor, loaded: LoadedModel) -> torch.Tensor:
     return torch.where(on_path, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
-def _one_row_per_sequence(trees: Sequence[TokenTree]) -> _Layout:
+def _one_row_per_sequence(trees: Sequence[TokenTree], loaded: LoadedModel) -> _Layout:
     """Each token of a sequence but the last is a column, as in an ordinary pass."""
     paths, rows, columns = list[npt.NDArray[np.int32]](), [], []
     for tree in trees:
@@ -175,12 +186,15 @@ def _one_row_per_sequence(trees: Sequence[TokenTree]) -> _Layout:
     for row, path in enumerate(paths):
         token_ids[row, : len(path)] = path
         mask[row, : len(path)] = 1
-    targets = _targets(trees, rows, columns)
+    targets = _targets(trees, rows, columns, loaded.vocabulary)
     return _Layout(torch.from_numpy(token_ids), torch.from_numpy(mask), None, targets)
 
 
 def _targets(
-    trees: Sequence[TokenTree], rows: Sequence[npt.NDArray[Any]], columns: Sequence[Any]
+    trees: Sequence[TokenTree],
+    rows: Sequence[npt.NDArray[Any]],
+    columns: Sequence[Any],
+    vocabulary: int,
 ) -> _Targets:
     """The scored tokens of all trees; `rows` and `columns` have one array for each tree."""
     numbers = [np.full(len(tree.target_ids), number) for number, tree in enumerate(trees)]
@@ -192,7 +206,16 @@ def _targets(
         np.concatenate(token_ids).astype(np.int64),
         np.concatenate(numbers).astype(np.int64),
         np.concatenate(sequences).astype(np.int64),
+        np.concatenate([_never_said(tree, vocabulary) for tree in trees]),
     )
+
+
+def _never_said(tree: TokenTree, vocabulary: int) -> npt.NDArray[np.bool_]:
+    """(targets,): whether a model with `vocabulary` tokens lacks the token or one before it."""
+    lacks: npt.NDArray[np.bool_] = tree.target_ids >= vocabulary
+    for node in np.flatnonzero(tree.tokens >= vocabulary):
+        lacks |= (node <= tree.target_nodes) & (tree.target_nodes < tree.subtree_ends[node])
+    return lacks
 
 
 def _tree_results(layout: _Layout, tree_count: int, loaded: LoadedModel) -> list[TreeResult]:
@@ -218,7 +241,8 @@ def _score_targets(layout: _Layout, loaded: LoadedModel) -> _TargetScores:
     logits = _logits_at(outputs, layout, loaded)
 
     output = torch.from_numpy(output_of_target).to(device)
-    token = torch.from_numpy(targets.token_ids).to(device)
+    # a token that the model does not have is looked up as another one, and not read
+    token = torch.from_numpy(np.where(targets.never_said, 0, targets.token_ids)).to(device)
     # (outputs, vocabulary) -> (targets,)
     target_logits = logits[output, token]
     # a few rows at a time: the intermediate copies then stay in the processor's cache
@@ -232,7 +256,9 @@ def _score_targets(layout: _Layout, loaded: LoadedModel) -> _TargetScores:
     best_other = torch.where(is_target, best.values[:, 1], best.values[:, 0])
     gaps = np.full(len(in_first), np.nan, np.float32)
     gaps[in_first] = (target_logits[in_first] - best_other).cpu().numpy()
-    return _TargetScores(logprobs.cpu().numpy(), gaps)
+    gaps[in_first & targets.never_said] = -np.inf
+    read = np.where(targets.never_said, np.float32(NEVER_SAID), logprobs.cpu().numpy())
+    return _TargetScores(read, gaps)
 
 
 def _logits_at(outputs: Integers, layout: _Layout, loaded: LoadedModel) -> torch.Tensor:
@@ -247,16 +273,20 @@ def _logits_at(outputs: Integers, layout: _Layout, loaded: LoadedModel) -> torch
     def keep_outputs(
         _: torch.nn.Module, args: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...]:
+        # virtual tokens of an adapter stand in front of the row's own
+        virtual = args[0].shape[1] - layout.token_ids.shape[1]
         # (rows, columns, width) -> (1, outputs, width)
-        return (args[0][row, column][None],)
+        return (args[0][row, column + virtual][None],)
 
     options = without_router(model)
     if layout.position_ids is not None:
         options["position_ids"] = layout.position_ids.to(device)
+    # a token without an embedding is read as another one: nothing behind it counts
+    token_ids = layout.token_ids.where(layout.token_ids < loaded.vocabulary, 0)
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_outputs)
     try:
         output = model(
-            input_ids=layout.token_ids.to(device),
+            input_ids=token_ids.to(device),
             attention_mask=layout.mask.to(device),
             use_cache=False,
             **options,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
@@ -26,9 +26,23 @@ from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
+from ilp_mlflow.core.terminal.notices import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
-from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, load_tokenizer
-from ilp_mlflow.tracking.model_digest import PICKLES
+from ilp_mlflow.scoring import adapters
+from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
+from ilp_mlflow.scoring.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.weight_files import (
+    ADAPTER_WEIGHTS,
+    model_files,
+    read_shapes,
+    refuse_not_finite,
+)
+from ilp_mlflow.scoring.whole_weights import (
+    load_skeleton,
+    quiet_libraries,
+    refuse_diverged_model,
+    refuse_incomplete,
+)
 
 ADAPTER = "adapter_config.json"
 
@@ -40,31 +54,75 @@ class LoadedModel(Tokenization):
     model: PreTrainedModel | PeftModel
     """A plain model, or an adapter on its base."""
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has embeddings for; the tokenizer may have more."""
+        return int(self.model.config.get_text_config().vocab_size)
+
 
 def read_tokenization(
-    parts: Sequence[str], tokenizer: TokenizerConfig | None = None
+    parts: Sequence[str],
+    tokenizer: TokenizerConfig | None = None,
+    base: Sequence[str] | None = None,
 ) -> Tokenization:
     """How the model made of `parts` (see `load_model`) reads text.
 
-    Raises ModelError when a part is missing or damaged, has pickled weights only, or is not a
-    causal language model.
+    A model without a tokenizer reads text as `base` does, the parts of the model that it was
+    trained from; that is said. Raises ModelError when a part is missing or damaged, has pickled
+    weights only, or is not a causal language model.
     """
-    base, *adapters = parts
-    _check_folder(base)
-    config = _config(base)
+    location = parts[0]
+    _check_folder(location)
+    config = _config(location)
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(f"{base}: '{config.model_type}' is not a causal language model")
-    for adapter in adapters:
-        if not (Path(adapter) / "adapter_model.safetensors").exists():
-            raise ModelError(
-                f"{adapter}: no adapter_model.safetensors; save the adapter as safetensors"
-            )
-    with_options = load_tokenizer(parts, tokenizer)
-    end_token_ids = _generation_end_token_ids(base, config)
+        raise ModelError(f"{location}: '{config.model_type}' is not a causal language model")
+    max_length = read_max_length(parts, config)
+    read_with = parts
+    if base and not any(map(has_tokenizer, parts)):
+        read_with = base
+        say_once(f"{parts[-1]}: no tokenizer beside the weights; the one of {base[0]} is used")
+    with_options = load_tokenizer(read_with, tokenizer)
+    end_token_ids = _generation_end_token_ids(location, config)
     if with_options.eos_token_id is not None:
         end_token_ids.add(with_options.eos_token_id)
-    max_length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return Tokenization(with_options, frozenset(end_token_ids), max_length)
+
+
+def read_max_length(parts: Sequence[str], config: PretrainedConfig) -> int | None:
+    """Longest sequence in tokens that a model made of `parts` has positions for, None: no limit.
+
+    `config` is that of its base. Raises ModelError when an adapter cannot be read.
+    """
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    # some adapters put tokens of their own in front
+    taken = sum(adapters.virtual_tokens(folder) for folder in parts[1:])
+    return None if positions is None else positions - taken
+
+
+def check_whole(parts: Sequence[str]) -> None:
+    """Check from its files that the model made of `parts` can be loaded whole.
+
+    Headers are compared with the model that they are to fill, and all values are read once, which
+    takes about as long as the disk needs. What is not on this machine, quantized or a GGUF file is
+    checked when it is loaded. An adapter that changes nothing is told. Raises ModelError.
+    """
+    location, *adapter_folders = parts
+    for folder in adapter_folders:
+        adapters.read_config(folder)
+    config = _config(location)
+    files = [] if gguf_option(location) else model_files(location)
+    for folder in adapter_folders:
+        adapters.refuse_other_base(folder, files)
+    if files and not hasattr(config, "quantization_config"):
+        skeleton: Any = load_skeleton(location, config, files)
+        for index, folder in enumerate(adapter_folders):
+            skeleton = adapters.put_adapter(skeleton, folder, location)
+            if index < len(adapter_folders) - 1:
+                skeleton = adapters.merge_adapter(skeleton, folder)
+    refuse_not_finite([*files, *(Path(folder) / ADAPTER_WEIGHTS for folder in adapter_folders)])
+    for folder in adapter_folders:
+        if changes_nothing(folder):
+            say_once(f"{folder}: changes nothing, its weights are those before training")
 
 
 def load_model(
@@ -74,42 +132,47 @@ def load_model(
     device: str = "cpu",
     merge: bool = False,
     trainable: bool = False,
-    onto: PreTrainedModel | None = None,
     **options: Any,
 ) -> LoadedModel:
     """Load a model from its parts: the base (folder or Hub id), then adapter folders in order.
 
     Every adapter but the last is merged into the weights, with `merge` the last one too;
-    `trainable` keeps its weights trainable. `onto` is the base where it is loaded already.
-    `options` go to `from_pretrained` (dtype float32 unless given).
+    `trainable` keeps its weights trainable. `options` go to `from_pretrained` (dtype float32 unless
+    given).
 
     Raises ModelError when a part cannot be read (see `read_tokenization`), when its weights are
-    damaged or of another model, or when the base does not fit into the memory of the device.
+    damaged, not all there, not finite or of another model, or when the base does not fit into the
+    memory of the device.
     """
-    base, *adapters = parts
-    tokenization = read_tokenization(parts, tokenizer)
-    model: Any = onto
-    if model is None:
-        model = _load_base(base, {"dtype": "float32", **options})
-        model = _move(model, device, base)
-    # an adapter was trained on what lies below it, so that is merged before the next one is added
-    for index, adapter in enumerate(adapters):
-        model = _add_adapter(model, adapter, base, trainable)
-        if merge or index < len(adapters) - 1:
-            model = model.merge_and_unload()
+    text = read_tokenization(parts, tokenizer)
+    model: Any = _load_base(parts[0], device, options)
+    model = _put_adapters(model, parts, merge, trainable)
     if trainable and not isinstance(model, PeftModel):
         # merging leaves the weights frozen
         model.requires_grad_(True)
-    return LoadedModel(
-        tokenization.tokenizer, tokenization.end_token_ids, tokenization.max_length, model
-    )
+    return LoadedModel(text.tokenizer, text.end_token_ids, text.max_length, model)
+
+
+def _put_adapters(model: Any, parts: Sequence[str], merge: bool, trainable: bool) -> Any:
+    """The base with its adapters, see `load_model`."""
+    base, *folders = parts
+    # an adapter was trained on what lies below it, so that is merged before the next one is added
+    for index, folder in enumerate(folders):
+        refuse_not_finite([Path(folder) / ADAPTER_WEIGHTS])
+        model = adapters.put_adapter(model, folder, base, trainable)
+        if merge or index < len(folders) - 1:
+            model = adapters.merge_adapter(model, folder)
+    return model
 
 
 class ModelLoader:
-    """Loads one model after the other; the base stays while single adapters come and go on it."""
+    """Loads one model after the other; the base stays while single adapters come and go on it.
 
-    def __init__(self, tokenizer: TokenizerConfig | None, device: str, dtype: str) -> None:
-        self._tokenizer, self._device, self._dtype = tokenizer, device, dtype
+    All read and end text as `text` says: the base may have no chat template at all.
+    """
+
+    def __init__(self, text: Tokenization, device: str, dtype: str) -> None:
+        self._text, self._device, self._dtype = text, device, dtype
         self._base_location = ""
         self._base_fingerprint: dict[str, tuple[int, int]] = {}
         self._reusable: PreTrainedModel | PeftModel | None = None
@@ -119,26 +182,25 @@ class ModelLoader:
 
         Raises ModelError as `load_model` does.
         """
-        loaded = self._load(parts[:1], onto=self._take_base(parts[0]))
-        self._base_location, self._base_fingerprint = parts[0], _fingerprint(loaded.model)
-        if len(parts) > 1:
-            loaded = self._load(parts, onto=loaded.model)
+        base = self._take_base(parts[0])
+        if base is None:
+            base = _load_base(parts[0], self._device, {"dtype": self._dtype})
+        self._base_location, self._base_fingerprint = parts[0], _fingerprint(base)
+        model = _put_adapters(base, parts, merge=False, trainable=False)
         # more than one adapter means that the first ones were merged, which changes the base
         if len(parts) <= 2:
-            self._reusable = loaded.model
-        return loaded
+            self._reusable = model
+        max_length = read_max_length(parts, _config(parts[0]))
+        return LoadedModel(self._text.tokenizer, self._text.end_token_ids, max_length, model)
 
     def _take_base(self, location: str) -> PreTrainedModel | None:
         """The base in memory, where it is the one at `location` and as it was loaded."""
         model, self._reusable = self._reusable, None
         if isinstance(model, PeftModel):
-            model = model.unload()
+            model = adapters.take_off(model)
         if model is None or location != self._base_location:
             return None
         return model if _fingerprint(model) == self._base_fingerprint else None
-
-    def _load(self, parts: Sequence[str], onto: Any) -> LoadedModel:
-        return load_model(parts, self._tokenizer, device=self._device, dtype=self._dtype, onto=onto)
 
 
 def _fingerprint(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int]]:
@@ -146,20 +208,33 @@ def _fingerprint(model: PreTrainedModel | PeftModel) -> dict[str, tuple[int, int
     return {name: (w.data_ptr(), w._version) for name, w in model.named_parameters()}
 
 
-def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer: bool) -> None:
+def save_model(
+    loaded: LoadedModel,
+    folder: Path,
+    base_uri: str,
+    with_tokenizer: bool,
+    trained_on: str | None = None,
+) -> None:
     """Write a checkpoint as safetensors: an adapter alone, or all weights with their tokenizer.
 
-    An adapter records `base_uri` as the model it sits on; `with_tokenizer` adds the tokenizer to an
-    adapter.
+    An adapter records `base_uri` as the model it sits on, and which base that is by its weights
+    where `trained_on` is given, the folder or Hub id of the base. `with_tokenizer` adds the
+    tokenizer to an adapter.
     """
     is_adapter = isinstance(loaded.model, PeftModel)
     if is_adapter:
-        loaded.model.save_pretrained(str(folder), save_embedding_layers=False)
+        base = [] if trained_on is None or gguf_option(trained_on) else model_files(trained_on)
+        # embeddings that were resized are nowhere else
+        rows = [shape[0] for shape in _embedding_shapes(loaded.model, base)]
+        is_resized = any(count != loaded.vocabulary for count in rows)
+        loaded.model.save_pretrained(str(folder), save_embedding_layers=is_resized)
         # PEFT's template of a model card, filled in nowhere
         (folder / "README.md").unlink(missing_ok=True)
         config = json.loads((folder / ADAPTER).read_text())
         config["base_model_name_or_path"] = base_uri
         (folder / ADAPTER).write_text(json.dumps(config, indent=2))
+        if base:
+            adapters.record_base(folder, base)
     else:
         # `parameters` gives tied weights once, as the file has them
         size = sum(w.numel() * w.element_size() for w in loaded.model.parameters())
@@ -167,6 +242,15 @@ def save_model(loaded: LoadedModel, folder: Path, base_uri: str, with_tokenizer:
             loaded.model.save_pretrained(folder)
     if with_tokenizer or not is_adapter:
         loaded.tokenizer.save_pretrained(folder)
+
+
+def _embedding_shapes(model: PeftModel, base: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Shapes of the embeddings of a model's base in its files, as far as they are there."""
+    below = model.get_base_model()
+    ends = (below.get_input_embeddings(), below.get_output_embeddings())
+    names = [name for name, module in below.named_modules() if module in ends]
+    shapes = [read_shapes(path).get(f"{name}.weight") for path in base for name in names]
+    return [shape for shape in shapes if shape is not None]
 
 
 def pick_device(device: str) -> str:
@@ -231,44 +315,33 @@ def _check_folder(location: str) -> None:
             f"{location}: no config.json; give a folder with a model in safetensors, "
             "or one GGUF file"
         )
-    weight_files = list(folder.glob("*.safetensors"))
-    for path in weight_files:
-        try:
-            # opening checks the header and the size of the file
-            with safe_open(str(path), "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path}: damaged ({first_line(error)}); copy or download it again"
-            ) from None
-    if not weight_files:
-        raise ModelError(f"{location}: {_without_weights(folder)}; save the model as safetensors")
+    for path in model_files(location):
+        read_shapes(path)
 
 
-def _without_weights(folder: Path) -> str:
-    """What a folder without safetensors has instead, for an error message."""
-    for pattern in PICKLES:
-        for path in folder.glob(pattern):
-            return f"only pickled weights ({path.name}), which can run code"
-    return "no weights"
-
-
-def _load_base(location: str, options: dict[str, Any]) -> PreTrainedModel:
-    """The base from its folder or the Hub. Raises ModelError when it cannot be loaded."""
+def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTrainedModel:
+    """The base from its folder or the Hub, whole, on a device. Raises ModelError."""
     gguf: dict[str, Any] = gguf_option(location)
     _check_folder(location)
     try:
-        with show_loading():
-            model = AutoModelForCausalLM.from_pretrained(
+        with show_loading(), quiet_libraries():
+            model, info = AutoModelForCausalLM.from_pretrained(
                 location,
                 **(gguf or {"use_safetensors": True}),
                 trust_remote_code=False,
                 tqdm_class=Download,
-                **options,
+                output_loading_info=True,
+                # what does not fit is told below, by name
+                ignore_mismatched_sizes=True,
+                **{"dtype": "float32", **options},
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
-    return _as_ordinary_model(model) if gguf else model
+    refuse_incomplete(location, info, [] if gguf else model_files(location))
+    refuse_diverged_model(model, location)
+    if gguf:
+        model = _as_ordinary_model(model)
+    return _move(model, device, location)
 
 
 def _as_ordinary_model(model: PreTrainedModel) -> PreTrainedModel:
@@ -294,16 +367,6 @@ def _move(model: PreTrainedModel, device: str, name: str) -> PreTrainedModel:
             f"{name}: does not fit into the memory of {device}; "
             "use another device, or dtype bfloat16"
         ) from None
-
-
-def _add_adapter(model: Any, adapter: str, base: str, trainable: bool) -> PeftModel:
-    """The model with an adapter on top. Raises ModelError when the adapter is of another model."""
-    try:
-        return PeftModel.from_pretrained(
-            model, adapter, is_trainable=trainable, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{adapter}: not an adapter for {base} ({first_line(error)})") from None
 
 
 class Download(tqdm):

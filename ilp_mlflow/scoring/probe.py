@@ -20,6 +20,7 @@ from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
 from ilp_mlflow.scoring.token_trees import group_sequences, make_batches
+from ilp_mlflow.scoring.vocabularies import lacking_token
 
 # the full stop of an initial (John F.) or a short title (St., Mr.) ends no sentence
 SENTENCE_END = re.compile(
@@ -164,7 +165,9 @@ class ModelProbe:
                 with torch.inference_mode():
                     loaded.model(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
                 # (rows, columns, width) -> (rows, width), padding left out
-                states = states_of_passes.pop().float() * mask[:, :, None]
+                # virtual tokens of an adapter, which stand in front, are left out, too
+                own_states = states_of_passes.pop()[:, -ids.shape[1] :]
+                states = own_states.float() * mask[:, :, None]
                 means[batch] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
                 advance(len(batch))
         return means
@@ -237,7 +240,10 @@ def _encode_fitting(
 
 
 def _fits(loaded: LoadedModel, ids: Sequence[int], max_new_tokens: int = 0) -> bool:
-    """Whether there are tokens at all, and positions for them and `max_new_tokens` more."""
+    """Whether there are tokens at all, positions for them and `max_new_tokens` more, and
+    embeddings."""
+    if lacking_token(ids, loaded.vocabulary) is not None:
+        return False
     if loaded.max_length is None:
         return len(ids) > 0
     return 0 < len(ids) <= loaded.max_length - max_new_tokens
@@ -249,11 +255,18 @@ def _pad(
     """Token ids and attention mask of `rows`, padded on one side: (rows, columns) both."""
     ids = [torch.tensor(row) for row in rows]
     padded = torch.nn.utils.rnn.pad_sequence(
-        ids, batch_first=True, padding_value=min(loaded.end_token_ids), padding_side=side
+        ids, batch_first=True, padding_value=_padding_id(loaded), padding_side=side
     )
     ones = [torch.ones_like(row) for row in ids]
     mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side=side)
     return padded.to(loaded.model.device), mask.to(loaded.model.device)
+
+
+def _padding_id(loaded: LoadedModel) -> int:
+    """A token for places that are not read, which the model has an embedding for."""
+    tokens = [loaded.tokenizer.pad_token_id, *sorted(loaded.end_token_ids)]
+    usable = [token for token in tokens if token is not None and token < loaded.vocabulary]
+    return usable[0] if usable else 0
 
 
 @contextlib.contextmanager
@@ -280,10 +293,9 @@ def _generation_settings(loaded: LoadedModel, **options: object) -> Iterator[Gen
     The model's own may cut the distribution or punish repetition, and `generate` takes from them
     what it is not told.
     """
-    pad_token_id = loaded.tokenizer.pad_token_id
     settings = GenerationConfig(
         eos_token_id=sorted(loaded.end_token_ids),
-        pad_token_id=min(loaded.end_token_ids) if pad_token_id is None else pad_token_id,
+        pad_token_id=_padding_id(loaded),
         **options,
     )
     # with an adapter two modules have settings

@@ -11,15 +11,18 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from peft import PeftModel
 from scipy.special import softmax
+from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
-from ilp_mlflow.scoring.forward import TreeResult, forward, supports_trees
+from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.loading import LoadedModel
 from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan, SequenceTree, TokenTree
+from ilp_mlflow.scoring.vocabularies import lacking_token
 
 Entry = TypeVar("Entry", SampleTree, SequenceTree)
 
@@ -42,6 +45,10 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
     scores = []
     for sample_id, reason in plan.unscored.items():
         scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    lacking = _lacking_prompts(plan, loaded)
+    for sample_id, reason in lacking.items():
+        scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    plan = plan.without(frozenset(lacking))
     # dropout, which training leaves on, would make scores random
     loaded.model.eval()
     trees = [entry.tree for batch in plan.sample_batches for entry in batch]
@@ -62,6 +69,21 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
     return sorted(scores, key=lambda score: score.sample_id)
 
 
+def _lacking_prompts(plan: ScoringPlan, loaded: LoadedModel) -> dict[str, str]:
+    """Why samples whose prompt has a token that the model lacks are not scored, by id."""
+    reasons = {}
+    for batch in plan.sample_batches:
+        for sample in batch:
+            prompt = sample.tree.path(0)[: sample.tree.start(0)]
+            token = lacking_token(prompt, loaded.vocabulary)
+            if token is not None:
+                text = loaded.tokenizer.convert_ids_to_tokens(token)
+                reasons[sample.sample_id] = (
+                    f"the prompt has the token {text!r} ({token}), which the model does not have"
+                )
+    return reasons
+
+
 def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
     """Whether the model can run `trees` as they are; else each sequence needs a pass of its own.
 
@@ -74,7 +96,7 @@ def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
             raise
         raise _too_large(max(map(len, trees)), loaded) from None
     if not as_trees:
-        _warn_of_separate_passes(loaded.model.config.model_type)
+        _warn_of_separate_passes(_architecture(loaded.model))
     return as_trees
 
 
@@ -90,6 +112,13 @@ def _hardest(trees: Sequence[TokenTree]) -> list[TokenTree]:
     if deepest.sequence_count > 1 or not branching:
         return [deepest]
     return [deepest, max(branching, key=lambda tree: tree.longest_path)]
+
+
+def _architecture(model: PreTrainedModel | PeftModel) -> str:
+    """What decides whether sequences can share a beginning: a type of model, or of adapter."""
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        return str(model.active_peft_config.peft_type.value)
+    return str(model.config.model_type)
 
 
 @cache
@@ -181,13 +210,17 @@ def _sample_score(
         )
     is_first_choice = result.gaps > 0
     gaps = np.sort(result.gaps)
+    # the weakest token after the floor(0.05 n) weakest, which may be missed
+    gap = float(gaps[int(ALLOWED_MISSES * len(gaps))])
+    # a token that is never said may not: then the sample is not learned
+    if np.isneginf(gaps).any():
+        gap = NEVER_SAID
     fields: dict[str, Any] = {
         "logprob": float(result.logprobs[0]),
         "tokens": len(gaps),
         "greedy": bool(is_first_choice.all()),
         "token_accuracy": float(is_first_choice.mean()),
-        # the weakest token after the floor(0.05 n) weakest, which may be missed
-        "gap": float(gaps[int(ALLOWED_MISSES * len(gaps))]),
+        "gap": gap,
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
         "dtype": precision,
     }

@@ -156,6 +156,13 @@ class ScoringPlan:
         unscored = {id_: reason for id_, reason in self.unscored.items() if id_ in ids}
         return replace(self, sample_batches=[b for b in batches if b], unscored=unscored)
 
+    def without(self, ids: frozenset[str]) -> ScoringPlan:
+        """The plan without the samples `ids`, and without a reason for any that is unscored."""
+        kept = set[str]()
+        for batch in self.sample_batches:
+            kept.update(sample.sample_id for sample in batch)
+        return self.only(frozenset(kept - ids)) if ids else self
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all token ids, their layout, and the samples and options they stand for."""

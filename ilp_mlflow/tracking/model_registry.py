@@ -7,12 +7,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
@@ -24,6 +25,7 @@ from mlflow.utils.uri import is_local_uri
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.core.terminal.interrupts import defer_interrupts
+from ilp_mlflow.core.terminal.notices import say_once
 from ilp_mlflow.core.terminal.progress import bytes_on_disk, bytes_read, track_size
 from ilp_mlflow.tracking.connection import store_errors
 from ilp_mlflow.tracking.model_digest import model_digest
@@ -49,15 +51,58 @@ MAX_VERSIONS = 10_000
 """Versions that are listed."""
 
 
+def resolve_all(locations: Mapping[str, str]) -> dict[str, list[str]]:
+    """The parts of every checkpoint by name, the base first; see `resolve_parts`.
+
+    Raises ModelError.
+    """
+    base = next(iter(locations.values()))
+    return {name: resolve_parts(location, base) for name, location in locations.items()}
+
+
+def side_by_side(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Checkpoints whose one adapter sits on the base, though that of an earlier stage does, too.
+
+    By name, with the name of the latest such stage. `parts` are those of every checkpoint, in
+    order; NAME@N is a step inside the stage NAME.
+    """
+    earlier: dict[str, str] = {}
+    base_by_stage: dict[str, str] = {}
+    for name, (base, *adapters) in parts.items():
+        stage = name.partition("@")[0]
+        others = [other for other in base_by_stage if other != stage]
+        on_same_base = [other for other in others if base_by_stage[other] == base]
+        if len(adapters) == 1 and on_same_base:
+            earlier[name] = on_same_base[-1]
+        if adapters and "@" not in name:
+            base_by_stage[stage] = base
+    return earlier
+
+
+def tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
+    """Tell which adapters are put on the base without those of the stages before."""
+    for name, earlier in side_by_side(parts).items():
+        say_once(
+            f"{name}: its adapter is put on {parts[name][0]} without the one of '{earlier}' "
+            f"before it; if it was trained on that, write --checkpoint {name}={earlier}+FOLDER"
+        )
+
+
 def resolve_parts(location: str, base: str | None = None) -> list[str]:
     """The parts a model is made of: its base (folder or Hub id), then adapter folders in order.
 
-    `location` is an MLflow URI, a local folder or a Hub id. An adapter names the model below it by
-    an MLflow URI (ours do), a path or a Hub id; `base` stands in for a path that is not on this
-    machine and for a Hub id. Raises ModelError when something is not found or an adapter has no
-    base.
+    `location` is an MLflow URI, a local folder, a Hub id, or several of these with + between them:
+    a model and the adapters on it, in order. An adapter names the model below it by an MLflow URI
+    (ours do), a path or a Hub id; `base` stands in for a path that is not on this machine and for
+    a Hub id. Raises ModelError when something is not found or an adapter has no base.
     """
-    folder = _folder(location)
+    below, _, last = split_stack(location)
+    if below:
+        adapter = _model_folder(_folder(last))
+        if not (Path(adapter) / ADAPTER_CONFIG).exists():
+            raise ModelError(f"{location}: {last} is no adapter, so nothing can be below it")
+        return [*resolve_parts(below, base), adapter]
+    folder = _model_folder(_folder(location))
     if not (Path(folder) / ADAPTER_CONFIG).exists():
         return [folder]
     # nothing stands in for what is below the base itself
@@ -73,6 +118,36 @@ def resolve_parts(location: str, base: str | None = None) -> list[str]:
             "give the base as the first checkpoint"
         )
     return [*resolve_parts(below, base), folder]
+
+
+def split_stack(location: str) -> tuple[str, str, str]:
+    """What is below the last + of a location, the +, and what is on it; "" twice without one."""
+    # a folder may have a + in its name
+    if "+" not in location or Path(location).exists():
+        return "", "", location
+    return location.rpartition("+")
+
+
+def _model_folder(folder: str) -> str:
+    """The folder with the weights of a model that `mlflow.transformers` logged; others as they are.
+
+    It may also be the Hub id of a model that was logged without its weights. Raises ModelError when
+    the folder has a flavor of another library.
+    """
+    file = Path(folder) / "MLmodel"
+    if not file.exists() or (Path(folder) / "config.json").exists():
+        return folder
+    flavors = yaml.safe_load(file.read_text(encoding="utf-8")).get("flavors") or {}
+    flavor = flavors.get("transformers")
+    if flavor is None:
+        raise ModelError(
+            f"{folder}: logged by MLflow as {', '.join(flavors) or 'nothing'}; only models of "
+            "mlflow.transformers are read"
+        )
+    for key in ("peft_adaptor", "model_binary"):
+        if key in flavor:
+            return str(Path(folder) / flavor[key])
+    return str(flavor["source_model_name"])
 
 
 def adapter_base(adapter: str) -> str:

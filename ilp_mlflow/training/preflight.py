@@ -11,6 +11,7 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import check_encodable
 from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.options import check_options
@@ -32,6 +33,7 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
     _refuse_adapter(model)
     parts = model_registry.resolve_parts(model)
     tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    loading.check_whole(parts)
     for stage in stages:
         check_encodable(tokenization.tokenizer, stage.samples)
         check_max_length(stage, tokenization)
@@ -49,13 +51,13 @@ def check_trained_elsewhere(
     _check_plugins_and_device(experiment)
     stages = _load_stages(experiment)
     connection.connect(experiment.tracking, experiment.name)
-    base = checkpoints[0].model_uri
-    for checkpoint in checkpoints:
-        parts = model_registry.resolve_parts(checkpoint.model_uri, base)
-        tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    parts = model_registry.resolve_all({c.name: c.model_uri for c in checkpoints})
+    tokenization = read_last_tokenization(parts, experiment.tokenizer)
     # samples are encoded as the last checkpoint reads them
     for stage in stages:
         check_encodable(tokenization.tokenizer, stage.samples)
+    for parts_of_checkpoint in parts.values():
+        loading.check_whole(parts_of_checkpoint)
     return stages
 
 

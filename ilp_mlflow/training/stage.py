@@ -170,7 +170,7 @@ def fit_stage(
 
         def save_model(model: LoadedModel, name: str) -> str:
             folder = Path(scratch) / name
-            loading.save_model(model, folder, saved_parent, with_tokenizer)
+            loading.save_model(model, folder, saved_parent, with_tokenizer, parts[0])
             return str(folder)
 
         def save_checkpoint(model: LoadedModel, step: int) -> None:

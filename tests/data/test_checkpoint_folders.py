@@ -386,3 +386,16 @@ def test_a_base_without_a_chat_template_is_asked_in_the_words_of_the_last_checkp
     )
     assert code == 0, err
     assert "left out" not in err
+
+
+def test_an_adapter_can_be_put_on_an_earlier_checkpoint(tmp_path):
+    for name in ("first", "second"):
+        weights(tmp_path / name, "", "adapter_model.safetensors")
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    arguments = ["base=owner/name", f"first={first}", f"second=first+{second}"]
+    found = checkpoint_folders.find_checkpoints(arguments)
+    assert [c.model_uri for c in found] == ["owner/name", first, f"{first}+{second}"]
+    (_, both) = checkpoint_folders.find_checkpoints(
+        ["base=owner/name", f"both=models:/x/1+{first}+{second}"]
+    )
+    assert both.model_uri == f"models:/x/1+{first}+{second}"

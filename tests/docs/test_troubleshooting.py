@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from ilp_mlflow import ConfigError, IlpCallback, pipeline
 from ilp_mlflow.cli import main
@@ -50,6 +51,7 @@ def you(store, tiny_model, monkeypatch):
     (home / "my.yaml").write_text(
         yaml.safe_dump({"name": "my-model", "model": str(tiny_model), "stages": stages})
     )
+    shutil.copytree(tiny_model, home / "whole")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     return home
 
@@ -122,6 +124,20 @@ def unwanted_answers(you, monkeypatch):
     return [ranked, with_rows(pair | {"label": True}, pair | {"label": False})]
 
 
+def no_whole_model(you, monkeypatch):
+    first = with_(model="HuggingFaceTB/no-such-model")
+    return [first, with_(model=str(changed(you / "headless", lambda ts: ts.pop("lm_head.weight"))))]
+
+
+def changed(folder, change):
+    """A copy of the tiny model whose tensors are changed in place."""
+    shutil.copytree("whole", folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def no_markers(you, monkeypatch):
     write_jsonl(
         Path("facts.jsonl"),
@@ -146,6 +162,7 @@ def not_finite(you, monkeypatch):
         next(p for p in self.model.parameters() if p.requires_grad).data.fill_(float("nan"))
         return done
 
+    broken = changed(you / "diverged", lambda ts: ts["model.norm.weight"].fill_(float("nan")))
     with monkeypatch.context() as patch:
         patch.setattr(scheduled_trainer.ScheduledTrainer, "train", diverge)
         weights = ilp()
@@ -156,7 +173,7 @@ def not_finite(you, monkeypatch):
         return score(sample, result._replace(gaps=result.gaps * float("nan")), *more)
 
     monkeypatch.setattr(scorer, "_sample_score", overflow)
-    return [weights, ilp()]
+    return [weights, with_(model=str(broken)), ilp()]
 
 
 def other_rows(you, monkeypatch):
@@ -204,7 +221,7 @@ PROVOKED = {
     ],
     "No token to learn from": lambda you, patch: [with_training(max_length=3)],
     "The chat template has no generation markers": no_markers,
-    "The model cannot be read": lambda you, patch: [with_(model="HuggingFaceTB/no-such-model")],
+    "The model cannot be read": no_whole_model,
     "The folder is no model of its own": no_models,
     "The weights are not finite": not_finite,
     "MLflow refuses a folder as its store": lambda you, patch: [

@@ -64,6 +64,22 @@ def test_an_adapter_holds_nothing_of_its_base(tiny_model, tmp_path):
     )
 
 
+def test_an_adapter_knows_the_base_it_was_trained_on(tiny_model, tmp_path):
+    loaded = loading.load_model([str(tiny_model)])
+    model = get_peft_model(loaded.model, LoraConfig(r=2, target_modules="all-linear"))
+    adapted = replace(loaded, model=model)
+    loading.save_model(adapted, tmp_path / "a", "models:/below/1", False, str(tiny_model))
+    loading.check_whole([str(tiny_model), str(tmp_path / "a")])
+    # the same weights in another type and other files are the same base
+    again = loading.load_model([str(tiny_model)])
+    again.model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    loading.check_whole([str(tmp_path / "shards"), str(tmp_path / "a")])
+    again.model.lm_head.weight.data[0, 0] += 1
+    again.model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"lm_head\.weight has other values in"):
+        loading.check_whole([str(tmp_path / "other"), str(tmp_path / "a")])
+
+
 def test_adapters_stack_in_order_merged_or_not(tiny_model, tmp_path):
     base = str(tiny_model)
     one = adapter([base], tmp_path / "1", 1)
@@ -188,7 +204,7 @@ def test_adapters_come_and_go_on_one_base_as_if_loaded_alone(tiny_model, tmp_pat
     odd = str(tmp_path / "odd")
     one = adapter([base], tmp_path / "1", 1)
     two = adapter([base, one], tmp_path / "2", 2)
-    loader = loading.ModelLoader(None, "cpu", "float32")
+    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
     for parts in (
         [base],
         [base, one],
@@ -206,7 +222,7 @@ def test_a_base_is_loaded_once_for_its_adapters(tiny_model, tmp_path, monkeypatc
     one, two = (adapter([base], tmp_path / str(seed), seed) for seed in (1, 2))
     original = loading._load_base
     monkeypatch.setattr(loading, "_load_base", lambda *a: loads.append(a) or original(*a))
-    loader = loading.ModelLoader(None, "cpu", "float32")
+    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
     for parts in ([base], [base, one], [base, two], [base]):
         loader(parts)
     assert len(loads) == 1

@@ -1,10 +1,15 @@
 import json
+import shutil
 
 import mlflow
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.errors import ModelError, TrackingError
+from ilp_mlflow.data import checkpoint_folders
+from ilp_mlflow.scoring import encoding
 from ilp_mlflow.tracking import connection, model_registry, runs
 
 
@@ -163,3 +168,74 @@ def test_a_download_from_a_server_is_kept_and_not_repeated(server, tmp_path):
     assert str(tmp_path) in first
     assert connection.run_url(run_id).startswith(server)
     assert connection.ui_command() is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_mlflow_itself_logs_is_read_from_everywhere(run_id, tiny_model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, one in (("lora", adapted), ("full", adapted.unload())):
+        parts = {"model": one, "tokenizer": tokenizer}
+        mlflow.transformers.log_model(
+            parts,
+            name=name,
+            task="text-generation",
+            registered_model_name=name,
+            pip_requirements=["torch"],
+        )
+    for uri in ("models:/full/1", "models:/full@latest", f"runs:/{run_id}/full"):
+        (folder,) = model_registry.resolve_parts(uri)
+        assert folder.endswith("/model")
+        assert (
+            encoding.tokenizer_folder(folder)
+            == folder.removesuffix("model") + "components/tokenizer"
+        )
+    # a folder of that form, wherever it was copied
+    copied = shutil.copytree(folder.removesuffix("/model"), tmp_path / "copied")
+    assert model_registry.resolve_parts(str(copied)) == [str(copied / "model")]
+    (checkpoint,) = checkpoint_folders.find_checkpoints([f"base={copied}"])
+    assert checkpoint.model_uri == str(copied)
+    # an adapter lies in a folder of its own, and takes the base that it names or is given
+    base, adapter_folder = model_registry.resolve_parts("models:/lora/1")
+    assert (base, adapter_folder[-5:]) == (str(tiny_model), "/peft")
+    assert encoding.has_tokenizer(adapter_folder)
+
+
+def test_a_model_logged_without_its_weights_is_that_of_the_hub(tmp_path):
+    flavor = {"transformers": {"source_model_name": "owner/name"}}
+    (tmp_path / "MLmodel").write_text(json.dumps({"flavors": flavor}))
+    assert model_registry.resolve_parts(str(tmp_path)) == ["owner/name"]
+
+
+def test_a_model_of_another_library_is_refused_by_its_name(tmp_path):
+    (tmp_path / "MLmodel").write_text(json.dumps({"flavors": {"sklearn": {}}}))
+    with pytest.raises(ModelError, match="logged by MLflow as sklearn; only models of"):
+        model_registry.resolve_parts(str(tmp_path))
+
+
+def test_what_is_below_an_adapter_can_be_said(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    one, two = (adapter(tmp_path / name, "/nowhere") for name in ("one", "a+b"))
+    # a folder may have a + in its name
+    assert model_registry.resolve_parts(two, base=str(base)) == [str(base), two]
+    three = adapter(tmp_path / "three", "/nowhere")
+    stack = f"{base}+{one}+{three}"
+    assert model_registry.resolve_parts(stack) == [str(base), one, three]
+    with pytest.raises(ModelError, match=r"base is no adapter, so nothing can be below it"):
+        model_registry.resolve_parts(f"{one}+{base}", base=str(base))
+
+
+def test_stages_side_by_side_on_one_base_are_found(tmp_path):
+    parts = {
+        "base": ["b"],
+        "one@5": ["b", "1@5"],
+        "one": ["b", "1"],
+        "full": ["f"],
+        "two@5": ["b", "2@5"],
+        "two": ["b", "2"],
+        "on_full": ["f", "3"],
+        "on_two": ["b", "1", "2", "4"],
+    }
+    assert model_registry.side_by_side(parts) == {"two@5": "one", "two": "one"}

@@ -73,6 +73,6 @@ def test_models_trained_elsewhere_are_all_looked_at(experiment_file, store, tiny
     first = Checkpoint(name="first", model_uri=str(tiny_model))
     stages = check_trained_elsewhere(experiment, [base, first])
     assert [s.name for s in stages] == ["first", "second"]
-    missing = Checkpoint(name="first", model_uri=str(tmp_path / "nowhere"))
+    missing = Checkpoint(name="gone", model_uri=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="nowhere"):
         check_trained_elsewhere(experiment, [base, missing, first])

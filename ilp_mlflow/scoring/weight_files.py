@@ -1,0 +1,146 @@
+"""Files of weights as they lie on disk: which are read, what their headers say, what they hold."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+
+from ilp_mlflow.core.errors import ModelError, first_line
+from ilp_mlflow.core.terminal.progress import MB, task
+from ilp_mlflow.tracking.model_digest import PICKLES
+
+WEIGHTS = "model.safetensors"
+"""The file of a model whose weights are in one file."""
+INDEX = "model.safetensors.index.json"
+"""The file that says in which shard each tensor of a model is."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""The file with the weights of an adapter."""
+DIGESTED_VALUES = 64
+"""Values of a tensor that its digest is of."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of every tensor of a file, by name."""
+
+
+def model_files(location: str) -> list[Path]:
+    """The safetensors files that a full model is read from.
+
+    `location` is a folder, or the id of a Hub model; [] for one that is not on this machine yet.
+    Raises ModelError when the folder has no such files, or lacks one that its index names.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        config = try_to_load_from_cache(location, "config.json")
+        if not isinstance(config, str):
+            return []
+        folder = Path(config).parent
+        # a Hub model is fetched file by file: what is not here yet comes when it is loaded
+        if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
+            return []
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).exists():
+        return _shards(folder / INDEX)
+    raise ModelError(f"{location}: {_without_weights(folder)}; save the model as safetensors")
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a safetensors file, from its header.
+
+    Raises ModelError when the file is damaged: opening compares its header with its size.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: damaged ({first_line(error)}); copy or download it again"
+        ) from None
+
+
+def refuse_not_finite(paths: Sequence[Path]) -> None:
+    """Raise ModelError for the first tensor of the files that holds nan or infinity.
+
+    Every byte is read, once per process: about as fast as the disk gives it.
+    """
+    for path in paths:
+        status = path.stat()
+        _refuse_not_finite(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _refuse_not_finite(path: Path, size: int, changed: int) -> None:
+    """Check one file; `size` in bytes and `changed` tell it from what was there before."""
+    with task(f"check weights of {path.parent.name}", size / MB, "MB") as advance:
+        for name, weights in _read_tensors(path):
+            if not is_finite(weights):
+                raise ModelError(
+                    f"{path}: {name} is not finite (nan or infinite); "
+                    "the training diverged: take an earlier checkpoint"
+                )
+            advance(weights.numel() * weights.element_size() / MB)
+
+
+def tensor_digests(paths: Sequence[Path]) -> dict[str, str]:
+    """A short digest of every tensor of some files, by name: of its first values as float32.
+
+    It tells a model from another of the same shape, whatever files and types they are stored in,
+    and takes no time.
+    """
+    digests = {}
+    for path in paths:
+        with safe_open(str(path), "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                first = file.get_slice(name)[:1].flatten()[:DIGESTED_VALUES].float()
+                digests[name] = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
+    return digests
+
+
+def is_finite(weights: torch.Tensor) -> bool:
+    """Whether every value is a finite number."""
+    if not weights.is_floating_point() or weights.is_meta:
+        return True
+    # nan and infinity carry over into a sum, which needs no copy of the tensor; but so can the
+    # largest finite numbers, and types of one byte cannot be added
+    if weights.element_size() > 1 and torch.isfinite(weights.sum(dtype=torch.float32)):
+        return True
+    return bool(torch.isfinite(weights.float()).all())
+
+
+def _read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    with safe_open(str(path), "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            yield name, file.get_tensor(name)
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names. Raises ModelError when one is missing or it is not valid."""
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(f"{index}: not a valid index; copy or download it again") from None
+    shards = [index.parent / name for name in sorted(set(names))]
+    for shard in shards:
+        if not shard.exists():
+            raise ModelError(
+                f"{shard}: missing, but {index.name} names it; copy or download it again"
+            )
+    return shards
+
+
+def _without_weights(folder: Path) -> str:
+    """What a folder without safetensors has instead, for an error message."""
+    for pattern in PICKLES:
+        for path in folder.glob(pattern):
+            return f"only pickled weights ({path.name}), which can run code"
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        return f"{others[0]} is there, but neither {WEIGHTS} nor {INDEX}"
+    return "no weights"
