@@ -15,7 +15,7 @@ from mlflow.models.evaluation import EvaluationDataset
 
 from ilp_mlflow import pipeline
 from ilp_mlflow.core import config
-from ilp_mlflow.core.errors import ConfigError, DatasetError, PluginError
+from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, PluginError
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, attribute, discount_without_ledger
 from ilp_mlflow.diagnosis.installed_causes import installed_causes
@@ -301,3 +301,26 @@ def test_the_entry_point_leads_here_and_loads_no_libraries():
     assert EntryPoint(*point, "mlflow.model_evaluator").load() is IlpEvaluator
     code = "import sys, ilp_mlflow.mlflow_evaluator; sys.exit(not {'torch', 'transformers', 'trl'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rows_that_are_missing_or_hold_no_number_are_in_no_share(evaluate):
+    whole = lost()
+    is_y_last = (whole["sample_id"] == "y") & (whole["checkpoint"] == "two")
+    expected = {"unlearned_rate": 1.0, "cause/left_side_forgetting": 1.0, "unscored": 1.0}
+    infinite, empty = whole.copy(), whole.copy()
+    infinite.loc[is_y_last, "gap"] = math.inf
+    empty.loc[is_y_last, "gap"] = math.nan
+    for data in (whole[~is_y_last], infinite, empty):
+        assert evaluate(data).metrics == expected
+
+
+def test_a_table_without_any_score_under_the_last_checkpoint_is_refused(evaluate):
+    nothing = lost()
+    nothing.loc[nothing["checkpoint"] == "two", "gap"] = math.inf
+    with pytest.raises(ModelError, match="none of 2 samples can be scored under checkpoint 'two'"):
+        IlpEvaluator().evaluate(
+            model_type="ilp",
+            dataset=EvaluationDataset(nothing),
+            run_id="unused",
+            evaluator_config={},
+        )

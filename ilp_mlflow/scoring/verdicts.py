@@ -460,8 +460,12 @@ def _reasons(rows: pa.Table, preset: Preset, seed: int) -> pa.Array:
     else:
         decided = _default_reasons(rows, statuses)
         missing = "not scored"
-    why = pc.if_else(pa.array(_gave_no_number(rows)), NOT_FINITE, missing)
-    unscored = pc.coalesce(rows["unscored"].combine_chunks(), why)
+    unscored = rows["unscored"].combine_chunks()
+    gave_no_number = pa.array(_gave_no_number(rows) & unscored.is_null().to_numpy(False))
+    # rows of a table that nobody has cleared of them
+    if pc.any(gave_no_number).as_py():
+        unscored = pc.if_else(gave_no_number, NOT_FINITE, unscored)
+    unscored = pc.fill_null(unscored, missing)
     # 0: learned or unlearned, 1: uncertain, 2: unscored
     choice = pa.array(np.maximum(statuses - 1, 0))
     return pc.choose(choice, decided, "too close to call", unscored)
