@@ -57,7 +57,7 @@ def check_command(
     strict: bool,
     **options: str,
 ) -> None:
-    """Check rows against a model and a configuration, before anything is trained.
+    """Check rows against a model before anything is trained.
 
     Weights are not loaded, and no run is made.
     """

@@ -204,7 +204,10 @@ def _sample_score(
     Where any of that is nan or infinite, the sample is unscored.
     """
     precision = str(dtype).removeprefix("torch.")
-    if not np.isfinite(np.concatenate([result.logprobs, result.gaps])).all():
+    # a gap of minus infinity with a finite log-probability marks a token that is NEVER_SAID; an
+    # infinite logit makes the log-probability of its row infinite or nan, too
+    is_number = np.isfinite(result.logprobs).all() and (result.gaps < np.inf).all()
+    if not is_number:
         return Score(
             sample_id=sample.sample_id, checkpoint=checkpoint, dtype=precision, unscored=NOT_FINITE
         )

@@ -77,6 +77,7 @@ def test_an_output_folder_of_trl_is_diagnosed_without_an_experiment(trl, tiny_mo
     tables = {f"{name}.parquet" for name in ("samples", "scores", "options", "diagnosis")}
     texts = {
         "experiment.yaml",
+        "accounts.parquet",
         "checkpoints.json",
         "diagnosis.json",
         "diagnoses.json",

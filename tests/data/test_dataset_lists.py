@@ -44,7 +44,7 @@ def test_only_the_columns_that_are_listed_are_read(listed, tmp_path):
     columns = {"prompt": "q", "response": "a"}
     listed({"file_name": "a.jsonl", "columns": columns})
     (sample,) = load_samples("s", DataConfig(path=f"{tmp_path}/dataset_info.json#demo"))
-    assert [(m.role, m.content) for m in sample.prompt] == [("user", "Translate")]
+    assert [(m.role, m.content) for m in sample.prompt.turns] == [("user", "Translate")]
     assert sample.answer == "x"
 
 
@@ -159,7 +159,7 @@ def test_turns_of_axolotl_have_the_keys_and_roles_that_it_is_told(tmp_path):
     )
     assert data.fields["weight"] == "train"
     (sample,) = load_samples("s", data)
-    assert [(m.role, m.content) for m in sample.prompt] == [("system", "S"), ("user", "q")]
+    assert [(m.role, m.content) for m in sample.prompt.turns] == [("system", "S"), ("user", "q")]
     assert sample.answer == "a"
 
 

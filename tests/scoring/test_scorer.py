@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -245,8 +246,15 @@ def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
     assert found["France"].logprob is not None
 
 
-@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("part", ["logprobs", "options", "gaps"])
+@pytest.mark.parametrize(
+    ("part", "number"),
+    [
+        *itertools.product(["logprobs", "options"], [np.nan, np.inf, -np.inf]),
+        # a gap of minus infinity marks a token that the model lacks
+        ("gaps", np.nan),
+        ("gaps", np.inf),
+    ],
+)
 def test_where_the_model_gives_no_number_the_sample_is_unscored(part, number):
     item = SimpleNamespace(sample_id="a", ended=True, options=(" b",))
     logprobs, gaps = np.array([-1.0, -2.0]), np.array([1.0, 2.0])

@@ -38,9 +38,9 @@ def test_the_same_conversations_in_every_format_give_the_same_samples(write, tmp
     samples = load_samples("s", DataConfig(**write(tmp_path)))
     assert [s.id for s in samples] == [f"s/{n}" for n in range(1, 11)]
     for sample, pairs in zip(samples, exchanges(), strict=True):
-        found = [(m.role, m.content) for m in (*sample.prompt, *sample.completion)]
+        found = [(m.role, m.content) for m in (*sample.prompt.turns, *sample.completion.turns)]
         assert found == [(t["role"], t["content"]) for t in turns(pairs)]
-        assert len(sample.completion) == 1
+        assert len(sample.completion.turns) == 1
 
 
 def test_the_plain_form_is_read_without_a_word_and_any_other_is_said_once(tmp_path, capsys):
