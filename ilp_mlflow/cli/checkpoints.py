@@ -81,12 +81,17 @@ def score_command(
     seed_number = config.parse_parameters(config.Seed, {"seed": seed}).seed
     import pyarrow.parquet as pq
 
+    from ilp_mlflow.core.terminal.progress import task
     from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
     from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
+    from ilp_mlflow.tracking import model_registry
 
     # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
+    with task("check models"):
+        for parts in model_registry.resolve_all(locations).values():
+            loading.check_whole(parts)
     cached = not no_cache
     wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
     scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)

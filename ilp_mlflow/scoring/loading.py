@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.terminal.notices import say_once
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
 from ilp_mlflow.scoring import adapters
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
@@ -110,7 +110,7 @@ def check_whole(parts: Sequence[str]) -> None:
     for folder in adapter_folders:
         adapters.read_config(folder)
     config = _config(location)
-    files = [] if gguf_option(location) else model_files(location)
+    files = _safetensors(location)
     for folder in adapter_folders:
         adapters.refuse_other_base(folder, files)
     if files and not hasattr(config, "quantization_config"):
@@ -159,6 +159,7 @@ def _put_adapters(model: Any, parts: Sequence[str], merge: bool, trainable: bool
     # an adapter was trained on what lies below it, so that is merged before the next one is added
     for index, folder in enumerate(folders):
         refuse_not_finite([Path(folder) / ADAPTER_WEIGHTS])
+        adapters.refuse_other_base(folder, _safetensors(base))
         model = adapters.put_adapter(model, folder, base, trainable)
         if merge or index < len(folders) - 1:
             model = adapters.merge_adapter(model, folder)
@@ -223,7 +224,7 @@ def save_model(
     """
     is_adapter = isinstance(loaded.model, PeftModel)
     if is_adapter:
-        base = [] if trained_on is None or gguf_option(trained_on) else model_files(trained_on)
+        base = [] if trained_on is None else _safetensors(trained_on)
         # embeddings that were resized are nowhere else
         rows = [shape[0] for shape in _embedding_shapes(loaded.model, base)]
         is_resized = any(count != loaded.vocabulary for count in rows)
@@ -319,6 +320,11 @@ def _check_folder(location: str) -> None:
         read_shapes(path)
 
 
+def _safetensors(location: str) -> list[Path]:
+    """The files of a full model, [] for a GGUF file and for what is not on this machine yet."""
+    return [] if gguf_option(location) else model_files(location)
+
+
 def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTrainedModel:
     """The base from its folder or the Hub, whole, on a device. Raises ModelError."""
     gguf: dict[str, Any] = gguf_option(location)
@@ -337,7 +343,7 @@ def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTraine
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
-    refuse_incomplete(location, info, [] if gguf else model_files(location))
+    refuse_incomplete(location, info, _safetensors(location))
     refuse_diverged_model(model, location)
     if gguf:
         model = _as_ordinary_model(model)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow.compute as pc
 
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
-from ilp_mlflow.core.terminal.notices import say_once
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.values import Checkpoint, Sample
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.tracking import model_registry

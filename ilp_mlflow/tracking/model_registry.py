@@ -25,7 +25,7 @@ from mlflow.utils.uri import is_local_uri
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.errors import ModelError, TrackingError, first_line, suggest
 from ilp_mlflow.core.terminal.interrupts import defer_interrupts
-from ilp_mlflow.core.terminal.notices import say_once
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import bytes_on_disk, bytes_read, track_size
 from ilp_mlflow.tracking.connection import store_errors
 from ilp_mlflow.tracking.model_digest import model_digest

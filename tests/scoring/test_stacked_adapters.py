@@ -50,7 +50,7 @@ def adapters(tiny_model, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trained", ["on_first", "alone"])
-def test_rows_say_where_an_adapter_belongs(trained, adapters, store, caplog):
+def test_rows_say_where_an_adapter_belongs(trained, adapters, store, capsys):
     first, second = str(adapters / "first"), str(adapters / trained)
     places = {"base": str(adapters / "base"), "first": first, "second@3": second, "second": second}
     checkpoints = [Checkpoint(name=name, model_uri=place) for name, place in places.items()]
@@ -60,7 +60,7 @@ def test_rows_say_where_an_adapter_belongs(trained, adapters, store, caplog):
     uris = {checkpoint.name: checkpoint.model_uri for checkpoint in settled}
     expected = f"{first}+{second}" if trained == "on_first" else second
     assert uris == places | {"second@3": expected, "second": expected}
-    assert ("second: its adapter is put on the one of 'first'" in caplog.text) == (
+    assert ("second: its adapter is put on the one of 'first'" in capsys.readouterr().err) == (
         trained == "on_first"
     )
 

@@ -438,14 +438,14 @@ def test_a_prompt_with_a_token_that_the_base_lacks_is_not_scored_under_it(
 
 
 def test_the_tokenizer_of_the_base_is_used_where_there_is_none_and_said(
-    tiny_model, tmp_path, caplog
+    tiny_model, tmp_path, capsys
 ):
     no_tokenizer(tiny_model, tmp_path / "sft")
     text = loading.read_tokenization([str(tmp_path / "sft")], None, [str(tiny_model)])
     assert text.tokenizer.chat_template
-    assert [record.getMessage() for record in caplog.records] == [
-        f"ilp: {tmp_path}/sft: no tokenizer beside the weights; the one of {tiny_model} is used"
-    ]
+    assert capsys.readouterr().err == (
+        f"ilp: {tmp_path}/sft: no tokenizer beside the weights; the one of {tiny_model} is used\n"
+    )
 
 
 IDLE = {
@@ -462,32 +462,30 @@ IDLE = {
 
 @pytest.mark.parametrize("kind", IDLE)
 @pytest.mark.filterwarnings("ignore")
-def test_an_adapter_that_changes_nothing_loads_and_is_told(kind, lively_model, tmp_path, caplog):
+def test_an_adapter_that_changes_nothing_loads_and_is_told(kind, lively_model, tmp_path, capsys):
     config, is_told = IDLE[kind]
     get_peft_model(models.load(lively_model), config).save_pretrained(tmp_path / "idle")
     loading.check_whole([str(lively_model), str(tmp_path / "idle")])
-    assert ("changes nothing" in caplog.text) == is_told
-    caplog.clear()
+    assert ("changes nothing" in capsys.readouterr().err) == is_told
     models.adapter(lively_model, tmp_path / "trained", config)
     loading.check_whole([str(lively_model), str(tmp_path / "trained")])
-    assert "changes nothing" not in caplog.text
+    assert "changes nothing" not in capsys.readouterr().err
 
 
-def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path, caplog):
+def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path, capsys):
     first, second = (
         str(models.adapter(tiny_model, tmp_path / name)) for name in ("first", "second")
     )
     names = {"base": str(tiny_model), "first@1": first, "first": first, "second": second}
     model_registry.tell_side_by_side(model_registry.resolve_all(names))
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ilp: second: its adapter is put on ")
     assert line.endswith("write --checkpoint second=first+FOLDER")
-    caplog.clear()
     names["second"] = f"{first}+{second}"
     parts = model_registry.resolve_all(names)
     assert parts["second"][1:] == [first, second]
     model_registry.tell_side_by_side(parts)
-    assert not caplog.records
+    assert capsys.readouterr().err == ""
 
 
 def test_embeddings_of_an_adapter_that_were_resized_are_saved_with_it(tiny_model, tmp_path):
