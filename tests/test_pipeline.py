@@ -32,6 +32,7 @@ ARTIFACTS = {
     "checkpoints.json",
     "exposures.parquet",
     "signals.parquet",
+    "accounts.parquet",
     "options.parquet",
     "outcomes.json",
     "requests.json",
@@ -46,9 +47,11 @@ def run(path, **overrides):
 
 @pytest.mark.slow
 def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(
-    experiment_file, store, tiny_model
+    experiment_file, store, tiny_model, capsys
 ):
     report = run(edit_yaml(experiment_file, mitigations=["control"]))
+    # the second stage goes on with the adapter of the first: nothing to tell of that
+    assert "its adapter is put on" not in capsys.readouterr().err
     client = MlflowClient()
     parent = client.get_run(report.run_id)
     assert parent.info.status == "FINISHED"

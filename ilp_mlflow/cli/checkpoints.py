@@ -90,8 +90,10 @@ def score_command(
     # a device that is not there is told before any model is loaded
     loading.pick_device(options.device)
     with task("check models"):
-        for parts in model_registry.resolve_all(locations).values():
+        parts_by_name = model_registry.resolve_all(locations)
+        for parts in parts_by_name.values():
             loading.check_whole(parts)
+    model_registry.tell_side_by_side(parts_by_name)
     cached = not no_cache
     wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
     scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)

@@ -168,7 +168,6 @@ def _find(
 ) -> _Checkpoints:
     """The checkpoints at `locations`, once it is checked that the last one can encode `samples`."""
     parts = model_registry.resolve_all(locations)
-    model_registry.tell_side_by_side(parts)
     tokenization = read_last_tokenization(parts, tokenizer)
     encoding.check_encodable(tokenization.tokenizer, samples)
     return _Checkpoints(parts, tokenization, loading.pick_device(options.device))

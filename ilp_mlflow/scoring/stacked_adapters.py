@@ -33,7 +33,7 @@ def settle_adapters(
 
     An adapter that names the base as the model below it, as that of an earlier stage does, is put
     on the earlier one where that makes its rows much likelier; this is told. An adapter without
-    rows stays where it is. Raises ModelError, see `score_checkpoints`.
+    rows stays where it is, and that is told, too. Raises ModelError, see `score_checkpoints`.
     """
     settled = {checkpoint.name: checkpoint for checkpoint in checkpoints}
     base = checkpoints[0].model_uri
@@ -41,7 +41,9 @@ def settle_adapters(
     for name, earlier in model_registry.side_by_side(parts).items():
         stage, below = name.partition("@")[0], settled[earlier].model_uri
         samples = samples_by_stage.get(stage, ())[:ROWS]
-        if samples:
+        if not samples:
+            model_registry.tell_apart(name, base, earlier)
+        else:
             # the last checkpoint of a stage speaks for those inside it
             apart = settled[stage].model_uri
             places = {"base": base, "apart": apart, "stacked": f"{below}+{apart}"}

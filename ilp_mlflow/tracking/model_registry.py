@@ -80,12 +80,21 @@ def side_by_side(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
-    """Tell which adapters are put on the base without those of the stages before."""
+    """Tell which adapters are put on the base without those of the stages before.
+
+    For models of which only folders are known: a stage that was trained here may go on with the
+    adapter of the one before, which then sits on the base, too.
+    """
     for name, earlier in side_by_side(parts).items():
-        say_once(
-            f"{name}: its adapter is put on {parts[name][0]} without the one of '{earlier}' "
-            f"before it; if it was trained on that, write --checkpoint {name}={earlier}+FOLDER"
-        )
+        tell_apart(name, parts[name][0], earlier)
+
+
+def tell_apart(name: str, base: str, earlier: str) -> None:
+    """Tell that the adapter of a checkpoint is put on the base without that of a stage before."""
+    say_once(
+        f"{name}: its adapter is put on {base} without the one of '{earlier}' before it; if it "
+        f"was trained on that, write --checkpoint {name}={earlier}+FOLDER"
+    )
 
 
 def resolve_parts(location: str, base: str | None = None) -> list[str]:

@@ -23,6 +23,7 @@ from ilp_mlflow.cli import main
 from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.data.samples import sample_from_record
 from tests.conftest import rows, write_jsonl
+from tests.scoring import models
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -240,10 +241,12 @@ def test_the_figures_are_those_of_the_contract(name, draw):
 def desk(store, tiny_model, monkeypatch):
     """A user's folder, which the pages speak of: rows, a model trained elsewhere, and a clone's experiments, all tiny."""
     home = Path.cwd()
-    for name in ("rows", "facts", "held_out"):
+    for name in ("rows", "facts", "held_out", "a", "b"):
         write_jsonl(home / f"{name}.jsonl", [{**r, "id": f"{name} {r['id']}"} for r in rows()])
     write_jsonl(home / "style.jsonl", [{**r, "id": f"style {r['id']}"} for r in rows("style ")])
     shutil.copytree(tiny_model, home / "outputs")
+    for name in ("first", "second"):
+        models.adapter(tiny_model, home / name)
     (home / "experiments").mkdir()
     training = {"num_train_epochs": 1, "bf16": False, "gradient_checkpointing": False}
     stages = [

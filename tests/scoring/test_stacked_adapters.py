@@ -65,7 +65,7 @@ def test_rows_say_where_an_adapter_belongs(trained, adapters, store, capsys):
     )
 
 
-def test_an_adapter_without_rows_stays_where_it_is(adapters, store):
+def test_an_adapter_without_rows_stays_where_it_is_and_that_is_told(adapters, store, capsys):
     places = [str(adapters / "base"), str(adapters / "first"), str(adapters / "on_first")]
     checkpoints = [
         Checkpoint(name=name, model_uri=place)
@@ -73,3 +73,4 @@ def test_an_adapter_without_rows_stays_where_it_is(adapters, store):
     ]
     settled = settle_adapters(checkpoints, {}, ScoringConfig(), 0, None)
     assert settled == checkpoints
+    assert "write --checkpoint second=first+FOLDER" in capsys.readouterr().err
