@@ -27,10 +27,16 @@ Collator = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def trainer_rows(samples: Sequence[Sample], first: int) -> datasets.Dataset:
-    """Samples as TRL takes them, numbered from `first`."""
+    """Samples as ScheduledTrainer reads them, numbered from `first`.
+
+    Text is the one part of a list: a column of JSON takes bare text for JSON, `1867` for a number.
+    """
     records = []
     for row, sample in enumerate(samples, first):
-        records.append({**trainer_row(sample), ROW: row})
+        record = trainer_row(sample)
+        if isinstance(sample.prompt, str):
+            record["prompt"], record["completion"] = [record["prompt"]], [record["completion"]]
+        records.append({**record, ROW: row})
     return datasets.Dataset.from_list(records, features=FEATURES)
 
 
@@ -112,15 +118,24 @@ class ScheduledTrainer(SFTTrainer):
         self, dataset: datasets.Dataset, *args: Any, **kwargs: Any
     ) -> datasets.Dataset:
         """Token ids and labels of `trainer_rows`, with their numbers; text first, then messages."""
-        is_text = [isinstance(completion, str) for completion in dataset["completion"]]
+        is_text = [isinstance(parts[0], str) for parts in dataset["completion"]]
         texts = dataset.select([row for row, text in enumerate(is_text) if text])
         chats = dataset.select([row for row, text in enumerate(is_text) if not text])
         parts = []
-        for part in (texts, chats):
+        for part in (_unwrap_text(texts), chats):
             if len(part):
                 prepared = super()._prepare_dataset(part, *args, **kwargs)
                 parts.append(prepared.select_columns(["input_ids", "labels", ROW]))
         return datasets.concatenate_datasets(parts)
+
+
+def _unwrap_text(dataset: datasets.Dataset) -> datasets.Dataset:
+    """Rows of text as TRL wants them: in columns of text."""
+    records = []
+    for row in dataset:
+        (prompt,), (completion,) = row["prompt"], row["completion"]
+        records.append({"prompt": prompt, "completion": completion, ROW: row[ROW]})
+    return datasets.Dataset.from_list(records)
 
 
 def _carry_row_numbers(collate: Collator) -> Collator:

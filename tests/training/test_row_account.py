@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-import datasets
 import pytest
 import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.training.row_account import (
+    IGNORED,
     account_rows,
     encode_as_trained,
     trained_tokens,
     training_template,
 )
-from ilp_mlflow.training.scheduled_trainer import FEATURES, trainer_row
+from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer, trainer_rows
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 FAMILIES = sorted(
@@ -66,8 +66,8 @@ CHAT = (
 )
 
 
-class Preparation(SFTTrainer):
-    """TRL's preparation of rows, without a model."""
+class Preparation(ScheduledTrainer):
+    """The preparation of rows by our trainer, which is TRL's, without a model."""
 
     def __init__(self, tokenizer, args):
         self._tokenizer = tokenizer
@@ -76,11 +76,14 @@ class Preparation(SFTTrainer):
 
 
 def prepared_by_trl(sample, tokenizer, folder, **options):
-    """Token ids and labels that TRL makes of a sample."""
+    """Token ids and labels that TRL makes of a sample; None where it drops the row."""
     args = SFTConfig(output_dir=str(folder), report_to="none", bf16=False, **options)
-    rows = datasets.Dataset.from_list([{**trainer_row(sample), "row": 0}], features=FEATURES)
+    rows = trainer_rows([sample], 0)
     trainer = Preparation(tokenizer, args)
-    (prepared,) = trainer._prepare_dataset(rows, tokenizer, args, False, None, "train")
+    prepared = trainer._prepare_dataset(rows, tokenizer, args, False, None, "train")
+    if not len(prepared):
+        return None
+    (prepared,) = prepared
     return prepared["input_ids"], prepared["labels"]
 
 
@@ -125,13 +128,20 @@ def test_rows_are_rendered_as_trl_renders_them(family, only_assistant, tmp_path)
 
 def test_text_and_plain_text_are_what_trl_makes_of_them(tmp_path):
     text = tokenization(CHAT)
-    for row in ({"prompt": "Where?", "completion": " Here."}, {"text": f"One. {END} Two."}):
+    rows = [{"prompt": "Where?", "completion": " Here."}, {"text": f"One. {END} Two."}]
+    # texts that look like JSON are texts
+    for answer in ("1867", "-0.50", "true", "null", "[1, 2]", '{"a": 1}', '"quoted"', "NaN"):
+        rows.append({"prompt": answer, "completion": answer})
+    for row in rows:
         sample = sample_from_record(dict(row), "s", 1, "here")
         for options in ({}, {"completion_only_loss": False}, {"max_length": 4}):
             encoded = encode_as_trained(sample, text, options)
             tokens = trained_tokens(sample, encoded, text.tokenizer, options)
             expected = prepared_by_trl(sample, text.tokenizer, tmp_path, **options)
-            assert (tokens.ids, tokens.labels) == expected
+            if expected is None:
+                assert set(tokens.labels) == {IGNORED}
+            else:
+                assert (tokens.ids, tokens.labels) == expected
 
 
 def account(turns, training=None, template=None, **fields):

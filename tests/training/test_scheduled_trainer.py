@@ -16,7 +16,7 @@ def test_rows_are_numbered_and_keep_their_form():
     )
     rows = trainer_rows((stage().samples[0], one.samples[0]), 5).to_list()
     assert [row["row"] for row in rows] == [5, 6]
-    assert rows[0]["completion"] == " Paris"
+    assert rows[0]["completion"] == [" Paris"]
     assert rows[1]["prompt"] == [{"role": "user", "content": "Q?"}]
     assert rows[1]["completion"] == [{"role": "assistant", "content": "A."}]
 
