@@ -33,13 +33,13 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
+from ilp_mlflow.training.accounts.row_account import RowAccount, account_rows
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
-from ilp_mlflow.training.row_account import RowAccount, account_rows
 from ilp_mlflow.training.stage import train_and_register, training_digest
 
 

@@ -16,9 +16,9 @@ from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs

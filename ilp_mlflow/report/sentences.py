@@ -12,7 +12,7 @@ from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.mitigation.statistics import newcombe_interval
 from ilp_mlflow.scoring.verdicts import count_unscored, group_unscored, unscored_text
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so "
