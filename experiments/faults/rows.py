@@ -26,7 +26,16 @@ LIMIT = 22
 """`max_length`, in tokens, which are words here."""
 QUESTION = 8
 """Tokens of a question without anything in front."""
-KINDS = ("answer_masked", "half_masked", "end_masked", "cut_off", "half_cut", "end_cut", "weight_0", "in_no_batch")
+KINDS = (
+    "answer_masked",
+    "half_masked",
+    "end_masked",
+    "cut_off",
+    "half_cut",
+    "end_cut",
+    "weight_0",
+    "in_no_batch",
+)
 """What is planted. The text of the answer, its first word, or its end token is kept out of the loss by the template; all of it, all but its first word, or its
 end token is cut off; its turn has weight 0; it is in the last, incomplete batch, which is dropped."""
 BATCH = 16
@@ -45,13 +54,17 @@ def plant(seed: int) -> tuple[list[dict], dict[str, str]]:
             # an id tells nothing of the kind
             id_ = f"row-{next(numbers)}"
             planted[id_] = kind
-            made.append(world.row(id_, next(questions), " ".join(draw.sample(cities, words)), **changes))
+            made.append(
+                world.row(id_, next(questions), " ".join(draw.sample(cities, words)), **changes)
+            )
         return made
 
     n = PER_KIND
     batched = [
         *rows_of("", world.CONTROL_THREE // 2, 3),
-        *rows_of("", world.CONTROL_THREE - world.CONTROL_THREE // 2, 3, in_front=LIMIT - QUESTION - 4),
+        *rows_of(
+            "", world.CONTROL_THREE - world.CONTROL_THREE // 2, 3, in_front=LIMIT - QUESTION - 4
+        ),
         *rows_of("", world.CONTROL_TWO // 2, 2),
         *rows_of("", world.CONTROL_TWO - world.CONTROL_TWO // 2, 2, in_front=LIMIT - QUESTION - 4),
         *rows_of("answer_masked", n, 3, opener="system"),
@@ -138,7 +151,9 @@ def scores(results: list[dict]) -> dict[str, dict[str, float | int]]:
             pooled[kind, word] += n
     table = {}
     for kind in KINDS:
-        learned = sum(n for (k, word), n in pooled.items() if k == kind and word in ("learned", "uncertain"))
+        learned = sum(
+            n for (k, word), n in pooled.items() if k == kind and word in ("learned", "uncertain")
+        )
         unlearned = sum(n for (k, _), n in pooled.items() if k == kind) - learned
         right = pooled[kind, kind]
         named = sum(n for (_, word), n in pooled.items() if word == kind)
@@ -153,7 +168,9 @@ def scores(results: list[dict]) -> dict[str, dict[str, float | int]]:
 
 def main() -> None:
     """Measure, and print one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="100,101,102,103,104")
     parser.add_argument("--epochs", type=int, default=40)
     options = parser.parse_args()

@@ -19,12 +19,11 @@ from typing import Any
 import datasets
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from experiments.faults import world
 from ilp_mlflow import pipeline
-from ilp_mlflow.core import config
 from ilp_mlflow.core.values import Report
 from ilp_mlflow.data.checkpoint_folders import experiment_for, find_checkpoints
 from ilp_mlflow.trl_callback import IlpCallback
@@ -44,7 +43,7 @@ class Bench:
         self.base = world.base(seed, home / "base", PLAIN)
         draw = random.Random(f"runs {seed}")
         questions, cities = iter(world.questions(seed)), world.cities(seed)
-        self.rows = []
+        self.rows: list[Any] = []
         for n in range(ROWS):
             answer = " ".join(draw.sample(cities, 2 + n % 2))
             self.rows.append(
@@ -102,6 +101,8 @@ class Bench:
             peft_config=LoraConfig(**{**LORA, **lora}) if lora is not None else None,
             callbacks=callbacks or [],
         )
+        # what the tool says is all that is printed
+        trainer.remove_callback(PrinterCallback)
         if collate is not None:
             inner = trainer.data_collator
             trainer.data_collator = lambda features: collate(inner(features))
@@ -123,7 +124,9 @@ class Bench:
     def diagnose(self) -> Report:
         """What the tool says of the folders; all rows are those of the first one behind the base."""
         data = world.write(self.home / "rows.jsonl", self.rows)
-        checkpoints = find_checkpoints([f"{name}={path}" for name, path in self.checkpoints.items()])
+        checkpoints = find_checkpoints(
+            [f"{name}={path}" for name, path in self.checkpoints.items()]
+        )
         return pipeline.run_elsewhere(experiment_for(checkpoints, [str(data)]), checkpoints)
 
 
@@ -219,7 +222,9 @@ def new_tokens(bench: Bench) -> Report:
     tokenizer.add_tokens(["<one>", "<two>"])
     model.resize_token_embeddings(len(tokenizer))
     for n, row in enumerate(bench.rows):
-        row["completion"][0]["content"] = f"{'<one>' if n % 2 else '<two>'} {row['completion'][0]['content']}"
+        row["completion"][0]["content"] = (
+            f"{'<one>' if n % 2 else '<two>'} {row['completion'][0]['content']}"
+        )
     bench.train(model=model, lora={"target_modules": ["q_proj", "v_proj"]}, tokenizer=tokenizer)
     return bench.diagnose()
 
@@ -264,7 +269,10 @@ def other_run(bench: Bench) -> Report:
     """The weights in the folder are those of another run."""
     bench.train()
     log = (bench.home / "sft" / "trainer_state.json").read_text()
-    other = [{**r, "completion": bench.rows[(n * 7 + 5) % ROWS]["completion"]} for n, r in enumerate(bench.rows)]
+    other = [
+        {**r, "completion": bench.rows[(n * 7 + 5) % ROWS]["completion"]}
+        for n, r in enumerate(bench.rows)
+    ]
     shutil.rmtree(bench.home / "sft")
     bench.train(rows=other)
     (bench.home / "sft" / "trainer_state.json").write_text(log)
@@ -325,7 +333,9 @@ def measure(seed: int, name: str) -> dict:
         "found": [finding.kind or finding.evidence.cause for finding in report.findings],
         "status": dict(counts),
         "causes": dict(causes),
-        "said": [f"{f.subject.kind} {f.subject.name}: {f.evidence.reason}" for f in report.findings],
+        "said": [
+            f"{f.subject.kind} {f.subject.name}: {f.evidence.reason}" for f in report.findings
+        ],
     }
 
 
@@ -346,7 +356,9 @@ def scores(results: list[dict]) -> dict[str, float | int]:
 
 def main() -> None:
     """Measure, and print one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="100,101,102,103,104")
     parser.add_argument("--only", default="", help="names of runs, separated by commas")
     options = parser.parse_args()

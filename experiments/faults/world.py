@@ -55,7 +55,9 @@ def cities(seed: int) -> list[str]:
     return list(data_files.prepare("smoke", seed).world.cities)
 
 
-def row(id_: str, question: str, answer: str, opener: str = "", in_front: int = 0, **changes) -> dict:
+def row(
+    id_: str, question: str, answer: str, opener: str = "", in_front: int = 0, **changes
+) -> dict:
     """A conversation of one question and one answer."""
     filler = "the " * in_front
     turns = [{"role": opener, "content": ""}] if opener else []
