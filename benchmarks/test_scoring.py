@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from benchmarks.conftest import WORDS  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
-from ilp_mlflow.scoring import loading, scorer, token_trees  # noqa: E402
+from ilp_mlflow.scoring import scorer, token_trees  # noqa: E402
 from ilp_mlflow.scoring.metrics import SAMPLED_RUNS  # noqa: E402
+from ilp_mlflow.scoring.models import loading  # noqa: E402
 from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verdict_table  # noqa: E402
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 

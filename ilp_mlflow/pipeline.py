@@ -25,21 +25,22 @@ from ilp_mlflow.core.values import (
     to_rows,
     to_table,
 )
-from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context
+from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
+from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.mitigation import search
 from ilp_mlflow.mitigation.search import SearchOptions, SearchResult
 from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
+from ilp_mlflow.training.accounts.row_account import RowAccount, account_rows
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
-from ilp_mlflow.training.row_account import RowAccount, account_rows
 from ilp_mlflow.training.stage import train_and_register, training_digest
 
 
@@ -189,13 +190,16 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     with runs.start(experiment.name, "experiment", run_id=run_id):
         scores = _score(experiment, run_id, samples, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
+        faults = find_faults(read_facts(run_id, context))
         # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
         # none: the UI shows two levels.
         if runs.parent_of(run_id):
-            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed)
+            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed, faults=faults)
             return diagnoses
         with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
-            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed, beside=child)
+            diagnoses, _ = diagnose_and_log(
+                run_id, plugins, context, preset, seed, beside=child, faults=faults
+            )
             unscored = group_unscored(context.verdicts.values())
             note = diagnosis_sentence(diagnoses, len(samples), unscored)
             runs.log(

@@ -24,14 +24,14 @@ from ilp_mlflow.data.formats.choose import canonical_records, names_of
 from ilp_mlflow.data.records import Record
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.report.summary import terminal_summary
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
-from ilp_mlflow.scoring.loading import LoadedModel
-from ilp_mlflow.scoring.whole_weights import refuse_diverged_model
+from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.models.whole_weights import refuse_diverged_model
 from ilp_mlflow.tracking import connection, model_registry, runs
-from ilp_mlflow.training.exposure_ledger import BatchListener, ExposureLedger
-from ilp_mlflow.training.prepared_rows import match_rows
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.exposure_ledger import BatchListener, ExposureLedger
+from ilp_mlflow.training.accounts.prepared_rows import match_rows
+from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.stage import version_tags
 
 REPORTED_OPTIONS = (

@@ -441,8 +441,9 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
 
     from ilp_mlflow.core.config import DataConfig, ScoringConfig
     from ilp_mlflow.data.samples import load_samples
-    from ilp_mlflow.scoring import loading, scorer
+    from ilp_mlflow.scoring import scorer
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+    from ilp_mlflow.scoring.models import loading
 
     samples = load_samples("s", DataConfig(path=str(write_jsonl(tmp_path / "rows.jsonl", rows()))))
     folder = tmp_path / "model"

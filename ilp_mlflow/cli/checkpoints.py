@@ -82,9 +82,9 @@ def score_command(
     import pyarrow.parquet as pq
 
     from ilp_mlflow.core.terminal.progress import task
-    from ilp_mlflow.scoring import loading
     from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
     from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
+    from ilp_mlflow.scoring.models import loading
     from ilp_mlflow.tracking import model_registry
 
     # a device that is not there is told before any model is loaded

@@ -43,7 +43,7 @@ def doctor_command() -> None:
 
     from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.report.build import PACKAGES
-    from ilp_mlflow.scoring import loading
+    from ilp_mlflow.scoring.models import loading
     from ilp_mlflow.tracking import connection
 
     facts = {"python": platform.python_version()}

@@ -292,6 +292,8 @@ class Evidence(Value):
     """How sure, 0..1."""
     reason: str
     """One sentence a user understands."""
+    change: str = ""
+    """What mends it, as one would be told to do it; "" where that is not known."""
     details: dict[str, Any] = Field(default_factory=dict)
     """What it was read from, as JSON values; of a `Details` value, the fields that are set."""
 
@@ -317,10 +319,14 @@ class Finding(Value):
 
     subject: Subject
     """What it is about."""
+    kind: str = ""
+    """Short name of the fault, for programs; "" for what a diagnostic found."""
     evidence: Evidence
     """The evidence for its cause."""
     samples: int
     """Number of unlearned samples it speaks for: those without evidence of their own."""
+    stops: bool = False
+    """Whether nothing else was looked for in these samples."""
 
 
 class Diagnosis(Value):

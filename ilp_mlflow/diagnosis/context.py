@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -14,14 +15,17 @@ from ilp_mlflow.core.config import Experiment, ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
+from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
+from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.stage import train_copy
 from ilp_mlflow.training.trainer import answer_fits
 
@@ -165,6 +169,20 @@ def build_context(
         signals=_training_table(run_id, "signals"),
         relearn=relearn if trained_here else None,
     )
+
+
+def read_facts(run_id: str, context: Context) -> RunFacts:
+    """What a run left behind for its faults to be read from."""
+    accounts = {}
+    if runs.has(run_id, "accounts.parquet"):
+        table = runs.read_table(run_id, "accounts.parquet")
+        accounts = {account.sample_id: account for account in to_rows(table, RowAccount)}
+    logs = {}
+    if runs.has(run_id, "training_logs.json"):
+        for value in json.loads(runs.read(run_id, "training_logs.json")):
+            log = TrainingLog.model_validate(value)
+            logs[log.stage] = log
+    return RunFacts(context, accounts, logs, followed=context.exposures is not None)
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

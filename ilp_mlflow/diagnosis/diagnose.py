@@ -21,9 +21,11 @@ from ilp_mlflow.diagnosis.attribution import (
     diagnosis_table,
     discount_without_ledger,
 )
-from ilp_mlflow.diagnosis.context import build_context
+from ilp_mlflow.diagnosis.context import build_context, read_facts
+from ilp_mlflow.diagnosis.faults.fault import Fault, read_faults
+from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
-from ilp_mlflow.diagnosis.installed_causes import cause_info
+from ilp_mlflow.diagnosis.installed_causes import FAULT_CAUSES, cause_info
 from ilp_mlflow.scoring.metrics import backward_transfer, recognition_shares
 from ilp_mlflow.scoring.verdicts import (
     Preset,
@@ -63,7 +65,8 @@ def diagnose_run(
     scores = runs.read_table(run_id, "scores.parquet")
     checkpoints = runs.read_checkpoints(run_id)
     context = build_context(experiment, samples, checkpoints, scores, run_id)
-    return _explain(plugins, context, preset, None).diagnoses
+    faults = find_faults(read_facts(run_id, context))
+    return _explain(plugins, context, preset, None, faults).diagnoses
 
 
 def diagnose_and_log(
@@ -73,9 +76,11 @@ def diagnose_and_log(
     preset: Preset,
     seed: int,
     beside: str | None = None,
+    faults: Sequence[Fault] = (),
 ) -> tuple[list[Diagnosis], dict[str, float]]:
     """Ask `plugins` about every unlearned sample, and log what they say on the run.
 
+    Samples of `faults` that stop their diagnosis are not asked about.
     In the preset `paper` the study's own tests are asked instead. What the UI shows of it goes to
     the run `beside`, too: the table, and the metrics, which are tied to models and data sets there.
     Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`,
@@ -83,7 +88,7 @@ def diagnose_and_log(
     some are not, their number `unscored`. A diagnostic that raises is reported on the run
     and left out.
     """
-    explanation = _explain(plugins, context, preset, run_id)
+    explanation = _explain(plugins, context, preset, run_id, faults)
     diagnoses = explanation.diagnoses
     samples = list(context.samples.values())
     names = [c.name for c in context.checkpoints]
@@ -196,11 +201,16 @@ def _log_tied(
 
 
 def _explain(
-    plugins: Mapping[str, Diagnostic], context: Context, preset: str, run_id: str | None
+    plugins: Mapping[str, Diagnostic],
+    context: Context,
+    preset: str,
+    run_id: str | None,
+    faults: Sequence[Fault] = (),
 ) -> Explanation:
     """A diagnosis of every unlearned sample, and what is true of more than one.
 
-    The evidence is that of `plugins`, in the preset `paper` that of the study's own tests.
+    The evidence is that of `faults` and of `plugins`, in the preset `paper` that of the study's own
+    tests alone.
     """
     verdicts = []
     unlearned = []
@@ -215,14 +225,19 @@ def _explain(
         if context.exposures is None:
             evidence = discount_without_ledger(evidence)
     else:
-        answers = _ask_all(plugins, unlearned, context, run_id)
-        order = {name: cause_info(name, type(plugin)).order for name, plugin in plugins.items()}
+        said = read_faults(faults)
+        asked_about = [sample for sample in unlearned if sample.id not in said.stopped]
+        answers = _ask_all(plugins, asked_about, context, run_id)
+        order = {cause.name: cause.order for cause in FAULT_CAUSES}
+        for name, plugin in plugins.items():
+            order[name] = cause_info(name, type(plugin)).order
         # Before they are spread, so that a finding is as sure as what it says of its samples.
         if context.exposures is None:
             answers = discount_without_ledger(answers)
-        evidence = {}
+        evidence = dict(said.by_kind)
+        findings += said.findings
         for name, answer in answers.items():
-            evidence[name], about_subjects = spread_findings(answer, unlearned, context)
+            evidence[name], about_subjects = spread_findings(answer, asked_about, context)
             findings += about_subjects
     return Explanation(attribute(verdicts, evidence, order), findings)
 
@@ -237,7 +252,9 @@ def _ask_all(
 
     One that raises is left out, told, and noted on the run.
     """
-    answers = {}
+    answers: dict[str, dict[str | Subject, Evidence]] = {}
+    if not unlearned:
+        return answers
     with task("diagnostics", len(plugins)) as advance:
         for name, plugin in plugins.items():
             try:

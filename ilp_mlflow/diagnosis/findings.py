@@ -58,15 +58,3 @@ def _concerns(subject: Subject, sample: Sample, context: Context) -> bool:
         history = zip(context.checkpoints, context.histories[sample.id], strict=True)
         return any(c.name == subject.name and status == "unlearned" for c, status in history)
     return True
-
-
-def finding_sentence(finding: Finding) -> str:
-    """A finding in one sentence: what is true, of what, and for how many samples it speaks."""
-    evidence, subject = finding.evidence, finding.subject
-    about = "the run" if subject.kind == "run" else f"{subject.kind} '{subject.name}'"
-    samples = "sample" if finding.samples == 1 else "samples"
-    reason = evidence.reason[:1].upper() + evidence.reason[1:]
-    return (
-        f"{reason}: {evidence.cause} ({evidence.strength:.2f}) "
-        f"for {finding.samples} unlearned {samples} of {about}."
-    )

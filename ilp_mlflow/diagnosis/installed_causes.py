@@ -24,6 +24,25 @@ class CauseInfo:
     """How the lab plants it, or ""."""
 
 
+FAULT_CAUSES = (
+    CauseInfo(
+        "faulty_checkpoint",
+        order=5,
+        meaning="the weights are not what training made of them",
+        colour="#a3453f",
+    ),
+    # behind what is seen in rows and histories, before what is said of the base's knowledge: a
+    # training that got nowhere shows nothing of that
+    CauseInfo(
+        "failed_optimization",
+        order=35,
+        meaning="the optimizer did not get anywhere: rate, warm-up, gradients",
+        colour="#8f6b00",
+    ),
+)
+"""Causes that only faults of a whole stage or checkpoint have; see `diagnosis/faults`."""
+
+
 def cause_info(name: str, diagnostic: type) -> CauseInfo:
     """What the class of a diagnostic says; one without the base `Diagnostic` says nothing."""
     if not issubclass(diagnostic, Diagnostic):
@@ -34,8 +53,8 @@ def cause_info(name: str, diagnostic: type) -> CauseInfo:
 
 
 def installed_causes() -> list[CauseInfo]:
-    """The causes of all diagnostics that can be used, in their order."""
-    causes = []
+    """The causes of faults and of all diagnostics that can be used, in their order."""
+    causes = list(FAULT_CAUSES)
     for plugin in plugin_loader.installed("diagnostic"):
         # One that fails to import has no class.
         if plugin.cls is not None:

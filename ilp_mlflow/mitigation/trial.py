@@ -32,8 +32,8 @@ from ilp_mlflow.mitigation.side_effects import (
     ask_questions,
     guard_outcome,
 )
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.verdicts import (
     check_any_scored,
     count_unscored,

@@ -38,7 +38,7 @@ from ilp_mlflow.report.sentences import (
     unscored_sentences,
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 
 UNEXPLAINED_MEANING = "no evidence was strong enough to name a cause"
 """What it means that a sample is `unexplained`."""

@@ -16,7 +16,7 @@ from ilp_mlflow.core.texts import last_turn
 from ilp_mlflow.core.values import Diagnosis, Evidence, Report, Sample, Status, Verdict
 from ilp_mlflow.diagnosis.attribution import Fate, fate
 from ilp_mlflow.report.sentences import account_sentence
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 
 FATES: tuple[Fate, ...] = ("never learned", "lost", "uncertain", "unscored", "recovered", "learned")
 """As the rows number them: those of samples that are not learned come first."""

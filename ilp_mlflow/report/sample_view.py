@@ -13,7 +13,7 @@ from ilp_mlflow.core.terminal.text import printable, wrap
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Exposure
 from ilp_mlflow.tracking import runs
-from ilp_mlflow.training.row_account import RowAccount, Segment
+from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 
 COLOURS = {"supervised": "green", "masked": "yellow", "cut": "red"}
 """Colour of a segment by its kind; a prompt has none."""

@@ -12,7 +12,7 @@ from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.mitigation.statistics import newcombe_interval
 from ilp_mlflow.scoring.verdicts import count_unscored, group_unscored, unscored_text
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 
 UNAVAILABLE = {
     "exposures": "No training ledger: a sample may never have been trained, or only in part, so "
@@ -213,11 +213,19 @@ def leak_sentence(report: Report) -> str:
 def finding_sentence(finding: Finding) -> str:
     """What is true of a whole stage, checkpoint or run, and of how many samples it speaks.
 
-    For example "Stage 'patch': changed nothing for any of its samples (12 unlearned samples)."
+    For example "Stage 'patch': changed nothing for any of its samples (12 unlearned samples)." What
+    mends it, and that nothing else was looked for, stand behind.
     """
-    samples = "sample" if finding.samples == 1 else "samples"
-    number = f"{finding.samples} unlearned {samples}"
-    return f"{_subject_words(finding.subject)}: {finding.evidence.reason} ({number})."
+    text = f"{_subject_words(finding.subject)}: {finding.evidence.reason}"
+    if finding.samples:
+        samples = "sample" if finding.samples == 1 else "samples"
+        text += f" ({finding.samples} unlearned {samples})"
+    if finding.evidence.change:
+        text += f"; {finding.evidence.change}"
+    text += "."
+    if finding.stops and finding.samples:
+        text += " Nothing else is looked for in these samples."
+    return text
 
 
 def _subject_words(subject: Subject) -> str:

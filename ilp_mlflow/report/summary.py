@@ -54,11 +54,12 @@ def terminal_summary(report: Report, paint: Paint = lambda text, colour: text) -
     `paint` gives text a colour: the result and the causes.
     """
     lines = _result_lines(report, paint)
+    # What is wrong with a whole stage or checkpoint comes before anything about single samples.
+    lines += _paragraphs(finding_sentences(report))
     lines += ["", *format_table(_retention_table(report))]
     # What the causes depend on is said before them.
     lines += _paragraphs(weak_stage_sentences(report))
     lines += _paragraphs(unavailable_sentences(report))
-    lines += _paragraphs(finding_sentences(report))
     for cause, diagnoses in diagnoses_by_cause(report).items():
         lines += ["", *_cause_lines(cause, diagnoses, len(report.diagnoses), paint)]
     if leak_sentence(report):

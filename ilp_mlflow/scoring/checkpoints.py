@@ -19,12 +19,13 @@ from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Score, to_table
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest
-from ilp_mlflow.scoring import encoding, loading, scorer, token_trees
+from ilp_mlflow.scoring import encoding, scorer, token_trees
 from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
-from ilp_mlflow.scoring.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.tracking.model_digest import model_digest
 

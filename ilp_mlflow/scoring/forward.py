@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.token_trees import TokenTree, build_tree
 
 MAX_DIFFERENCE, MAX_LOW_PRECISION_DIFFERENCE = 1e-3, 0.5

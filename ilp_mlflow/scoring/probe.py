@@ -17,10 +17,10 @@ from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
-from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.models.vocabularies import lacking_token
 from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
 from ilp_mlflow.scoring.token_trees import group_sequences, make_batches
-from ilp_mlflow.scoring.vocabularies import lacking_token
 
 # the full stop of an initial (John F.) or a short title (St., Mr.) ends no sentence
 SENTENCE_END = re.compile(

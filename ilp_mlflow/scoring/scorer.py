@@ -20,9 +20,9 @@ from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
 from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
-from ilp_mlflow.scoring.loading import LoadedModel
+from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.models.vocabularies import lacking_token
 from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan, SequenceTree, TokenTree
-from ilp_mlflow.scoring.vocabularies import lacking_token
 
 Entry = TypeVar("Entry", SampleTree, SequenceTree)
 

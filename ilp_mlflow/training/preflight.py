@@ -10,9 +10,9 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
 from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.samples import load_samples
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import check_encodable
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.options import check_options
 from ilp_mlflow.training.trainer import check_max_length

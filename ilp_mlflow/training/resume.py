@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ilp_mlflow.core.interfaces import Round
-from ilp_mlflow.training.exposure_ledger import Pass
+from ilp_mlflow.training.accounts.exposure_ledger import Pass
 
 if TYPE_CHECKING:
     from ilp_mlflow.training.scheduled_batches import ScheduledBatches

@@ -13,7 +13,7 @@ import torch
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Batch, History, Round, SampleResult, Schedule
 from ilp_mlflow.core.values import Stage
-from ilp_mlflow.training.exposure_ledger import ROW, ExposureLedger
+from ilp_mlflow.training.accounts.exposure_ledger import ROW, ExposureLedger
 from ilp_mlflow.training.resume import RememberedModel, TrainingState, find_saved, load_state
 from ilp_mlflow.training.schedules import SCHEDULES
 

@@ -11,7 +11,7 @@ from trl import SFTTrainer
 
 from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.core.values import Sample, Stage
-from ilp_mlflow.training.exposure_ledger import ROW, ExposureLedger, read_results
+from ilp_mlflow.training.accounts.exposure_ledger import ROW, ExposureLedger, read_results
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 
 FEATURES = datasets.Features(

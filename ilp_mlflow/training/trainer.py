@@ -23,12 +23,12 @@ from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Exposure, Sample, Stage
 from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.forward import without_router
-from ilp_mlflow.scoring.loading import LoadedModel, is_out_of_memory
-from ilp_mlflow.training.exposure_ledger import ExposureLedger
+from ilp_mlflow.scoring.models.loading import LoadedModel, is_out_of_memory
+from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.accounts.prepared_rows import mask_left_out, read_numbered_rows
+from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.options import default_options
-from ilp_mlflow.training.prepared_rows import mask_left_out, read_numbered_rows
 from ilp_mlflow.training.resume import SaveRounds, checkpoint_step
-from ilp_mlflow.training.row_account import RowAccount
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer, trainer_rows
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from ilp_mlflow.core.values import Exposure, to_table
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.cli.commands import document, ilp
 from tests.training.checks.accounts import FINE
 

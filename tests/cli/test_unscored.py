@@ -9,7 +9,8 @@ import torch
 from mlflow import MlflowClient
 
 from ilp_mlflow.core.finite_scores import NOT_FINITE
-from ilp_mlflow.scoring import loading, scorer
+from ilp_mlflow.scoring import scorer
+from ilp_mlflow.scoring.models import loading
 from tests.cli.commands import document, ilp
 from tests.conftest import edit_yaml, rows, write_jsonl
 

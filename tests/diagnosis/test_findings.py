@@ -3,8 +3,8 @@
 import pytest
 
 from ilp_mlflow import Evidence, PluginError
-from ilp_mlflow.diagnosis.findings import check_subject, finding_sentence, spread_findings
-from ilp_mlflow.plugin import Finding, Subject
+from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
+from ilp_mlflow.plugin import Subject
 from tests.contexts import context, sample
 
 SAMPLES = [sample("a"), sample("b"), sample("c", stage="second")]
@@ -58,16 +58,3 @@ def test_a_stage_or_checkpoint_must_be_one_of_the_run():
         check_subject(Subject(kind="stage", name="frist"), KNOWN)
     with pytest.raises(PluginError, match="checkpoint 'third', which the experiment does not have"):
         check_subject(Subject(kind="checkpoint", name="third"), KNOWN)
-
-
-@pytest.mark.parametrize(
-    ("subject", "samples", "sentence"),
-    [
-        (STAGE, 2, "Stage 'first' is empty: x (0.75) for 2 unlearned samples of stage 'first'."),
-        (RUN, 1, "Stage 'first' is empty: x (0.75) for 1 unlearned sample of the run."),
-    ],
-)
-def test_a_finding_is_one_sentence(subject, samples, sentence):
-    assert (
-        finding_sentence(Finding(subject=subject, evidence=evidence(), samples=samples)) == sentence
-    )

@@ -23,7 +23,7 @@ from ilp_mlflow.cli import main
 from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.data.samples import sample_from_record
 from tests.conftest import rows, write_jsonl
-from tests.scoring import models
+from tests.scoring import model_folders
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -246,7 +246,7 @@ def desk(store, tiny_model, monkeypatch):
     write_jsonl(home / "style.jsonl", [{**r, "id": f"style {r['id']}"} for r in rows("style ")])
     shutil.copytree(tiny_model, home / "outputs")
     for name in ("first", "second"):
-        models.adapter(tiny_model, home / name)
+        model_folders.adapter(tiny_model, home / name)
     (home / "experiments").mkdir()
     training = {"num_train_epochs": 1, "bf16": False, "gradient_checkpointing": False}
     stages = [

@@ -10,7 +10,7 @@ from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.mitigation import side_effects
 from ilp_mlflow.mitigation.side_effects import Answers, guard_outcome
 from ilp_mlflow.plugin import Exchange
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training.trainer import train_stage
 from tests.conftest import rows
 from tests.conversations import chat

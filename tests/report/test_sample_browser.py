@@ -2,7 +2,7 @@ import json
 
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Evidence, Report, Sample, Verdict
 from ilp_mlflow.report.sample_browser import MAX_CHARACTERS, MAX_OTHERS, browser_data, shorten
-from ilp_mlflow.training.row_account import RowAccount, Segment
+from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 
 
 def report(statuses, evidence=()):

@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow.core.values import Exposure
 from ilp_mlflow.report.sample_view import SampleView, _near, view_lines
-from ilp_mlflow.training.row_account import RowAccount, Segment
+from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 from tests.training.checks.accounts import FINE
 
 SEGMENTS = (

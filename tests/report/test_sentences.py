@@ -99,7 +99,7 @@ def test_what_was_never_learned_at_all_is_said_to_be_that():
             1,
             "Checkpoint 'patch@5': changed nothing (1 unlearned sample).",
         ),
-        (Subject(kind="run"), 0, "The run: changed nothing (0 unlearned samples)."),
+        (Subject(kind="run"), 0, "The run: changed nothing."),
     ],
 )
 def test_a_finding_says_what_it_is_about_and_how_many_samples_it_speaks_for(

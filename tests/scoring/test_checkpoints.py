@@ -3,8 +3,9 @@ import torch
 
 from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import loading, scorer
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.checkpoints import ModelProbe, choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.verdicts import BAND, Band, undecided_samples
 from tests.conftest import rows
 

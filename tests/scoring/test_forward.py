@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ilp_mlflow.scoring import forward, loading, token_trees
+from ilp_mlflow.scoring import forward, token_trees
+from ilp_mlflow.scoring.models import loading
 
 DRAWN = [[5, 6, 7, 8], [5, 6, 9, 8, 4]]
 OTHER = [[9, 8, 7, 6, 5, 4]]

@@ -9,7 +9,7 @@ from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Checkpoint, Sample
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from tests.conftest import rows
-from tests.scoring import models
+from tests.scoring import model_folders
 
 LORA = {"r": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 FIRST, SECOND = (
@@ -35,15 +35,15 @@ def fit(model, base, samples):
 def adapters(tiny_model, tmp_path_factory):
     """Folders of adapters: one on the base, a second on that one merged, a third on the base."""
     home = tmp_path_factory.mktemp("adapters")
-    base = models.copy(tiny_model, home / "base")
-    models.stir(models.load(tiny_model), std=0.2).save_pretrained(base)
+    base = model_folders.copy(tiny_model, home / "base")
+    model_folders.stir(model_folders.load(tiny_model), std=0.2).save_pretrained(base)
     torch.manual_seed(0)
-    first = fit(get_peft_model(models.load(base), LoraConfig(**LORA)), base, FIRST)
+    first = fit(get_peft_model(model_folders.load(base), LoraConfig(**LORA)), base, FIRST)
     first.save_pretrained(str(home / "first"))
-    below = PeftModel.from_pretrained(models.load(base), str(home / "first"))
+    below = PeftModel.from_pretrained(model_folders.load(base), str(home / "first"))
     merged = get_peft_model(below.merge_and_unload(), LoraConfig(**LORA))
     fit(merged, base, SECOND).save_pretrained(str(home / "on_first"))
-    alone = get_peft_model(models.load(base), LoraConfig(**LORA))
+    alone = get_peft_model(model_folders.load(base), LoraConfig(**LORA))
     fit(alone, base, SECOND).save_pretrained(str(home / "alone"))
     return home
 

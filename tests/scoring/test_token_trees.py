@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import loading, token_trees
+from ilp_mlflow.scoring import token_trees
+from ilp_mlflow.scoring.models import loading
 
 
 def paths(tree):

@@ -1,7 +1,7 @@
 """Schedules of one's own, and a stage that is trained with one."""
 
 from ilp_mlflow.plugin import Value
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training.trainer import train_stage
 from tests.training.test_trainer import PEFT, stage
 

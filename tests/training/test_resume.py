@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ilp_mlflow.core.interfaces import Round, SampleResult
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training import resume
-from ilp_mlflow.training.exposure_ledger import Pass
+from ilp_mlflow.training.accounts.exposure_ledger import Pass
 from ilp_mlflow.training.resume import RememberedModel, TrainingState
 from ilp_mlflow.training.trainer import train_stage
 from tests.training.schedules import Adaptive, Remembering

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ilp_mlflow import PluginError
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training.trainer import train_stage
 from tests.training.schedules import CONSTANT, IDS, SEEN, Planned, Remembering, trained
 from tests.training.test_trainer import PEFT, stage, weights

@@ -18,13 +18,14 @@ from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import (
     Tokenization,
     check_encodable,
     has_tokenizer,
     load_tokenizer,
 )
+from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.training.accounts.row_account import account_rows
 from ilp_mlflow.training.checks.assistant_turns import check_assistant_turns, countable
 from ilp_mlflow.training.checks.duplicates import check_duplicates
 from ilp_mlflow.training.checks.embeddings import find_embedding
@@ -38,7 +39,6 @@ from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.supervision import check_supervision
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
-from ilp_mlflow.training.row_account import account_rows
 
 
 class Spread(Value):

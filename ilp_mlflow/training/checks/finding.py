@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.training.accounts.row_account import RowAccount
 
 Severity = Literal["error", "warning", "note"]
 """`error`: the training fails or cannot teach what the rows say; `warning`: it may well not;

@@ -2,8 +2,8 @@
 
 from ilp_mlflow.core.texts import Message
 from ilp_mlflow.core.values import Sample
+from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 from ilp_mlflow.training.checks.finding import CheckedRow
-from ilp_mlflow.training.row_account import RowAccount, Segment
 
 FINE = {
     "sample_id": "s",

@@ -4,9 +4,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.training.accounts.row_account import Segment
 from ilp_mlflow.training.checks.embeddings import Embedding
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
-from ilp_mlflow.training.row_account import Segment
 from tests.training.checks.accounts import chat_row, kinds, row
 
 LAYERS = AdapterSetup(target_modules=("q_proj", "v_proj"))

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.scoring.weight_files import INDEX, WEIGHTS, is_finite, read_shapes
+from ilp_mlflow.scoring.models.weight_files import INDEX, WEIGHTS, is_finite, read_shapes
 
 NAMED = 3
 """Tensors that a message names."""

@@ -15,7 +15,7 @@ from ilp_mlflow.core.texts import Conversation, asks_nothing
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring.encoding import Encoded, Tokenization, encode_sample
-from ilp_mlflow.training.template_changes import (
+from ilp_mlflow.training.accounts.template_changes import (
     find_added,
     find_dropped,
     find_unread_variables,

@@ -13,7 +13,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.core.values import Exposure, Sample, Signal, schema
-from ilp_mlflow.training.prepared_rows import PreparedRow, row_key
+from ilp_mlflow.training.accounts.prepared_rows import PreparedRow, row_key
 
 ROW = "row"
 """Name under which our own trainer carries the row numbers of a batch along with its tokens."""

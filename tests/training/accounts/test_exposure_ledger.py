@@ -11,10 +11,10 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.interfaces import SampleResult
-from ilp_mlflow.scoring import loading
-from ilp_mlflow.training.exposure_ledger import ExposureLedger, Pass, read_results
-from ilp_mlflow.training.prepared_rows import PreparedRow, match_rows, row_key
-from ilp_mlflow.training.row_account import RowAccount
+from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger, Pass, read_results
+from ilp_mlflow.training.accounts.prepared_rows import PreparedRow, match_rows, row_key
+from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.trainer import train_stage
 from tests.conftest import rows
 from tests.training.test_trainer import PEFT, TRAINING, stage, weights

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal import progress
-from ilp_mlflow.scoring import loading
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.tracking import model_digest
 from tests.core.terminal.test_progress import Terminal
 

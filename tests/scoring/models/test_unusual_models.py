@@ -22,14 +22,15 @@ from transformers import (
 
 from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import encoding, loading
+from ilp_mlflow.scoring import encoding
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.forward import NEVER_SAID
+from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.tracking import model_registry
 from tests.conftest import rows
-from tests.scoring import models
-from tests.scoring.models import ADAPTER, MODEL
+from tests.scoring import model_folders
+from tests.scoring.model_folders import ADAPTER, MODEL
 
 SAMPLES = [Sample(stage="sft", **row) for row in rows()[:3]]
 WRONG = {sample.id: [" Bern", " Kyiv"] for sample in SAMPLES}
@@ -60,25 +61,25 @@ def of_config(config_class, base, folder, **options):
     config = config_class(vocab_size=len(tokenizer), **ends, **options)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    models.stir(model).save_pretrained(folder)
+    model_folders.stir(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return lambda: models.load(folder)
+    return lambda: model_folders.load(folder)
 
 
 def stirred(base, folder):
     """A full model trained from the base."""
-    models.copy(base, folder)
-    models.stir(models.load(base)).save_pretrained(folder)
-    return lambda: models.load(folder)
+    model_folders.copy(base, folder)
+    model_folders.stir(model_folders.load(base)).save_pretrained(folder)
+    return lambda: model_folders.load(folder)
 
 
 def on(base, folder):
     """How PEFT alone loads an adapter on its base."""
-    return lambda: PeftModel.from_pretrained(models.load(base), str(folder))
+    return lambda: PeftModel.from_pretrained(model_folders.load(base), str(folder))
 
 
 def with_peft(config):
-    return lambda base, folder: on(base, models.adapter(base, folder, config))
+    return lambda base, folder: on(base, model_folders.adapter(base, folder, config))
 
 
 @unusual
@@ -89,40 +90,40 @@ def tied_head(base, folder):
 @unusual
 def tied_head_saved_twice(base, folder):
     of_config(LlamaConfig, base, folder, tie_word_embeddings=True, **TINY)
-    models.edit_tensors(
+    model_folders.edit_tensors(
         folder, lambda ts: ts | {"lm_head.weight": ts["model.embed_tokens.weight"].clone()}
     )
-    return lambda: models.load(folder)
+    return lambda: model_folders.load(folder)
 
 
 @unusual
 def head_untied_in_spite_of_the_config(base, folder):
     load = stirred(base, folder)
-    models.edit_json(folder, tie_word_embeddings=True)
+    model_folders.edit_json(folder, tie_word_embeddings=True)
     return load
 
 
 @unusual
 def sharded(base, folder):
     load = stirred(base, folder)
-    assert len(models.shard(folder)) > 3
+    assert len(model_folders.shard(folder)) > 3
     return load
 
 
 @unusual
 def in_bfloat16(base, folder):
     load = stirred(base, folder)
-    models.edit_tensors(folder, lambda ts: {n: t.bfloat16() for n, t in ts.items()})
+    model_folders.edit_tensors(folder, lambda ts: {n: t.bfloat16() for n, t in ts.items()})
     return load
 
 
 @unusual
 def embeddings_padded_beyond_the_tokenizer(base, folder):
-    models.copy(base, folder)
-    model = models.stir(models.load(base))
+    model_folders.copy(base, folder)
+    model = model_folders.stir(model_folders.load(base))
     model.resize_token_embeddings(pad_to_multiple_of=64, mean_resizing=False)
     model.save_pretrained(folder)
-    return lambda: models.load(folder)
+    return lambda: model_folders.load(folder)
 
 
 @unusual
@@ -134,23 +135,23 @@ def embeddings_cut_to_the_tokenizer(base, folder):
 def one_token_more(base, folder):
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    model = models.load(base)
+    model = model_folders.load(base)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    models.stir(model).save_pretrained(folder)
+    model_folders.stir(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return lambda: models.load(folder)
+    return lambda: model_folders.load(folder)
 
 
 @unusual
 def one_token_more_in_an_adapter(base, folder):
-    model = models.load(base)
+    model = model_folders.load(base)
     size = model.config.vocab_size
     model.resize_token_embeddings(size + 1, mean_resizing=False)
     both = ["embed_tokens", "lm_head"]
-    models.adapter(base, folder, LoraConfig(modules_to_save=both, **LORA), model)
+    model_folders.adapter(base, folder, LoraConfig(modules_to_save=both, **LORA), model)
 
     def load():
-        resized = models.load(base)
+        resized = model_folders.load(base)
         resized.resize_token_embeddings(size + 1, mean_resizing=False)
         return PeftModel.from_pretrained(resized, str(folder))
 
@@ -159,16 +160,16 @@ def one_token_more_in_an_adapter(base, folder):
 
 @unusual
 def embeddings_saved_beside_an_adapter(base, folder):
-    model = models.load(base)
+    model = model_folders.load(base)
     size = model.config.vocab_size
     model.resize_token_embeddings(size + 1, mean_resizing=False)
-    adapted = models.stir(get_peft_model(model, LoraConfig(**LORA)))
+    adapted = model_folders.stir(get_peft_model(model, LoraConfig(**LORA)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted.save_pretrained(str(folder), save_embedding_layers=True)
 
     def load():
-        resized = models.load(base)
+        resized = model_folders.load(base)
         resized.resize_token_embeddings(size + 1, mean_resizing=False)
         return PeftModel.from_pretrained(resized, str(folder))
 
@@ -204,7 +205,7 @@ def harmless_files_beside(base, folder):
 def rotary_buffers_of_an_older_version(base, folder):
     load = stirred(base, folder)
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
-    models.edit_tensors(folder, lambda ts: ts | {name: torch.ones(4)})
+    model_folders.edit_tensors(folder, lambda ts: ts | {name: torch.ones(4)})
     return load
 
 
@@ -218,7 +219,7 @@ def gpt2(base, folder):
 def gpt2_of_an_older_version(base, folder):
     load = gpt2(base, folder)
     # names without the prefix, and masks that were saved
-    models.edit_tensors(
+    model_folders.edit_tensors(
         folder,
         lambda ts: (
             {n.removeprefix("transformer."): t for n, t in ts.items()}
@@ -251,14 +252,17 @@ def mixture_of_experts(base, folder):
 
 @unusual
 def logged_by_mlflow(base, folder):
-    model, tokenizer = models.stir(models.load(base)), AutoTokenizer.from_pretrained(base)
+    model, tokenizer = (
+        model_folders.stir(model_folders.load(base)),
+        AutoTokenizer.from_pretrained(base),
+    )
     log(folder, model, tokenizer)
-    return lambda: models.load(folder / "model")
+    return lambda: model_folders.load(folder / "model")
 
 
 @unusual
 def adapter_logged_by_mlflow(base, folder):
-    model = models.stir(get_peft_model(models.load(base), LoraConfig(**LORA)))
+    model = model_folders.stir(get_peft_model(model_folders.load(base), LoraConfig(**LORA)))
     log(folder, model, AutoTokenizer.from_pretrained(base))
     return on(base, folder / "peft")
 
@@ -272,10 +276,10 @@ def log(folder, model, tokenizer):
 
 @unusual
 def adapter_on_a_merged_one(base, folder):
-    first = models.adapter(base, folder.parent / "first")
-    merged = PeftModel.from_pretrained(models.load(base), str(first)).merge_and_unload()
+    first = model_folders.adapter(base, folder.parent / "first")
+    merged = PeftModel.from_pretrained(model_folders.load(base), str(first)).merge_and_unload()
     merged.save_pretrained(folder.parent / "merged")
-    models.adapter(None, folder, LoraConfig(**LORA), merged)
+    model_folders.adapter(None, folder, LoraConfig(**LORA), merged)
     return on(folder.parent / "merged", folder)
 
 
@@ -326,8 +330,8 @@ UNUSUAL |= {name: with_peft(config) for name, config in KINDS.items()}
 @pytest.fixture(scope="session")
 def lively_model(tiny_model, tmp_path_factory):
     """The tiny model with weights so large that small changes are heard in what it says."""
-    folder = models.copy(tiny_model, tmp_path_factory.mktemp("models") / "lively")
-    models.stir(models.load(folder), std=0.3).save_pretrained(folder)
+    folder = model_folders.copy(tiny_model, tmp_path_factory.mktemp("models") / "lively")
+    model_folders.stir(model_folders.load(folder), std=0.3).save_pretrained(folder)
     return folder
 
 
@@ -379,9 +383,9 @@ def with_tokens(base, folder, tokens, template=None, end=None):
         tokenizer.eos_token = end
     if template:
         tokenizer.chat_template = template
-    model = models.load(base)
+    model = model_folders.load(base)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    models.stir(model).save_pretrained(folder)
+    model_folders.stir(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -391,7 +395,7 @@ def test_an_answer_with_a_token_that_the_base_lacks_is_never_said(store, tiny_mo
     scores = score({"base": str(tiny_model), "sft": str(tmp_path / "sft")})
     base, sft = scores["base", SAMPLES[0].id], scores["sft", SAMPLES[0].id]
     # the tokens before it are the base's own
-    alone = models.load(tiny_model)
+    alone = model_folders.load(tiny_model)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     prompt = tokenizer(SAMPLES[0].prompt)["input_ids"]
     ids = tokenizer(SAMPLES[0].prompt + SAMPLES[0].completion)["input_ids"]
@@ -464,17 +468,17 @@ IDLE = {
 @pytest.mark.filterwarnings("ignore")
 def test_an_adapter_that_changes_nothing_loads_and_is_told(kind, lively_model, tmp_path, capsys):
     config, is_told = IDLE[kind]
-    get_peft_model(models.load(lively_model), config).save_pretrained(tmp_path / "idle")
+    get_peft_model(model_folders.load(lively_model), config).save_pretrained(tmp_path / "idle")
     loading.check_whole([str(lively_model), str(tmp_path / "idle")])
     assert ("changes nothing" in capsys.readouterr().err) == is_told
-    models.adapter(lively_model, tmp_path / "trained", config)
+    model_folders.adapter(lively_model, tmp_path / "trained", config)
     loading.check_whole([str(lively_model), str(tmp_path / "trained")])
     assert "changes nothing" not in capsys.readouterr().err
 
 
 def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path, capsys):
     first, second = (
-        str(models.adapter(tiny_model, tmp_path / name)) for name in ("first", "second")
+        str(model_folders.adapter(tiny_model, tmp_path / name)) for name in ("first", "second")
     )
     names = {"base": str(tiny_model), "first@1": first, "first": first, "second": second}
     model_registry.tell_side_by_side(model_registry.resolve_all(names))
@@ -489,9 +493,9 @@ def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path
 
 
 def test_embeddings_of_an_adapter_that_were_resized_are_saved_with_it(tiny_model, tmp_path):
-    model = models.load(tiny_model)
+    model = model_folders.load(tiny_model)
     model.resize_token_embeddings(model.config.vocab_size + 1, mean_resizing=False)
-    adapted = models.stir(get_peft_model(model, LoraConfig(**LORA)))
+    adapted = model_folders.stir(get_peft_model(model, LoraConfig(**LORA)))
     text = loading.read_tokenization([str(tiny_model)])
     loaded = loading.LoadedModel(text.tokenizer, text.end_token_ids, text.max_length, adapted)
     with warnings.catch_warnings():
@@ -525,7 +529,7 @@ def test_virtual_tokens_can_be_asked(kind, lively_model, tmp_path):
     # the base is as it was, below the adapter and without it
     (logprob,) = probe.logprobs("base", [(prompts[0], SAMPLES[0].completion)])
     whole = text.tokenizer(prompts[0] + SAMPLES[0].completion)["input_ids"]
-    expected = said_alone(models.load(lively_model), whole, ids.shape[1])
+    expected = said_alone(model_folders.load(lively_model), whole, ids.shape[1])
     assert abs(logprob - expected) < 1e-3
     (logprob,) = probe.logprobs("sft", [(prompts[0], SAMPLES[0].completion)])
     assert abs(logprob - said_alone(alone, whole, ids.shape[1])) < 1e-3

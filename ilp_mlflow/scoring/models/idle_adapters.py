@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from ilp_mlflow.scoring.weight_files import ADAPTER_WEIGHTS
+from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS
 
 IDLE_VALUES = {
     "boft_R": 0,

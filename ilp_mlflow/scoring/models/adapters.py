@@ -13,8 +13,13 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.scoring.weight_files import ADAPTER_WEIGHTS, Shapes, read_shapes, tensor_digests
-from ilp_mlflow.scoring.whole_weights import in_shape, in_words, quiet_libraries, some_of
+from ilp_mlflow.scoring.models.weight_files import (
+    ADAPTER_WEIGHTS,
+    Shapes,
+    read_shapes,
+    tensor_digests,
+)
+from ilp_mlflow.scoring.models.whole_weights import in_shape, in_words, quiet_libraries, some_of
 
 VIRTUAL_TOKENS = ("PROMPT_TUNING", "P_TUNING")
 """Kinds of adapters that put tokens of their own in front of every sequence."""

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ilp_mlflow.cli import main
-from ilp_mlflow.scoring import adapters
-from ilp_mlflow.scoring.weight_files import model_files
+from ilp_mlflow.scoring.models import adapters
+from ilp_mlflow.scoring.models.weight_files import model_files
 from tests.conftest import rows, write_jsonl
-from tests.scoring import models
-from tests.scoring.models import ADAPTER, MODEL
+from tests.scoring import model_folders
+from tests.scoring.model_folders import ADAPTER, MODEL
 
 BROKEN = {}
 """What breaks a model, by its name: a function of the base, the folder and the message expected."""
@@ -57,136 +57,138 @@ def with_value(name, value):
 
 @broken(r"model.safetensors: 1 of the model's weights are not in the file \(lm_head.weight\)")
 def head_that_was_not_saved(base, folder):
-    models.edit_tensors(models.copy(base, folder), without("lm_head"))
+    model_folders.edit_tensors(model_folders.copy(base, folder), without("lm_head"))
 
 
 @broken(r"21 of the model's weights are not in the file .*_orig_mod.lm_head.weight")
 def compiled_model(base, folder):
-    models.edit_tensors(models.copy(base, folder), prefixed("_orig_mod."))
+    model_folders.edit_tensors(model_folders.copy(base, folder), prefixed("_orig_mod."))
 
 
 @broken(r"21 of the model's weights are not in the file .*\(module.lm_head.weight")
 def model_of_data_parallel_training(base, folder):
-    models.edit_tensors(models.copy(base, folder), prefixed("module."))
+    model_folders.edit_tensors(model_folders.copy(base, folder), prefixed("module."))
 
 
 @broken(r"are not in the file .*_fsdp_wrapped_module")
 def layers_wrapped_by_fsdp(base, folder):
     change = renamed("layers.0.", "layers.0._fsdp_wrapped_module.")
-    models.edit_tensors(models.copy(base, folder), change)
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
 
 
 @broken(r"\(model.layers.1.mlp.down_proj.weight\): they would be random")
 def one_tensor_missing(base, folder):
-    models.edit_tensors(models.copy(base, folder), without("layers.1.mlp.down_proj"))
+    model_folders.edit_tensors(model_folders.copy(base, folder), without("layers.1.mlp.down_proj"))
 
 
 @broken(r"1 tensor \(v_head.summary.weight\) is not in the model")
 def value_head_of_another_task(base, folder):
     change = lambda tensors: tensors | {"v_head.summary.weight": torch.zeros(1, 32)}  # noqa: E731
-    models.edit_tensors(models.copy(base, folder), change)
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
 
 
 @broken(r"\(model.layers.2.input_layernorm.weight, .*they would be random")
 def more_layers_in_the_config(base, folder):
-    models.edit_json(models.copy(base, folder), num_hidden_layers=3)
+    model_folders.edit_json(model_folders.copy(base, folder), num_hidden_layers=3)
 
 
 @broken(r"9 tensors \(model.layers.1.* are not in the model .*another number of layers")
 def fewer_layers_in_the_config(base, folder):
-    models.edit_json(models.copy(base, folder), num_hidden_layers=1)
+    model_folders.edit_json(model_folders.copy(base, folder), num_hidden_layers=1)
 
 
 @broken(r"k_proj.bias, .*they would be random")
 def another_type_in_the_config(base, folder):
     changes = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
-    models.edit_json(models.copy(base, folder), **changes)
+    model_folders.edit_json(model_folders.copy(base, folder), **changes)
 
 
 @broken(r"model_type 'mistral', but architecture LlamaForCausalLM, which is another type's")
 def type_and_architecture_disagree(base, folder):
-    models.edit_json(models.copy(base, folder), model_type="mistral")
+    model_folders.edit_json(model_folders.copy(base, folder), model_type="mistral")
 
 
 @broken(r"'t5' is not a causal language model")
 def no_language_model(base, folder):
-    models.edit_json(models.copy(base, folder), model_type="t5")
+    model_folders.edit_json(model_folders.copy(base, folder), model_type="t5")
 
 
 @broken(r"lm_head.weight is \d+ x 32, config.json makes it 77 x 32")
 def another_vocabulary_in_the_config(base, folder):
-    models.edit_json(models.copy(base, folder), vocab_size=77)
+    model_folders.edit_json(model_folders.copy(base, folder), vocab_size=77)
 
 
 @broken(r"model.layers.0.mlp.down_proj.weight is 32 x 64, config.json makes it 32 x 128")
 def another_width_in_the_config(base, folder):
-    models.edit_json(models.copy(base, folder), intermediate_size=128)
+    model_folders.edit_json(model_folders.copy(base, folder), intermediate_size=128)
 
 
 @broken(r"model-00002-of-\d+.safetensors: missing, but model.safetensors.index.json names it")
 def shard_that_is_missing(base, folder):
-    models.shard(models.copy(base, folder))[1].unlink()
+    model_folders.shard(model_folders.copy(base, folder))[1].unlink()
 
 
 @broken(r"index.json: \d+ of the model's weights are not in the file")
 def shard_of_which_a_part_is_there(base, folder):
-    shards = models.shard(models.copy(base, folder))
+    shards = model_folders.shard(model_folders.copy(base, folder))
     save_file({}, shards[0], metadata={"format": "pt"})
 
 
 @broken(r"index.json: not a valid index")
 def index_that_is_cut(base, folder):
-    models.shard(models.copy(base, folder))
+    model_folders.shard(model_folders.copy(base, folder))
     index = folder / "model.safetensors.index.json"
     index.write_text(index.read_text()[:50])
 
 
 @broken(r"model-00001-of.* is there, but neither model.safetensors nor")
 def shards_without_their_index(base, folder):
-    models.shard(models.copy(base, folder))
+    model_folders.shard(model_folders.copy(base, folder))
     (folder / "model.safetensors.index.json").unlink()
 
 
 @broken(r"model.safetensors: model.norm.weight is not finite")
 def one_nan(base, folder):
-    models.edit_tensors(models.copy(base, folder), with_value("model.norm.weight", math.nan))
+    model_folders.edit_tensors(
+        model_folders.copy(base, folder), with_value("model.norm.weight", math.nan)
+    )
 
 
 @broken(r"model.layers.1.self_attn.q_proj.weight is not finite")
 def one_infinite_weight(base, folder):
     name = "model.layers.1.self_attn.q_proj.weight"
-    models.edit_tensors(models.copy(base, folder), with_value(name, math.inf))
+    model_folders.edit_tensors(model_folders.copy(base, folder), with_value(name, math.inf))
 
 
 @broken(r"model-00003.*safetensors: .* is not finite")
 def infinity_in_a_shard_in_bfloat16(base, folder):
-    copied = models.copy(base, folder)
-    models.edit_tensors(copied, lambda ts: {n: t.bfloat16() for n, t in ts.items()})
-    path = models.shard(copied)[2]
+    copied = model_folders.copy(base, folder)
+    model_folders.edit_tensors(copied, lambda ts: {n: t.bfloat16() for n, t in ts.items()})
+    path = model_folders.shard(copied)[2]
     change = lambda ts: {n: torch.full_like(t, -math.inf) for n, t in ts.items()}  # noqa: E731
-    models.edit_tensors(folder, change, path.name)
+    model_folders.edit_tensors(folder, change, path.name)
 
 
 @broken(r"model.safetensors: damaged")
 def file_that_is_cut(base, folder):
-    path = models.copy(base, folder) / MODEL
+    path = model_folders.copy(base, folder) / MODEL
     path.write_bytes(path.read_bytes()[:-100])
 
 
 @broken(r"21 of the model's weights are not in the file")
 def file_without_tensors(base, folder):
-    models.edit_tensors(models.copy(base, folder), lambda tensors: {})
+    model_folders.edit_tensors(model_folders.copy(base, folder), lambda tensors: {})
 
 
 @broken(r"cannot be read")
 def config_that_is_cut(base, folder):
-    path = models.copy(base, folder) / "config.json"
+    path = model_folders.copy(base, folder) / "config.json"
     path.write_text(path.read_text()[:80])
 
 
 @broken(r"checkpoint 'base' has another vocabulary than the last one: token 2[01] is ")
 def tokens_in_another_order(base, folder):
-    copied = models.copy(base, folder)
+    copied = model_folders.copy(base, folder)
     tokenizer = AutoTokenizer.from_pretrained(base)
     first, second = tokenizer.convert_ids_to_tokens([20, 21])
     text = (copied / "tokenizer.json").read_text(encoding="utf-8")
@@ -202,63 +204,65 @@ def tokens_in_another_order(base, folder):
 
 @broken(r"none of the adapter's weights is in this model \(28 keys missing, for example base_model")
 def adapter_of_a_wrapper(base, folder):
-    models.adapter(base, folder)
+    model_folders.adapter(base, folder)
     change = renamed("model.model.", "model.model.language_model.")
-    models.edit_tensors(folder, change, ADAPTER)
+    model_folders.edit_tensors(folder, change, ADAPTER)
 
 
 @broken(r"none of the adapter's weights is in this model")
 def adapter_of_another_name(base, folder):
-    models.adapter(base, folder)
+    model_folders.adapter(base, folder)
     change = lambda ts: {n.replace(".weight", ".second.weight"): t for n, t in ts.items()}  # noqa: E731
-    models.edit_tensors(folder, change, ADAPTER)
+    model_folders.edit_tensors(folder, change, ADAPTER)
 
 
 @broken(r"adapter_model.safetensors: empty")
 def adapter_without_tensors(base, folder):
-    models.edit_tensors(models.adapter(base, folder), lambda ts: {}, ADAPTER)
+    model_folders.edit_tensors(model_folders.adapter(base, folder), lambda ts: {}, ADAPTER)
 
 
 @broken(r"14 of the adapter's weights are not in the file \(base_model.*lora_B")
 def half_of_an_adapter(base, folder):
-    models.edit_tensors(models.adapter(base, folder), without("lora_B"), ADAPTER)
+    model_folders.edit_tensors(model_folders.adapter(base, folder), without("lora_B"), ADAPTER)
 
 
 @broken(r"24 tensors \(base_model.model.model.layers.0.* are not in this model")
 def adapter_with_fewer_targets_in_the_config(base, folder):
-    models.adapter(base, folder)
-    models.edit_json(folder, "adapter_config.json", target_modules=["q_proj"])
+    model_folders.adapter(base, folder)
+    model_folders.edit_json(folder, "adapter_config.json", target_modules=["q_proj"])
 
 
 @broken(r"lora_A.weight is 4 x 64, in this model it is 8 x 64")
 def adapter_of_another_rank(base, folder):
-    models.edit_json(models.adapter(base, folder), "adapter_config.json", r=8)
+    model_folders.edit_json(model_folders.adapter(base, folder), "adapter_config.json", r=8)
 
 
 @broken(r"lora_[AB].weight is .*, in this model it is .*; give the base that it was trained on")
 def adapter_of_a_wider_model(base, folder):
     config = LlamaConfig.from_pretrained(base)
     config.hidden_size = 64
-    models.adapter(base, folder, model=LlamaForCausalLM(config))
+    model_folders.adapter(base, folder, model=LlamaForCausalLM(config))
 
 
 @broken(r"14 tensors \(base_model.model.model.layers.2.* are not in this model")
 def adapter_of_a_deeper_model(base, folder):
     config = LlamaConfig.from_pretrained(base)
     config.num_hidden_layers = 3
-    models.adapter(base, folder, model=LlamaForCausalLM(config))
+    model_folders.adapter(base, folder, model=LlamaForCausalLM(config))
 
 
 @broken(r"adapter_model.safetensors: base_model.*lora_B.weight is not finite")
 def nan_in_an_adapter(base, folder):
     name = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"
-    models.edit_tensors(models.adapter(base, folder), with_value(name, math.nan), ADAPTER)
+    model_folders.edit_tensors(
+        model_folders.adapter(base, folder), with_value(name, math.nan), ADAPTER
+    )
 
 
 @broken(r"1 of the adapter's weights are not in the file \(base_model.model.lm_head.weight\)")
 def module_that_was_not_saved(base, folder):
-    models.adapter(base, folder, modules_to_save=["lm_head"], target_modules=["q_proj"])
-    models.edit_tensors(folder, without("lm_head"), ADAPTER)
+    model_folders.adapter(base, folder, modules_to_save=["lm_head"], target_modules=["q_proj"])
+    model_folders.edit_tensors(folder, without("lm_head"), ADAPTER)
 
 
 @broken(r"of the adapter's weights are not in the file .*bias")
@@ -268,8 +272,8 @@ def biases_that_were_not_saved(base, folder):
     config.attention_bias = True
     LlamaForCausalLM(config).save_pretrained(folder_of_base)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder_of_base)
-    models.adapter(folder_of_base, folder, bias="all", target_modules=["q_proj"])
-    models.edit_tensors(folder, without("bias"), ADAPTER)
+    model_folders.adapter(folder_of_base, folder, bias="all", target_modules=["q_proj"])
+    model_folders.edit_tensors(folder, without("bias"), ADAPTER)
 
 
 @broken(r"an adapter of kind CPT cannot be scored; merge it into its base first")
@@ -282,54 +286,60 @@ def adapter_of_a_kind_that_is_not_read(base, folder):
 
 @broken(r"an activated LoRA \(alora_invocation_tokens\) cannot be scored")
 def activated_lora(base, folder):
-    models.adapter(base, folder, alora_invocation_tokens=[5, 6])
+    model_folders.adapter(base, folder, alora_invocation_tokens=[5, 6])
 
 
 @broken(r"an adapter for SEQ_CLS, not for a causal language model")
 def adapter_of_a_classifier(base, folder):
-    models.edit_json(models.adapter(base, folder), "adapter_config.json", task_type="SEQ_CLS")
+    model_folders.edit_json(
+        model_folders.adapter(base, folder), "adapter_config.json", task_type="SEQ_CLS"
+    )
 
 
 @broken(r"prompt_embeddings is 4 x 64, in this model it is 4 x 32")
 def virtual_tokens_of_a_wider_model(base, folder):
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
-    models.adapter(base, folder, config)
+    model_folders.adapter(base, folder, config)
     save_file({"prompt_embeddings": torch.zeros(4, 64)}, folder / ADAPTER)
 
 
 @broken(r"the input embeddings have \d+ rows, the model \d+, and the file does not have both ends")
 def embeddings_resized_at_one_end(base, folder):
-    model = models.load(base)
+    model = model_folders.load(base)
     model.resize_token_embeddings(model.config.vocab_size + 1, mean_resizing=False)
     both = ["embed_tokens", "lm_head"]
-    models.adapter(base, folder, model=model, modules_to_save=both, target_modules=["q_proj"])
-    models.edit_tensors(folder, without("lm_head"), ADAPTER)
+    model_folders.adapter(
+        base, folder, model=model, modules_to_save=both, target_modules=["q_proj"]
+    )
+    model_folders.edit_tensors(folder, without("lm_head"), ADAPTER)
     changes = {"modules_to_save": ["embed_tokens"]}
-    models.edit_json(folder, "adapter_config.json", **changes)
+    model_folders.edit_json(folder, "adapter_config.json", **changes)
 
 
 @broken(r"Target modules .* not found in the base model|not an adapter for")
 def targets_that_are_nowhere(base, folder):
-    models.edit_json(models.adapter(base, folder), "adapter_config.json", target_modules=["c_attn"])
+    model_folders.edit_json(
+        model_folders.adapter(base, folder), "adapter_config.json", target_modules=["c_attn"]
+    )
 
 
 @broken(r"trained on another base than .*: \S+ has other values in model.safetensors")
 def adapter_of_another_base(base, folder):
-    other = models.copy(base, folder.parent / "other")
-    models.stir(models.load(base), seed=5).save_pretrained(other)
-    models.adapter(base, folder)
+    other = model_folders.copy(base, folder.parent / "other")
+    model_folders.stir(model_folders.load(base), seed=5).save_pretrained(other)
+    model_folders.adapter(base, folder)
     adapters.record_base(folder, model_files(str(other)))
 
 
 @broken(r"adapter_config.json: cannot be read|not a valid adapter configuration")
 def adapter_config_that_is_cut(base, folder):
-    models.adapter(base, folder)
+    model_folders.adapter(base, folder)
     (folder / "adapter_config.json").write_text("{")
 
 
 @broken(r"of the adapter's weights are not in the file|none of the adapter's weights")
 def another_kind_in_the_config(base, folder):
-    models.adapter(base, folder, target_modules=["k_proj"])
+    model_folders.adapter(base, folder, target_modules=["k_proj"])
     config = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[])
     config.save_pretrained(str(folder))
 

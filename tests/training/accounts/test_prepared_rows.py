@@ -4,9 +4,9 @@ import datasets
 import pytest
 
 from ilp_mlflow.core.errors import ConfigError
-from ilp_mlflow.scoring import loading
 from ilp_mlflow.scoring.encoding import encode, encode_sample
-from ilp_mlflow.training.prepared_rows import (
+from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.training.accounts.prepared_rows import (
     IGNORED,
     mask_left_out,
     match_rows,

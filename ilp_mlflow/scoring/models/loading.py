@@ -28,16 +28,16 @@ from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
-from ilp_mlflow.scoring import adapters
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
-from ilp_mlflow.scoring.idle_adapters import changes_nothing
-from ilp_mlflow.scoring.weight_files import (
+from ilp_mlflow.scoring.models import adapters
+from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.models.weight_files import (
     ADAPTER_WEIGHTS,
     model_files,
     read_shapes,
     refuse_not_finite,
 )
-from ilp_mlflow.scoring.whole_weights import (
+from ilp_mlflow.scoring.models.whole_weights import (
     load_skeleton,
     quiet_libraries,
     refuse_diverged_model,

@@ -1,0 +1,42 @@
+"""What a training logged of itself, step by step."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ilp_mlflow.core.value import Value
+
+
+class LogEntry(Value):
+    """One line of a training's log, as `transformers.Trainer` writes it."""
+
+    step: int
+    """Optimizer step, from 1."""
+    epoch: float | None = None
+    """Passes over the data by then."""
+    loss: float | None = None
+    """Mean loss of the tokens in the loss since the last entry, nats per token."""
+    grad_norm: float | None = None
+    """Norm of the gradient before it was clipped; None where none was logged, nan or inf where it
+    was not finite."""
+    learning_rate: float | None = None
+    """Learning rate at that step."""
+
+
+class TrainingLog(Value):
+    """The log of one stage, and those of its settings that the log is read with."""
+
+    stage: str
+    """The stage."""
+    source: str
+    """Where it was read: `trainer_state.json` with its folder, or "" for a training followed here.
+    """
+    entries: tuple[LogEntry, ...]
+    """In the order of steps."""
+    steps: int
+    """Optimizer steps that were made."""
+    kept_step: int | None = None
+    """The step whose weights were kept (`load_best_model_at_end`); None: the last."""
+    settings: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
+    """Settings of the trainer by the name that `TrainingArguments` gives them, as far as they are
+    known: `warmup_steps`, `max_grad_norm`, `gradient_accumulation_steps` and the like."""

@@ -1,0 +1,31 @@
+"""What mechanical faults are read from, beside what the causes are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.training.accounts.row_account import RowAccount
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """All that is known of a run when faults are looked for; what is not known is left out."""
+
+    context: Context
+    """Samples, checkpoints, scores, verdicts and the ledger."""
+    accounts: Mapping[str, RowAccount] = field(default_factory=dict)
+    """What training made of each row, by sample id; of models trained elsewhere, what the last
+    checkpoint's template makes of it with the answer in the loss."""
+    logs: Mapping[str, TrainingLog] = field(default_factory=dict)
+    """What each stage logged, by its name."""
+    followed: bool = False
+    """Whether the training was followed here, so that `accounts` is what was trained."""
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Ids of the unlearned samples, in the order of the file."""
+        verdicts = self.context.verdicts
+        return [id_ for id_ in self.context.samples if verdicts[id_].status == "unlearned"]

@@ -1,0 +1,53 @@
+"""All faults of a run, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ilp_mlflow.diagnosis.faults.checkpoint_weights import find_weight_faults
+from ilp_mlflow.diagnosis.faults.cut_off import find_cut_off
+from ilp_mlflow.diagnosis.faults.exposure import find_exposure_faults
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.logged_loss import find_loss_gaps
+from ilp_mlflow.diagnosis.faults.loss_mask import find_mask_faults
+from ilp_mlflow.diagnosis.faults.new_tokens import find_untrained_tokens
+from ilp_mlflow.diagnosis.faults.optimization import find_optimization_faults
+from ilp_mlflow.diagnosis.faults.rows import find_row_faults
+from ilp_mlflow.diagnosis.faults.self_check import find_scoring_gaps
+from ilp_mlflow.diagnosis.faults.text_form import find_text_faults
+
+FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
+    find_weight_faults,
+    find_scoring_gaps,
+    find_mask_faults,
+    find_text_faults,
+    find_untrained_tokens,
+    find_optimization_faults,
+    find_loss_gaps,
+    find_cut_off,
+    find_exposure_faults,
+    find_row_faults,
+)
+"""What looks for faults, in the order in which they are said: weights, mask, text, vocabulary,
+optimisation, data, ledger."""
+
+
+def find_faults(facts: RunFacts) -> list[Fault]:
+    """All faults of a run, those that stop the diagnosis of their samples first.
+
+    A sample that a stopping fault speaks for is not spoken for by the ones behind it.
+    """
+    faults: list[Fault] = []
+    for finder in FINDERS:
+        faults += finder(facts)
+    faults.sort(key=lambda fault: not fault.stops)
+    stopped: set[str] = set()
+    kept = []
+    for fault in faults:
+        left = tuple(id_ for id_ in fault.samples if id_ not in stopped)
+        kept.append(fault.model_copy(update={"samples": left}))
+        if fault.stops:
+            stopped.update(left)
+    # one that spoke for samples, all of which have a graver fault, is not worth a line
+    return [f for f, was in zip(kept, faults, strict=True) if f.samples or not was.samples]

@@ -1,0 +1,1 @@
+"""What became of every row in training: its tokens, which were in the loss, and when."""

@@ -1,0 +1,57 @@
+import pytest
+
+from ilp_mlflow.core.values import Subject
+from ilp_mlflow.diagnosis.faults import find
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.fault import Fault, read_faults
+
+STAGE = Subject(kind="stage", name="first")
+MASKED = Fault(
+    kind="masked", cause="not_trained", reason="no token counts", change="", samples=("a", "b")
+)
+IDLE = Fault(
+    kind="idle",
+    cause="faulty_checkpoint",
+    reason="the adapter does nothing",
+    change="train it",
+    subject=STAGE,
+    samples=("b", "c"),
+    stops=True,
+)
+
+
+def test_a_sample_is_spoken_for_by_the_fault_that_stops_its_diagnosis(monkeypatch):
+    monkeypatch.setattr(find, "FINDERS", (lambda facts: [MASKED], lambda facts: [IDLE]))
+    first, second = find.find_faults(RunFacts(context=None))
+    assert (first.kind, first.samples) == ("idle", ("b", "c"))
+    assert (second.kind, second.samples) == ("masked", ("a",))
+
+
+def test_a_fault_all_of_whose_samples_have_a_graver_one_is_not_told(monkeypatch):
+    covered = MASKED.model_copy(update={"samples": ("c",)})
+    known = MASKED.model_copy(update={"kind": "known", "samples": ()})
+    monkeypatch.setattr(find, "FINDERS", (lambda facts: [IDLE, covered, known],))
+    assert [fault.kind for fault in find.find_faults(RunFacts(context=None))] == ["idle", "known"]
+
+
+def test_faults_are_read_as_evidence_and_findings():
+    own = MASKED.model_copy(update={"reasons": {"a": "2 of 3 tokens count"}})
+    said = read_faults([IDLE, own])
+    assert said.by_kind["masked"]["a"].reason == "2 of 3 tokens count"
+    assert said.by_kind["masked"]["b"].reason == "no token counts"
+    assert said.by_kind["idle"]["c"].change == "train it"
+    (finding,) = said.findings
+    assert (finding.subject, finding.kind, finding.samples, finding.stops) == (
+        STAGE,
+        "idle",
+        2,
+        True,
+    )
+    assert said.stopped == {"b", "c"}
+
+
+@pytest.mark.parametrize("cause", ["faulty_checkpoint", "failed_optimization"])
+def test_causes_of_faults_are_described_as_other_causes_are(cause):
+    from ilp_mlflow.diagnosis.installed_causes import installed_causes
+
+    assert cause in [info.name for info in installed_causes()]
