@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,18 @@ VARIABLES_END = "{{ '' if 'end of chat_template_kwargs' }}"
 Prints nothing and keeps the white space that follows.
 """
 
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
-"""Files that make a folder one with a tokenizer."""
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+"""Files that make a folder one with a tokenizer; `tokenizer_config.json` alone has no tokens."""
+STEP_FOLDER = re.compile(r"checkpoint-\d+|merged")
+"""Folders in a trainer's output folder, which may have the tokenizer of all of them."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,30 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **gguf_option(source))
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if not has_tokenizer(source):
+            raise ModelError(
+                f"{source}: no tokenizer beside the weights; save it there, or give the model that "
+                "this one was trained from as the base"
+            ) from None
         raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
+    if not has_tokenizer(parts[-1]):
+        _apply_lone_settings(tokenizer, Path(parts[-1]))
     _apply_options(tokenizer, config or TokenizerConfig(), source)
     return tokenizer
+
+
+def _apply_lone_settings(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Give `tokenizer` the chat template and end token that a folder has without a vocabulary."""
+    settings: dict[str, Any] = {}
+    if (folder / "tokenizer_config.json").exists():
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    template, end_token = settings.get("chat_template"), settings.get("eos_token")
+    if (folder / "chat_template.jinja").exists():
+        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if template:
+        tokenizer.chat_template = template
+    if isinstance(end_token, str) and end_token in tokenizer.get_vocab():
+        tokenizer.eos_token = end_token
 
 
 def has_tokenizer(part: str) -> bool:
@@ -77,10 +109,16 @@ def has_tokenizer(part: str) -> bool:
 
 
 def tokenizer_folder(part: str) -> str | None:
-    """Where the tokenizer of a model folder is: in it or where MLflow puts it, None for nowhere."""
+    """Where the tokenizer of a model folder is, None for nowhere.
+
+    It is in the folder, in that of a training of which this is a step, or where MLflow puts it.
+    """
     folder = Path(part)
-    for place in (folder, folder.parent / "components" / "tokenizer"):
-        if any((place / name).exists() for name in TOKENIZER_FILES):
+    places = [folder, folder.parent / "components" / "tokenizer"]
+    if STEP_FOLDER.fullmatch(folder.name):
+        places.append(folder.parent)
+    for place in places:
+        if any((place / name).exists() for name in VOCABULARIES):
             return str(place)
     return None
 

@@ -61,26 +61,30 @@ def resolve_all(locations: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def side_by_side(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Checkpoints whose one adapter sits on the base, though that of an earlier stage does, too.
+    """Checkpoints whose one adapter sits on the base, though an earlier stage changed that.
 
-    By name, with the name of the latest such stage. `parts` are those of every checkpoint, in
-    order; NAME@N is a step inside the stage NAME.
+    By name, with the name of the latest such stage, which left an adapter on the base or a full
+    model. `parts` are those of every checkpoint, in order; NAME@N is a step inside the stage NAME.
     """
     earlier: dict[str, str] = {}
-    base_by_stage: dict[str, str] = {}
+    first = next(iter(parts))
+    parts_by_stage: dict[str, Sequence[str]] = {}
     for name, (base, *adapters) in parts.items():
         stage = name.partition("@")[0]
-        others = [other for other in base_by_stage if other != stage]
-        on_same_base = [other for other in others if base_by_stage[other] == base]
-        if len(adapters) == 1 and on_same_base:
-            earlier[name] = on_same_base[-1]
-        if adapters and "@" not in name:
-            base_by_stage[stage] = base
+        trained = []
+        for other, (other_base, *other_adapters) in parts_by_stage.items():
+            is_full_model = not other_adapters and base == parts[first][0] != other_base
+            if other != stage and (is_full_model or (other_adapters and other_base == base)):
+                trained.append(other)
+        if len(adapters) == 1 and trained:
+            earlier[name] = trained[-1]
+        if "@" not in name and name != first:
+            parts_by_stage[stage] = parts[name]
     return earlier
 
 
 def tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
-    """Tell which adapters are put on the base without those of the stages before.
+    """Tell which adapters are put on the base without what the stages before made of it.
 
     For models of which only folders are known: a stage that was trained here may go on with the
     adapter of the one before, which then sits on the base, too.
@@ -90,10 +94,10 @@ def tell_side_by_side(parts: Mapping[str, Sequence[str]]) -> None:
 
 
 def tell_apart(name: str, base: str, earlier: str) -> None:
-    """Tell that the adapter of a checkpoint is put on the base without that of a stage before."""
+    """Tell that the adapter of a checkpoint is put on the base, not on a stage before."""
     say_once(
-        f"{name}: its adapter is put on {base} without the one of '{earlier}' before it; if it "
-        f"was trained on that, write --checkpoint {name}={earlier}+FOLDER"
+        f"{name}: its adapter is put on {base}, not on '{earlier}' before it; if it was trained on "
+        f"that, write --checkpoint {name}={earlier}+FOLDER"
     )
 
 
@@ -120,6 +124,8 @@ def resolve_parts(location: str, base: str | None = None) -> list[str]:
     below = adapter_base(folder)
     is_found_here = MLFLOW_URI.match(below) or (below and Path(below).is_dir())
     if base and not is_found_here:
+        if below not in ("", base):
+            say_once(f"{folder}: the model below it, '{below}', is not here; {base} is used")
         below = base
     if not below:
         raise ModelError(

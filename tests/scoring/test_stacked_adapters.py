@@ -60,7 +60,7 @@ def test_rows_say_where_an_adapter_belongs(trained, adapters, store, capsys):
     uris = {checkpoint.name: checkpoint.model_uri for checkpoint in settled}
     expected = f"{first}+{second}" if trained == "on_first" else second
     assert uris == places | {"second@3": expected, "second": expected}
-    assert ("second: its adapter is put on the one of 'first'" in capsys.readouterr().err) == (
+    assert ("second: its adapter is put on 'first'" in capsys.readouterr().err) == (
         trained == "on_first"
     )
 

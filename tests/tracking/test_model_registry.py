@@ -227,15 +227,18 @@ def test_what_is_below_an_adapter_can_be_said(tmp_path):
         model_registry.resolve_parts(f"{one}+{base}", base=str(base))
 
 
-def test_stages_side_by_side_on_one_base_are_found(tmp_path):
+def test_stages_side_by_side_on_one_base_are_found():
     parts = {
         "base": ["b"],
         "one@5": ["b", "1@5"],
         "one": ["b", "1"],
-        "full": ["f"],
         "two@5": ["b", "2@5"],
         "two": ["b", "2"],
-        "on_full": ["f", "3"],
         "on_two": ["b", "1", "2", "4"],
     }
     assert model_registry.side_by_side(parts) == {"two@5": "one", "two": "one"}
+
+
+def test_an_adapter_on_the_base_behind_a_full_model_is_found():
+    parts = {"base": ["b"], "same": ["b"], "full": ["f"], "two": ["b", "2"], "on_full": ["f", "3"]}
+    assert model_registry.side_by_side(parts) == {"two": "full"}

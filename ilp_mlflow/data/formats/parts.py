@@ -18,6 +18,8 @@ LEFT_OUT = ("tools", "history", "chat_template_kwargs")
 """
 LOSS_KEYS = ("loss", "loss_weight")
 """What ms-swift and LLaMA-Factory call the `weight` of a turn."""
+TRAINING_FLAGS = ("train", "training")
+"""Where axolotl's rows say with true or false whether a turn is trained."""
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns of what is no text and would be part of a prompt."""
 
@@ -76,7 +78,7 @@ def plain_turns(turns: Any, name: str, where: str) -> Any:
     """Turns with text as content and a `weight` where another key says what is trained.
 
     What is no list of turns stays as it is. Raises DatasetError for a part of content that is no
-    text, such as an image.
+    text, such as an image, and for a weight that is no number.
     """
     if not isinstance(turns, list):
         return turns
@@ -97,8 +99,15 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
     for key in LOSS_KEYS:
         if turn.get(key) is not None:
             plain.setdefault("weight", plain.pop(key))
-    if isinstance(plain.get("weight"), bool):
-        plain["weight"] = int(plain["weight"])
+    for key in TRAINING_FLAGS:
+        # other values are no answer to whether
+        if isinstance(turn.get(key), bool):
+            plain.setdefault("weight", plain.pop(key))
+    weight = plain.get("weight")
+    if isinstance(weight, bool):
+        plain["weight"] = int(weight)
+    elif not isinstance(weight, int | float | None):
+        raise DatasetError(f"{where}: weight must be a number, got {weight!r}")
     return plain
 
 

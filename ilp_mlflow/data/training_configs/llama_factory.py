@@ -38,6 +38,7 @@ OWN_KEYS = (
     "resize_vocab",
     "add_tokens",
     "add_special_tokens",
+    "new_special_tokens",
     "max_samples",
     "preprocessing_num_workers",
     "overwrite_cache",
@@ -57,6 +58,8 @@ UNREAD = {
     "interleave_probs": "rows of several data sets are taken one after the other",
 }
 """Options that may matter for the rows and are not read, and why."""
+EMBEDDINGS = ("embed_tokens", "lm_head")
+"""What LLaMA-Factory trains whole where it resizes the vocabulary, whatever the model calls it."""
 HARMLESS = (
     "eval_dataset",
     "per_device_eval_batch_size",
@@ -85,6 +88,8 @@ class LlamaFactoryKeys(Keys):
     mask_history: bool = False
     add_tokens: Names = ()
     add_special_tokens: Names = ()
+    new_special_tokens: Names = ()
+    """What earlier versions call `add_special_tokens`."""
     resize_vocab: bool = False
     lora_target: Names = ("all",)
     additional_target: Names = ()
@@ -116,7 +121,7 @@ def llama_factory_setup(
         packing=packs,
         loss_on=_loss(keys),
         chat_template_kwargs=_template_variables(keys),
-        added_tokens=(*keys.add_tokens, *keys.add_special_tokens),
+        added_tokens=(*keys.add_tokens, *keys.add_special_tokens, *keys.new_special_tokens),
         adapter=_adapter(keys),
         epochs=keys.num_train_epochs,
         max_steps=keys.max_steps,
@@ -174,9 +179,11 @@ def _template_note(keys: LlamaFactoryKeys) -> tuple[str, ...]:
 def _adapter(keys: LlamaFactoryKeys) -> AdapterSetup | None:
     if keys.finetuning_type not in ("lora", "oft"):
         return None
+    # unless it is told which modules, LLaMA-Factory trains the embeddings that it resizes: where it
+    # is told to resize them, or has added tokens
+    modules = keys.additional_target or (EMBEDDINGS if keys.resize_vocab else ())
     return AdapterSetup(
         target_modules=keys.lora_target,
-        modules_to_save=keys.additional_target,
-        # once it has added tokens, LLaMA-Factory trains the embeddings unless told which modules
+        modules_to_save=modules,
         trains_added_tokens=not keys.additional_target,
     )

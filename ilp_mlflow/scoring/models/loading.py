@@ -78,8 +78,9 @@ def read_tokenization(
         raise ModelError(f"{location}: '{config.model_type}' is not a causal language model")
     max_length = read_max_length(parts, config)
     read_with = parts
-    if base and not any(map(has_tokenizer, parts)):
-        read_with = base
+    if base and any(map(has_tokenizer, base)) and not any(map(has_tokenizer, parts)):
+        # what is there without a vocabulary, such as a chat template, still counts
+        read_with = [*base, parts[-1]]
         say_once(f"{parts[-1]}: no tokenizer beside the weights; the one of {base[0]} is used")
     with_options = load_tokenizer(read_with, tokenizer)
     end_token_ids = _generation_end_token_ids(location, config)

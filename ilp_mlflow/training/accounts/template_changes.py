@@ -81,6 +81,9 @@ def _texts(turn: Message) -> Iterator[tuple[str, str]]:
     for name, value in (turn.model_extra or {}).items():
         if name == "tool_calls":
             continue
+        if isinstance(value, list | Mapping):
+            # of a list of parts, such as `reasoning_details`, the longest speaks for all
+            value = max(_leaves(value), key=len, default="")
         if isinstance(value, str) and value and name not in UNSHOWN_FIELDS:
             yield name, value
     for number, call in enumerate(turn.tool_calls):

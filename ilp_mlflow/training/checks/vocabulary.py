@@ -54,7 +54,7 @@ def _untrained_tokens(
     rows: Sequence[CheckedRow], setup: TrainingSetup, vocabulary: Vocabulary
 ) -> list[CheckFinding]:
     """New tokens whose embeddings the adapter leaves as they were made."""
-    if setup.adapter is None or _trains_embeddings(setup.adapter):
+    if setup.adapter is None or _trains_embeddings(setup.adapter, setup, vocabulary):
         return []
     tokens = [*vocabulary.new_tokens, *_made_and_never_trained(rows, vocabulary)]
     faulty = [row for row in rows if _first_in(tokens, _rendered(row))]
@@ -96,9 +96,11 @@ def _made_and_never_trained(rows: Sequence[CheckedRow], vocabulary: Vocabulary) 
     return [token for token, number in used.items() if number in untrained]
 
 
-def _trains_embeddings(adapter: AdapterSetup) -> bool:
+def _trains_embeddings(adapter: AdapterSetup, setup: TrainingSetup, vocabulary: Vocabulary) -> bool:
     """Whether an adapter trains the rows of new tokens in some way."""
-    if adapter.trains_token_rows or adapter.trains_added_tokens:
+    # tokens that the model has already are not added again
+    adds_tokens = any(token in vocabulary.new_tokens for token in setup.added_tokens)
+    if adapter.trains_token_rows or (adapter.trains_added_tokens and adds_tokens):
         return True
     trained = (*adapter.modules_to_save, *adapter.target_modules)
     return any(module.rpartition(".")[2] in HEADS for module in trained)

@@ -45,10 +45,22 @@ def test_tools_are_objects():
         convert({"messages": TURNS, "tools": ["f"]}, "here", Names())
 
 
-@pytest.mark.parametrize("said", [{"loss": False}, {"loss_weight": 0}, {"weight": 0}])
+@pytest.mark.parametrize(
+    "said",
+    [{"loss": False}, {"loss_weight": 0}, {"weight": 0}, {"train": False}, {"training": False}],
+)
 def test_what_keeps_a_turn_out_of_the_loss_is_its_weight(said):
     row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
     assert convert(row, "here", Names())["messages"][1] == {**TURNS[1], "weight": 0}
+
+
+def test_a_weight_is_a_number():
+    row = {"messages": [TURNS[0], {**TURNS[1], "weight": "0"}]}
+    with pytest.raises(DatasetError, match="here: messages turn 2: weight must be a number, got"):
+        convert(row, "here", Names())
+    # a word is no answer to whether a turn is trained, so that it means something else
+    row = {"messages": [TURNS[0], {**TURNS[1], "training": "warm-up"}]}
+    assert convert(row, "here", Names())["messages"] == row["messages"]
 
 
 def test_parts_of_text_are_one_text():

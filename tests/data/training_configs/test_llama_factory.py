@@ -48,6 +48,14 @@ def test_tokens_are_written_with_commas():
     assert not read.adapter.trains_added_tokens
 
 
+def test_embeddings_are_trained_where_the_vocabulary_is_resized():
+    assert setup(new_special_tokens="<sql>,</sql>").added_tokens == ("<sql>", "</sql>")
+    assert setup().adapter.modules_to_save == ()
+    assert setup(resize_vocab=True).adapter.modules_to_save == ("embed_tokens", "lm_head")
+    told = setup(resize_vocab=True, additional_target="lm_head")
+    assert told.adapter.modules_to_save == ("lm_head",)
+
+
 def test_its_own_template_is_said_to_be_stood_in_for():
     assert "template 'qwen' is LLaMA-Factory's own" in setup(template="qwen").notes[0]
     assert setup(enable_thinking=False).chat_template_kwargs == {"enable_thinking": False}

@@ -201,6 +201,11 @@ def test_an_answer_of_weight_0_is_in_no_loss():
             {"chat_template_kwargs": {"enable_thinking": False}},
             ["chat_template_kwargs.enable_thinking: false"],
         ),
+        (
+            [USER, {**ANSWER, "reasoning_details": [{"type": "text", "text": "Oslo is north."}]}],
+            {},
+            ["messages[1].reasoning_details: 'Oslo is north.'"],
+        ),
         ([USER, {**ANSWER, "weight": 1}], {}, []),
     ],
 )

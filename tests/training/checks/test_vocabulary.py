@@ -48,11 +48,18 @@ def test_new_tokens_that_the_adapter_does_not_train(tokenizer):
         AdapterSetup(modules_to_save=("model.embed_tokens",)),
         AdapterSetup(target_modules=("embed_tokens", "q_proj")),
         AdapterSetup(trains_token_rows=True),
-        AdapterSetup(trains_added_tokens=True),
     ],
 )
 def test_new_tokens_that_are_trained_in_some_way(tokenizer, adapter):
     assert check([saying(1, "<sql>x")], tokenizer, new=["<sql>"], adapter=adapter) == []
+
+
+@pytest.mark.parametrize(("added", "found"), [(["<sql>"], 0), ([], 1)])
+def test_a_trainer_that_trains_what_it_adds_trains_no_token_that_was_there(tokenizer, added, found):
+    adapter = AdapterSetup(trains_added_tokens=True)
+    rows = [saying(1, "<sql>x")]
+    findings = check(rows, tokenizer, new=["<sql>"], adapter=adapter, added_tokens=added)
+    assert len(findings) == found
 
 
 def test_tokens_that_the_embedding_has_no_row_for(tokenizer):
