@@ -120,7 +120,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
     """
     # a table has None where another row has the field
     rest = {name: value for name, value in fields.items() if value is not None}
-    prompt, completion = _take_turns(rest, where)
+    prompt, completion, completion_turns = _take_turns(rest, where)
     options = _take_list(rest, "options", where)
     probes = _take_list(rest, "probes", where)
     paraphrases = _take_list(rest, "paraphrases", where)
@@ -133,6 +133,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
             stage=stage,
             prompt=prompt,
             completion=completion,
+            completion_turns=completion_turns,
             options=tuple(options) or None,
             probes=tuple(probes),
             paraphrases=tuple(paraphrases),
@@ -149,13 +150,17 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
 def samples_digest(samples: Iterable[Sample]) -> str:
     """SHA-256 over the samples in order: the same data has the same digest on any machine.
 
-    Where the rows were read does not count.
+    Where the rows were read does not count, nor how they divide turns that are asked.
     """
     # sorted, as fields of the metadata may come in any order
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(
-            json.dumps(sample.model_dump(exclude={"place"}), sort_keys=True, default=str).encode()
+            json.dumps(
+                sample.model_dump(exclude={"place", "completion_turns"}),
+                sort_keys=True,
+                default=str,
+            ).encode()
         )
     return digest.hexdigest()
 
@@ -238,6 +243,7 @@ class _Turns(NamedTuple):
 
     prompt: Text
     completion: Text
+    completion_turns: int = 1
 
 
 def _take_turns(fields: dict[str, Any], where: str) -> _Turns:
@@ -274,7 +280,8 @@ def _take_bare_turns(fields: dict[str, Any], where: str) -> _Turns:
     if isinstance(prompt, str) or isinstance(completion, str):
         raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
     # of a completion of several turns, all but the last are asked
-    return _split_last_turn(prompt.turns + completion.turns, where)
+    turns = _split_last_turn(prompt.turns + completion.turns, where)
+    return turns._replace(completion_turns=len(completion.turns))
 
 
 def _take_plain_text(fields: dict[str, Any], where: str) -> str:

@@ -76,7 +76,7 @@ def plain_turns(turns: Any, name: str, where: str) -> Any:
     """Turns with text as content and a `weight` where another key says what is trained.
 
     What is no list of turns stays as it is. Raises DatasetError for a part of content that is no
-    text, such as an image.
+    text, such as an image, and for a weight other than 0 and 1.
     """
     if not isinstance(turns, list):
         return turns
@@ -97,8 +97,15 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
     for key in LOSS_KEYS:
         if turn.get(key) is not None:
             plain.setdefault("weight", plain.pop(key))
-    if isinstance(plain.get("weight"), bool):
-        plain["weight"] = int(plain["weight"])
+    weight = plain.get("weight")
+    # a part of a weight, or text, would count for nothing without a word
+    if weight is not None and (isinstance(weight, str) or weight not in (0, 1)):
+        raise DatasetError(
+            f"{where}: weight {json.dumps(weight)} is neither 0 nor 1: a turn is trained or it is "
+            "not; write 0, 1 or no weight"
+        )
+    if weight is not None:
+        plain["weight"] = int(weight)
     return plain
 
 
