@@ -16,6 +16,7 @@ from ilp_mlflow.core.texts import Conversation, Message, Text, asks_nothing
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Sample, Stage
 from ilp_mlflow.data.dataset_lists import resolve_listed
+from ilp_mlflow.data.file_kinds import DuplicateKeyError, parse_json
 from ilp_mlflow.data.formats.choose import FIRST_ROWS, canonical_records, names_of
 from ilp_mlflow.data.readers import read_records
 from ilp_mlflow.data.records import Record
@@ -312,7 +313,8 @@ def _take_text(fields: dict[str, Any], name: str, where: str) -> Text:
         is_empty = not value.strip()
     else:
         raise DatasetError(
-            f"{where}: {name} must be text or a list of messages, got {type(value).__name__}"
+            f"{where}: {name} must be text or a list of messages, got {type(value).__name__}; "
+            "write it as text, or remove the row"
         )
     if is_empty:
         raise DatasetError(f"{where}: {name} is empty; fill it in or remove the row")
@@ -323,7 +325,8 @@ def _split_last_turn(turns: tuple[Message, ...], where: str) -> _Turns:
     """A conversation as what comes before its last turn, the assistant's, and that turn."""
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise DatasetError(
-            f"{where}: messages must be a conversation that ends with an assistant turn"
+            f"{where}: messages must be a conversation that ends with an assistant turn; take out "
+            "what stands behind its last answer, or remove the row"
         )
     if not _says_something(turns[-1]):
         raise DatasetError(
@@ -381,8 +384,8 @@ def _parse_list(value: Any, name: str, where: str) -> Sequence[Any]:
     """A list given as such, or as JSON text where the file format (CSV) has no lists."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = parse_json(value)
+        except (json.JSONDecodeError, DuplicateKeyError):
             raise DatasetError(
                 f"{where}: {name} must be a list (in CSV: a JSON list), got {value!r}"
             ) from None

@@ -29,7 +29,8 @@ def take_text(row: dict[str, Any], name: str, where: str, names: Names) -> str:
         return ""
     if not isinstance(value, str):
         raise DatasetError(
-            f"{where}: {names.called(name)} must be text, got {type(value).__name__}"
+            f"{where}: {names.called(name)} must be text, got {type(value).__name__}; write it as "
+            "text, or remove the row"
         )
     return value
 
