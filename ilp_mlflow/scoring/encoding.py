@@ -65,8 +65,11 @@ def load_tokenizer(
         source = tokenizer_folder(part) or source
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **gguf_option(source))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
+    # a damaged file of a tokenizer raises whatever its values break
+    except Exception as error:
+        raise ModelError(
+            f"{source}: no usable tokenizer ({first_line(error)}); copy or download its files again"
+        ) from None
     _apply_options(tokenizer, config or TokenizerConfig(), source)
     return tokenizer
 
