@@ -74,7 +74,7 @@ class RowAccount(Value):
     end_stops: bool = False
     """Whether it is an end token of the model, at which generation stops."""
     weight_zero: bool = False
-    """Whether the row itself keeps its answer out of the loss (`weight: 0`)."""
+    """Whether the row itself keeps its answer out of the loss (`weight: 0`), and it was."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,8 @@ def account_row(
         end_token=None if end is None else tokenizer.convert_ids_to_tokens(all_ids[end]),
         end_supervised=end is not None and kinds[end] == "supervised",
         end_stops=end is not None and all_ids[end] in tokenization.end_token_ids,
-        weight_zero=sample.left_out,
+        # another trainer may not read it
+        weight_zero=sample.left_out and "supervised" not in answer_kinds,
     )
 
 
