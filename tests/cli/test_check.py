@@ -307,6 +307,22 @@ def test_earlier_turns_are_counted_where_the_template_marks_them(tiny_model, tmp
     assert medians[1] == 2 * medians[0]
 
 
+def test_llama_factory_cuts_conversations_turn_by_turn(tiny_model, tmp_path):
+    long_first = [
+        {"messages": [{**chat["messages"][0], "content": "one " * 40}, *chat["messages"][1:]]}
+        for chat in TWO_TURNS
+    ]
+    data = write_jsonl(tmp_path / "chats.jsonl", long_first)
+    sentences = []
+    for options in ("", "mask_history: true\n"):
+        path = config(tmp_path, f"stage: sft\ncutoff_len: 40\n{options}")
+        checked = document("check", "--data", data, "--model", tiny_model, "--training", path)
+        (cut,) = (f for f in checked["findings"] if f["kind"] == "cut")
+        sentences.append(cut["sentence"])
+    assert "8 lose the whole last answer" in sentences[0]
+    assert "0 lose the whole last answer" in sentences[1]
+
+
 def test_a_loss_on_completions_does_nothing_for_messages(tiny_model, tmp_path):
     data = write_jsonl(tmp_path / "chats.jsonl", TWO_TURNS)
     path = config(tmp_path, "completion_only_loss: true\n")
