@@ -17,12 +17,14 @@ from transformers import TrainerCallback
 from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
 from ilp_mlflow.data.formats.choose import canonical_records, names_of
 from ilp_mlflow.data.records import Record
 from ilp_mlflow.data.samples import samples_from_records
+from ilp_mlflow.data.training_configs.trl_rows import trl_form
 from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
@@ -104,7 +106,8 @@ class IlpCallback(TrainerCallback):
                 f"IlpCallback: {type(rows).__name__} is streamed, and every sample is scored; "
                 "load it as a Dataset"
             )
-        records = (Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1))
+        records = [Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)]
+        self._foreign_roles = trl_form(records[0].fields).roles if records else ()
         names = names_of(self.experiment.stages[0].data)
         self.samples = samples_from_records(stage, canonical_records(records, "rows", names))
         self.run_id: str | None = None
@@ -138,14 +141,34 @@ class IlpCallback(TrainerCallback):
         check_encodable(processing_class, self.samples)
         # the data loader's rows are those that TRL prepared; the text is gone from them
         prepared = others["train_dataloader"].dataset
-        rows = match_rows(self.samples, self._tokenization, prepared, args.to_dict())
+        try:
+            rows = match_rows(self.samples, self._tokenization, prepared, args.to_dict())
+        except ConfigError:
+            if not self._foreign_roles:
+                raise
+            raise ConfigError(
+                f"IlpCallback: TRL gives the roles {', '.join(self._foreign_roles)} to the chat "
+                "template as they are, so that the model learns other names than those it is asked "
+                "under; rename them to user and assistant in the rows"
+            ) from None
         self._accounts = [row.account for row in rows]
+        self._tell_unread_weights()
         self._stop_listening()
         self._ledger = None
         # of a training that is resumed, nobody knows what was trained before
         if state.global_step == 0:
             self._ledger = ExposureLedger(experiment.stages[0].name, self.samples, rows)
             self._listener = self._ledger.follow(model, lambda: self.step)
+
+    def _tell_unread_weights(self) -> None:
+        """Tell of rows that keep their answer out of a loss in which it is."""
+        pairs = zip(self.samples, self._accounts, strict=True)
+        trained = [s.name for s, account in pairs if s.left_out and not account.weight_zero]
+        if trained:
+            say_once(
+                f"IlpCallback: {len(trained)} rows (such as {trained[0]}) have weight 0, which TRL "
+                "does not read: their answers are trained; leave such rows out, or use ilp run"
+            )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the step, and the run that whoever logs this training has started by now."""

@@ -399,6 +399,31 @@ def test_other_rows_than_the_trainers_are_refused(tiny_model, store, tmp_path, g
     assert not all_runs()
 
 
+@pytest.mark.slow
+def test_roles_that_trl_leaves_as_they_are_are_named(tiny_model, store, tmp_path):
+    chats = [
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": r["id"]}]}
+        for r in rows()
+    ]
+    data = datasets.Dataset.from_list(chats)
+    one = trainer(tiny_model, tmp_path, [IlpCallback(data)], data)
+    with pytest.raises(ConfigError, match="the roles human, gpt to the chat template as they are"):
+        one.train()
+
+
+@pytest.mark.slow
+def test_a_weight_that_trl_does_not_read_is_told(tiny_model, store, tmp_path, capsys):
+    chats = turned(rows())
+    chats[3]["messages"][1]["weight"] = 0
+    data = datasets.Dataset.from_list(chats)
+    ilp = IlpCallback(data)
+    trainer(tiny_model, tmp_path, [ilp], data, max_steps=1).train()
+    assert f"1 rows (such as row 4 (sample '{chats[3]['id']}')) have weight 0" in (
+        capsys.readouterr().err
+    )
+    assert not any(account.weight_zero for account in ilp._accounts)
+
+
 def test_a_collator_that_changes_rows_is_told(tiny_model, store, tmp_path):
     one = trainer(tiny_model, tmp_path, [IlpCallback(ROWS)])
     whole = one.data_collator

@@ -67,8 +67,8 @@ def check_command(
     if not location:
         raise ConfigError("--model: missing; give the model that is to be trained, or a --training")
     silence_libraries()
+    setup, sources = _fit(setup, sources)
     samples = _load(sources)
-    setup = _with_loss_of_rows(setup, sources)
 
     with task("check rows"):
         from ilp_mlflow.training.checks.check import check_rows
@@ -120,6 +120,13 @@ def _sources(
         values = source.model_dump(exclude_unset=True) | given
         sources.append(config.parse_parameters(config.DataConfig, values))
     return sources
+
+
+def _fit(setup: TrainingSetup, sources: list[DataConfig]) -> tuple[TrainingSetup, list[DataConfig]]:
+    """The setup and the rows with what the trainer makes of their columns."""
+    from ilp_mlflow.data.training_configs.trl_rows import fit_to_trl
+
+    return fit_to_trl(setup, sources)
 
 
 def _load(sources: list[DataConfig]) -> list[Sample]:
@@ -193,23 +200,3 @@ def _finding_line(finding: CheckFinding) -> list[str]:
     first, *rest = wrap("; ".join(parts), hang=2)
     word = f"{finding.severity}:"
     return [first.replace(word, paint(word, COLOURS[finding.severity]), 1), *rest]
-
-
-def _with_loss_of_rows(setup: TrainingSetup, sources: list[DataConfig]) -> TrainingSetup:
-    """The setup with what TRL makes of the columns of the rows.
-
-    Of a prompt and its completion, the completion alone is trained; of one list of messages all.
-    """
-    if setup.trainer != "TRL" or setup.loss_on in ("answer", "everything"):
-        return setup
-    from ilp_mlflow.data.dataset_lists import resolve_listed
-    from ilp_mlflow.data.readers import read_records
-
-    first = next(iter(read_records(resolve_listed(sources[0]))))
-    is_split = "prompt" in first.fields and "completion" in first.fields
-    return setup.model_copy(
-        update={
-            "loss_on": setup.loss_on or ("answer" if is_split else "everything"),
-            "history_in_loss": not is_split,
-        }
-    )

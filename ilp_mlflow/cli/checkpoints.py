@@ -94,6 +94,7 @@ def score_command(
         for parts in parts_by_name.values():
             loading.check_whole(parts)
     model_registry.tell_side_by_side(parts_by_name)
+    model_registry.tell_other_bases(parts_by_name)
     cached = not no_cache
     wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
     scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)

@@ -31,6 +31,12 @@ class Message(Value):
         return (self.model_extra or {}).get("tool_calls") or []
 
     @property
+    def weight(self) -> int | None:
+        """0 for a turn that the row keeps out of the loss, 1 or None for any other."""
+        weight: int | None = (self.model_extra or {}).get("weight")
+        return weight
+
+    @property
     def text(self) -> str:
         """What the turn says: its content and, on a last line, its calls as JSON."""
         lines = [self.content] if self.content else []

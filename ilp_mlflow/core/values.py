@@ -56,6 +56,8 @@ class Sample(Value):
     """Where the row comes from."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """All other fields of the row, untouched."""
+    completion_turns: int = 1
+    """Turns at the end that the row gives as its completion; the last one is what is scored."""
     place: str = ""
     """Where the row was read, such as `facts.jsonl line 3`; "" where that is not known."""
 
@@ -74,8 +76,16 @@ class Sample(Value):
         """Whether the row keeps its answer out of the loss: its last turn has `weight: 0`."""
         if isinstance(self.completion, str):
             return False
-        weight = (self.completion.turns[-1].model_extra or {}).get("weight")
-        return weight == 0
+        return self.completion.turns[-1].weight == 0
+
+    @property
+    def leaves_turns_out(self) -> bool:
+        """Whether the row keeps any turn of the assistant out of the loss."""
+        if isinstance(self.prompt, str):
+            return self.left_out
+        return self.left_out or any(
+            turn.role == "assistant" and turn.weight == 0 for turn in self.prompt.turns
+        )
 
 
 class Stage(Value):

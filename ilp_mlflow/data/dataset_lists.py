@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +85,28 @@ def read_dataset_info(path: Path, name: str) -> DataConfig:
         raise DatasetError(f"{path}: no data set '{name}'; {suggest(name, listed)}")
     entry = listed[name]
     where = f"{path}#{name}"
-    columns = entry.get("columns") or {}
+    columns, tags = (_names(entry, option, where) for option in ("columns", "tags"))
     if entry.get("ranking"):
         raise DatasetError(f"{where}: ranking is true, so its rows are preferences; {PREFERENCES}")
     formatting = entry.get("formatting", "alpaca")
     if formatting == "alpaca":
         shape = _alpaca_columns(columns)
     elif formatting in ("sharegpt", "openai"):
-        shape = _turn_columns(columns, entry.get("tags") or {})
+        shape = _turn_columns(columns, tags)
     else:
         raise DatasetError(
             f"{where}: formatting '{formatting}' is not known; use alpaca, sharegpt or openai"
         )
     return _settings(_listed_origin(entry, path.parent, where) | shape, where)
+
+
+def _names(entry: Mapping[str, Any], option: str, where: str) -> dict[str, str]:
+    """An option of a data set that gives names by names. Raises DatasetError for anything else."""
+    names = entry.get(option) or {}
+    is_names = isinstance(names, dict)
+    if not is_names or not all(isinstance(n, str) for n in names.values() if n is not None):
+        raise DatasetError(f"{where}: {option} must give names by names, got {json.dumps(names)}")
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def _settings(values: dict[str, Any], where: str) -> DataConfig:
@@ -243,7 +252,7 @@ def _axolotl_shape(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     if kind == "completion":
         return {"format": "text", "fields": {"text": entry.get("field") or "text"}}
     if kind in CHAT_TYPES:
-        return _axolotl_turns(entry, kind)
+        return _axolotl_turns(entry, kind, where)
     if isinstance(kind, dict):
         kind = "a prompt of its own"
     elif kind == "input_output":
@@ -254,13 +263,13 @@ def _axolotl_shape(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     )
 
 
-def _axolotl_turns(entry: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _axolotl_turns(entry: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     old_keys = {"role": "from", "content": "value"} if kind == "sharegpt" else {}
     default_column = "conversations" if kind == "sharegpt" else "messages"
     keys = {
         "role": entry.get("message_field_role") or old_keys.get("role", "role"),
         "content": entry.get("message_field_content") or old_keys.get("content", "content"),
-        **(entry.get("message_property_mappings") or {}),
+        **_names(entry, "message_property_mappings", where),
     }
     fields = {"messages": entry.get("field_messages") or default_column, **keys}
     for option, field in (
@@ -271,11 +280,21 @@ def _axolotl_turns(entry: Mapping[str, Any], kind: str) -> dict[str, Any]:
     ):
         if entry.get(option, field) != field:
             fields[field] = entry[option]
-    return {"format": "sharegpt", "fields": fields, "roles": _inverted(entry.get("roles") or {})}
+    return {
+        "format": "sharegpt",
+        "fields": fields,
+        "roles": _inverted(entry.get("roles") or {}, where),
+    }
 
 
-def _inverted(names_by_role: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The role of each name."""
+def _inverted(names_by_role: Any, where: str) -> dict[str, str]:
+    """The role of each name. Raises DatasetError for what gives no lists of names by role."""
+    lists = names_by_role.values() if isinstance(names_by_role, dict) else [None]
+    if not all(isinstance(names, list) for names in lists):
+        raise DatasetError(
+            f"{where}: roles must give a list of names for each role, "
+            f"got {json.dumps(names_by_role, default=str)}"
+        )
     roles = {}
     for role, names in names_by_role.items():
         for name in names:

@@ -23,6 +23,10 @@ NEXT_ROW = re.compile(r"[\s,]*")
 """What stands in front of a row of an array."""
 GZIP = ".gz"
 """End of the name of a file that is unpacked as it is read."""
+GZIP_MAGIC = b"\x1f\x8b"
+"""What such a file begins with."""
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What stands between fields in tables that are no CSV."""
 
 
 def kind_of(path: Path) -> str:
@@ -30,10 +34,11 @@ def kind_of(path: Path) -> str:
 
     Only what is text is read from a gzipped file.
     """
-    if path.suffix != GZIP:
-        return path.suffix
-    inner = Path(path.stem).suffix
-    return inner if inner in TEXT_KINDS else path.suffix
+    suffix = path.suffix.lower()
+    if suffix != GZIP:
+        return suffix
+    inner = Path(path.stem).suffix.lower()
+    return inner if inner in TEXT_KINDS else suffix
 
 
 def is_readable(path: Path) -> bool:
@@ -60,7 +65,13 @@ def parse_json(text: str) -> Any:
 
     Raises json.JSONDecodeError, or DuplicateKeyError for such a key.
     """
-    return json.loads(text, object_pairs_hook=_unique_keys)
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        # Python refuses numbers of thousands of digits, and objects nested as deep
+        raise json.JSONDecodeError("number too long, or objects nested too deep", text, 0) from None
 
 
 class DuplicateKeyError(Exception):
@@ -78,12 +89,19 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_bytes(path: Path, name: str) -> Iterator[bytes]:
     """The lines of a file, unpacked where it is gzipped."""
     try:
-        with gzip.open(path) if path.suffix == GZIP else path.open("rb") as lines:
+        with gzip.open(path) if path.suffix.lower() == GZIP else path.open("rb") as lines:
+            if path.suffix.lower() == GZIP and not _is_gzipped(path):
+                raise DatasetError(f"{name}: not gzipped; take the {GZIP} off its name")
             yield from lines
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(
             f"{name}: not a whole gzip file ({first_line(error)}); is it cut off?"
         ) from None
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in (GZIP_MAGIC, b"")
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Record]:
@@ -197,11 +215,25 @@ def _describe(document: Any) -> str:
     if not isinstance(document, dict):
         return f"{type(document).__name__}; write [{{...}}, {{...}}]"
     keys = ", ".join(list(document)[:10]) or "no keys"
+    if _is_by_columns(document):
+        return f"one object with {keys}, which holds columns; save rows (pandas: orient='records')"
+    if document and all(isinstance(value, dict) for value in document.values()):
+        return f"one object with {keys}; save the rows in it as an array"
     lists = [name for name, value in document.items() if isinstance(value, list)]
     hint = "write [...] around it, if it is one row"
     if lists and not ONE_ROW & document.keys():
         hint = f"if the rows are in '{lists[0]}', save that array as a file of its own"
     return f"one object with {keys}; {hint}"
+
+
+def _is_by_columns(document: dict[str, Any]) -> bool:
+    """Whether an object holds the columns of a table: lists, or objects by the number of a row."""
+    columns = list(document.values())
+    if all(isinstance(column, dict) and "0" in column for column in columns):
+        return bool(columns) and "0" not in document
+    values = [value for column in columns if isinstance(column, list) for value in column]
+    is_table = len(columns) > 1 and all(isinstance(column, list) for column in columns)
+    return is_table and not any(isinstance(value, dict) for value in values)
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Record]:
@@ -226,6 +258,12 @@ def _read_csv(path: Path, name: str) -> Iterator[Record]:
 
 
 def _check_header(columns: list[str], name: str) -> None:
+    for separator, called in OTHER_SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            raise DatasetError(
+                f"{name}: has one column, '{columns[0]}': fields are separated by {called}; save "
+                "it with commas"
+            )
     for column in columns:
         if columns.count(column) > 1:
             raise DatasetError(

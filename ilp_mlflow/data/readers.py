@@ -15,6 +15,8 @@ from ilp_mlflow.data.records import Record, number_rows
 
 PATTERN = re.compile(r"[*?\[]")
 """What makes a part of a path a pattern."""
+ALL_ROWS = "train"
+"""The split of what has no splits, as the `datasets` library calls it."""
 SPLIT_NAME = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev|eval)(?:[^a-z]|$)")
 """A word in a file's name that says what its rows are for."""
 
@@ -47,13 +49,24 @@ def _read_local(path: Path, name: str, split: str) -> Iterator[Record]:
     if path.is_dir():
         return _read_folder(path, name, split)
     if path.exists():
+        _refuse_split(split, name)
         return read_file(path, name)
     if PATTERN.search(str(path)):
+        _refuse_split(split, name)
         return _read_files({str(file): file for file in _matches(path, name)}, name)
     raise DatasetError(
         f"{name}: no such file; check the path, "
         "which in an experiment is relative to the experiment's file"
     )
+
+
+def _refuse_split(split: str, name: str) -> None:
+    """Raise DatasetError for a split of what has none, of which all rows would be read."""
+    if split != ALL_ROWS:
+        raise DatasetError(
+            f"{name}: has no splits, so no '{split}'; leave the split out, give the file of that "
+            "split, or a limit"
+        )
 
 
 def _matches(pattern: Path, name: str) -> list[Path]:
@@ -76,6 +89,7 @@ def _read_folder(path: Path, name: str, split: str) -> Iterator[Record]:
         raise DatasetError(
             f"{name}: a folder with a list of data sets; give {name}/dataset_info.json#NAME"
         )
+    _refuse_split(split, name)
     files = sorted(file for file in path.iterdir() if _has_rows(file))
     if not files:
         below = sorted(file for file in path.rglob("*") if _has_rows(file))
@@ -200,8 +214,11 @@ def _read_saved(path: Path, name: str, split: str) -> Iterator[Record]:
         ) from None
     if isinstance(rows, datasets.DatasetDict):
         if split not in rows:
-            raise DatasetError(f"{name}: no split '{split}' in it; {suggest(split, rows)}")
+            hint = "for the first rows of it, give a limit" if "[" in split else ""
+            raise DatasetError(f"{name}: no split '{split}' in it; {hint or suggest(split, rows)}")
         rows, name = rows[split], f"{name}[{split}]"
+    elif split not in (ALL_ROWS, str(rows.split)):
+        _refuse_split(split, name)
     yield from number_rows(rows, name)
 
 

@@ -16,6 +16,7 @@ from ilp_mlflow.core.texts import Conversation, Message, Text, asks_nothing
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Sample, Stage
 from ilp_mlflow.data.dataset_lists import resolve_listed
+from ilp_mlflow.data.file_kinds import DuplicateKeyError, parse_json
 from ilp_mlflow.data.formats.choose import FIRST_ROWS, canonical_records, names_of
 from ilp_mlflow.data.readers import read_records
 from ilp_mlflow.data.records import Record
@@ -120,7 +121,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
     """
     # a table has None where another row has the field
     rest = {name: value for name, value in fields.items() if value is not None}
-    prompt, completion = _take_turns(rest, where)
+    prompt, completion, completion_turns = _take_turns(rest, where)
     options = _take_list(rest, "options", where)
     probes = _take_list(rest, "probes", where)
     paraphrases = _take_list(rest, "paraphrases", where)
@@ -133,6 +134,7 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
             stage=stage,
             prompt=prompt,
             completion=completion,
+            completion_turns=completion_turns,
             options=tuple(options) or None,
             probes=tuple(probes),
             paraphrases=tuple(paraphrases),
@@ -149,13 +151,17 @@ def sample_from_record(fields: dict[str, Any], stage: str, row: int, where: str)
 def samples_digest(samples: Iterable[Sample]) -> str:
     """SHA-256 over the samples in order: the same data has the same digest on any machine.
 
-    Where the rows were read does not count.
+    Where the rows were read does not count, nor how they divide turns that are asked.
     """
     # sorted, as fields of the metadata may come in any order
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(
-            json.dumps(sample.model_dump(exclude={"place"}), sort_keys=True, default=str).encode()
+            json.dumps(
+                sample.model_dump(exclude={"place", "completion_turns"}),
+                sort_keys=True,
+                default=str,
+            ).encode()
         )
     return digest.hexdigest()
 
@@ -238,6 +244,7 @@ class _Turns(NamedTuple):
 
     prompt: Text
     completion: Text
+    completion_turns: int = 1
 
 
 def _take_turns(fields: dict[str, Any], where: str) -> _Turns:
@@ -274,7 +281,8 @@ def _take_bare_turns(fields: dict[str, Any], where: str) -> _Turns:
     if isinstance(prompt, str) or isinstance(completion, str):
         raise DatasetError(f"{where}: prompt and completion must both be text or both be messages")
     # of a completion of several turns, all but the last are asked
-    return _split_last_turn(prompt.turns + completion.turns, where)
+    turns = _split_last_turn(prompt.turns + completion.turns, where)
+    return turns._replace(completion_turns=len(completion.turns))
 
 
 def _take_plain_text(fields: dict[str, Any], where: str) -> str:
@@ -305,7 +313,8 @@ def _take_text(fields: dict[str, Any], name: str, where: str) -> Text:
         is_empty = not value.strip()
     else:
         raise DatasetError(
-            f"{where}: {name} must be text or a list of messages, got {type(value).__name__}"
+            f"{where}: {name} must be text or a list of messages, got {type(value).__name__}; "
+            "write it as text, or remove the row"
         )
     if is_empty:
         raise DatasetError(f"{where}: {name} is empty; fill it in or remove the row")
@@ -316,7 +325,8 @@ def _split_last_turn(turns: tuple[Message, ...], where: str) -> _Turns:
     """A conversation as what comes before its last turn, the assistant's, and that turn."""
     if len(turns) < 2 or turns[-1].role != "assistant":
         raise DatasetError(
-            f"{where}: messages must be a conversation that ends with an assistant turn"
+            f"{where}: messages must be a conversation that ends with an assistant turn; take out "
+            "what stands behind its last answer, or remove the row"
         )
     if not _says_something(turns[-1]):
         raise DatasetError(
@@ -374,8 +384,8 @@ def _parse_list(value: Any, name: str, where: str) -> Sequence[Any]:
     """A list given as such, or as JSON text where the file format (CSV) has no lists."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = parse_json(value)
+        except (json.JSONDecodeError, DuplicateKeyError):
             raise DatasetError(
                 f"{where}: {name} must be a list (in CSV: a JSON list), got {value!r}"
             ) from None

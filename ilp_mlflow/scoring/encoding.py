@@ -76,13 +76,16 @@ def load_tokenizer(
         source = tokenizer_folder(part) or source
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **gguf_option(source))
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    # a damaged file of a tokenizer raises whatever its values break
+    except Exception as error:
         if not has_tokenizer(source):
             raise ModelError(
                 f"{source}: no tokenizer beside the weights; save it there, or give the model that "
                 "this one was trained from as the base"
             ) from None
-        raise ModelError(f"{source}: no usable tokenizer ({first_line(error)})") from None
+        raise ModelError(
+            f"{source}: no usable tokenizer ({first_line(error)}); copy or download its files again"
+        ) from None
     if not has_tokenizer(parts[-1]):
         _apply_lone_settings(tokenizer, Path(parts[-1]))
     _apply_options(tokenizer, config or TokenizerConfig(), source)

@@ -101,6 +101,37 @@ def tell_apart(name: str, base: str, earlier: str) -> None:
     )
 
 
+def tell_other_bases(parts: Mapping[str, Sequence[str]]) -> None:
+    """Tell which adapters name another model than the base, or than an earlier checkpoint.
+
+    `parts` are those of every checkpoint by name, the base first.
+    """
+    earlier = list[str]()
+    for name, (below, *adapters) in parts.items():
+        base = next(iter(parts.values()))[0]
+        if adapters and not any(_is_same_model(below, other) for other in earlier):
+            say_once(
+                f"{name}: its adapter is put on {below}, which it names and which is not the base "
+                f"{base}: what the base knew is said of another model; give {below} as the base"
+            )
+        elif adapters:
+            named = adapter_base(adapters[0])
+            are_of_hub = HUB_ID.match(named) and HUB_ID.match(base) and not Path(base).exists()
+            if are_of_hub and named != base == below:
+                say_once(
+                    f"{name}: its adapter names {named} as its base, and is put on {base}; give "
+                    f"{named} as the base, unless both are the same model"
+                )
+        earlier.append(below)
+
+
+def _is_same_model(one: str, other: str) -> bool:
+    """Whether two places hold the same weights."""
+    return one == other or (
+        Path(one).is_dir() and Path(other).is_dir() and model_digest(one) == model_digest(other)
+    )
+
+
 def resolve_parts(location: str, base: str | None = None) -> list[str]:
     """The parts a model is made of: its base (folder or Hub id), then adapter folders in order.
 

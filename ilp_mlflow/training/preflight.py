@@ -58,6 +58,7 @@ def check_trained_elsewhere(
         check_encodable(tokenization.tokenizer, stage.samples)
     for parts_of_checkpoint in parts.values():
         loading.check_whole(parts_of_checkpoint)
+    model_registry.tell_other_bases(parts)
     return stages
 
 

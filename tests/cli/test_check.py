@@ -32,6 +32,20 @@ MARKED = (
 TWO_TURNS = [{"messages": chat["messages"] * 2} for chat in CHATS]
 SPLIT = [{"prompt": chat["messages"][:1], "completion": chat["messages"][1:]} for chat in CHATS]
 TEXTS = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows()]
+LONG_COMPLETIONS = [
+    {"prompt": chat["messages"][:1], "completion": [chat["messages"][1], *chat["messages"]]}
+    for chat in CHATS
+]
+WEIGHTED = [
+    {"messages": [chat["messages"][0], {**chat["messages"][1], "weight": 0}]} for chat in CHATS
+]
+GIVEN = {
+    "messages": TWO_TURNS,
+    "split": SPLIT,
+    "text": TEXTS,
+    "several turns": LONG_COMPLETIONS,
+    "weights": WEIGHTED,
+}
 
 
 @pytest.fixture
@@ -285,22 +299,66 @@ def test_fields_that_the_template_leaves_out_are_named(tiny_model, tmp_path):
 def test_earlier_turns_are_counted_where_the_template_marks_them(tiny_model, tmp_path):
     marked = config(tmp_path, MARKED, "chat.jinja")
     data = write_jsonl(tmp_path / "chats.jsonl", TWO_TURNS)
+    given = ("check", "--data", data, "--model", tiny_model, "--chat-template", marked)
+    last_turn = document(*given)
+    path = config(tmp_path, "assistant_only_loss: true\n")
+    all_turns = document(*given, "--training", path)
+    medians = [checked["tokens"]["in the loss"]["median"] for checked in (last_turn, all_turns)]
+    assert medians[1] == 2 * medians[0]
+
+
+def test_llama_factory_cuts_conversations_turn_by_turn(tiny_model, tmp_path):
+    long_first = [
+        {"messages": [{**chat["messages"][0], "content": "one " * 40}, *chat["messages"][1:]]}
+        for chat in TWO_TURNS
+    ]
+    data = write_jsonl(tmp_path / "chats.jsonl", long_first)
+    sentences = []
+    for options in ("", "mask_history: true\n"):
+        path = config(tmp_path, f"stage: sft\ncutoff_len: 40\n{options}")
+        checked = document("check", "--data", data, "--model", tiny_model, "--training", path)
+        (cut,) = (f for f in checked["findings"] if f["kind"] == "cut")
+        sentences.append(cut["sentence"])
+    assert "8 lose the whole last answer" in sentences[0]
+    assert "0 lose the whole last answer" in sentences[1]
+
+
+def test_a_loss_on_completions_does_nothing_for_messages(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "chats.jsonl", TWO_TURNS)
+    path = config(tmp_path, "completion_only_loss: true\n")
+    checked = document("check", "--data", data, "--model", tiny_model, "--training", path)
+    assert checked["tokens"]["share in the loss"]["minimum"] > 0.9
+    (finding,) = (f for f in checked["findings"] if f["kind"] == "no_effect")
+    assert "TRL trains every token" in finding["sentence"]
+
+
+def test_rows_that_trl_does_not_read_are_an_error(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "a.jsonl", [{"instruction": "q", "output": "a"}])
+    given = ("--data", data, "--model", tiny_model)
+    assert "form_not_read" not in kinds(*given)
+    path = config(tmp_path, "max_length: 64\n")
+    assert "form_not_read" in kinds(*given, "--training", path)
+
+
+def test_text_is_read_from_the_column_that_trl_is_told(tiny_model, tmp_path):
+    records = [{"text": "one", "content": "one two three four five six seven"}]
+    data = write_jsonl(tmp_path / "texts.jsonl", records)
     counts = []
-    for text in ("assistant_only_loss: true\n", "completion_only_loss: true\n"):
+    for text in ("max_length: 64\n", "dataset_text_field: content\n"):
         path = config(tmp_path, text)
-        checked = document(
-            "check",
-            "--data",
-            data,
-            "--model",
-            tiny_model,
-            "--training",
-            path,
-            "--chat-template",
-            marked,
-        )
-        counts.append(checked["tokens"]["in the loss"]["median"])
-    assert counts[0] == 2 * counts[1]
+        checked = document("check", "--data", data, "--model", tiny_model, "--training", path)
+        counts.append(checked["tokens"]["row"]["median"])
+    assert counts[1] > counts[0]
+
+
+def test_a_template_that_renders_nothing_is_an_error_and_no_fault_of_ours(tiny_model, tmp_path):
+    data = write_jsonl(tmp_path / "chats.jsonl", CHATS)
+    empty = config(tmp_path, "", "empty.jinja")
+    checked = document("check", "--data", data, "--model", tiny_model, "--chat-template", empty)
+    (finding,) = (f for f in checked["findings"] if f["kind"] == "no_token_in_the_loss")
+    assert "its answer has no token" in finding["example"]
+    assert "chat template" in finding["change"]
+    assert "cut-off" not in finding["change"]
 
 
 def test_weights_of_0_are_a_note(tiny_model, tmp_path):
@@ -324,12 +382,14 @@ def test_plain_text_is_trained_whole(tiny_model, tmp_path):
         {},
         {"assistant_only_loss": True},
         {"completion_only_loss": False},
+        {"completion_only_loss": True},
+        {"assistant_only_loss": True, "completion_only_loss": False},
         {"max_length": 12},
         {"max_length": 12, "truncation_mode": "keep_end"},
     ],
     ids=lambda options: ",".join(options) or "defaults",
 )
-@pytest.mark.parametrize("given", [TWO_TURNS, SPLIT, TEXTS], ids=["messages", "split", "text"])
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_as_many_tokens_are_in_the_loss_as_trl_has_of_the_same_file(
     tiny_model, tmp_path, given, options
 ):

@@ -79,6 +79,8 @@ def test_a_data_set_may_be_on_the_hub(listed):
         ({"file_name": "a.json", "ranking": True}, "ranking is true"),
         ({"file_name": "a.json", "formatting": "other"}, "formatting 'other' is not known"),
         ({"file_name": "a.json", "num_samples": 10}, "num_samples is set"),
+        ({"file_name": "a.json", "columns": "x"}, 'columns must give names by names, got "x"'),
+        ({"file_name": "a.json", "formatting": "sharegpt", "tags": ["role"]}, "tags must give"),
         ({"script_url": "folder"}, "names no file_name and no hf_hub_url"),
     ],
 )
@@ -178,6 +180,12 @@ def test_turns_of_axolotl_have_the_keys_and_roles_that_it_is_told(tmp_path):
             "drop_system_message",
         ),
         ({"path": "o/n", "type": "alpaca", "shards": 4}, "shards trains one shard"),
+        (
+            {"path": "o/n", "type": "chat_template", "message_property_mappings": ["role"]},
+            "message_property_mappings must give names by names",
+        ),
+        ({"path": "o/n", "type": "chat_template", "roles": ["a"]}, "roles must give a list"),
+        ({"path": "o/n", "type": "chat_template", "roles": {"user": "h"}}, "roles must give"),
         (
             {"path": "o/n", "type": "chat_template", "message_property_mappings": {"rle": "x"}},
             "'rle' is no field",

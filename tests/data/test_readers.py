@@ -103,6 +103,20 @@ def test_of_a_saved_data_set_one_split_is_read(tmp_path):
         list(readers.read_records(test.model_copy(update={"split": "dev"})))
 
 
+def test_a_split_of_what_has_none_is_refused(tmp_path):
+    (tmp_path / "rows").mkdir()
+    write_jsonl(tmp_path / "rows" / "a.jsonl", rows())
+    datasets.Dataset.from_list(rows()).save_to_disk(tmp_path / "saved")
+    for place in ("rows/a.jsonl", "rows", "rows/*.jsonl", "saved"):
+        data = DataConfig(path=str(tmp_path / place), split="test")
+        with pytest.raises(DatasetError, match="has no splits, so no 'test'"):
+            list(readers.read_records(data))
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows())).save_to_disk(tmp_path / "dict")
+    data = DataConfig(path=str(tmp_path / "dict"), split="train[:2]")
+    with pytest.raises(DatasetError, match=r"no split 'train\[:2\]' in it; .* give a limit"):
+        list(readers.read_records(data))
+
+
 def test_a_damaged_saved_data_set_is_named(tmp_path):
     datasets.Dataset.from_list(rows()).save_to_disk(tmp_path / "saved")
     for file in (tmp_path / "saved").glob("*.arrow"):

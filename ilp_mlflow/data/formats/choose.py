@@ -79,9 +79,18 @@ TEXTS = (
     "history",
     "tools",
     "functions",
+    "system_prompt",
+    "context",
+    "question",
+    "answer",
+    "response",
+    "reasoning",
+    "thinking",
     *openai.UNSAID,
 )
-"""Columns that are part of a text in one format or another."""
+"""Columns that are part of a text in one format or another, or are called as if."""
+OWN_COLUMNS = ("id", "options", "probes", "paraphrases", "source", "label")
+"""Columns that mean something of their own beside a text."""
 OBVIOUS_PAIRS = (
     ("question", "answer"),
     ("query", "response"),
@@ -252,7 +261,9 @@ def _say(
     """Say on stderr as what rows are read, where that is not plain."""
     unread = dict[str, None]()
     for row, record in zip(rows, records, strict=True):
-        others = (name for name in TEXTS if name not in read and not is_empty(row.get(name)))
+        # whoever names columns may have forgotten one
+        texts = [name for name in row if name not in OWN_COLUMNS] if names.columns else TEXTS
+        others = (name for name in texts if name not in read and not is_empty(row.get(name)))
         unread.update(dict.fromkeys(others))
         unread.update(dict.fromkeys(names.hidden(record.fields)))
     if chosen == "trl" and not unread and not names.columns and "text" not in read:
@@ -262,7 +273,7 @@ def _say(
     if "text" in read:
         note += ", every token of which is trained"
     if unread:
-        note += f"; not read: {', '.join(unread)}"
+        note += f"; not read: {_listed(unread)}"
     say_once(note)
 
 

@@ -31,7 +31,8 @@ def take_text(row: dict[str, Any], name: str, where: str, names: Names) -> str:
         return ""
     if not isinstance(value, str):
         raise DatasetError(
-            f"{where}: {names.called(name)} must be text, got {type(value).__name__}"
+            f"{where}: {names.called(name)} must be text, got {type(value).__name__}; write it as "
+            "text, or remove the row"
         )
     return value
 
@@ -78,7 +79,7 @@ def plain_turns(turns: Any, name: str, where: str) -> Any:
     """Turns with text as content and a `weight` where another key says what is trained.
 
     What is no list of turns stays as it is. Raises DatasetError for a part of content that is no
-    text, such as an image, and for a weight that is no number.
+    text, such as an image, and for a weight other than 0 and 1.
     """
     if not isinstance(turns, list):
         return turns
@@ -104,10 +105,14 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
         if isinstance(turn.get(key), bool):
             plain.setdefault("weight", plain.pop(key))
     weight = plain.get("weight")
-    if isinstance(weight, bool):
+    # a part of a weight, or text, would count for nothing without a word
+    if weight is not None and (isinstance(weight, str) or weight not in (0, 1)):
+        raise DatasetError(
+            f"{where}: weight {json.dumps(weight)} is neither 0 nor 1: a turn is trained or it is "
+            "not; write 0, 1 or no weight"
+        )
+    if weight is not None:
         plain["weight"] = int(weight)
-    elif not isinstance(weight, int | float | None):
-        raise DatasetError(f"{where}: weight must be a number, got {weight!r}")
     return plain
 
 

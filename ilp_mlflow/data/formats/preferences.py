@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ilp_mlflow.core.errors import DatasetError
@@ -28,18 +28,31 @@ def refuse_pairs(columns: Collection[str], rows: Iterable[Record], name: str, na
     for better, worse in PAIRS:
         is_named = any(names.columns.get(field) for field in ANSWERS)
         if better in columns and worse in columns and not is_named:
-            hint = _hint(better, [record.fields.get(better) for record in rows], columns)
+            hint = _hint(better, [record.fields for record in rows], columns)
             raise DatasetError(f"{name}: preference rows ({better}, {worse}); {REASON}; {hint}")
 
 
-def _hint(better: str, answers: Iterable[Any], columns: Collection[str]) -> str:
+def _hint(better: str, rows: Sequence[Mapping[str, Any]], columns: Collection[str]) -> str:
+    """How to train the better answers, which depends on what the rows hold beside them."""
     if "messages" in columns:
         return "if messages are what was trained, say so: --fields messages=messages"
+    answers = [row.get(better) for row in rows if row.get(better) is not None]
+    if all(_is_whole_conversation(answer) for answer in answers):
+        return f"give the chosen ones as messages: --fields messages={better}"
+    if "instruction" in columns:
+        return f"give the chosen ones as output: --fields output={better}"
     if "prompt" in columns:
         return f"give the chosen ones as completion: --fields completion={better}"
-    if better.startswith("chosen") and all(isinstance(answer, list) for answer in answers):
-        return f"give the chosen ones as messages: --fields messages={better}"
+    if all(isinstance(answer, str) for answer in answers):
+        return f"give the chosen ones as text, of which all is trained: --fields text={better}"
     return "write the chosen ones as completion"
+
+
+def _is_whole_conversation(answer: Any) -> bool:
+    """Whether an answer begins with what it answers."""
+    if not isinstance(answer, list) or len(answer) < 2 or not isinstance(answer[0], dict):
+        return False
+    return answer[0].get("role", answer[0].get("from")) not in ("assistant", "gpt")
 
 
 def is_unwanted(row: Mapping[str, Any]) -> bool:

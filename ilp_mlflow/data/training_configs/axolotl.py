@@ -92,6 +92,7 @@ class AxolotlDataset(Keys):
     path: str = ""
     roles_to_train: Names = ("assistant",)
     train_on_eos: END_TOKEN_CHOICES = "turn"
+    message_field_training: str | None = None
     chat_template: str | None = None
     chat_template_jinja: str | None = None
 
@@ -149,6 +150,7 @@ def axolotl_setup(
         too_long="keep_start" if keys.excess_length_strategy == "truncate" else "drop",
         packing=keys.sample_packing,
         loss_on="everything" if keys.train_on_inputs else "assistant turns",
+        reads_weights=any(dataset.message_field_training for dataset in keys.datasets),
         end_in_loss=not any(dataset.train_on_eos == "none" for dataset in keys.datasets),
         chat_template=_template(keys, path),
         chat_template_kwargs=keys.chat_template_kwargs,

@@ -46,7 +46,8 @@ def experiment_setup(path: Path, stage_name: str, read_as: str) -> TrainingSetup
             "data": (stage.data,),
             # of a conversation only the last turn is trained, whatever its column is called
             "loss_on": prepared.loss_on or "answer",
-            "history_in_loss": False,
+            "history_in_loss": prepared.completion_only is False,
+            "reads_weights": True,
             "chat_template": template,
             "chat_template_kwargs": tokenizer.chat_template_kwargs,
             "eos_token": tokenizer.eos_token,

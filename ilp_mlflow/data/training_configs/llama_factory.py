@@ -120,6 +120,8 @@ def llama_factory_setup(
         too_long="share",
         packing=packs,
         loss_on=_loss(keys),
+        history_in_loss=not keys.mask_history,
+        reads_weights=False,
         chat_template_kwargs=_template_variables(keys),
         added_tokens=(*keys.add_tokens, *keys.add_special_tokens, *keys.new_special_tokens),
         adapter=_adapter(keys),

@@ -31,12 +31,19 @@ class TrainingSetup(Value):
 
     trainer: Trainer = "TRL"
     """The program that trains."""
-    read_as: str = "no training configuration: rows are prepared as TRL does by default"
+    read_as: str = (
+        "no training configuration: rows are prepared as TRL does by default, with the answer "
+        "alone in the loss"
+    )
     """One line that says what was read, and by which keys it was recognised."""
+    read_from_file: bool = False
+    """Whether there is a configuration."""
     model: str | None = None
     """The model that is trained, where the configuration names it."""
     data: tuple[DataConfig, ...] = ()
     """Its rows."""
+    text_field: str = "text"
+    """The column of plain text (`dataset_text_field`)."""
     max_length: int | None = 1024
     """Tokens that a row may have; None: any number."""
     too_long: Literal["keep_start", "keep_end", "share", "drop"] = "keep_start"
@@ -49,6 +56,10 @@ class TrainingSetup(Value):
     history_in_loss: bool = True
     """Whether turns of the assistant before the last one may be in the loss, where its turns are;
     not where rows are split into prompt and completion."""
+    completion_only: bool | None = None
+    """`completion_only_loss` as TRL's configuration says it; None where it does not."""
+    reads_weights: bool = True
+    """Whether `weight: 0` keeps a turn out of the loss, as it does in our own training."""
     end_in_loss: bool = True
     """Whether the end tokens of trained turns are in the loss."""
     chat_template: str | None = None
@@ -77,3 +88,9 @@ class TrainingSetup(Value):
     unknown_keys: tuple[str, ...] = ()
     """Keys that the trainer does not know and that may have been meant for one that is read, a
     sentence each."""
+    ignored: tuple[str, ...] = ()
+    """Options that do nothing for these rows, a sentence each."""
+    form_fault: str = ""
+    """Why the trainer does not train on rows of this form; "" where it does."""
+    foreign_roles: tuple[str, ...] = ()
+    """Roles that the chat template is given as the rows have them, and does not know."""

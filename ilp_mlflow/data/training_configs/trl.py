@@ -75,6 +75,7 @@ class TrlKeys(Keys):
     dataset_name: str | None = None
     dataset_config: str | None = None
     dataset_train_split: str = "train"
+    dataset_text_field: str = "text"
     datasets: tuple[TrlDataset, ...] = ()
     max_length: Count | None = 1024
     truncation_mode: Literal["keep_start", "keep_end"] = "keep_start"
@@ -121,12 +122,16 @@ def trl_setup(
     return TrainingSetup(
         trainer="TRL",
         read_as=read_as,
+        read_from_file=True,
+        text_field=keys.dataset_text_field,
         model=local_folder(keys.model_name_or_path, path),
         data=_data(keys, folder, path) if with_data else (),
         max_length=max_length,
         too_long=keys.truncation_mode,
         packing=keys.packing,
         loss_on=_loss(keys),
+        completion_only=keys.completion_only_loss,
+        reads_weights=False,
         chat_template=template,
         eos_token=keys.eos_token,
         pad_token=keys.pad_token,

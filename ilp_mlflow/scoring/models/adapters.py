@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError, first_line
@@ -49,6 +48,9 @@ KINDS = (
     "WAVEFT",
 )
 """Kinds that a test compares with PEFT's own outputs; others are refused by name."""
+OWN_STARTS = ("pissa_niter", "corda", "loftq", "lora_ga")
+"""How a LoRA may begin (`init_lora_weights`) with another base than the model that it names: a part
+of the weights was moved into the adapter, or lost, in a way that cannot be done again."""
 TRAINED_ON = "trained_on.json"
 """The file in which an adapter that was trained here says on which base."""
 PREFIX = "base_model.model."
@@ -67,8 +69,14 @@ def read_config(folder: str) -> PeftConfig:
             config = PeftConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{folder}/adapter_config.json: cannot be read ({first_line(error)})"
+            f"{folder}/adapter_config.json: cannot be read ({first_line(error)}); take the one "
+            "that the adapter was saved with, or a newer version of peft"
         ) from None
+    if config.peft_type is None:
+        raise ModelError(
+            f"{folder}/adapter_config.json: has no peft_type; take the one that the adapter was "
+            "saved with"
+        )
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind not in KINDS:
         raise ModelError(
@@ -78,6 +86,12 @@ def read_config(folder: str) -> PeftConfig:
         raise ModelError(
             f"{folder}: an activated LoRA (alora_invocation_tokens) cannot be scored: it "
             "depends on where its invocation tokens stand"
+        )
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start.lower().startswith(OWN_STARTS):
+        raise ModelError(
+            f"{folder}: a LoRA that began as {start} sits on weights that are not its base's; "
+            "convert it to a plain LoRA, or merge it, with the program that trained it"
         )
     task = str(getattr(config.task_type, "value", config.task_type or "CAUSAL_LM"))
     if task != "CAUSAL_LM":
@@ -109,6 +123,9 @@ def put_adapter(model: Any, folder: str, base: str, trainable: bool = False) -> 
     if trainable and config.is_prompt_learning:
         raise ModelError(f"{folder}: {config.peft_type.value} cannot be trained on; give its base")
     config.inference_mode = not trainable
+    # PiSSA and OLoRA begin with what they take out of the base, and there is nothing in a skeleton
+    if model.device.type == "meta" and isinstance(config, LoraConfig):
+        config.init_lora_weights = True
     try:
         with quiet_libraries():
             _resize(model, shapes, file)
@@ -116,8 +133,14 @@ def put_adapter(model: Any, folder: str, base: str, trainable: bool = False) -> 
             own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
             _refuse_other_shapes(own, shapes, file)
             _load(adapted, set(own), set(shapes), file, trainable)
-    except (OSError, ValueError, RuntimeError, SafetensorError, AttributeError) as error:
-        raise ModelError(f"{folder}: not an adapter for {base} ({first_line(error)})") from None
+    except ModelError:
+        raise
+    # settings that do not fit the model, or are damaged, raise whatever they break
+    except Exception as error:
+        raise ModelError(
+            f"{folder}: not an adapter for {base} ({first_line(error)}); give the base that it was "
+            "trained on and the adapter_config.json that it was saved with"
+        ) from None
     return adapted
 
 

@@ -72,10 +72,8 @@ def read_tokenization(
     weights only, or is not a causal language model.
     """
     location = parts[0]
-    _check_folder(location)
     config = _config(location)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(f"{location}: '{config.model_type}' is not a causal language model")
+    _check_folder(location)
     max_length = read_max_length(parts, config)
     read_with = parts
     if base and any(map(has_tokenizer, base)) and not any(map(has_tokenizer, parts)):
@@ -279,44 +277,56 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _config(location: str) -> PretrainedConfig:
-    """The configuration of a base. Raises ModelError when it cannot be read."""
+    """The configuration of a base. Raises ModelError when it is missing or cannot be read."""
+    folder = Path(location)
+    if folder.is_dir() and not gguf_option(location) and not (folder / "config.json").exists():
+        hint = "give a folder with a model in safetensors, or one GGUF file"
+        if (folder / ADAPTER_WEIGHTS).exists():
+            hint = f"beside {ADAPTER_WEIGHTS} there must be its {ADAPTER}"
+        raise ModelError(f"{location}: no config.json; {hint}")
     try:
-        return AutoConfig.from_pretrained(
+        config: PretrainedConfig = AutoConfig.from_pretrained(
             location, trust_remote_code=False, **gguf_option(location)
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    # a damaged configuration raises whatever its values break
+    except Exception as error:
         # transformers takes a path that does not exist for the id of a Hub model
         if location.startswith((".", "/", "~")) and not Path(location).exists():
             raise ModelError(f"{location}: no such folder; check the path") from None
-        hint = "; is the Hub reachable and the name right? A local folder works too"
+        hint = "is the Hub reachable and the name right? A local folder works too"
         if Path(location).is_dir():
-            hint = ""
-        raise ModelError(f"{location}: cannot be read ({first_line(error)}){hint}") from None
+            hint = "copy or download its config.json again"
+        raise ModelError(f"{location}: cannot be read ({first_line(error)}); {hint}") from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(
+            f"{location}: '{config.model_type}' is not a causal language model; give one that is"
+        )
+    return config
 
 
 def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
-    """Ids of the end tokens that the model's own generation settings name."""
+    """Ids of the end tokens that the model's own generation settings name. Raises ModelError."""
+    own_file = Path(base) / "generation_config.json"
     try:
         generation = GenerationConfig.from_pretrained(base)
-    except OSError:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if own_file.exists():
+            raise ModelError(
+                f"{own_file}: cannot be read ({first_line(error)}); copy or download it again"
+            ) from None
         generation = GenerationConfig.from_model_config(config)
-    if generation.eos_token_id is None:
-        return set()
-    if isinstance(generation.eos_token_id, list):
-        return set(generation.eos_token_id)
-    return {generation.eos_token_id}
+    ids = generation.eos_token_id
+    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
+    if not all(isinstance(number, int) for number in ids):
+        raise ModelError(f"{own_file}: eos_token_id {ids} is no id of a token; write its number")
+    return set(ids)
 
 
 def _check_folder(location: str) -> None:
-    """Raise ModelError when a local folder has no config, no safetensors, or damaged ones."""
+    """Raise ModelError when a local folder has no safetensors, or damaged ones."""
     folder = Path(location)
     if not folder.is_dir() or gguf_option(location):
         return
-    if not (folder / "config.json").exists():
-        raise ModelError(
-            f"{location}: no config.json; give a folder with a model in safetensors, "
-            "or one GGUF file"
-        )
     for path in model_files(location):
         read_shapes(path)
 

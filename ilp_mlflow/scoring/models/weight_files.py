@@ -126,10 +126,15 @@ def _read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def _shards(index: Path) -> list[Path]:
     """The files that an index names. Raises ModelError when one is missing or it is not valid."""
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = content["weight_map"].values()
+        # transformers wants both
+        content["metadata"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(f"{index}: not a valid index; copy or download it again") from None
     shards = [index.parent / name for name in sorted(set(names))]
+    if not shards:
+        raise ModelError(f"{index}: names no file; copy or download it again")
     for shard in shards:
         if not shard.exists():
             raise ModelError(

@@ -45,8 +45,14 @@ def load_skeleton(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    except (ValueError, RuntimeError, KeyError, ImportError) as error:
+    except ImportError as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
+    # values in config.json that do not fit raise whatever they break
+    except Exception as error:
+        raise ModelError(
+            f"{location}: cannot be loaded ({first_line(error)}); take the config.json that these "
+            "weights were saved with"
+        ) from None
     refuse_incomplete(location, info, files)
     skeleton: PreTrainedModel = model
     return skeleton

@@ -85,16 +85,16 @@ def mask_left_out(
     tokenization: Tokenization,
     training: Mapping[str, Any],
 ) -> datasets.Dataset:
-    """The rows of our own trainer with no answer in the loss that its row keeps out of it.
+    """The rows of our own trainer with no turn in the loss that its row keeps out of it.
 
     TRL does not read the `weight` of a turn. Rows without a label are dropped, as TRL drops them.
     """
-    if not any(sample.left_out for sample in samples):
+    if not any(sample.leaves_turns_out for sample in samples):
         return prepared
 
     def relabel(example: dict[str, Any]) -> dict[str, Any]:
         sample = samples[example["row"]]
-        if not sample.left_out:
+        if not sample.leaves_turns_out:
             return {"labels": example["labels"]}
         encoded = encode_as_trained(sample, tokenization, training)
         return {"labels": trained_tokens(sample, encoded, tokenization.tokenizer, training).labels}

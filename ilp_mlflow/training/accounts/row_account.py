@@ -11,10 +11,17 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.texts import Conversation, asks_nothing
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import Encoded, Tokenization, encode_sample
+from ilp_mlflow.scoring.encoding import (
+    Encoded,
+    Tokenization,
+    encode_prompt,
+    encode_sample,
+    shared_length,
+)
 from ilp_mlflow.training.accounts.template_changes import (
     find_added,
     find_dropped,
@@ -67,7 +74,7 @@ class RowAccount(Value):
     end_stops: bool = False
     """Whether it is an end token of the model, at which generation stops."""
     weight_zero: bool = False
-    """Whether the row itself keeps its answer out of the loss (`weight: 0`)."""
+    """Whether the row itself keeps its answer out of the loss (`weight: 0`), and it was."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +92,23 @@ class TrainedTokens:
 
 
 def account_rows(
-    samples: Sequence[Sample], tokenization: Tokenization, training: Mapping[str, Any]
+    samples: Sequence[Sample],
+    tokenization: Tokenization,
+    training: Mapping[str, Any],
+    whole_completion: bool = False,
 ) -> list[RowAccount]:
     """The accounts of samples under these options of `trl.SFTConfig`, before any training.
 
-    `max_length`, `truncation_mode`, `completion_only_loss` and `assistant_only_loss` count. Raises
+    `max_length`, `truncation_mode`, `completion_only_loss` and `assistant_only_loss` count. Of a
+    completion of several turns TRL trains all, which `whole_completion` asks for, and we the last
+    one. Raises
     ValueError under `assistant_only_loss` when the chat template does not mark what it generates
     and TRL knows no other form of it.
     """
     accounts = []
     for sample in samples:
         encoded = encode_as_trained(sample, tokenization, training)
-        tokens = trained_tokens(sample, encoded, tokenization.tokenizer, training)
+        tokens = trained_tokens(sample, encoded, tokenization.tokenizer, training, whole_completion)
         accounts.append(account_row(sample, encoded, tokens, tokenization))
     return accounts
 
@@ -116,16 +128,20 @@ def trained_tokens(
     encoded: Encoded,
     tokenizer: PreTrainedTokenizerBase,
     training: Mapping[str, Any],
+    whole_completion: bool = False,
 ) -> TrainedTokens:
     """The tokens that `trl.SFTTrainer` makes of a sample, with their labels.
 
     `encoded` is the sample as `encode_as_trained` gives it. A row with `weight: 0` on its answer
-    has no label there, which is ours: TRL does not read weights.
+    has no label there, which is ours: TRL does not read weights. `whole_completion` as for
+    `account_rows`.
     """
     ids = [*encoded.ids, *encoded.tail]
     # plain text has no prompt: there, even the first token has a label
     answer_start = 0 if asks_nothing(sample.prompt) else encoded.start
     first_supervised = answer_start
+    if whole_completion and sample.completion_turns > 1:
+        first_supervised = _completion_start(sample, ids, tokenizer, training)
     if training.get("completion_only_loss") is False:
         first_supervised = 0
     may_count = [True] * len(ids)
@@ -139,8 +155,25 @@ def trained_tokens(
     return _cut(ids, labels, training)
 
 
+def _completion_start(
+    sample: Sample,
+    ids: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    training: Mapping[str, Any],
+) -> int:
+    """Index of the first token of a completion of several turns."""
+    assert isinstance(sample.prompt, Conversation)
+    template = training_template(tokenizer) if training.get("assistant_only_loss") else None
+    asked = sample.prompt.turns[: len(sample.prompt.turns) + 1 - sample.completion_turns]
+    prompt_ids = encode_prompt(tokenizer, sample.prompt.with_turns(asked), template)
+    return shared_length(prompt_ids, ids)
+
+
 def _assistant_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """Which tokens of a conversation the template marks as said by the assistant."""
+    """Which tokens of a conversation the template marks as said by the assistant.
+
+    Without those of turns whose `weight` is 0.
+    """
     assert isinstance(sample.prompt, Conversation)
     assert isinstance(sample.completion, Conversation)
     encoded = tokenizer.apply_chat_template(
@@ -150,7 +183,31 @@ def _assistant_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[
         chat_template=training_template(tokenizer),
         **sample.prompt.template_options,
     )
-    return [bool(bit) for bit in encoded["assistant_masks"]]
+    mask = [bool(bit) for bit in encoded["assistant_masks"]]
+    return _without_turns(mask, sample) if sample.leaves_turns_out else mask
+
+
+def _without_turns(mask: Sequence[bool], sample: Sample) -> list[bool]:
+    """The mask of what the assistant says without turns of weight 0.
+
+    Raises ConfigError where the runs of the mask are not the turns, one after the other.
+    """
+    assert isinstance(sample.prompt, Conversation)
+    assert isinstance(sample.completion, Conversation)
+    turns = (*sample.prompt.turns, *sample.completion.turns)
+    weights = [turn.weight for turn in turns if turn.role == "assistant"]
+    runs = [(counts, len(list(run))) for counts, run in itertools.groupby(mask)]
+    if sum(counts for counts, _ in runs) != len(weights):
+        raise ConfigError(
+            f"{sample.name}: has turns of weight 0, and the chat template does not mark every turn "
+            "of the assistant, so it is not known which tokens these are; remove the weights or "
+            "assistant_only_loss"
+        )
+    left = iter(weights)
+    kept = list[bool]()
+    for counts, length in runs:
+        kept += [counts and next(left) != 0] * length
+    return kept
 
 
 def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -194,7 +251,8 @@ def account_row(
         end_token=None if end is None else tokenizer.convert_ids_to_tokens(all_ids[end]),
         end_supervised=end is not None and kinds[end] == "supervised",
         end_stops=end is not None and all_ids[end] in tokenization.end_token_ids,
-        weight_zero=sample.left_out,
+        # another trainer may not read it
+        weight_zero=sample.left_out and "supervised" not in answer_kinds,
     )
 
 

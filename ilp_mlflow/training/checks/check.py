@@ -37,6 +37,7 @@ from ilp_mlflow.training.checks.finding import (
 )
 from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.rendering import check_rendering
+from ilp_mlflow.training.checks.row_form import check_row_form, without_weights
 from ilp_mlflow.training.checks.supervision import check_supervision
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
 
@@ -78,10 +79,13 @@ def check_rows(samples: Sequence[Sample], parts: Sequence[str], setup: TrainingS
     findings += check_assistant_turns(accepted, setup, tokenization)
     setup = countable(setup, accepted, tokenization)
     options = sft_options(setup)
+    is_trl = setup.trainer == "TRL" and setup.read_from_file
     rows = []
     for sample in track(accepted, "render and count rows"):
-        (account,) = account_rows([sample], tokenization, options)
+        read = sample if setup.reads_weights else without_weights(sample)
+        (account,) = account_rows([read], tokenization, options, whole_completion=is_trl)
         rows.append(CheckedRow(sample, account))
+    findings += check_row_form(rows, setup)
     findings += check_lengths(rows, setup, tokenization)
     findings += check_supervision(rows, setup, tokenization)
     findings += check_rendering(rows)
@@ -111,6 +115,8 @@ def check_setup(setup: TrainingSetup) -> list[CheckFinding]:
     findings = []
     for sentence in setup.unknown_keys:
         findings.append(CheckFinding(kind="unknown_key", severity="warning", sentence=sentence))
+    for sentence in setup.ignored:
+        findings.append(CheckFinding(kind="no_effect", severity="warning", sentence=sentence))
     for sentence in setup.notes:
         findings.append(CheckFinding(kind="not_read", severity="note", sentence=sentence))
     return findings
@@ -123,7 +129,7 @@ def token_table(rows: Sequence[CheckedRow]) -> dict[str, Spread]:
         "prompt": lambda row: row.account.prompt_tokens,
         "answer": lambda row: row.account.answer_tokens,
         "in the loss": lambda row: row.account.supervised_tokens,
-        "share in the loss": lambda row: row.account.supervised_tokens / row_tokens(row),
+        "share in the loss": lambda row: row.account.supervised_tokens / max(1, row_tokens(row)),
     }
     spreads = {}
     for name, count_of in count.items():

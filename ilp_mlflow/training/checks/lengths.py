@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.encoding import Tokenization, encode
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
 
 CUT_OFF_NAMES = {"LLaMA-Factory": "cutoff_len", "axolotl": "sequence_len"}
@@ -21,10 +22,12 @@ def check_lengths(
     rows: Sequence[CheckedRow], setup: TrainingSetup, tokenization: Tokenization
 ) -> list[CheckFinding]:
     """Rows that are cut or left out, and rows for which the model has no positions."""
-    return [*_too_long(rows, setup), *_beyond_positions(rows, setup, tokenization)]
+    return [*_too_long(rows, setup, tokenization), *_beyond_positions(rows, setup, tokenization)]
 
 
-def _too_long(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFinding]:
+def _too_long(
+    rows: Sequence[CheckedRow], setup: TrainingSetup, tokenization: Tokenization
+) -> list[CheckFinding]:
     limit = setup.max_length
     if limit is None:
         return []
@@ -42,7 +45,7 @@ def _too_long(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFin
             change,
         )
     if setup.too_long == "share":
-        return _cut_by_share(rows, limit, name, change)
+        return _cut_by_share(rows, setup, limit, tokenization)
     # what a template puts behind the end of an answer may be cut, too, and is no loss
     cut = [row for row in rows if row.account.cut_tokens and row_tokens(row) > limit]
     without_answer = [row for row in cut if not row.account.supervised_answer_tokens]
@@ -64,40 +67,69 @@ def _has_end(row: CheckedRow) -> bool:
 
 
 def _cut_by_share(
-    rows: Sequence[CheckedRow], limit: int, name: str, change: str
+    rows: Sequence[CheckedRow], setup: TrainingSetup, limit: int, tokenization: Tokenization
 ) -> list[CheckFinding]:
-    """Rows that LLaMA-Factory cuts, the prompt and the answer each."""
+    """Rows that LLaMA-Factory cuts, each question and each answer."""
     cut = [row for row in rows if row_tokens(row) > limit]
-    without_end = [row for row in cut if _kept_of_answer(row, limit) < row.account.answer_tokens]
+    # under mask_history, the last turn comes first
+    last_first = not setup.history_in_loss
+    kept = [_kept_of_answer(_turn_lengths(row, tokenization), limit, last_first) for row in cut]
+    pairs = list(zip(cut, kept, strict=True))
+    lost = sum(tokens == 0 for tokens in kept)
+    shortened = sum(0 < tokens < row.account.answer_tokens for row, tokens in pairs)
+    longest = max((row_tokens(row) for row in cut), default=0)
     return row_finding(
         "cut",
         "warning",
         cut,
         len(rows),
-        f"longer than {name} {limit} and cut: {len(without_end)} lose the end of the "
-        f"answer, {len(cut) - len(without_end)} the end of the prompt alone",
+        f"longer than cutoff_len {limit} and cut: {lost} lose the whole last answer, {shortened} "
+        f"its end, {len(cut) - lost - shortened} what stands before it",
         lambda row: (
             f"{row.account.prompt_tokens} tokens of prompt and {row.account.answer_tokens} of "
             "answer"
         ),
-        change,
+        f"raise cutoff_len to {longest}, or shorten these rows",
     )
 
 
-def _kept_of_answer(row: CheckedRow, limit: int) -> int:
-    """Tokens of the answer that LLaMA-Factory keeps of a row that is too long.
+def _turn_lengths(row: CheckedRow, tokenization: Tokenization) -> list[tuple[int, int]]:
+    """Tokens of every question and its answer, in order."""
+    prompt, account = row.sample.prompt, row.account
+    lengths = []
+    before = 0
+    turns = () if isinstance(prompt, str) else prompt.turns
+    for place, turn in enumerate(turns):
+        if turn.role == "assistant" and not isinstance(prompt, str) and place > 0:
+            asked = prompt.with_turns(turns[:place])
+            said = Conversation(turns=(turn,))
+            encoded = encode(tokenization.tokenizer, asked, said, tokenization.end_token_ids)
+            lengths.append((encoded.start - before, len(encoded.ids) - encoded.start))
+            before = len(encoded.ids)
+    return [*lengths, (account.prompt_tokens - before, account.answer_tokens)]
 
-    An answer shorter than half the cut-off is kept and the prompt cut; beside a prompt shorter than
-    half of it the answer is cut; else both are, in proportion.
+
+def _kept_of_answer(turns: Sequence[tuple[int, int]], limit: int, last_first: bool = False) -> int:
+    """Tokens of the last answer that LLaMA-Factory keeps of a row that is too long.
+
+    `turns` are tokens of questions and answers. They share the room turn by turn: an answer shorter
+    than half of what is left is kept and its question cut; beside a question shorter than half of
+    it the answer is cut; else both are, in proportion.
     """
-    prompt, answer = row.account.prompt_tokens, row.account.answer_tokens
-    if answer * 2 < limit:
-        room = limit
-    elif prompt * 2 < limit:
-        room = limit - prompt
-    else:
-        room = int(limit * answer / (prompt + answer))
-    return min(room, answer)
+    room = limit
+    for number, (question, answer) in enumerate(reversed(turns) if last_first else turns):
+        if answer * 2 < room:
+            kept = answer
+        elif question * 2 < room:
+            kept = min(room - question, answer)
+        else:
+            kept = min(int(room * answer / (question + answer)), answer)
+        if last_first or number == len(turns) - 1:
+            return kept
+        room -= kept + min(question, room - kept)
+        if room <= 0:
+            break
+    return 0
 
 
 def _beyond_positions(

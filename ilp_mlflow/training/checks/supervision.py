@@ -33,8 +33,18 @@ def _unsupervised(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
         len(rows),
         "no token is in the loss, so nothing is learned from them",
         _why_unsupervised,
-        "raise the cut-off, or remove these rows",
+        _supervise(faulty),
     )
+
+
+def _supervise(faulty: Sequence[CheckedRow]) -> str:
+    """What puts the answers of rows into the loss."""
+    changes = []
+    if any(row.account.cut_tokens for row in faulty):
+        changes.append("raise the cut-off")
+    if not all(row.account.cut_tokens for row in faulty):
+        changes.append("take a chat template that renders the answer and marks it as said")
+    return f"{', '.join(changes)}, or remove these rows"
 
 
 def _why_unsupervised(row: CheckedRow) -> str:
@@ -44,7 +54,9 @@ def _why_unsupervised(row: CheckedRow) -> str:
             f"its prompt has {account.prompt_tokens} tokens, and {account.cut_tokens} of the row "
             "are cut, the whole answer among them"
         )
-    return f"none of the {account.answer_tokens} tokens of its answer"
+    if not account.answer_tokens:
+        return "its answer has no token: the chat template leaves it out"
+    return f"none of the {account.answer_tokens} tokens of its answer is in the loss"
 
 
 def _weight_zero(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
@@ -60,9 +72,19 @@ def _weight_zero(rows: Sequence[CheckedRow]) -> list[CheckFinding]:
 
 def _prompts_in_the_loss(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFinding]:
     """Rows of which the questions are trained, too, where that was asked for by no option."""
-    faulty = [row for row in rows if _supervised_prompt_tokens(row) and setup.loss_on != "answer"]
     if setup.loss_on == "assistant turns":
         return []
+    faulty = [row for row in rows if _supervised_prompt_tokens(row)]
+    if setup.loss_on == "answer":
+        # a line break behind the end token is in the loss, too, and no part of the answer
+        return row_finding(
+            "prompt_in_the_loss",
+            "note",
+            [row for row in faulty if row.sample.completion_turns > 1],
+            len(rows),
+            "the completion has several turns, and all of them are in the loss, the user's too",
+            change="set assistant_only_loss: true to train the assistant's alone",
+        )
     return row_finding(
         "prompt_in_the_loss",
         "note",

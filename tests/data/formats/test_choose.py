@@ -53,6 +53,14 @@ def test_the_plain_form_is_read_without_a_word_and_any_other_is_said_once(tmp_pa
     assert capsys.readouterr().err == f"ilp: {path}: read as alpaca (instruction, input, output)\n"
 
 
+def test_columns_that_a_mapping_leaves_out_are_told(tmp_path, capsys):
+    row = {"id": 1, "question": "q", "response": "a", "system_prompt": "s", "topic": "t"}
+    read(tmp_path / "a.jsonl", [row], fields={"prompt": "question", "completion": "response"})
+    assert capsys.readouterr().err.endswith("; not read: system_prompt, topic\n")
+    read(tmp_path / "b.jsonl", [{**rows()[0], "context": "c", "topic": "t"}])
+    assert capsys.readouterr().err.endswith("; not read: context\n")
+
+
 def test_notes_are_left_out_where_the_user_wants_silence(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("ILP_QUIET", "1")
     read(tmp_path / "a.jsonl", [{"instruction": "q", "output": "a"}])

@@ -19,6 +19,9 @@ def read(path, records, **options):
     [
         ({"prompt": "p", "chosen": "c", "rejected": "r"}, "completion=chosen"),
         ({"chosen": CHAT, "rejected": CHAT}, "messages=chosen"),
+        ({"prompt": "q", "chosen": CHAT, "rejected": CHAT}, "messages=chosen"),
+        ({"chosen": "Human: q Assistant: a", "rejected": "r"}, "text=chosen"),
+        ({"instruction": "i", "input": "n", "chosen": "c", "rejected": "r"}, "output=chosen"),
         ({"chosen_messages": CHAT, "rejected_messages": CHAT}, "messages=chosen_messages"),
         ({"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": CHAT[1:]}, "completion=chosen"),
         (

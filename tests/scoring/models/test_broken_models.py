@@ -186,6 +186,46 @@ def config_that_is_cut(base, folder):
     path.write_text(path.read_text()[:80])
 
 
+@broken(r"cannot be read \(.*vocab_size.*\); copy or download its config.json again")
+def text_for_a_number_in_the_config(base, folder):
+    model_folders.edit_json(model_folders.copy(base, folder), vocab_size="many")
+
+
+@broken(r"cannot be read \(.*float99.*\); copy or download its config.json again")
+def type_of_numbers_that_is_none(base, folder):
+    model_folders.edit_json(model_folders.copy(base, folder), dtype="float99")
+
+
+@broken(r"cannot be loaded \('nope'\); take the config.json that these weights were saved with")
+def function_that_is_none(base, folder):
+    model_folders.edit_json(model_folders.copy(base, folder), hidden_act="nope")
+
+
+@broken(r"generation_config.json: cannot be read .*; copy or download it again")
+def end_tokens_that_are_cut(base, folder):
+    (model_folders.copy(base, folder) / "generation_config.json").write_text("{")
+
+
+@broken(r"generation_config.json: eos_token_id \['x'\] is no id of a token")
+def end_token_that_is_no_number(base, folder):
+    (model_folders.copy(base, folder) / "generation_config.json").write_text(
+        '{"eos_token_id": "x"}'
+    )
+
+
+@broken(r"no usable tokenizer .*; copy or download its files again")
+def tokenizer_that_is_cut(base, folder):
+    path = model_folders.copy(base, folder) / "tokenizer.json"
+    path.write_text(path.read_text()[:100])
+
+
+@broken(r"index.json: names no file")
+def index_of_nothing(base, folder):
+    model_folders.shard(model_folders.copy(base, folder))
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"metadata": {}, "weight_map": {}}')
+
+
 @broken(r"checkpoint 'base' has another vocabulary than the last one: token 2[01] is ")
 def tokens_in_another_order(base, folder):
     copied = model_folders.copy(base, folder)
@@ -329,6 +369,26 @@ def adapter_of_another_base(base, folder):
     model_folders.stir(model_folders.load(base), seed=5).save_pretrained(other)
     model_folders.adapter(base, folder)
     adapters.record_base(folder, model_files(str(other)))
+
+
+@broken(r"beside adapter_model.safetensors there must be its adapter_config.json")
+def adapter_without_its_config(base, folder):
+    (model_folders.adapter(base, folder) / "adapter_config.json").unlink()
+
+
+@broken(r"not an adapter for .*; give the base that it was trained on")
+def rank_that_is_no_number(base, folder):
+    model_folders.edit_json(model_folders.adapter(base, folder), "adapter_config.json", r="four")
+
+
+@broken(r"a LoRA that began as pissa_niter_4 sits on weights that are not its base's")
+def adapter_that_took_a_random_part_of_its_base(base, folder):
+    model_folders.adapter(base, folder, init_lora_weights="pissa_niter_4")
+
+
+@broken(r"adapter_config.json: has no peft_type")
+def config_of_no_adapter(base, folder):
+    (model_folders.adapter(base, folder) / "adapter_config.json").write_text("{}")
 
 
 @broken(r"adapter_config.json: cannot be read|not a valid adapter configuration")

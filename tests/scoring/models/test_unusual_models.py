@@ -83,6 +83,16 @@ def with_peft(config):
 
 
 @unusual
+def pissa(base, folder):
+    return on(base, model_folders.adapter(base, folder, init_lora_weights="pissa"))
+
+
+@unusual
+def olora(base, folder):
+    return on(base, model_folders.adapter(base, folder, init_lora_weights="olora"))
+
+
+@unusual
 def tied_head(base, folder):
     return of_config(LlamaConfig, base, folder, tie_word_embeddings=True, **TINY)
 
@@ -474,6 +484,33 @@ def test_an_adapter_that_changes_nothing_loads_and_is_told(kind, lively_model, t
     model_folders.adapter(lively_model, tmp_path / "trained", config)
     loading.check_whole([str(lively_model), str(tmp_path / "trained")])
     assert "changes nothing" not in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_model_than_the_base_is_told(tiny_model, tmp_path, capsys):
+    other, copied = model_folders.copy(tiny_model, tmp_path / "other"), tmp_path / "copy"
+    model_folders.stir(model_folders.load(tiny_model)).save_pretrained(other)
+    model_folders.copy(tiny_model, copied)
+    model_folders.adapter(tiny_model, tmp_path / "sft")
+    sft = [str(tiny_model), str(tmp_path / "sft")]
+    for base in (tiny_model, copied):
+        model_registry.tell_other_bases({"base": [str(base)], "sft": sft})
+    model_registry.tell_other_bases({"base": [str(other)], "first": [str(tiny_model)], "sft": sft})
+    assert capsys.readouterr().err == ""
+    model_registry.tell_other_bases({"base": [str(other)], "sft": sft})
+    assert f"put on {tiny_model}, which it names and which is not the base" in (
+        capsys.readouterr().err
+    )
+
+
+def test_an_adapter_that_names_another_model_of_the_hub_is_told(tiny_model, tmp_path, capsys):
+    folder = model_folders.adapter(tiny_model, tmp_path / "sft")
+    model_folders.edit_json(folder, "adapter_config.json", base_model_name_or_path="owner/tuned")
+    model_registry.tell_other_bases({"base": ["owner/tuned"], "a": ["owner/tuned", str(folder)]})
+    assert capsys.readouterr().err == ""
+    model_registry.tell_other_bases({"base": ["owner/base"], "a": ["owner/base", str(folder)]})
+    assert "its adapter names owner/tuned as its base, and is put on owner/base" in (
+        capsys.readouterr().err
+    )
 
 
 def test_an_adapter_beside_that_of_an_earlier_stage_is_told(tiny_model, tmp_path, capsys):

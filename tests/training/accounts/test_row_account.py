@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from trl import SFTConfig
 
-from ilp_mlflow.core.errors import ModelError
+from ilp_mlflow.core.errors import ConfigError, ModelError
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.training.accounts.row_account import (
@@ -180,6 +180,38 @@ def test_an_answer_of_weight_0_is_in_no_loss():
     found = account([USER, {**ANSWER, "weight": 0}])
     assert [segment.kind for segment in found.segments] == ["prompt", "masked"]
     assert (found.supervised_tokens, found.weight_zero, found.end_supervised) == (0, True, False)
+
+
+MARKED = CHAT.replace(
+    "{{ m['content'] }}",
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
+    "{% else %}{{ m['content'] }}{% endif %}",
+)
+EVERY_TURN = {"assistant_only_loss": True, "completion_only_loss": False}
+
+
+def test_earlier_turns_of_weight_0_are_in_no_loss():
+    whole = account([USER, ANSWER, USER, ANSWER], EVERY_TURN, template=MARKED)
+    found = account([USER, {**ANSWER, "weight": 0}, USER, ANSWER], EVERY_TURN, template=MARKED)
+    assert 2 * found.supervised_tokens == whole.supervised_tokens
+    assert found.supervised_answer_tokens == whole.supervised_answer_tokens
+
+
+def test_turns_of_weight_0_that_the_template_does_not_mark_are_refused():
+    half_marked = MARKED.replace("m['role'] == 'assistant'", "loop.last")
+    turns = [USER, {**ANSWER, "weight": 0}, USER, ANSWER]
+    with pytest.raises(ConfigError, match="not known which tokens"):
+        account(turns, EVERY_TURN, template=half_marked)
+
+
+def test_a_completion_of_several_turns_is_trained_whole_where_trl_does_it():
+    row = {"prompt": [USER], "completion": [ANSWER, USER, ANSWER]}
+    sample = sample_from_record(row, "s", 1, "here")
+    ours, trls = (
+        account_rows([sample], tokenization(CHAT), {}, whole)[0] for whole in (False, True)
+    )
+    assert ours.supervised_answer_tokens == trls.supervised_answer_tokens
+    assert trls.supervised_tokens > 2 * ours.supervised_tokens
 
 
 @pytest.mark.parametrize(

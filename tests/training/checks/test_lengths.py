@@ -46,8 +46,18 @@ def test_axolotl_leaves_long_rows_out():
     ids=["answer short", "prompt short", "both long", "fits"],
 )
 def test_llama_factory_cuts_prompt_and_answer_by_their_share(prompt, answer, kept):
-    one = row(1, prompt_tokens=prompt, answer_tokens=answer)
-    assert _kept_of_answer(one, 50) == kept
+    assert _kept_of_answer([(prompt, answer)], 50) == kept
+
+
+def test_llama_factory_fills_the_room_turn_by_turn():
+    turns = [(20, 20), (5, 10), (5, 3)]
+    assert _kept_of_answer(turns, 100) == 3
+    # the second turn leaves nothing
+    assert _kept_of_answer(turns, 54) == 0
+    assert _kept_of_answer(turns, 58) == 1
+    # the first one was all there is room for
+    assert _kept_of_answer(turns, 40) == 0
+    assert _kept_of_answer(turns, 40, last_first=True) == 3
 
 
 def test_llama_factory_says_which_end_is_lost():
@@ -58,7 +68,7 @@ def test_llama_factory_says_which_end_is_lost():
     ]
     (finding,) = check(rows, trainer="LLaMA-Factory", too_long="share", max_length=50)
     assert finding.rows == 2
-    assert "1 lose the end of the answer, 1 the end of the prompt alone" in finding.sentence
+    assert "0 lose the whole last answer, 1 its end, 1 what stands before it" in finding.sentence
     assert "cutoff_len" in finding.change
 
 
