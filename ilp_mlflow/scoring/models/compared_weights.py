@@ -33,10 +33,13 @@ HELD, LOST = 0.75, 0.25
 second: rounding leaves 0.9 and more, another training of the same tensor next to nothing."""
 MAX_SCALED_ERROR = 0.05
 """How far apart the shares of a change in single tensors may be where all were scaled."""
-OTHER_MODEL = 0.5
+OTHER_MODEL = 1.0
 """Difference from the base, as a share of the size of a tensor, that no fine-tuning makes."""
 BLOCK = 32
 """Values that share a scale in the finest of the usual 4-bit types."""
+SAME_LEVEL = 5e-3
+"""Difference of two values of one level, at most, as a share of the largest value: rounding to
+bfloat16."""
 LEVELS = {4: 16, 8: 256}
 """Values that a number of so many bits can have."""
 
@@ -241,8 +244,10 @@ def has_few_levels(tensor: torch.Tensor) -> bool:
         return False
     rows = tensor.reshape(-1, tensor.shape[-1])[:BLOCK]
     blocks = rows[:, : tensor.shape[-1] // BLOCK * BLOCK].reshape(-1, BLOCK)
-    counts = [len(block.unique()) for block in blocks[: 4 * BLOCK]]
-    if max(counts) <= LEVELS[4]:
+    values = blocks[: 4 * BLOCK].sort(dim=1).values
+    # the same level, but for rounding
+    steps = values.diff(dim=1) > SAME_LEVEL * values.abs().amax(dim=1, keepdim=True)
+    if int(steps.sum(dim=1).max()) < LEVELS[4]:
         return True
     for largest in (rows.abs().amax(dim=1, keepdim=True), tensor.abs().max()):
         levels = rows / largest.clamp(min=torch.finfo(torch.float32).tiny) * (LEVELS[8] // 2 - 1)
