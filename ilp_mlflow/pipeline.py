@@ -34,8 +34,9 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
-from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_and_check
+from ilp_mlflow.scoring.models import loading, weight_facts
+from ilp_mlflow.scoring.rows_of_copies import give_rows_to_sources, stack_as_in_copies
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
@@ -71,7 +72,7 @@ def run_elsewhere(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> 
 
     `checkpoints` are these models, base first. Raises IlpError.
     """
-    run_id = adopt(experiment, checkpoints)
+    run_id, experiment = adopt(experiment, checkpoints)
     diagnose(experiment, run_id)
     return make_report(experiment, run_id)
 
@@ -139,26 +140,39 @@ def _launch_stage(experiment: Experiment, stage: Stage, parent_uri: str, source:
     return launched.wait()
 
 
-def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> str:
-    """Log models trained elsewhere in place of `train`; return the run's id.
+def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> tuple[str, Experiment]:
+    """Log models trained elsewhere in place of `train`; return the run's id and the experiment.
 
-    `checkpoints` are these models, base first. All that can be checked is checked before a run is
-    started. Raises IlpError.
+    `checkpoints` are these models, base first. Rows of a checkpoint that is a copy of the one
+    before it become rows of that one, in the experiment, too. All that can be checked is checked
+    before a run is started. Raises IlpError.
     """
     with task("check data, options and models"):
         stages = check_trained_elsewhere(experiment, checkpoints)
+    locations = {c.name: c.model_uri for c in checkpoints}
+    copies = weight_facts.find_copies(model_registry.resolve_all(locations))
+    experiment, stages = give_rows_to_sources(experiment, stages, copies)
     samples_by_stage = {stage.name: stage.samples for stage in stages}
     checkpoints = settle_adapters(
-        checkpoints, samples_by_stage, experiment.scoring, experiment.seed, experiment.tokenizer
+        stack_as_in_copies(checkpoints, copies),
+        samples_by_stage,
+        experiment.scoring,
+        experiment.seed,
+        experiment.tokenizer,
     )
     with task("account of the rows"):
         accounts = _account_elsewhere(experiment, stages, checkpoints)
+    parts = model_registry.resolve_all({c.name: c.model_uri for c in checkpoints})
+    facts = weight_facts.read_weight_facts(parts)
+    apart = weight_facts.find_apart(parts)
+    facts = facts.model_copy(update={"copies": tuple(copies), "apart": apart})
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
         runs.write(run_id, "accounts.parquet", to_table(accounts, RowAccount))
+        runs.write(run_id, "weights.json", facts.model_dump_json(indent=1))
         runs.log(run_id, tags={"ilp.trained": "elsewhere"})
-    return run_id
+    return run_id, experiment
 
 
 def _account_elsewhere(
@@ -189,6 +203,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     preset, seed = experiment.scoring.preset, experiment.seed
     with runs.start(experiment.name, "experiment", run_id=run_id):
         scores = _score(experiment, run_id, samples, checkpoints)
+        _write_weight_facts(run_id, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
         faults = find_faults(read_facts(run_id, context))
         # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
@@ -211,6 +226,14 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
     return diagnoses
 
 
+def _write_weight_facts(run_id: str, checkpoints: Sequence[Checkpoint]) -> None:
+    """Log what the weights of checkpoints show, where that was not done when they were adopted."""
+    if not runs.has(run_id, "weights.json"):
+        parts = model_registry.resolve_all({c.name: c.model_uri for c in checkpoints})
+        facts = weight_facts.read_weight_facts(parts)
+        runs.write(run_id, "weights.json", facts.model_dump_json(indent=1))
+
+
 def _score(
     experiment: Experiment,
     run_id: str,
@@ -221,7 +244,7 @@ def _score(
     scoring, seed, tokenizer = experiment.scoring, experiment.seed, experiment.tokenizer
     locations = {c.name: c.model_uri for c in checkpoints}
     wrong = choose_wrong_options(samples, locations, scoring, seed, tokenizer)
-    scores = score_checkpoints(samples, wrong, locations, scoring, seed, tokenizer)
+    scores, checks = score_and_check(samples, wrong, locations, scoring, seed, tokenizer)
     # Before anything is logged: a run without a verdict must not look diagnosed.
     check_any_scored(scores, list(locations), scoring.preset, seed)
     options = {"sample_id": list(wrong), "wrong": [list(texts) for texts in wrong.values()]}
@@ -229,6 +252,7 @@ def _score(
     # With the rules of this diagnosis: what comes after it goes by them.
     runs.write(run_id, "experiment.yaml", config.dump(experiment))
     runs.write(run_id, "scores.parquet", scores)
+    runs.write(run_id, "self_check.json", as_json(checks))
     # Earlier outcomes were against other verdicts.
     runs.write(run_id, "outcomes.json", "[]")
     runs.write(run_id, "requests.json", "{}")

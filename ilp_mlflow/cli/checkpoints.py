@@ -93,6 +93,7 @@ def score_command(
         parts_by_name = model_registry.resolve_all(locations)
         for parts in parts_by_name.values():
             loading.check_whole(parts)
+            loading.tell_idle_adapters(parts)
     model_registry.tell_side_by_side(parts_by_name)
     model_registry.tell_other_bases(parts_by_name)
     cached = not no_cache

@@ -22,7 +22,9 @@ from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
 from ilp_mlflow.training.accounts.row_account import RowAccount
@@ -182,7 +184,31 @@ def read_facts(run_id: str, context: Context) -> RunFacts:
         for value in json.loads(runs.read(run_id, "training_logs.json")):
             log = TrainingLog.model_validate(value)
             logs[log.stage] = log
-    return RunFacts(context, accounts, logs, followed=context.exposures is not None)
+    return RunFacts(
+        context,
+        accounts,
+        logs,
+        followed=context.exposures is not None,
+        weights=_weight_facts(run_id),
+        self_checks=_self_checks(run_id),
+    )
+
+
+def _weight_facts(run_id: str) -> WeightFacts:
+    """What the weights of a run's checkpoints showed, nothing where nobody looked."""
+    if not runs.has(run_id, "weights.json"):
+        return WeightFacts()
+    return WeightFacts.model_validate_json(runs.read(run_id, "weights.json"))
+
+
+def _self_checks(run_id: str) -> list[SelfCheck]:
+    """How the scores of a run's checkpoints stand to plain passes."""
+    if not runs.has(run_id, "self_check.json"):
+        return []
+    return [
+        SelfCheck.model_validate(value)
+        for value in json.loads(runs.read(run_id, "self_check.json"))
+    ]
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

@@ -156,10 +156,13 @@ def result_sentence(report: Report) -> str:
 
 
 def _last_stage(report: Report) -> str:
+    last = report.checkpoints[-1].name
+    # a copy, or a model without rows here
+    if last not in report.retention:
+        return f"checkpoint '{last}'"
     if len(report.retention) > 1:
         return "the last stage"
-    (stage,) = report.retention
-    return f"stage '{stage}'"
+    return f"stage '{last}'"
 
 
 def unscored_sentences(report: Report) -> list[str]:
@@ -240,11 +243,12 @@ def finding_sentences(report: Report) -> list[str]:
 
 
 def weak_stage_sentences(report: Report) -> list[str]:
-    """A sentence for every stage that taught little."""
+    """A sentence for every stage that taught little, where nothing graver is said of it."""
+    faulty = {finding.subject.name for finding in report.findings if finding.stops}
     sentences = []
     for stage, share_by_checkpoint in report.retention.items():
         share = share_by_checkpoint.get(stage)
-        if share is not None and share < MIN_TAUGHT_SHARE:
+        if share is not None and share < MIN_TAUGHT_SHARE and stage not in faulty:
             sentences.append(
                 f"Stage '{stage}' taught only {percent(share)} of its own "
                 "samples: that is training too short or too weak rather than something about "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import peft
 import pyarrow as pa
@@ -15,6 +15,7 @@ import transformers
 
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Score, to_table
 from ilp_mlflow.data.distractors import choose_distractors
@@ -24,6 +25,7 @@ from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.self_check import SelfCheck, check_scores
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import undecided_samples
 from ilp_mlflow.tracking import model_registry
@@ -35,6 +37,17 @@ ANSWER_TOKENS = 32
 """Their length in tokens, at most."""
 VERSIONS = [str(scorer.VERSION), torch.__version__, transformers.__version__, peft.__version__]
 """What scores depend on beside weights, tokens, device and precision."""
+SELF_CHECK = b"ilp.self_check"
+"""Where a table of scores carries how they were checked."""
+
+
+class CheckedScores(NamedTuple):
+    """Scores, and how those of every checkpoint stand to plain passes."""
+
+    table: pa.Table
+    """Columns of `Score`."""
+    checks: list[SelfCheck]
+    """One for every checkpoint and precision it was scored in."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +109,33 @@ def score_checkpoints(
 ) -> pa.Table:
     """Scores of all samples under all checkpoints, in the columns of `Score`.
 
+    As of `score_and_check`; a checkpoint that plain passes score otherwise is told.
+    """
+    scored = score_and_check(samples, wrong, locations, options, seed, tokenizer, cached)
+    for check in scored.checks:
+        if not check.agrees:
+            say_once(
+                f"{check.checkpoint}: its scores and those of plain passes differ by "
+                f"{check.largest_difference:.2g} nats per token; do not go by them"
+            )
+    return scored.table
+
+
+def score_and_check(
+    samples: Sequence[Sample],
+    wrong: Mapping[str, Sequence[str]],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
+) -> CheckedScores:
+    """Scores of all samples under all checkpoints, and how they stand to plain passes.
+
     `wrong` are the wrong options by sample id, `locations` the checkpoints (name -> location, the
     base first). All checkpoints share one plan of batches, so differences are differences of
     weights. With `cached`, a checkpoint whose weights were scored on this plan before is not
-    loaded.
+    loaded: it was checked then.
 
     Raises ModelError when a checkpoint is not found or cannot be read, or has another vocabulary
     than the last one, and when a sample does not fit into memory.
@@ -112,17 +148,37 @@ def score_checkpoints(
 
     screened = score(dict.fromkeys(checkpoints.parts, plan), options.first_dtype)
     if options.dtype != "mixed":
-        return pa.concat_tables(screened.values())
+        return _put_together(screened, screened)
     # mixed precision: what is undecided in bfloat16 is scored again in float32
-    decided, plans_again = list[pa.Table](), dict[str, ScoringPlan]()
+    decided, plans_again = dict[str, pa.Table](), dict[str, ScoringPlan]()
     for name, table in screened.items():
         undecided = pa.array(undecided_samples(table, options.preset, seed))
-        decided.append(table.filter(pc.invert(undecided)))
+        decided[name] = table.filter(pc.invert(undecided))
         ids = table.filter(undecided)["sample_id"].to_pylist()
         if ids:
             plans_again[name] = plan.only(frozenset(ids))
     scored_again = score(plans_again, "float32")
-    return pa.concat_tables([*decided, *scored_again.values()])
+    return _put_together(decided, screened, scored_again)
+
+
+def _put_together(
+    scores: Mapping[str, pa.Table],
+    screened: Mapping[str, pa.Table],
+    scored_again: Mapping[str, pa.Table] | None = None,
+) -> CheckedScores:
+    """The scores of all checkpoints as one table, and the checks of all that was scored."""
+    again = scored_again or {}
+    checks = []
+    for name, table in (*screened.items(), *again.items()):
+        checks.append(_read_check(name, table))
+    table = pa.concat_tables([*scores.values(), *again.values()])
+    return CheckedScores(table.replace_schema_metadata(None), checks)
+
+
+def _read_check(name: str, table: pa.Table) -> SelfCheck:
+    """How the scores of a checkpoint were checked; it may have had another name then."""
+    check = SelfCheck.model_validate_json(table.schema.metadata[SELF_CHECK])
+    return check.model_copy(update={"checkpoint": name})
 
 
 def _score_plans(
@@ -144,7 +200,8 @@ def _score_plans(
         table = cache.read(key) if cached else None
         if table is None:
             table = _score_plan(name, plan, parts, loader)
-            if cached:
+            # what does not agree is asked again the next time
+            if cached and _read_check(name, table).agrees:
                 cache.write(key, table)
         # the same weights may have been scored under another name
         names = pa.array([name] * table.num_rows, pa.string())
@@ -155,10 +212,14 @@ def _score_plans(
 def _score_plan(
     name: str, plan: ScoringPlan, parts: Sequence[str], loader: loading.ModelLoader
 ) -> pa.Table:
-    """Load a checkpoint and score it."""
+    """Load a checkpoint, score it, and check a few rows by plain passes."""
     with task(f"load {name}"):
         loaded = loader(parts)
-    return to_table(scorer.score_samples(plan, loaded, name), Score)
+    scores = scorer.score_samples(plan, loaded, name)
+    with task(f"check scores of {name}"):
+        check = check_scores(plan, loaded, name, scores)
+    metadata = {SELF_CHECK: check.model_dump_json()}
+    return to_table(scores, Score).replace_schema_metadata(metadata)
 
 
 def _find(

@@ -31,8 +31,9 @@ ALLOWED_MISSES = 0.05
 
 None may in a completion of fewer than 20 tokens.
 """
-VERSION = 4
-"""To be raised with every change that changes scores: cached ones are then scored afresh."""
+VERSION = 5
+"""To be raised with every change of scores or of what is kept beside them: cached ones are then
+scored afresh."""
 log = logging.getLogger(__name__)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import ClassVar, NamedTuple
 
-import numpy as np
-import pyarrow.compute as pc
 from pydantic import Field
 
 from ilp_mlflow.core.interfaces import Context, Diagnostic
-from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, Subject, to_rows
+from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, to_rows
 
 SELDOM_SEEN = 0.7
 """Strength where a sample was seen much less often than others of its stage."""
@@ -45,7 +42,7 @@ class Fault(NamedTuple):
 
 
 class NotTrained(Diagnostic):
-    """Reads the ledger of training, and whether a stage changed the model at all."""
+    """Reads the ledger of training."""
 
     order: ClassVar[int] = 10
     meaning: ClassVar[str] = "training never showed it to the model, or cut its answer off"
@@ -61,15 +58,11 @@ class NotTrained(Diagnostic):
 
     One whose stage's usual count is less than this share of its own was seen too often.
     """
-    still: float = Field(default=1e-4, ge=0)
-    """A stage moved nothing when none of its samples' log-probabilities changed by more, nats."""
 
-    def examine(
-        self, unlearned: Sequence[Sample], context: Context
-    ) -> Mapping[str | Subject, Evidence]:
-        """Evidence for stages that changed nothing, and for samples of which a part was in no loss.
+    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+        """Evidence for samples of which a part was in no loss.
 
-        For a stage, and for a sample that was in no batch, the strength is 1. For a sample of which
+        For a sample that was in no batch the strength is 1. For a sample of which
         a part was in no loss it is the share of the tokens the model gets wrong that training may
         have left out; where one token was left out and the model stops, how likely that one is
         among those it gets wrong. Seen seldom it is SELDOM_SEEN, too often TOO_OFTEN_SEEN. For a
@@ -77,23 +70,13 @@ class NotTrained(Diagnostic):
         ledger says that it was trained all the same. Other samples that the ledger does not hold
         have none.
         """
-        evidence: dict[str | Subject, Evidence] = {}
-        unmoved = self._unmoved_stages({s.stage for s in unlearned}, context)
-        for stage in unmoved:
-            evidence[Subject(kind="stage", name=stage)] = Evidence(
-                cause=NotTrainedDetails.cause,
-                strength=1,
-                reason=f"stage '{stage}' changed nothing for any of its samples",
-            )
+        evidence: dict[str, Evidence] = {}
         ledger: dict[str, Exposure] = {}
         if context.exposures is not None:
             ledger = {entry.sample_id: entry for entry in to_rows(context.exposures, Exposure)}
         usual_exposures = _usual_exposures(ledger.values())
         scores = context.last_scores(unlearned)
         for sample in unlearned:
-            # What an unmoved stage did with its samples does not matter.
-            if sample.stage in unmoved:
-                continue
             entry = ledger.get(sample.id)
             fault = None
             if sample.left_out and (entry is None or entry.supervised_tokens == 0):
@@ -133,34 +116,6 @@ class NotTrained(Diagnostic):
         if usual_exposures < self.rarely * entry.exposures:
             return Fault(TOO_OFTEN_SEEN, seen)
         return None
-
-    def _unmoved_stages(self, stages: set[str], context: Context) -> list[str]:
-        """Those of `stages` that left all their samples' log-probabilities where they were."""
-        # A stage is compared with the one before it, not with checkpoints inside it.
-        names = [c.name for c in context.checkpoints if "@" not in c.name]
-        unmoved = []
-        for before, after in itertools.pairwise(names):
-            if after not in stages:
-                continue
-            logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
-            changes = []
-            for id_, sample in context.samples.items():
-                if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
-                    changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
-            if changes and np.nanmax(changes) <= self.still:
-                unmoved.append(after)
-        return unmoved
-
-
-def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
-    """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
-    rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    logprobs = {}
-    pairs = zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True)
-    for id_, logprob in pairs:
-        if logprob is not None:
-            logprobs[id_] = logprob
-    return logprobs
 
 
 def _usual_exposures(entries: Iterable[Exposure]) -> dict[str, float]:

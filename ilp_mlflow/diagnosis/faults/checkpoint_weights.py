@@ -2,10 +2,275 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
+import pyarrow.compute as pc
+
+from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.scoring.models.compared_weights import Comparison
+from ilp_mlflow.scoring.models.weight_facts import Copy
+
+STILL = 1e-4
+"""A stage moved nothing when no log-probability of its samples changed by more, nats: one step at
+a rate of 1e-7 moves them by more than that."""
+COARSE = 0.3
+"""Size of an error beside that of what training changed from which it is held to be the cause of
+what is lost: bfloat16 leaves at most 0.1 of adapters that were trained at the usual rates."""
+NAMED = 3
+"""Tensors that a sentence names."""
 
 
 def find_weight_faults(facts: RunFacts) -> list[Fault]:
     """Checkpoints whose weights are not what training made of them."""
-    return []
+    return [*_still_checkpoints(facts), *_faulty_copies(facts), *_adapters_apart(facts)]
+
+
+def _still_checkpoints(facts: RunFacts) -> Iterator[Fault]:
+    """Checkpoints that do nothing: their adapter does not, or they are the ones before them."""
+    moved_nothing = _unmoved_stages(facts.context)
+    for stage in facts.context.stages:
+        name = stage.name
+        samples = _unlearned_of(name, facts)
+        if name in facts.weights.idle:
+            yield Fault(
+                kind="idle_adapter",
+                cause="faulty_checkpoint",
+                reason=(
+                    "its adapter does nothing: all of its layers leave the base as it is "
+                    f"({facts.weights.idle[name]})"
+                ),
+                change=_idle_change(facts),
+                subject=Subject(kind="checkpoint", name=name),
+                samples=samples,
+                stops=True,
+            )
+        elif name in facts.weights.unchanged:
+            earlier = facts.weights.unchanged[name]
+            yield Fault(
+                kind="unchanged_weights",
+                cause="faulty_checkpoint",
+                reason=f"its weights are those of '{earlier}', bit by bit: it does nothing",
+                change=_unchanged_change(facts),
+                subject=Subject(kind="checkpoint", name=name),
+                samples=samples,
+                stops=True,
+            )
+        elif name in moved_nothing:
+            yield Fault(
+                kind="unmoved_stage",
+                cause="not_trained",
+                reason="changed nothing for any of its samples",
+                change="see that its weights are trained, saved and loaded",
+                subject=Subject(kind="stage", name=name),
+                samples=samples,
+                stops=True,
+            )
+
+
+def _idle_change(facts: RunFacts) -> str:
+    if facts.followed:
+        return "train it at a higher rate, and see that its weights require gradients"
+    return "give the adapter as it is after training: this one was saved before, or never trained"
+
+
+def _unchanged_change(facts: RunFacts) -> str:
+    if facts.followed:
+        return "train it at a higher rate, and see that its weights require gradients"
+    return "give the folder that the trained model was saved to"
+
+
+def _unmoved_stages(context: Context) -> set[str]:
+    """Stages that left all their samples' log-probabilities where they were."""
+    # a stage is compared with the one before it, not with checkpoints inside it
+    names = [c.name for c in context.checkpoints if "@" not in c.name]
+    unmoved = set()
+    for before, after in itertools.pairwise(names):
+        logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
+        changes = []
+        for id_, sample in context.samples.items():
+            if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
+                changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
+        if changes and max(changes) <= STILL:
+            unmoved.add(after)
+    return unmoved
+
+
+def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
+    """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
+    rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
+    rows = rows.filter(pc.is_valid(rows["logprob"]))
+    return dict(zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True))
+
+
+def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
+    """Copies that lost what their source had, and those that did not where rows are lost."""
+    for copy in facts.weights.copies:
+        lost = _lost_between(copy.source, copy.checkpoint, facts)
+        subject = Subject(kind="checkpoint", name=copy.checkpoint)
+        if copy.reading:
+            yield Fault(
+                kind="copy_reads_otherwise",
+                cause="faulty_checkpoint",
+                reason=(
+                    f"it reads and ends text otherwise than '{copy.source}', which it is a copy "
+                    f"of: another {' and '.join(copy.reading)}"
+                ),
+                change=f"save it with the tokenizer and generation_config.json of '{copy.source}'",
+                strength=0.5,
+                subject=subject,
+            )
+        if not lost:
+            continue
+        what, change = _what_is_lost(copy)
+        rows = "1 row was" if len(lost) == 1 else f"{len(lost)} rows were"
+        are = "is" if len(lost) == 1 else "are"
+        learned = (
+            f"{rows} learned under '{copy.source}' and {are} lost in '{copy.checkpoint}', which no "
+            "rows trained"
+        )
+        if change:
+            yield Fault(
+                kind="faulty_copy",
+                cause="faulty_checkpoint",
+                reason=f"{learned}: the copy is at fault, not the training ({what})",
+                change=change,
+                subject=subject,
+                samples=lost,
+                reasons=dict.fromkeys(
+                    lost,
+                    f"it was learned under '{copy.source}' and is lost in '{copy.checkpoint}', "
+                    f"which no rows trained: {what}",
+                ),
+                stops=True,
+            )
+        else:
+            yield Fault(
+                kind="copy_is_whole",
+                cause="faulty_checkpoint",
+                reason=f"{learned}, but its weights are not at fault: {what}",
+                change="",
+                strength=0.0,
+                subject=subject,
+            )
+
+
+def _what_is_lost(copy: Copy) -> tuple[str, str]:
+    """What is wrong with a copy, and what mends it; "" for the latter where nothing is."""
+    if copy.comparison is None:
+        return f"it is quantised ({copy.form})", "quantise it less, or score it unquantised"
+    found = copy.comparison
+    source = copy.source
+    if copy.holds != source:
+        return (
+            f"it has the weights of '{copy.holds}', without '{source}'",
+            f"merge '{source}', too",
+        )
+    if found.relation == "same" and not copy.settings:
+        return _rounding_error(found)
+    if found.relation == "same":
+        return (
+            f"its weights are the same, its config.json has {', '.join(copy.settings)}",
+            f"save it with the config.json of '{source}'",
+        )
+    tensors = _some_of(found.lost)
+    texts = {
+        "tied": (
+            f"its embeddings are one tensor for both ends, those of '{source}' are two: {tensors} "
+            "is not what it was",
+            "untie the embeddings before merging (tie_word_embeddings: false), and save both",
+        ),
+        "lost": (
+            f"{len(found.lost)} of the {found.changed} tensors that '{source}' changed are the "
+            f"base's: {tensors}",
+            "merge and save these, too",
+        ),
+        "base": (
+            f"all of the {found.changed} tensors that '{source}' changed are the base's",
+            "merge the adapter before the model is saved (merge_and_unload), and save what that "
+            "returns",
+        ),
+        "quantised": (
+            f"it is quantised: tensors differ by up to {found.error:.1%} of their size, "
+            f"'{source}' had changed them by {found.change:.1%}",
+            "keep it in 16 bits, or quantise it to more of them",
+        ),
+        "scaled": (
+            f"only {found.held:.0%} of what '{source}' changed is in it"
+            if found.held < 1
+            else f"what '{source}' changed is in it {found.held:.2g} times",
+            "merge the adapter once, with the lora_alpha, r and use_rslora that it was trained "
+            "with",
+        ),
+        "other_base": (
+            f"what '{source}' changed is in it, on another base: all other tensors differ, too",
+            "merge the adapter into the base that it was trained on",
+        ),
+    }
+    return texts[found.relation]
+
+
+def _rounding_error(found: Comparison) -> tuple[str, str]:
+    """Whether rounding the same weights may have lost rows."""
+    sizes = (
+        f"{found.tensors} tensors, kept in {found.dtype}, differ by {found.error:.2g} of their "
+        f"size at most, training had changed them by {found.change:.2g}"
+    )
+    if found.change and found.error > COARSE * found.change:
+        return f"rounded to {found.dtype}: {sizes}", "merge and keep it in float32"
+    return f"{sizes}; the rows may have been close to being unlearned", ""
+
+
+def _some_of(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:NAMED])
+    return f"{shown}, ..." if len(names) > NAMED else shown
+
+
+def _adapters_apart(facts: RunFacts) -> Iterator[Fault]:
+    """Adapters on the base without the one of the stage before: nothing of that was forgotten."""
+    trained = {stage.name for stage in facts.context.stages}
+    for name, earlier in facts.weights.apart.items():
+        if "@" in name:
+            continue
+        lost = _lost_between(earlier, name, facts)
+        if not lost:
+            continue
+        said = "which its own rows say that it was trained on"
+        change = f"train it on '{earlier}', or diagnose both apart"
+        if name not in trained:
+            said = "files do not say what it was trained on, and it has no rows to tell"
+            change = f"if it was trained on '{earlier}', write --checkpoint {name}={earlier}+FOLDER"
+        yield Fault(
+            kind="adapter_apart",
+            cause="faulty_checkpoint",
+            reason=(
+                f"its adapter sits on the base without the one of '{earlier}', {said}: "
+                f"{len(lost)} rows that '{earlier}' had learned are not forgotten, they were never "
+                "in it"
+            ),
+            change=change,
+            subject=Subject(kind="checkpoint", name=name),
+            samples=lost,
+            stops=True,
+        )
+
+
+def _unlearned_of(stage: str, facts: RunFacts) -> tuple[str, ...]:
+    """Ids of the unlearned samples of a stage."""
+    samples = facts.context.samples
+    return tuple(id_ for id_ in facts.unlearned if samples[id_].stage == stage)
+
+
+def _lost_between(before: str, after: str, facts: RunFacts) -> tuple[str, ...]:
+    """Ids of unlearned samples that one checkpoint had and a later one did not."""
+    names = [c.name for c in facts.context.checkpoints]
+    first, second = names.index(before), names.index(after)
+    lost = []
+    for id_ in facts.unlearned:
+        history = facts.context.histories[id_]
+        if history[first] == "learned" and history[second] == "unlearned":
+            lost.append(id_)
+    return tuple(lost)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.scoring.models.weight_facts import WeightFacts
+from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 
@@ -23,6 +25,10 @@ class RunFacts:
     """What each stage logged, by its name."""
     followed: bool = False
     """Whether the training was followed here, so that `accounts` is what was trained."""
+    weights: WeightFacts = field(default_factory=WeightFacts)
+    """What the weights of the checkpoints show by themselves."""
+    self_checks: Sequence[SelfCheck] = ()
+    """How the scores of every checkpoint stand to plain passes."""
 
     @property
     def unlearned(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from ilp_mlflow.core.errors import ModelError, first_line
@@ -175,10 +176,31 @@ def merge_adapter(adapted: PeftModel, folder: str) -> PreTrainedModel:
             "adapter can sit on it"
         )
     with quiet_libraries():
-        merged: PreTrainedModel = (
-            adapted.unload() if adapted.device.type == "meta" else adapted.merge_and_unload()
-        )
+        if adapted.device.type == "meta":
+            merged: PreTrainedModel = adapted.unload()
+        else:
+            _untie(adapted)
+            merged = adapted.merge_and_unload()
     return merged
+
+
+def _untie(adapted: PeftModel) -> None:
+    """Give the head weights of its own where only one end of tied embeddings has an adapter.
+
+    Merged in place, its change would be in both ends.
+    """
+    below = adapted.get_base_model()
+    head, inputs = below.get_output_embeddings(), below.get_input_embeddings()
+    if head is None or not any(isinstance(end, BaseTunerLayer) for end in (head, inputs)):
+        return
+    head_layer, input_layer = _without_adapter(head), _without_adapter(inputs)
+    if head_layer.weight is input_layer.weight:
+        head_layer.weight = torch.nn.Parameter(head_layer.weight.detach().clone())
+
+
+def _without_adapter(module: Any) -> Any:
+    """The layer of a model itself, with or without an adapter around it."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def take_off(adapted: PeftModel) -> PreTrainedModel:

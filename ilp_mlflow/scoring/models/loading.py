@@ -31,6 +31,7 @@ from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, tr
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
 from ilp_mlflow.scoring.models import adapters
 from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.models.saved_weights import check_saved_adapter, check_saved_model
 from ilp_mlflow.scoring.models.weight_files import (
     ADAPTER_WEIGHTS,
     model_files,
@@ -72,7 +73,7 @@ def read_tokenization(
     weights only, or is not a causal language model.
     """
     location = parts[0]
-    config = _config(location)
+    config = read_config(location)
     _check_folder(location)
     max_length = read_max_length(parts, config)
     read_with = parts
@@ -103,12 +104,12 @@ def check_whole(parts: Sequence[str]) -> None:
 
     Headers are compared with the model that they are to fill, and all values are read once, which
     takes about as long as the disk needs. What is not on this machine, quantized or a GGUF file is
-    checked when it is loaded. An adapter that changes nothing is told. Raises ModelError.
+    checked when it is loaded. Raises ModelError.
     """
     location, *adapter_folders = parts
     for folder in adapter_folders:
         adapters.read_config(folder)
-    config = _config(location)
+    config = read_config(location)
     files = _safetensors(location)
     for folder in adapter_folders:
         adapters.refuse_other_base(folder, files)
@@ -119,7 +120,11 @@ def check_whole(parts: Sequence[str]) -> None:
             if index < len(adapter_folders) - 1:
                 skeleton = adapters.merge_adapter(skeleton, folder)
     refuse_not_finite([*files, *(Path(folder) / ADAPTER_WEIGHTS for folder in adapter_folders)])
-    for folder in adapter_folders:
+
+
+def tell_idle_adapters(parts: Sequence[str]) -> None:
+    """Tell which of the adapters in `parts` change nothing: they are scored all the same."""
+    for folder in parts[1:]:
         if changes_nothing(folder):
             say_once(f"{folder}: changes nothing, its weights are those before training")
 
@@ -190,7 +195,7 @@ class ModelLoader:
         # more than one adapter means that the first ones were merged, which changes the base
         if len(parts) <= 2:
             self._reusable = model
-        max_length = read_max_length(parts, _config(parts[0]))
+        max_length = read_max_length(parts, read_config(parts[0]))
         return LoadedModel(self._text.tokenizer, self._text.end_token_ids, max_length, model)
 
     def _take_base(self, location: str) -> PreTrainedModel | None:
@@ -219,7 +224,7 @@ def save_model(
 
     An adapter records `base_uri` as the model it sits on, and which base that is by its weights
     where `trained_on` is given, the folder or Hub id of the base. `with_tokenizer` adds the
-    tokenizer to an adapter.
+    tokenizer to an adapter. Raises ModelError when a saved tensor is not the one in memory.
     """
     is_adapter = isinstance(loaded.model, PeftModel)
     if is_adapter:
@@ -235,11 +240,15 @@ def save_model(
         (folder / ADAPTER).write_text(json.dumps(config, indent=2))
         if base:
             adapters.record_base(folder, base)
+        with task(f"check {folder.name}"):
+            check_saved_adapter(loaded.model, folder, is_resized)
     else:
         # `parameters` gives tied weights once, as the file has them
         size = sum(w.numel() * w.element_size() for w in loaded.model.parameters())
         with track_size(f"write {folder.name}", size, partial(bytes_on_disk, folder)):
             loaded.model.save_pretrained(folder)
+        with task(f"check {folder.name}"):
+            check_saved_model(loaded.model, folder)
     if with_tokenizer or not is_adapter:
         loaded.tokenizer.save_pretrained(folder)
 
@@ -276,7 +285,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _config(location: str) -> PretrainedConfig:
+def read_config(location: str) -> PretrainedConfig:
     """The configuration of a base. Raises ModelError when it is missing or cannot be read."""
     folder = Path(location)
     if folder.is_dir() and not gguf_option(location) and not (folder / "config.json").exists():

@@ -2,10 +2,7 @@ import pytest
 
 from ilp_mlflow import Exposure, Score
 from ilp_mlflow.diagnosis.causes.not_trained import NotTrained
-from ilp_mlflow.plugin import Subject
 from tests.contexts import CHECKPOINTS, context, sample
-
-FIRST = Subject(kind="stage", name="first")
 
 
 def scores(id_, tokens=4, right=0.5, logprobs=(-9.0, -5.0, -4.0)):
@@ -70,39 +67,3 @@ def test_an_end_token_that_was_not_in_the_loss_explains_no_other_mistake():
 
 def test_what_was_trained_as_it_stands_is_not_blamed():
     assert examined([exposure("x"), exposure("y")]) == {}
-
-
-def test_a_stage_that_moved_nothing_trained_nothing():
-    still = [s for id_ in ("x", "y") for s in scores(id_, logprobs=(-9.0, -9.0, -4.0))]
-    found = examined([exposure("x"), exposure("y")], still)
-    assert found[FIRST].reason == "stage 'first' changed nothing for any of its samples"
-    assert found[FIRST].strength == 1
-    # of its samples nothing more is said, whatever the ledger holds
-    assert set(examined([exposure("x", exposures=0), exposure("y")], still)) == {FIRST}
-    one_moved = [*still[:3], *scores("y")]
-    assert examined([exposure("x"), exposure("y")], one_moved) == {}
-
-
-def test_without_a_ledger_only_the_models_are_compared():
-    samples = [sample("x"), sample("y")]
-    still = [s for id_ in ("x", "y") for s in scores(id_, logprobs=(-9.0, -9.0, -4.0))]
-    assert set(NotTrained().examine(samples, context(samples, scores=still))) == {FIRST}
-    assert NotTrained().examine(samples, context(samples, scores=scores("x") + scores("y"))) == {}
-
-
-def test_a_stage_is_compared_with_the_one_before_and_not_with_its_own_steps():
-    names = ("base", "first@9", "first", "second")
-    rows = [
-        Score(sample_id="x", checkpoint=name, tokens=4, logprob=p)
-        for name, p in zip(names, (-9.0, -5.0, -5.0, -4.0), strict=True)
-    ]
-    assert (
-        NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names))
-        == {}
-    )
-    rows[1:3] = [
-        Score(sample_id="x", checkpoint=name, tokens=4, logprob=-9.0) for name in names[1:3]
-    ]
-    assert set(
-        NotTrained().examine([sample("x")], context([sample("x")], scores=rows, checkpoints=names))
-    ) == {FIRST}

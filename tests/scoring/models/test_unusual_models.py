@@ -480,9 +480,10 @@ def test_an_adapter_that_changes_nothing_loads_and_is_told(kind, lively_model, t
     config, is_told = IDLE[kind]
     get_peft_model(model_folders.load(lively_model), config).save_pretrained(tmp_path / "idle")
     loading.check_whole([str(lively_model), str(tmp_path / "idle")])
+    loading.tell_idle_adapters([str(lively_model), str(tmp_path / "idle")])
     assert ("changes nothing" in capsys.readouterr().err) == is_told
     model_folders.adapter(lively_model, tmp_path / "trained", config)
-    loading.check_whole([str(lively_model), str(tmp_path / "trained")])
+    loading.tell_idle_adapters([str(lively_model), str(tmp_path / "trained")])
     assert "changes nothing" not in capsys.readouterr().err
 
 
