@@ -69,8 +69,8 @@ def find_embedding(parts: Sequence[str]) -> Embedding:
     """The embedding of a model made of `parts`: its base and its adapters, of which one may bring
     a larger embedding.
     """
-    for part in reversed(parts):
-        for name in NAMES:
+    for name in NAMES:
+        for part in reversed(parts):
             found = _find(Path(part), name)
             if found:
                 return found
