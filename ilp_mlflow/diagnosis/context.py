@@ -19,6 +19,7 @@ from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
@@ -171,8 +172,8 @@ def build_context(
     )
 
 
-def read_facts(run_id: str, context: Context) -> RunFacts:
-    """What a run left behind for its faults to be read from."""
+def read_facts(run_id: str, context: Context, tokenizer: TokenizerConfig | None = None) -> RunFacts:
+    """What a run left behind for its faults to be read from; `tokenizer` is the experiment's."""
     accounts = {}
     if runs.has(run_id, "accounts.parquet"):
         table = runs.read_table(run_id, "accounts.parquet")
@@ -182,7 +183,13 @@ def read_facts(run_id: str, context: Context) -> RunFacts:
         for value in json.loads(runs.read(run_id, "training_logs.json")):
             log = TrainingLog.model_validate(value)
             logs[log.stage] = log
-    return RunFacts(context, accounts, logs, followed=context.exposures is not None)
+    return RunFacts(
+        context,
+        accounts,
+        logs,
+        followed=context.exposures is not None,
+        last_model=functools.cache(lambda: read_last_model(context, tokenizer)),
+    )
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

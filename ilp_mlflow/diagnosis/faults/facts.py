@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.diagnosis.faults.last_model import LastModel
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 
@@ -23,6 +24,8 @@ class RunFacts:
     """What each stage logged, by its name."""
     followed: bool = False
     """Whether the training was followed here, so that `accounts` is what was trained."""
+    last_model: Callable[[], LastModel] | None = None
+    """What the files of the last checkpoint say of its tokens; read at the first call."""
 
     @property
     def unlearned(self) -> list[str]:

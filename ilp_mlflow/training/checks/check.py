@@ -33,7 +33,7 @@ from ilp_mlflow.training.checks.finding import (
 from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.supervision import check_supervision
-from ilp_mlflow.training.checks.trained_tokens import read_adapter
+from ilp_mlflow.training.checks.trained_tokens import read_adapter, tokens_of_base
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
 
 
