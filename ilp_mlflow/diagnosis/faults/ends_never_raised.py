@@ -45,11 +45,9 @@ class _Row(NamedTuple):
     @property
     def end_rise(self) -> float:
         """By how much the log-probability of the end rose, nats."""
-        assert self.before.end_logprob is not None and self.after.end_logprob is not None
-        if self.before.end_logprob <= NEVER_SAID:
-            is_low = self.after.end_logprob < MAX_LACKING_END
-            return 0.0 if is_low else math.inf
-        return self.after.end_logprob - self.before.end_logprob
+        if _end(self.before) <= NEVER_SAID:
+            return 0.0 if _end(self.after) < MAX_LACKING_END else math.inf
+        return _end(self.after) - _end(self.before)
 
     @property
     def text_rise(self) -> float:
@@ -70,23 +68,22 @@ def find_ends_never_raised(facts: RunFacts, stage: Stage) -> list[Fault]:
     rows = _rows_of(facts, stage)
     if len(rows) < MIN_ROWS or len(facts.context.checkpoints) < 2:
         return []
-    stopping = sum(row.after.stops is True for row in rows)
+    going_on = sum(row.after.stops is False for row in rows)
+    unraised = sum(row.end_rise <= MAX_END_RISE for row in rows)
     texts_rose = median(row.text_rise for row in rows) >= MIN_RISE
     texts_right = sum(_is_text_right(row.after) for row in rows) >= NEARLY_ALL * len(rows)
-    if stopping > (1 - NEARLY_ALL) * len(rows) or not (texts_rose or texts_right):
+    # a base that stops at times goes on doing so
+    if going_on < len(rows) / 2 or unraised < NEARLY_ALL * len(rows):
         return []
-    if median(row.end_rise for row in rows) > MAX_END_RISE:
+    if not (texts_rose or texts_right):
         return []
     end_token = _end_token(facts, rows)
     # a token that no training touched is not learned either, and that is another fault
     if facts.last_model is not None and end_token and facts.last_model().untrained([end_token]):
         return []
-    unlearned = set(facts.unlearned)
-    samples = [
-        row.after.sample_id
-        for row in rows
-        if row.after.sample_id in unlearned and is_only_end_wrong(row.after)
-    ]
+    unlearned = [sample for sample in stage.samples if sample.id in set(facts.unlearned)]
+    scores = facts.context.last_scores(unlearned)
+    samples = [sample.id for sample in unlearned if is_only_end_wrong(scores[sample.id])]
     reason, change = _why_end(facts, end_token)
     row_reason = f"the answer is there, its end token is not: {end_token} was not in the loss"
     return [
@@ -131,10 +128,9 @@ def _end_token(facts: RunFacts, rows: Sequence[_Row]) -> str:
 
 
 def _rows_of(facts: RunFacts, stage: Stage) -> list[_Row]:
-    """The samples of a stage that end and are scored under the base and the last checkpoint."""
-    names = [checkpoint.name for checkpoint in facts.context.checkpoints]
-    before = _scores(facts, names[0], stage.samples)
-    after = _scores(facts, names[-1], stage.samples)
+    """The samples of a stage that end and are scored before it and after it."""
+    before = _scores(facts, facts.context.checkpoints[0].name, stage.samples)
+    after = _scores(facts, facts.checkpoint_of(stage), stage.samples)
     rows = []
     for id_ in after:
         if id_ in before and after[id_].tokens > 1:

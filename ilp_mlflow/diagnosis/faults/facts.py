@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.core.values import Stage
 from ilp_mlflow.diagnosis.faults.last_model import LastModel
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
@@ -26,6 +27,11 @@ class RunFacts:
     """Whether the training was followed here, so that `accounts` is what was trained."""
     last_model: Callable[[], LastModel] | None = None
     """What the files of the last checkpoint say of its tokens; read at the first call."""
+
+    def checkpoint_of(self, stage: Stage) -> str:
+        """The checkpoint that a stage led to; the last one where it has none of its own."""
+        names = [checkpoint.name for checkpoint in self.context.checkpoints]
+        return stage.name if stage.name in names else names[-1]
 
     @property
     def unlearned(self) -> list[str]:
