@@ -205,7 +205,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         scores = _score(experiment, run_id, samples, checkpoints)
         _write_weight_facts(run_id, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
-        faults = find_faults(read_facts(run_id, context))
+        faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
         # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
         # none: the UI shows two levels.
         if runs.parent_of(run_id):

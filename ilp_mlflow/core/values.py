@@ -227,6 +227,8 @@ class Score(Value):
     stops: bool | None = None
     """The end token is the model's first choice after the completion; None when the completion has
     no end token."""
+    end_logprob: float | None = None
+    """Log-probability of the end token after the completion, nats; None where it has none."""
     option_logprobs: tuple[float, ...] | None = None
     """Summed log-probability of each option, the right one first, nats."""
     option_tokens: tuple[int, ...] | None = None

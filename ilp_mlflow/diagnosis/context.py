@@ -19,6 +19,7 @@ from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
@@ -173,8 +174,8 @@ def build_context(
     )
 
 
-def read_facts(run_id: str, context: Context) -> RunFacts:
-    """What a run left behind for its faults to be read from."""
+def read_facts(run_id: str, context: Context, tokenizer: TokenizerConfig | None = None) -> RunFacts:
+    """What a run left behind for its faults to be read from; `tokenizer` is the experiment's."""
     accounts = {}
     if runs.has(run_id, "accounts.parquet"):
         table = runs.read_table(run_id, "accounts.parquet")
@@ -191,6 +192,7 @@ def read_facts(run_id: str, context: Context) -> RunFacts:
         followed=context.exposures is not None,
         weights=_weight_facts(run_id),
         self_checks=_self_checks(run_id),
+        last_model=functools.cache(lambda: read_last_model(context, tokenizer)),
     )
 
 

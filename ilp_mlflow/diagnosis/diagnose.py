@@ -65,7 +65,7 @@ def diagnose_run(
     scores = runs.read_table(run_id, "scores.parquet")
     checkpoints = runs.read_checkpoints(run_id)
     context = build_context(experiment, samples, checkpoints, scores, run_id)
-    faults = find_faults(read_facts(run_id, context))
+    faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
     return _explain(plugins, context, preset, None, faults).diagnoses
 
 

@@ -45,6 +45,8 @@ class TreeResult(NamedTuple):
 
     Minus infinity for one that is NEVER_SAID.
     """
+    last_logprob: float
+    """Log-probability of the last scored token of the first sequence, nats."""
 
 
 class _TargetScores(NamedTuple):
@@ -226,8 +228,9 @@ def _tree_results(layout: _Layout, tree_count: int, loaded: LoadedModel) -> list
         of_tree = targets.trees == number
         # (targets of the tree,) -> (sequences,)
         sums = np.bincount(targets.sequences[of_tree], scores.logprobs[of_tree])
-        gaps = scores.gaps[of_tree & (targets.sequences == 0)]
-        results.append(TreeResult(sums.astype(np.float64), gaps))
+        of_first = of_tree & (targets.sequences == 0)
+        last_logprob = float(scores.logprobs[of_first][-1])
+        results.append(TreeResult(sums.astype(np.float64), scores.gaps[of_first], last_logprob))
     return results
 
 

@@ -31,7 +31,7 @@ ALLOWED_MISSES = 0.05
 
 None may in a completion of fewer than 20 tokens.
 """
-VERSION = 5
+VERSION = 6
 """To be raised with every change of scores or of what is kept beside them: cached ones are then
 scored afresh."""
 log = logging.getLogger(__name__)
@@ -226,6 +226,7 @@ def _sample_score(
         "token_accuracy": float(is_first_choice.mean()),
         "gap": gap,
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
+        "end_logprob": result.last_logprob if sample.ended else None,
         "dtype": precision,
     }
     if sample.options:

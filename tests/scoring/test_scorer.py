@@ -227,7 +227,7 @@ def test_a_long_completion_may_miss_one_token_in_twenty():
             "a", token_trees.build_tree([[1] * (len(gaps) + 1)], [1]), True, (), ()
         )
         return scorer._sample_score(
-            item, forward.TreeResult(np.array([-1.0]), np.array(gaps)), [], "c", torch.float32
+            item, forward.TreeResult(np.array([-1.0]), np.array(gaps), 0.0), [], "c", torch.float32
         ).gap
 
     assert gap([1.0] * 18 + [-1.0]) == -1.0
@@ -261,7 +261,7 @@ def test_where_the_model_gives_no_number_the_sample_is_unscored(part, number):
     logprobs, gaps = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
     spoiled = gaps if part == "gaps" else logprobs
     spoiled[1 if part == "options" else 0] = number
-    result = forward.TreeResult(logprobs, gaps)
+    result = forward.TreeResult(logprobs, gaps, -0.5)
     found = scorer._sample_score(item, result, [-1.0, -1.0], "c", torch.bfloat16)
     assert found == Score(
         sample_id="a",

@@ -226,5 +226,5 @@ def _adapter(keys: AxolotlKeys) -> AdapterSetup | None:
     return AdapterSetup(
         target_modules=("all-linear",) if keys.lora_target_linear else targets,
         modules_to_save=keys.lora_modules_to_save,
-        trains_token_rows=bool(keys.peft_trainable_token_indices),
+        token_rows=("embed_tokens",) if keys.peft_trainable_token_indices else (),
     )

@@ -63,5 +63,5 @@ def _adapter(peft: dict[str, Any] | None, path: Path) -> AdapterSetup | None:
     return AdapterSetup(
         target_modules=keys.target_modules,
         modules_to_save=keys.modules_to_save,
-        trains_token_rows=bool(peft.get("trainable_token_indices")),
+        token_rows=("embed_tokens",) if peft.get("trainable_token_indices") else (),
     )

@@ -20,8 +20,8 @@ class AdapterSetup(Value):
     """Modules that get low-rank matrices."""
     modules_to_save: tuple[str, ...] = ()
     """Modules that are trained whole."""
-    trains_token_rows: bool = False
-    """Whether single rows of the embedding are trained (`trainable_token_indices`)."""
+    token_rows: tuple[str, ...] = ()
+    """Modules of which single rows are trained (`trainable_token_indices`)."""
     trains_added_tokens: bool = False
     """Whether the trainer itself trains the embeddings once it has added tokens."""
 

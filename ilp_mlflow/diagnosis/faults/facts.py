@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.core.values import Stage
+from ilp_mlflow.diagnosis.faults.last_model import LastModel
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.training.accounts.row_account import RowAccount
@@ -29,6 +31,13 @@ class RunFacts:
     """What the weights of the checkpoints show by themselves."""
     self_checks: Sequence[SelfCheck] = ()
     """How the scores of every checkpoint stand to plain passes."""
+    last_model: Callable[[], LastModel] | None = None
+    """What the files of the last checkpoint say of its tokens; read at the first call."""
+
+    def checkpoint_of(self, stage: Stage) -> str:
+        """The checkpoint that a stage led to; the last one where it has none of its own."""
+        names = [checkpoint.name for checkpoint in self.context.checkpoints]
+        return stage.name if stage.name in names else names[-1]
 
     @property
     def unlearned(self) -> list[str]:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from ilp_mlflow.scoring.encoding import (
     Tokenization,
     check_encodable,
-    has_tokenizer,
-    load_tokenizer,
 )
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.training.accounts.row_account import account_rows
@@ -39,6 +34,7 @@ from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.row_form import check_row_form, without_weights
 from ilp_mlflow.training.checks.supervision import check_supervision
+from ilp_mlflow.training.checks.trained_tokens import read_adapter, tokens_of_base
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
 
 
@@ -144,17 +140,7 @@ def _with_adapter_of(parts: Sequence[str], setup: TrainingSetup) -> TrainingSetu
     """The setup with the adapter that was trained, where the model is one and nothing is said."""
     if setup.adapter is not None or len(parts) == 1:
         return setup
-    config = json.loads((Path(parts[-1]) / loading.ADAPTER).read_text(encoding="utf-8"))
-    adapter = AdapterSetup(
-        target_modules=_as_names(config.get("target_modules")),
-        modules_to_save=_as_names(config.get("modules_to_save")),
-        trains_token_rows=bool(config.get("trainable_token_indices")),
-    )
-    return setup.model_copy(update={"adapter": adapter})
-
-
-def _as_names(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    return setup.model_copy(update={"adapter": read_adapter(parts[-1])})
 
 
 def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenization, Vocabulary]:
@@ -162,7 +148,7 @@ def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenizatio
     with tempfile.TemporaryDirectory() as scratch:
         tokenization = loading.read_tokenization(parts, _tokenizer_config(setup, Path(scratch)))
     tokenizer = tokenization.tokenizer
-    known = _tokens_of_base(parts, tokenizer)
+    known = tokens_of_base(parts, tokenizer)
     # as the training does it before it reads the rows
     tokenizer.add_tokens(list(setup.added_tokens), special_tokens=True)
     for name, token in (("eos_token", setup.eos_token), ("pad_token", setup.pad_token)):
@@ -177,13 +163,6 @@ def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenizatio
         tokenization = dataclasses.replace(tokenization, end_token_ids=end_token_ids)
     new = [token for token in tokenizer.get_vocab() if token not in known]
     return tokenization, Vocabulary(tokenizer, tuple(sorted(new)), find_embedding(parts))
-
-
-def _tokens_of_base(parts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """The tokens that the base has; an adapter may bring a tokenizer with more."""
-    if len(parts) > 1 and has_tokenizer(parts[0]):
-        tokenizer = load_tokenizer(parts[:1])
-    return set(tokenizer.get_vocab())
 
 
 def _tokenizer_config(setup: TrainingSetup, scratch: Path) -> TokenizerConfig:

@@ -60,6 +60,20 @@ class Embedding(NamedTuple):
                     made.add(number)
         return made
 
+    def rows_in_common(self, other: Embedding, ids: Collection[int]) -> set[int]:
+        """Those of the ids whose rows are equal, value for value, in another embedding."""
+        if self.file is None or other.file is None:
+            return set()
+        equal = set()
+        with safe_open(str(self.file), "pt") as ours, safe_open(str(other.file), "pt") as theirs:
+            table, other_table = ours.get_slice(self.tensor), theirs.get_slice(other.tensor)
+            for number in ids:
+                if number >= min(self.rows, other.rows):
+                    continue
+                if torch.equal(_row(table, number), _row(other_table, number)):
+                    equal.add(number)
+        return equal
+
 
 def _row(table: Any, number: int) -> torch.Tensor:
     return table[number : number + 1].float()[0]
@@ -69,14 +83,20 @@ def find_embedding(parts: Sequence[str]) -> Embedding:
     """The embedding of a model made of `parts`: its base and its adapters, of which one may bring
     a larger embedding.
     """
-    for part in reversed(parts):
-        for name in NAMES:
+    for name in NAMES:
+        for part in reversed(parts):
             found = _find(Path(part), name)
             if found:
                 return found
     base = parts[0]
     config = AutoConfig.from_pretrained(base, trust_remote_code=False, **gguf_option(base))
     return Embedding(int(config.get_text_config().vocab_size), None, "")
+
+
+def has_tied_head(base: str) -> bool:
+    """Whether tokens are said by the weights that they are read by."""
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False, **gguf_option(base))
+    return bool(config.get_text_config().tie_word_embeddings)
 
 
 def _find(folder: Path, name: re.Pattern[str]) -> Embedding | None:

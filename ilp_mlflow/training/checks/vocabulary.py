@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from ilp_mlflow.training.checks.embeddings import Embedding
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
+from ilp_mlflow.training.checks.trained_tokens import TRAIN_NEW_TOKENS, trains_embeddings
 
 CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 """A text written as the control tokens of chat models are: `<|im_start|>`."""
@@ -21,8 +22,6 @@ TAG = re.compile(r"</?[A-Za-z_][\w:-]{0,30}>|\[/?[A-Z][A-Z_]{1,20}\]")
 """A text written as a tag: `<sql>`, `</tool_call>`, `[INST]`."""
 COMMON_TAG = 0.1
 """Share 0..1 of rows with a tag from which it may have been meant as one token."""
-HEADS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
-"""Modules with a row for every token, as adapters name them."""
 MAX_SHOWN = 5
 """Tokens that a sentence names."""
 
@@ -54,22 +53,18 @@ def _untrained_tokens(
     rows: Sequence[CheckedRow], setup: TrainingSetup, vocabulary: Vocabulary
 ) -> list[CheckFinding]:
     """New tokens whose embeddings the adapter leaves as they were made."""
-    if setup.adapter is None or _trains_embeddings(setup.adapter, setup, vocabulary):
+    if setup.adapter is None or _trains_new_tokens(setup.adapter, setup, vocabulary):
         return []
     tokens = [*vocabulary.new_tokens, *_made_and_never_trained(rows, vocabulary)]
-    faulty = [row for row in rows if _first_in(tokens, _rendered(row))]
-    change = (
-        "add embed_tokens and lm_head to modules_to_save, or the ids of the tokens to "
-        "trainable_token_indices"
-    )
-    what = f"the embeddings of the new tokens {_named(tokens)} are not trained by the adapter"
+    faulty = [row for row in rows if first_in(tokens, _rendered(row))]
+    what = f"the embeddings of the new tokens {named(tokens)} are not trained by the adapter"
     if tokens and not faulty:
         return [
             CheckFinding(
                 kind="untrained_tokens",
                 severity="warning",
                 sentence=f"{what}; no row has one of them",
-                change=change,
+                change=TRAIN_NEW_TOKENS,
             )
         ]
     return row_finding(
@@ -78,8 +73,8 @@ def _untrained_tokens(
         faulty,
         len(rows),
         what,
-        lambda row: f"has {_first_in(tokens, _rendered(row))}",
-        change,
+        lambda row: f"has {first_in(tokens, _rendered(row))}",
+        TRAIN_NEW_TOKENS,
     )
 
 
@@ -96,14 +91,12 @@ def _made_and_never_trained(rows: Sequence[CheckedRow], vocabulary: Vocabulary) 
     return [token for token, number in used.items() if number in untrained]
 
 
-def _trains_embeddings(adapter: AdapterSetup, setup: TrainingSetup, vocabulary: Vocabulary) -> bool:
+def _trains_new_tokens(adapter: AdapterSetup, setup: TrainingSetup, vocabulary: Vocabulary) -> bool:
     """Whether an adapter trains the rows of new tokens in some way."""
     # tokens that the model has already are not added again
     adds_tokens = any(token in vocabulary.new_tokens for token in setup.added_tokens)
-    if adapter.trains_token_rows or (adapter.trains_added_tokens and adds_tokens):
-        return True
-    trained = (*adapter.modules_to_save, *adapter.target_modules)
-    return any(module.rpartition(".")[2] in HEADS for module in trained)
+    trains_added = adapter.trains_added_tokens and adds_tokens
+    return trains_embeddings(adapter.model_copy(update={"trains_added_tokens": trains_added}))
 
 
 def _beyond_embedding(
@@ -121,9 +114,9 @@ def _beyond_embedding(
     change = "resize the embedding (model.resize_token_embeddings), or take the base's tokenizer"
     larger = (
         f"the tokenizer has {max(ids.values()) + 1} ids and the embedding "
-        f"{vocabulary.embedding.rows} rows: {_named(sorted(beyond))}"
+        f"{vocabulary.embedding.rows} rows: {named(sorted(beyond))}"
     )
-    faulty = [row for row in rows if _first_in(beyond, _rendered(row))]
+    faulty = [row for row in rows if first_in(beyond, _rendered(row))]
     if faulty:
         return row_finding(
             "beyond_the_embedding",
@@ -131,7 +124,7 @@ def _beyond_embedding(
             faulty,
             len(rows),
             f"tokens that the model has no embedding for ({larger})",
-            lambda row: f"has {_first_in(beyond, _rendered(row))}",
+            lambda row: f"has {first_in(beyond, _rendered(row))}",
             change,
         )
     return [
@@ -184,7 +177,7 @@ def _special_in_text(
     faulty = [
         row
         for row in rows
-        if not isinstance(row.sample.prompt, str) and _first_in(specials, own_text(row.sample))
+        if not isinstance(row.sample.prompt, str) and first_in(specials, own_text(row.sample))
     ]
     return row_finding(
         "special_token_in_text",
@@ -192,7 +185,7 @@ def _special_in_text(
         faulty,
         len(rows),
         "special tokens stand in the turns themselves, where the model reads them as its own",
-        lambda row: f"has {_first_in(specials, own_text(row.sample))}",
+        lambda row: f"has {first_in(specials, own_text(row.sample))}",
         "was a template put into the rows already? Then take it out",
     )
 
@@ -210,12 +203,13 @@ def _rendered(row: CheckedRow) -> str:
     return "".join(segment.text for segment in row.account.segments)
 
 
-def _first_in(tokens: Sequence[str], text: str) -> str | None:
+def first_in(tokens: Sequence[str], text: str) -> str | None:
     """The first of some tokens that a text holds."""
     return next((token for token in tokens if token in text), None)
 
 
-def _named(tokens: Sequence[str]) -> str:
+def named(tokens: Sequence[str]) -> str:
+    """Some tokens for a sentence, the first MAX_SHOWN of them by name."""
     more = len(tokens) - MAX_SHOWN
     shown = ", ".join(tokens[:MAX_SHOWN])
     return f"{shown} and {more} more" if more > 0 else shown

@@ -87,7 +87,7 @@ def test_tokens_and_what_trains_them():
     assert read.added_tokens == ("[PAD]", "<x>", "<sql>")
     assert read.adapter.target_modules == ("all-linear",)
     assert read.adapter.modules_to_save == ("embed_tokens",)
-    assert read.adapter.trains_token_rows
+    assert read.adapter.token_rows
 
 
 def test_rows_lie_where_axolotl_is_started_or_beside_the_file(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_new_tokens_that_the_adapter_does_not_train(tokenizer):
         AdapterSetup(modules_to_save=("embed_tokens", "lm_head")),
         AdapterSetup(modules_to_save=("model.embed_tokens",)),
         AdapterSetup(target_modules=("embed_tokens", "q_proj")),
-        AdapterSetup(trains_token_rows=True),
+        AdapterSetup(token_rows=("embed_tokens",)),
     ],
 )
 def test_new_tokens_that_are_trained_in_some_way(tokenizer, adapter):

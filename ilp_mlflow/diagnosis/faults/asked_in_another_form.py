@@ -1,0 +1,119 @@
+"""Rows that a model trained elsewhere knows in another form than the one they are asked in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ilp_mlflow.core.interfaces import MIN_KNOWN_PROBABILITY, MIN_TAUGHT_SHARE
+from ilp_mlflow.core.texts import Text, last_turn
+from ilp_mlflow.core.values import Sample, Stage, Subject
+from ilp_mlflow.diagnosis.faults.ends_never_raised import is_only_end_wrong
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.forms import other_forms
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBED = 8
+"""Rows of a stage that are asked in other forms."""
+MIN_PROBED = 4
+"""Rows from which something may be said."""
+MOST = 0.75
+"""Share 0..1 of them that must be known in the other form, and not as they are asked."""
+KNOWN_PER_TOKEN = -0.1
+"""Log-probability from which a long answer is known, nats per token: nearly every token is the
+first choice then."""
+
+
+def find_other_form(facts: RunFacts, stage: Stage) -> list[Fault]:
+    """The form in which the rows of a stage are known that are not, as they are asked.
+
+    Asked are PROBED unlearned rows of a stage that taught few of its rows. A form counts in which
+    the checkpoint knows most of them, and the base hardly any: what the base knew was not trained.
+    """
+    if facts.context.taught.get(stage.name, 1.0) >= MIN_TAUGHT_SHARE or facts.last_model is None:
+        return []
+    unlearned = set(facts.unlearned)
+    of_stage = [sample for sample in stage.samples if sample.id in unlearned]
+    scores = facts.context.last_scores(of_stage)
+    rows = [s for s in of_stage if not is_only_end_wrong(scores[s.id])]
+    probed = rows[:: max(1, len(rows) // PROBED)][:PROBED]
+    if len(probed) < MIN_PROBED:
+        return []
+    tokenizer = facts.last_model().tokenizer
+    by_form = _in_forms(probed, tokenizer)
+    checkpoint, base = facts.checkpoint_of(stage), facts.context.checkpoints[0].name
+    as_asked = [(sample.prompt, sample.completion) for sample in probed]
+    if sum(_known(facts, checkpoint, as_asked, tokenizer)) > (1 - MOST) * len(probed):
+        return []
+    known = {}
+    for name, exchanges in by_form.items():
+        if len(exchanges) >= MOST * len(probed):
+            known[name] = sum(_known(facts, checkpoint, exchanges, tokenizer))
+    name = max(known, key=lambda name: known[name], default="")
+    if not name or known[name] < MOST * len(probed):
+        return []
+    if sum(_known(facts, base, by_form[name], tokenizer)) > (1 - MOST) * len(probed):
+        return []
+    samples = tuple(sample.id for sample in of_stage)
+    return [
+        Fault(
+            kind="asked_in_another_form",
+            cause="not_trained",
+            reason=f"the rows are known in another form: {name}, {known[name]} of "
+            f"{len(probed)} that were tried are answered rightly, as they are asked none or few",
+            change="ask in that form (other rows, or --chat-template), or train in this one",
+            strength=known[name] / len(probed),
+            subject=Subject(kind="stage", name=stage.name),
+            samples=samples,
+            reasons=dict.fromkeys(
+                samples, f"rows of its stage are known in another form than it is asked in: {name}"
+            ),
+            stops=True,
+        )
+    ]
+
+
+def _in_forms(
+    samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[tuple[Text, Text]]]:
+    """Prompts and completions of samples by the form they are in."""
+    by_form: dict[str, list[tuple[Text, Text]]] = {}
+    for sample in samples:
+        for form in other_forms(sample, tokenizer):
+            if _renders(form.prompt, tokenizer):
+                by_form.setdefault(form.name, []).append((form.prompt, form.completion))
+    return by_form
+
+
+def _renders(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template takes a prompt: some refuse a system turn."""
+    if isinstance(prompt, str):
+        return True
+    try:
+        tokenizer.apply_chat_template(
+            prompt.as_dicts(), add_generation_prompt=True, tokenize=False, **prompt.template_options
+        )
+    # a template can do to a row whatever an expression can
+    except Exception:
+        return False
+    return True
+
+
+def _known(
+    facts: RunFacts,
+    checkpoint: str,
+    exchanges: Sequence[tuple[Text, Text]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[bool]:
+    """Which of some completions a checkpoint gives, to go by how likely it finds them."""
+    logprobs = facts.context.probe.logprobs(checkpoint, exchanges)
+    known = []
+    for (_, completion), logprob in zip(exchanges, logprobs, strict=True):
+        tokens = len(tokenizer(last_turn(completion), add_special_tokens=False)["input_ids"])
+        least = min(math.log(MIN_KNOWN_PROBABILITY), KNOWN_PER_TOKEN * tokens)
+        known.append(logprob >= least)
+    return known
