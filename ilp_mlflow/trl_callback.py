@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
@@ -116,6 +117,7 @@ class IlpCallback(TrainerCallback):
         self._listener: BatchListener | None = None
         self._accounts: list[RowAccount] = []
         self._new_tokens: list[str] = []
+        self._evaluated = (0, 0)
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Refuse what cannot be followed or found again, as soon as there is a trainer."""
@@ -183,6 +185,21 @@ class IlpCallback(TrainerCallback):
                 self._ledger, model, self._tokenization, args.to_dict(), self._new_tokens
             )
 
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any
+    ) -> None:
+        """Say which rows of the evaluation are also trained."""
+        evaluated: Any = getattr(eval_dataloader, "dataset", None)
+        if self._ledger is None or self._evaluated[0]:
+            return
+        if "input_ids" not in getattr(evaluated, "column_names", ()):
+            return
+        is_trained = [self._ledger.holds(ids) for ids in evaluated["input_ids"]]
+        self._evaluated = len(is_trained), sum(is_trained)
+        note = self._note(state, None)
+        if note.evaluated_trained:
+            say_once(f"stage '{note.stage}': {note.evaluated_sentence}")
+
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
@@ -211,15 +228,23 @@ class IlpCallback(TrainerCallback):
         if self._ledger is None:
             return
         kept_step = _kept_step(args, state)
-        self._ledger_note = LedgerNote(
+        self._ledger_note = self._note(state, kept_step)
+        self._ledger.strike_after(state.global_step if kept_step is None else kept_step)
+        # a collator may have made other labels than were prepared
+        self._accounts = [row.account for row in self._ledger.prepared]
+
+    def _note(self, state: Any, kept_step: int | None) -> LedgerNote:
+        """How far the ledger goes by now."""
+        assert self._ledger is not None
+        evaluated, evaluated_trained = self._evaluated
+        return LedgerNote(
             stage=self._ledger.stage,
             steps=state.global_step,
             kept_step=kept_step,
             unread=self._ledger.unread,
+            evaluated=evaluated,
+            evaluated_trained=evaluated_trained,
         )
-        self._ledger.strike_after(state.global_step if kept_step is None else kept_step)
-        # a collator may have made other labels than were prepared
-        self._accounts = [row.account for row in self._ledger.prepared]
 
     def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 from transformers import TrainerCallback
@@ -131,6 +132,10 @@ class ExposureLedger:
         others = [made for made in forward_passes if not made.with_gradients]
         for row in _merged(known, others):
             self._note_row(step, row)
+
+    def holds(self, ids: Sequence[int]) -> bool:
+        """Whether a row has the tokens of one of the data set."""
+        return np.asarray(ids, np.int64).tobytes() in self._rows_by_ids
 
     def strike_after(self, step: int) -> None:
         """Take back what was noted of steps behind `step`: it is not in the model that was kept.

@@ -16,3 +16,15 @@ class LedgerNote(Value):
     """The step whose weights were kept (`load_best_model_at_end`); None: the last."""
     unread: str = ""
     """Why it is not known which rows were trained; "" where it is."""
+    evaluated: int = 0
+    """Rows that the trainer evaluated on; 0 where it did not, or that is not known."""
+    evaluated_trained: int = 0
+    """Of these, those that are also trained, token by token."""
+
+    @property
+    def evaluated_sentence(self) -> str:
+        """What is so of rows that are both trained and evaluated on."""
+        return (
+            f"{self.evaluated_trained} of the {self.evaluated} rows that it evaluates on are also "
+            "trained: their loss says nothing of new rows"
+        )
