@@ -25,6 +25,7 @@ from ilp_mlflow.core.values import (
     to_rows,
     to_table,
 )
+from ilp_mlflow.data.held_out import read_held_out
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
 from ilp_mlflow.diagnosis.faults.find import find_faults
@@ -91,6 +92,7 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
         run_log.check_same_experiment(experiment, run_id)
     with runs.start(experiment.name, "experiment", run_id=run_id) as run_id:
         run_log.log_experiment(run_id, experiment, stages)
+        _write_held_out(experiment, stages, run_id)
         with task("register the base model"):
             base_uri = model_registry.register_base(experiment.model, run_id)
         checkpoints = [Checkpoint(name="base", model_uri=base_uri)]
@@ -108,6 +110,13 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
             runs.write(run_id, f"{name}.parquet", pa.concat_tables(tables))
         runs.log(run_id, tags={"ilp.trained": "true"})
     return run_id
+
+
+def _write_held_out(experiment: Experiment, stages: Sequence[Stage], run_id: str) -> None:
+    """Log which held-out rows the stages train, where there are any."""
+    rows = read_held_out(experiment, stages)
+    if rows is not None:
+        runs.write(run_id, "held_out.json", rows.model_dump_json())
 
 
 def _train_stage(
@@ -168,6 +177,7 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> tuple[st
     facts = facts.model_copy(update={"copies": tuple(copies), "apart": apart})
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
+        _write_held_out(experiment, stages, run_id)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
         runs.write(run_id, "accounts.parquet", to_table(accounts, RowAccount))
         runs.write(run_id, "weights.json", facts.model_dump_json(indent=1))

@@ -32,8 +32,11 @@ from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.whole_weights import refuse_diverged_model
 from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.accounts.exposure_ledger import BatchListener, ExposureLedger
-from ilp_mlflow.training.accounts.prepared_rows import match_rows
+from ilp_mlflow.training.accounts.ledger_note import LedgerNote
+from ilp_mlflow.training.accounts.prepared_rows import PreparedRow, match_row, match_rows
 from ilp_mlflow.training.accounts.row_account import RowAccount
+from ilp_mlflow.training.first_step import warn_at_first_step
+from ilp_mlflow.training.resume import checkpoint_step
 from ilp_mlflow.training.stage import version_tags
 
 REPORTED_OPTIONS = (
@@ -115,6 +118,8 @@ class IlpCallback(TrainerCallback):
         self._ledger: ExposureLedger | None = None
         self._listener: BatchListener | None = None
         self._accounts: list[RowAccount] = []
+        self._new_tokens: list[str] = []
+        self._evaluated = (0, 0)
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Refuse what cannot be followed or found again, as soon as there is a trainer."""
@@ -135,14 +140,19 @@ class IlpCallback(TrainerCallback):
         experiment, tokenization = self._resolve_base(model)
         connection.check_connection()
         self.experiment = _with_settings(experiment, args, model)
+        # a plain Trainer need not have been given one
+        processing_class = processing_class or tokenization.tokenizer
         # a model that this trainer trains also ends with the trainer's own end token
         ends = tokenization.end_token_ids | {processing_class.eos_token_id}
         self._tokenization = replace(tokenization, tokenizer=processing_class, end_token_ids=ends)
+        known = tokenization.tokenizer.get_vocab()
+        self._new_tokens = [token for token in processing_class.get_vocab() if token not in known]
         check_encodable(processing_class, self.samples)
         # the data loader's rows are those that TRL prepared; the text is gone from them
         prepared = others["train_dataloader"].dataset
+        options = args.to_dict()
         try:
-            rows = match_rows(self.samples, self._tokenization, prepared, args.to_dict())
+            rows = match_rows(self.samples, self._tokenization, prepared, options)
         except ConfigError:
             if not self._foreign_roles:
                 raise
@@ -157,7 +167,13 @@ class IlpCallback(TrainerCallback):
         self._ledger = None
         # of a training that is resumed, nobody knows what was trained before
         if state.global_step == 0:
-            self._ledger = ExposureLedger(experiment.stages[0].name, self.samples, rows)
+
+            def prepare_again(number: int, labels: Sequence[int]) -> PreparedRow:
+                sample, ids = self.samples[number], rows[number].ids.tolist()
+                return match_row(sample, self._tokenization, ids, labels, options)
+
+            name = experiment.stages[0].name
+            self._ledger = ExposureLedger(name, self.samples, rows, prepare_again)
             self._listener = self._ledger.follow(model, lambda: self.step)
 
     def _tell_unread_weights(self) -> None:
@@ -174,11 +190,44 @@ class IlpCallback(TrainerCallback):
         """Note the step, and the run that whoever logs this training has started by now."""
         self.step, self.run_id = state.global_step + 1, runs.active_run_id()
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note a batch of a step that has more of them."""
+        if self._listener is not None:
+            self._listener.end_batch()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the last batch of a step."""
+        if self._listener is not None:
+            self._listener.end_batch()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Say behind the first step what can be seen to go wrong."""
+        if self._ledger is not None and state.global_step == 1:
+            warn_at_first_step(
+                self._ledger, model, self._tokenization, args.to_dict(), self._new_tokens
+            )
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any
+    ) -> None:
+        """Say which rows of the evaluation are also trained."""
+        evaluated: Any = getattr(eval_dataloader, "dataset", None)
+        if self._ledger is None or self._evaluated[0]:
+            return
+        if "input_ids" not in getattr(evaluated, "column_names", ()):
+            return
+        is_trained = [self._ledger.holds(ids) for ids in evaluated["input_ids"]]
+        self._evaluated = len(is_trained), sum(is_trained)
+        note = self._note(state, None)
+        if note.evaluated_trained:
+            say_once(f"stage '{note.stage}': {note.evaluated_sentence}")
+
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
     ) -> None:
         """Register the model and diagnose it."""
         self._stop_listening()
+        self._close_ledger(args, state)
         try:
             # what the trainer draws behind this stays the same, too
             with torch.random.fork_rng():
@@ -195,6 +244,29 @@ class IlpCallback(TrainerCallback):
             summary = terminal_summary(self.report)
             lines = ["", summary, "", *connection.how_to_open(self.report.run_id)]
             print("\n".join(lines), file=sys.stderr)
+
+    def _close_ledger(self, args: Any, state: Any) -> None:
+        """Strike what is not in the model that was kept, and what no step was made of."""
+        if self._ledger is None:
+            return
+        kept_step = _kept_step(args, state)
+        self._ledger_note = self._note(state, kept_step)
+        self._ledger.strike_after(state.global_step if kept_step is None else kept_step)
+        # a collator may have made other labels than were prepared
+        self._accounts = [row.account for row in self._ledger.prepared]
+
+    def _note(self, state: Any, kept_step: int | None) -> LedgerNote:
+        """How far the ledger goes by now."""
+        assert self._ledger is not None
+        evaluated, evaluated_trained = self._evaluated
+        return LedgerNote(
+            stage=self._ledger.stage,
+            steps=state.global_step,
+            kept_step=kept_step,
+            unread=self._ledger.unread,
+            evaluated=evaluated,
+            evaluated_trained=evaluated_trained,
+        )
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -243,10 +315,7 @@ class IlpCallback(TrainerCallback):
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
             accounts = to_table(self._accounts, RowAccount)
             runs.write(run_id, "accounts.parquet", accounts)
-            if self._ledger is not None:
-                exposures = to_table(self._ledger.exposures(), Exposure)
-                runs.write(run_id, "exposures.parquet", exposures)
-                runs.write(run_id, "signals.parquet", self._ledger.signals())
+            self._write_ledger(run_id)
             tags = {"ilp.trained": "elsewhere"}
             note = tags_before.get("mlflow.note.content")
             if note and self.run_id == run_id:
@@ -262,6 +331,18 @@ class IlpCallback(TrainerCallback):
                 file=sys.stderr,
             )
             raise
+
+    def _write_ledger(self, run_id: str) -> None:
+        """Log what is known of batches: what is not is left out, and never zero."""
+        ledger = self._ledger
+        if ledger is None:
+            return
+        runs.write(run_id, "ledgers.json", as_json([self._ledger_note]))
+        if ledger.unread:
+            return
+        runs.write(run_id, "exposures.parquet", to_table(ledger.exposures(), Exposure))
+        if ledger.has_results:
+            runs.write(run_id, "signals.parquet", ledger.signals())
 
     def _register(self, stage: Stage, model: Any, run_id: str) -> list[Checkpoint]:
         """Register the base and the trained model; return their checkpoints."""
@@ -293,6 +374,13 @@ def _refuse_hidden_samples(args: Any) -> None:
             f"IlpCallback: follows one process, there are {args.world_size}; train in one, or "
             "diagnose afterwards"
         )
+
+
+def _kept_step(args: Any, state: Any) -> int | None:
+    """The step whose weights a trainer has loaded at the end; None: the last one's stay."""
+    if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return None
+    return checkpoint_step(Path(state.best_model_checkpoint))
 
 
 def _with_settings(experiment: Experiment, args: Any, model: Any) -> Experiment:

@@ -17,6 +17,7 @@ from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
+from ilp_mlflow.data.held_out import HeldOutRows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.last_model import read_last_model
@@ -28,6 +29,7 @@ from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
+from ilp_mlflow.training.accounts.ledger_note import LedgerNote
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.stage import train_copy
 from ilp_mlflow.training.trainer import answer_fits
@@ -189,6 +191,8 @@ def read_facts(run_id: str, context: Context, tokenizer: TokenizerConfig | None 
         context,
         accounts,
         logs,
+        ledgers=_read_ledger_notes(run_id),
+        held_out=_read_held_out(run_id),
         followed=context.exposures is not None,
         weights=_weight_facts(run_id),
         self_checks=_self_checks(run_id),
@@ -211,6 +215,20 @@ def _self_checks(run_id: str) -> list[SelfCheck]:
         SelfCheck.model_validate(value)
         for value in json.loads(runs.read(run_id, "self_check.json"))
     ]
+
+
+def _read_ledger_notes(run_id: str) -> dict[str, LedgerNote]:
+    """How far ledgers go, by stage; {} where nobody else's trainer was followed."""
+    if not runs.has(run_id, "ledgers.json"):
+        return {}
+    notes = [LedgerNote.model_validate(v) for v in json.loads(runs.read(run_id, "ledgers.json"))]
+    return {note.stage: note for note in notes}
+
+
+def _read_held_out(run_id: str) -> HeldOutRows | None:
+    if not runs.has(run_id, "held_out.json"):
+        return None
+    return HeldOutRows.model_validate_json(runs.read(run_id, "held_out.json"))
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.values import Checkpoint, Stage
+from ilp_mlflow.data.held_out import CHANGE, read_held_out
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import check_encodable
@@ -87,9 +89,10 @@ def _refuse_adapter(model: str) -> None:
 
 
 def _load_stages(experiment: Experiment) -> list[Stage]:
-    """The stages with their data. Raises DatasetError, also for bad held-out rows."""
-    if experiment.held_out:
-        load_samples("held_out", experiment.held_out)
+    """The stages with their data; held-out rows that they train are said.
+
+    Raises DatasetError, also for bad held-out rows.
+    """
     stages = []
     stage_by_id: dict[str, str] = {}
     for config in experiment.stages:
@@ -102,4 +105,7 @@ def _load_stages(experiment: Experiment) -> list[Stage]:
                 )
             stage_by_id[sample.id] = config.name
         stages.append(config.as_stage(samples, experiment.seed))
+    rows = read_held_out(experiment, stages)
+    if rows is not None and rows.trained:
+        say_once(f"{rows.sentence} (e.g. {rows.example}); {CHANGE}")
     return stages

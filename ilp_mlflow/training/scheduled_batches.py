@@ -13,7 +13,8 @@ import torch
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Batch, History, Round, SampleResult, Schedule
 from ilp_mlflow.core.values import Stage
-from ilp_mlflow.training.accounts.exposure_ledger import ROW, ExposureLedger
+from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.accounts.forward_passes import ROW
 from ilp_mlflow.training.resume import RememberedModel, TrainingState, find_saved, load_state
 from ilp_mlflow.training.schedules import SCHEDULES
 
@@ -85,7 +86,8 @@ class ScheduledBatches(Iterator[dict[str, Any]]):
         # of a sample that was trained more than once, the last pass counts
         results: dict[str, SampleResult] = {}
         for trained in self.ledger.passes[self._open.first_pass :]:
-            results[self.sample_ids[trained.row]] = trained.result
+            if trained.result is not None:
+                results[self.sample_ids[trained.row]] = trained.result
         self.rounds.append(Round(self._open.batches, results, self._open.measured))
         self._open = None
         return True

@@ -11,7 +11,8 @@ from trl import SFTTrainer
 
 from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.core.values import Sample, Stage
-from ilp_mlflow.training.accounts.exposure_ledger import ROW, ExposureLedger, read_results
+from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.accounts.forward_passes import ROW, read_pass, read_results
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 
 FEATURES = datasets.Features(
@@ -108,7 +109,9 @@ class ScheduledTrainer(SFTTrainer):
             del inputs[ROW]
             with torch.no_grad(), self.compute_loss_context_manager():
                 outputs = self.model_wrapped(**inputs, fused_lm_head=True)
-            results += read_results(inputs, outputs, [0] * len(rows))
+            for row in read_pass((), inputs, outputs).rows:
+                assert row.labels is not None
+                results.append(read_results(row, row.labels))
         self.model.train(was_training)
         return results
 

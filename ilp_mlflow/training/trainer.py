@@ -24,9 +24,10 @@ from ilp_mlflow.core.values import Exposure, Sample, Stage
 from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.models.loading import LoadedModel, is_out_of_memory
-from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.accounts.exposure_ledger import EndOfBatch, ExposureLedger
 from ilp_mlflow.training.accounts.prepared_rows import mask_left_out, read_numbered_rows
 from ilp_mlflow.training.accounts.row_account import RowAccount
+from ilp_mlflow.training.first_step import warn_at_first_step
 from ilp_mlflow.training.options import default_options
 from ilp_mlflow.training.resume import SaveRounds, checkpoint_step
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
@@ -138,6 +139,8 @@ def train_stage(
     listener = ledger.follow(trainer.model, lambda: int(trainer.state.global_step) + 1)
     try:
         with contextlib.ExitStack() as progress_bar:
+            trainer.add_callback(EndOfBatch(listener))
+            trainer.add_callback(_FirstStep(ledger, trained))
             trainer.add_callback(_StageCallback(stage, trained, progress_bar, log, save_checkpoint))
             trainer.add_callback(SaveRounds(batches))
             _run_or_resume(stage, trainer, batches)
@@ -287,6 +290,17 @@ def _refuse_unsupervised(
             f"token to learn from, the first is '{unsupervised_ids[0]}'; the longest sample has "
             f"{longest} tokens and training.max_length is {limit}: raise it"
         )
+
+
+class _FirstStep(TrainerCallback):
+    """Says behind the first step what can be seen to go wrong."""
+
+    def __init__(self, ledger: ExposureLedger, trained: LoadedModel) -> None:
+        self.ledger, self.trained = ledger, trained
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 1:
+            warn_at_first_step(self.ledger, self.trained.model, self.trained, args.to_dict())
 
 
 class _StageCallback(TrainerCallback):

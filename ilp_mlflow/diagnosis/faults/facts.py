@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Stage
+from ilp_mlflow.data.held_out import HeldOutRows
 from ilp_mlflow.diagnosis.faults.last_model import LastModel
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.scoring.self_check import SelfCheck
+from ilp_mlflow.training.accounts.ledger_note import LedgerNote
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 
@@ -25,6 +27,11 @@ class RunFacts:
     checkpoint's template makes of it with the answer in the loss."""
     logs: Mapping[str, TrainingLog] = field(default_factory=dict)
     """What each stage logged, by its name."""
+    ledgers: Mapping[str, LedgerNote] = field(default_factory=dict)
+    """How far the ledger of each stage goes, by its name, where someone else's trainer was
+    followed."""
+    held_out: HeldOutRows | None = None
+    """The held-out rows against the trained ones; None where there are none."""
     followed: bool = False
     """Whether the training was followed here, so that `accounts` is what was trained."""
     weights: WeightFacts = field(default_factory=WeightFacts)

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.values import Sample
@@ -38,12 +39,29 @@ class PreparedRow:
     """What the row is known by in a batch: see `row_key`; empty where it is known by its number."""
 
     @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """Its tokens; none where it is known by its number."""
+        return self._columns[0]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Its labels as they were prepared; None where it is known by its number."""
+        return self._columns[1] if self.key else None
+
+    @property
+    def _columns(self) -> npt.NDArray[np.int64]:
+        columns: npt.NDArray[np.int64] = np.frombuffer(self.key, np.int64).reshape(2, -1)
+        return columns
+
+    @property
     def whole_tokens(self) -> int:
         """Tokens of the whole sample: prompt, completion and end token."""
         return self.account.prompt_tokens + self.account.answer_tokens
 
 
-def row_key(ids: Sequence[int], labels: Sequence[int]) -> bytes:
+def row_key(
+    ids: Sequence[int] | npt.NDArray[np.int64], labels: Sequence[int] | npt.NDArray[np.int64]
+) -> bytes:
     """Token ids and labels of a row, without padding: equal for equal rows."""
     return np.stack([ids, labels]).astype(np.int64).tobytes()
 
@@ -127,8 +145,8 @@ def match_rows(
     `prepared` is the data set that TRL made of the samples with the options `training`. Of each row
     only the tokens of the answer count, whatever else is supervised.
 
-    Raises ConfigError when `prepared` is streamed, has another number of rows, or holds a row with
-    other tokens than its sample gives.
+    Raises ConfigError when `prepared` is streamed or not tokenised, has another number of rows, or
+    holds a row with other tokens than its sample gives.
     """
     if not hasattr(prepared, "data"):
         raise ConfigError(
@@ -137,24 +155,36 @@ def match_rows(
     # the table below the data set: in the order of the samples even if the data set was shuffled,
     # and with the rows that the trainer dropped
     table = prepared.data
+    if "input_ids" not in table.column_names:
+        raise ConfigError(
+            f"IlpCallback: the trainer's rows have no 'input_ids' (columns: "
+            f"{', '.join(table.column_names)}); tokenise them before the trainer is made"
+        )
     if table.num_rows != len(samples):
         raise ConfigError(
             f"IlpCallback has {len(samples)} rows, the trainer {table.num_rows}; {SAME_ROWS}"
         )
-    columns = zip(samples, table.column("input_ids"), table.column("labels"), strict=True)
+    # where a collator makes the labels, the batches say which they are
+    labels = "labels" if "labels" in table.column_names else "input_ids"
+    columns = zip(samples, table.column("input_ids"), table.column(labels), strict=True)
     return [
-        _match_row(sample, tokenization, ids.as_py(), labels.as_py(), training)
+        match_row(sample, tokenization, ids.as_py(), labels.as_py(), training)
         for sample, ids, labels in columns
     ]
 
 
-def _match_row(
+def match_row(
     sample: Sample,
     tokenization: Tokenization,
-    ids: list[int],
-    labels: list[int],
+    ids: Sequence[int],
+    labels: Sequence[int],
     training: Mapping[str, Any],
 ) -> PreparedRow:
+    """A row that someone else's trainer made of a sample, with these tokens and labels.
+
+    Raises ConfigError when its tokens are not those of the sample.
+    """
+    ids, labels = [int(id_) for id_ in ids], list(labels)
     encoded = encode_as_trained(sample, tokenization, training)
     keeps_end = training.get("truncation_mode") == "keep_end"
     cut_in_front = _tokens_cut_in_front(encoded.ids, ids, keeps_end)

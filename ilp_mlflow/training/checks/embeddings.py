@@ -44,21 +44,49 @@ class Embedding(NamedTuple):
         if self.file is None or not ids:
             return set()
         with safe_open(str(self.file), "pt") as weights:
-            table = weights.get_slice(self.tensor)
-            others = table[:COMPARED].float()
-            mean = others.mean(dim=0)
-            usual_norm = others.norm(dim=1).median()
-            usual_distance = (others - mean).norm(dim=1).median()
-            made = set()
-            for number in ids:
-                if number >= self.rows:
-                    continue
-                row = _row(table, number)
-                near_zero = row.norm() < UNLIKE * usual_norm
-                near_mean = (row - mean).norm() < UNLIKE * usual_distance
-                if near_zero or near_mean:
-                    made.add(number)
-        return made
+            return untrained_rows(weights.get_slice(self.tensor), self.rows, ids)
+
+
+class LoadedEmbedding(NamedTuple):
+    """The rows of a loaded model's tokens: of its head, else of its embedding."""
+
+    table: torch.Tensor
+    """(tokens, width)."""
+
+    @classmethod
+    def of_model(cls, model: Any) -> LoadedEmbedding:
+        """That of a causal language model, with an adapter or without."""
+        module = model.get_output_embeddings() or model.get_input_embeddings()
+        return cls(module.weight.detach())
+
+    @property
+    def rows(self) -> int:
+        """A row for every token."""
+        return len(self.table)
+
+    def untrained(self, ids: Collection[int]) -> set[int]:
+        """As `Embedding.untrained`."""
+        return untrained_rows(self.table, self.rows, ids)
+
+
+def untrained_rows(table: Any, rows: int, ids: Collection[int]) -> set[int]:
+    """Those of the ids whose rows of a table, or of a slice of a file, are as they were made."""
+    if not ids:
+        return set()
+    others = table[:COMPARED].float()
+    mean = others.mean(dim=0)
+    usual_norm = others.norm(dim=1).median()
+    usual_distance = (others - mean).norm(dim=1).median()
+    made = set()
+    for number in ids:
+        if number >= rows:
+            continue
+        row = _row(table, number)
+        near_zero = row.norm() < UNLIKE * usual_norm
+        near_mean = (row - mean).norm() < UNLIKE * usual_distance
+        if near_zero or near_mean:
+            made.add(number)
+    return made
 
     def rows_in_common(self, other: Embedding, ids: Collection[int]) -> set[int]:
         """Those of the ids whose rows are equal, value for value, in another embedding."""

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.training.checks.embeddings import Embedding
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.training.checks.embeddings import Embedding, LoadedEmbedding
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
 from ilp_mlflow.training.checks.trained_tokens import TRAIN_NEW_TOKENS, trains_embeddings
 
@@ -33,8 +33,8 @@ class Vocabulary(NamedTuple):
     """With the tokens added that the training adds."""
     new_tokens: tuple[str, ...]
     """Tokens that the base does not have."""
-    embedding: Embedding
-    """What the files say of its rows."""
+    embedding: Embedding | LoadedEmbedding
+    """What the files, or the loaded model, say of its rows."""
 
 
 def check_vocabulary(
