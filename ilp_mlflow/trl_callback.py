@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
+from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
@@ -33,6 +34,7 @@ from ilp_mlflow.training.accounts.exposure_ledger import BatchListener, Exposure
 from ilp_mlflow.training.accounts.prepared_rows import match_rows
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.stage import version_tags
+from ilp_mlflow.training.training_logs import read_log
 
 REPORTED_OPTIONS = (
     "num_train_epochs",
@@ -156,10 +158,11 @@ class IlpCallback(TrainerCallback):
     ) -> None:
         """Register the model and diagnose it."""
         self._stop_listening()
+        log = read_log(self.experiment.stages[0].name, args, state, model)
         try:
             # what the trainer draws behind this stays the same, too
             with torch.random.fork_rng():
-                self.report = self._diagnose(model)
+                self.report = self._diagnose(model, log)
         except Exception as error:
             # the training is worth more than its diagnosis: whatever failed, it must not fail
             print(
@@ -202,7 +205,7 @@ class IlpCallback(TrainerCallback):
         experiment = self.experiment.model_copy(update={"model": base})
         return experiment, loading.read_tokenization(parts)
 
-    def _diagnose(self, model: Any) -> Report:
+    def _diagnose(self, model: Any, log: TrainingLog) -> Report:
         """Log and register what was trained, then diagnose it as if it had been trained here."""
         experiment = self.experiment
         stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
@@ -220,6 +223,7 @@ class IlpCallback(TrainerCallback):
             runs.write(run_id, "checkpoints.json", as_json(checkpoints))
             accounts = to_table(self._accounts, RowAccount)
             runs.write(run_id, "accounts.parquet", accounts)
+            runs.write(run_id, "training_logs.json", as_json([log]))
             if self._ledger is not None:
                 exposures = to_table(self._ledger.exposures(), Exposure)
                 runs.write(run_id, "exposures.parquet", exposures)
