@@ -84,7 +84,7 @@ def course_from_log(log: TrainingLog) -> LossCourse | None:
 
 
 def _falls(course: LossCourse, before: Sequence[float], last: Sequence[float]) -> bool | None:
-    """Whether a loss was still falling at the end; None where too few losses were logged to tell."""
+    """Whether a loss was still falling at the end; None where too little was logged to tell."""
     drop = course.before - course.last
     if min(len(before), len(last)) < MIN_ENTRIES:
         return True if course.fell >= FALLING else None

@@ -323,13 +323,15 @@ def _came_out_worse(course: LossCourse, movement: Movement) -> str:
 def _jumped(known: StageFacts, course: LossCourse, movement: Movement) -> str:
     """That the loss jumped above its beginning; "" where it did not."""
     losses = [loss_of(entry) for entry in finite_entries(known.log)]
-    rise = max(MOVED, SPREADS * movement.spread, (JUMPED - 1) * course.first)
-    high = [loss for loss in losses if loss > course.first + rise]
+    # the first entries may be of the jump already, the very first of an easy batch
+    start = min(course.first, max(losses[0], movement.before))
+    rise = max(MOVED, SPREADS * movement.spread, (JUMPED - 1) * start)
+    high = [loss for loss in losses if loss > start + rise]
     # one batch of odd rows is no jump
     if len(high) < max(1, min(2, len(losses) // 10)):
         return ""
     return (
-        f"the loss jumped from {course.first:.3g} to {max(losses):.3g} nats per token and ended "
+        f"the loss jumped from {start:.3g} to {max(losses):.3g} nats per token and ended "
         f"at {course.last:.3g}"
     )
 
