@@ -14,6 +14,7 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed, TrackingError
 from ilp_mlflow.core.interfaces import Mitigation
 from ilp_mlflow.core.terminal.progress import task
+from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import (
     Checkpoint,
     Diagnosis,
@@ -26,7 +27,8 @@ from ilp_mlflow.core.values import (
     to_table,
 )
 from ilp_mlflow.data.held_out import read_held_out
-from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts
+from ilp_mlflow.data.trainer_logs import read_folder_log
+from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts, read_logs
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
 from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.mitigation import search
@@ -108,6 +110,10 @@ def train(experiment: Experiment, source: Path, run_id: str | None = None) -> st
         for name in (*TRAINING_TABLES, "accounts"):
             tables = [runs.read_table(stage_run, f"{name}.parquet") for stage_run in stage_runs]
             runs.write(run_id, f"{name}.parquet", pa.concat_tables(tables))
+        logs: list[TrainingLog] = []
+        for stage_run in stage_runs:
+            logs += read_logs(stage_run)
+        runs.write(run_id, "training_logs.json", as_json(logs))
         runs.log(run_id, tags={"ilp.trained": "true"})
     return run_id
 
@@ -175,12 +181,14 @@ def adopt(experiment: Experiment, checkpoints: Sequence[Checkpoint]) -> tuple[st
     facts = weight_facts.read_weight_facts(parts)
     apart = weight_facts.find_apart(parts)
     facts = facts.model_copy(update={"copies": tuple(copies), "apart": apart})
+    logs = _logs_elsewhere(stages, checkpoints)
     with runs.start(experiment.name, "experiment") as run_id:
         run_log.log_experiment(run_id, experiment, stages)
         _write_held_out(experiment, stages, run_id)
         runs.write(run_id, "checkpoints.json", as_json(checkpoints))
         runs.write(run_id, "accounts.parquet", to_table(accounts, RowAccount))
         runs.write(run_id, "weights.json", facts.model_dump_json(indent=1))
+        runs.write(run_id, "training_logs.json", as_json(logs))
         runs.log(run_id, tags={"ilp.trained": "elsewhere"})
     return run_id, experiment
 
@@ -199,6 +207,19 @@ def _account_elsewhere(
     )
     samples = [sample for stage in stages for sample in stage.samples]
     return account_rows(samples, tokenization, {"max_length": None})
+
+
+def _logs_elsewhere(
+    stages: Sequence[Stage], checkpoints: Sequence[Checkpoint]
+) -> list[TrainingLog]:
+    """What trainers left in the folders of the stages' models."""
+    location_by_name = {checkpoint.name: checkpoint.model_uri for checkpoint in checkpoints}
+    logs = []
+    for stage in stages:
+        log = read_folder_log(stage.name, location_by_name[stage.name])
+        if log is not None:
+            logs.append(log)
+    return logs
 
 
 def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:

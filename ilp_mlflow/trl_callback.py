@@ -18,6 +18,7 @@ from ilp_mlflow import pipeline, run_log
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.terminal.notes import say_once
+from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.validation import describe_error
 from ilp_mlflow.core.values import Checkpoint, Exposure, Report, Stage, as_json, to_table
 from ilp_mlflow.data import readers
@@ -38,6 +39,7 @@ from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.first_step import warn_at_first_step
 from ilp_mlflow.training.resume import checkpoint_step
 from ilp_mlflow.training.stage import version_tags
+from ilp_mlflow.training.training_logs import read_log
 
 REPORTED_OPTIONS = (
     "num_train_epochs",
@@ -228,10 +230,11 @@ class IlpCallback(TrainerCallback):
         """Register the model and diagnose it."""
         self._stop_listening()
         self._close_ledger(args, state)
+        log = read_log(self.experiment.stages[0].name, args, state, model)
         try:
             # what the trainer draws behind this stays the same, too
             with torch.random.fork_rng():
-                self.report = self._diagnose(model)
+                self.report = self._diagnose(model, log)
         except Exception as error:
             # the training is worth more than its diagnosis: whatever failed, it must not fail
             print(
@@ -297,7 +300,7 @@ class IlpCallback(TrainerCallback):
         experiment = self.experiment.model_copy(update={"model": base})
         return experiment, loading.read_tokenization(parts)
 
-    def _diagnose(self, model: Any) -> Report:
+    def _diagnose(self, model: Any, log: TrainingLog) -> Report:
         """Log and register what was trained, then diagnose it as if it had been trained here."""
         experiment = self.experiment
         stage = experiment.stages[0].as_stage(self.samples, experiment.seed)
@@ -316,6 +319,7 @@ class IlpCallback(TrainerCallback):
             accounts = to_table(self._accounts, RowAccount)
             runs.write(run_id, "accounts.parquet", accounts)
             self._write_ledger(run_id)
+            runs.write(run_id, "training_logs.json", as_json([log]))
             tags = {"ilp.trained": "elsewhere"}
             note = tags_before.get("mlflow.note.content")
             if note and self.run_id == run_id:

@@ -33,6 +33,7 @@ ARTIFACTS = {
     "exposures.parquet",
     "signals.parquet",
     "accounts.parquet",
+    "training_logs.json",
     "options.parquet",
     "outcomes.json",
     "requests.json",

@@ -34,9 +34,43 @@ class TrainingLog(Value):
     entries: tuple[LogEntry, ...]
     """In the order of steps."""
     steps: int
-    """Optimizer steps that were made."""
+    """Optimizer steps that were made; 0 where that is not known."""
     kept_step: int | None = None
     """The step whose weights were kept (`load_best_model_at_end`); None: the last."""
     settings: dict[str, float | int | str | bool | None] = Field(default_factory=dict)
     """Settings of the trainer by the name that `TrainingArguments` gives them, as far as they are
-    known: `warmup_steps`, `max_grad_norm`, `gradient_accumulation_steps` and the like."""
+    known: `warmup_steps`, `max_grad_norm`, `gradient_accumulation_steps` and the like; and those of
+    a LoRA adapter that scale it: `r`, `lora_alpha`, `use_rslora`."""
+
+    @property
+    def kept(self) -> tuple[LogEntry, ...]:
+        """The entries up to the weights that were kept."""
+        if self.kept_step is None:
+            return self.entries
+        return tuple(entry for entry in self.entries if entry.step <= self.kept_step)
+
+    def number(self, name: str) -> float | None:
+        """A setting that is a number; None where it is not known."""
+        value = self.settings.get(name)
+        return None if value is None or isinstance(value, str | bool) else float(value)
+
+
+class LossCourse(Value):
+    """How the loss of a stage went, nats per token."""
+
+    source: str
+    """Where it was read: `signals` of training, or the log."""
+    first: float
+    """At the beginning."""
+    before: float
+    """In the last pass over the data but one, or in the middle third of the training."""
+    last: float
+    """In the last pass, or in the last third."""
+    falls: bool | None
+    """Whether it was still falling at the end, beyond chance; None where too little was logged to
+    tell."""
+
+    @property
+    def fell(self) -> float:
+        """Share by which it fell at last; negative where it rose."""
+        return 1 - self.last / self.before if self.before > 0 else 0.0

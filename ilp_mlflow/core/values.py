@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_serializer, field_validator
 
 from ilp_mlflow.core.texts import Exchange, Text, last_turn
+from ilp_mlflow.core.training_log import LossCourse
 from ilp_mlflow.core.value import Value
 
 if TYPE_CHECKING:
@@ -541,6 +542,9 @@ class Report(Value):
     """One per unlearned sample."""
     findings: tuple[Finding, ...] = ()
     """What is true of whole stages, checkpoints or the run."""
+    loss_courses: dict[str, LossCourse] = Field(default_factory=dict)
+    """How the loss went of the stages that taught few of their rows, by name; without those of
+    which it is not known."""
     outcomes: tuple[Outcome, ...]
     """One per mitigation."""
     requests: dict[str, Request] = Field(default_factory=dict)

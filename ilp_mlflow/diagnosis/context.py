@@ -182,11 +182,7 @@ def read_facts(run_id: str, context: Context, tokenizer: TokenizerConfig | None 
     if runs.has(run_id, "accounts.parquet"):
         table = runs.read_table(run_id, "accounts.parquet")
         accounts = {account.sample_id: account for account in to_rows(table, RowAccount)}
-    logs = {}
-    if runs.has(run_id, "training_logs.json"):
-        for value in json.loads(runs.read(run_id, "training_logs.json")):
-            log = TrainingLog.model_validate(value)
-            logs[log.stage] = log
+    logs = {log.stage: log for log in read_logs(run_id)}
     return RunFacts(
         context,
         accounts,
@@ -229,6 +225,14 @@ def _read_held_out(run_id: str) -> HeldOutRows | None:
     if not runs.has(run_id, "held_out.json"):
         return None
     return HeldOutRows.model_validate_json(runs.read(run_id, "held_out.json"))
+
+
+def read_logs(run_id: str) -> list[TrainingLog]:
+    """What the stages of a run logged while they were trained, as far as that is known."""
+    if not runs.has(run_id, "training_logs.json"):
+        return []
+    values = json.loads(runs.read(run_id, "training_logs.json"))
+    return list(map(TrainingLog.model_validate, values))
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from ilp_mlflow.core import config
 from ilp_mlflow.core.config import Experiment, TrackingConfig
+from ilp_mlflow.core.training_log import LossCourse
 from ilp_mlflow.core.values import Checkpoint, Report, Sample, Verdict, to_rows
-from ilp_mlflow.diagnosis.context import TRAINING_TABLES
+from ilp_mlflow.diagnosis.context import TRAINING_TABLES, read_logs
+from ilp_mlflow.diagnosis.loss_course import read_course
+from ilp_mlflow.report.sentences import is_weak
 from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
 from ilp_mlflow.scoring.verdicts import (
     group_unscored,
@@ -43,12 +46,13 @@ def build_report(
     preset, seed = experiment.scoring.preset, experiment.seed
     verdicts = to_rows(verdict_table(scores, names, preset, seed), Verdict)
     missing = [name for name in TRAINING_TABLES if not runs.has(run_id, f"{name}.parquet")]
+    retention = retention_by_stage(scores, stage_of, names, preset, seed)
     return Report(
         name=experiment.name,
         run_id=run_id,
         preset=preset,
         checkpoints=tuple(checkpoints),
-        retention=retention_by_stage(scores, stage_of, names, preset, seed),
+        retention=retention,
         unscored_by_stage=unscored_by_stage(scores, stage_of, names, preset, seed),
         recognition=recognition_shares(scores, names),
         recognition_unscored=recognition_unscored(scores, names),
@@ -57,6 +61,7 @@ def build_report(
         histories=status_histories(scores, names, preset, seed),
         diagnoses=json.loads(runs.read(run_id, "diagnoses.json")),
         findings=json.loads(runs.read(run_id, "findings.json")),
+        loss_courses=_loss_courses(run_id, retention, verdicts, stage_of),
         outcomes=json.loads(runs.read(run_id, "outcomes.json")),
         requests=json.loads(runs.read(run_id, "requests.json")),
         asked=experiment.scoring.asked,
@@ -65,6 +70,32 @@ def build_report(
         settings=_shareable_settings(experiment),
         versions=_versions(),
     )
+
+
+def _loss_courses(
+    run_id: str,
+    retention: Mapping[str, Mapping[str, float | None]],
+    verdicts: Sequence[Verdict],
+    stage_of: Mapping[str, str],
+) -> dict[str, LossCourse]:
+    """How the loss of the stages went that taught few of their rows, as far as that is known."""
+    weak = [stage for stage, shares in retention.items() if is_weak(shares.get(stage))]
+    if not weak:
+        return {}
+    logs = {log.stage: log for log in read_logs(run_id)}
+    signals = None
+    if runs.has(run_id, "signals.parquet"):
+        signals = runs.read_table(run_id, "signals.parquet")
+    courses = {}
+    for stage in weak:
+        ids = []
+        for verdict in verdicts:
+            if verdict.status == "unlearned" and stage_of[verdict.sample_id] == stage:
+                ids.append(verdict.sample_id)
+        course = read_course(stage, frozenset(ids), logs.get(stage), signals)
+        if course is not None:
+            courses[stage] = course
+    return courses
 
 
 def _shareable_settings(experiment: Experiment) -> str:

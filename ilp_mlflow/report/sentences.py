@@ -242,19 +242,53 @@ def finding_sentences(report: Report) -> list[str]:
     return list(map(finding_sentence, report.findings))
 
 
+def is_weak(taught: float | None) -> bool:
+    """Whether a stage that taught this share 0..1 of its own samples taught little."""
+    return taught is not None and taught < MIN_TAUGHT_SHARE
+
+
 def weak_stage_sentences(report: Report) -> list[str]:
     """A sentence for every stage that taught little, where nothing graver is said of it."""
     faulty = {finding.subject.name for finding in report.findings if finding.stops}
     sentences = []
     for stage, share_by_checkpoint in report.retention.items():
         share = share_by_checkpoint.get(stage)
-        if share is not None and share < MIN_TAUGHT_SHARE and stage not in faulty:
+        if is_weak(share) and stage not in faulty:
             sentences.append(
-                f"Stage '{stage}' taught only {percent(share)} of its own "
-                "samples: that is training too short or too weak rather than something about "
-                "single samples, so train longer or at a higher rate before you read causes."
+                f"Stage '{stage}' taught only {percent(share)} of its own samples"
+                f"{_why_weak(report, stage)}"
             )
     return sentences
+
+
+def _why_weak(report: Report, stage: str) -> str:
+    """Why a stage taught little: a fault, its loss that was still falling, or that is not known."""
+    if any(_is_fault_of(finding, stage) for finding in report.findings):
+        return ": what was found about it comes first, before you read causes."
+    course = report.loss_courses.get(stage)
+    if course is None:
+        return (
+            ": whether its training was too short, too weak or at a wrong rate is not known; its "
+            "log would tell (trainer_state.json in the model's folder or beside it)."
+        )
+    went = f"{course.before:.3g}, then {course.last:.3g} nats per token"
+    if course.falls:
+        return (
+            f", and its loss was still falling at the end ({went}): train longer or at a higher "
+            "rate before you read causes."
+        )
+    if course.falls is None:
+        return (
+            ": whether its training was too short is not known, since too little of its loss was "
+            f"logged ({went}); lower logging_steps."
+        )
+    return f", though its loss was hardly falling any more at the end ({went})."
+
+
+def _is_fault_of(finding: Finding, stage: str) -> bool:
+    """Whether a finding is a fault that explains samples of a stage."""
+    is_about = finding.subject.kind == "run" or finding.subject.name == stage
+    return bool(finding.kind) and finding.samples > 0 and is_about
 
 
 def unavailable_sentences(report: Report) -> list[str]:

@@ -17,6 +17,7 @@ from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, counted
 from ilp_mlflow.training.checks.lengths import check_lengths
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.supervision import check_supervision
+from ilp_mlflow.training.checks.trained_tokens import token_row_modules
 from ilp_mlflow.training.checks.vocabulary import Vocabulary, check_vocabulary
 
 MOST_ROWS = 0.5
@@ -82,7 +83,7 @@ def _setup(model: torch.nn.Module, options: Mapping[str, Any]) -> TrainingSetup:
     adapter = AdapterSetup(
         target_modules=_names(getattr(config, "target_modules", None)),
         modules_to_save=_names(getattr(config, "modules_to_save", None)),
-        trains_token_rows=bool(getattr(config, "trainable_token_indices", None)),
+        token_rows=token_row_modules(getattr(config, "trainable_token_indices", None)),
     )
     return setup.model_copy(update={"adapter": adapter})
 

@@ -60,8 +60,8 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     """Train `stage` from the model at the URI `parent`, all on the run `run_id`.
 
     The model is registered as `<experiment>.<stage>`. Logs `ilp/checkpoints.json` (those inside the
-    stage first), `ilp/exposures.parquet`, `ilp/signals.parquet` and `ilp/accounts.parquet`. Raises
-    IlpError.
+    stage first), `ilp/exposures.parquet`, `ilp/signals.parquet`, `ilp/accounts.parquet` and
+    `ilp/training_logs.json`. Raises IlpError.
     """
     tags = version_tags(experiment, stage, parent, run_id)
     index = tags["ilp.index"]
@@ -79,6 +79,7 @@ def train_and_register(experiment: Experiment, stage: Stage, parent: str, run_id
     runs.write(run_id, "exposures.parquet", to_table(trained.exposures, Exposure))
     runs.write(run_id, "signals.parquet", trained.signals)
     runs.write(run_id, "accounts.parquet", to_table(trained.accounts, RowAccount))
+    runs.write(run_id, "training_logs.json", as_json([trained.log]))
     model_uri = checkpoints[-1].model_uri
     runs.log(
         run_id,

@@ -20,6 +20,7 @@ from trl import SFTConfig
 
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_line
 from ilp_mlflow.core.terminal.progress import task
+from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Exposure, Sample, Stage
 from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.forward import without_router
@@ -32,6 +33,7 @@ from ilp_mlflow.training.options import default_options
 from ilp_mlflow.training.resume import SaveRounds, checkpoint_step
 from ilp_mlflow.training.scheduled_batches import Log, ScheduledBatches
 from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer, trainer_rows
+from ilp_mlflow.training.training_logs import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class TrainedStage:
     """Columns of `Signal`, in the order of training."""
     accounts: list[RowAccount]
     """One per sample: what the model saw of it, and which of that was in the loss."""
+    log: TrainingLog
+    """What the trainer logged."""
     tokens: int
     """Tokens passed through the model."""
     seconds: float
@@ -153,6 +157,7 @@ def train_stage(
         ledger.exposures(),
         ledger.signals(),
         [row.account for row in rows],
+        read_log(stage.name, trainer.args, trainer.state, trainer.model),
         ledger.trained_tokens,
         seconds,
     )

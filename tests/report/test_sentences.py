@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from ilp_mlflow.core.training_log import LossCourse
 from ilp_mlflow.core.values import (
     Diagnosis,
     Evidence,
@@ -167,8 +168,38 @@ def test_advice_begins_with_stages_that_taught_little():
     found = report(retention=shares, requests=lacking)
     (weak,) = weak_stage_sentences(found)
     assert weak.startswith("Stage 'one' taught only 6% of its own samples")
+    assert "trainer_state.json" in weak
     assert mitigation_sentences(found) == ["reader lacks data: texts wanted."]
     assert advice_sentences(found) == [weak, "reader lacks data: texts wanted."]
+
+
+@pytest.mark.parametrize(
+    ("falls", "expected"),
+    [
+        (True, "train longer or at a higher rate"),
+        (False, "hardly falling any more at the end (2, then 1.9 nats per token)"),
+        (None, "too little of its loss was logged"),
+    ],
+)
+def test_longer_training_is_advised_only_where_the_loss_was_still_falling(falls, expected):
+    shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
+    course = LossCourse(source="log", first=4.0, before=2.0, last=1.9, falls=falls)
+    (weak,) = weak_stage_sentences(report(retention=shares, loss_courses={"one": course}))
+    assert expected in weak
+    assert ("train longer" in weak) == bool(falls)
+
+
+def test_a_weak_stage_with_a_fault_is_not_told_to_be_trained_longer():
+    shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
+    course = LossCourse(source="log", first=4.0, before=2.0, last=1.0, falls=True)
+    evidence = Evidence(cause="failed_optimization", strength=1, reason="the loss jumped")
+    subject = Subject(kind="stage", name="one")
+    fault = Finding(subject=subject, kind="rate_too_high", evidence=evidence, samples=3)
+    found = report(retention=shares, loss_courses={"one": course}, findings=(fault,))
+    assert "train longer" not in "".join(weak_stage_sentences(found))
+    other = fault.model_copy(update={"subject": Subject(kind="stage", name="two")})
+    found = report(retention=shares, loss_courses={"one": course}, findings=(other,))
+    assert "train longer" in "".join(weak_stage_sentences(found))
 
 
 def spoiled_report(**changes):

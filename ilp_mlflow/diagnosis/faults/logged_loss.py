@@ -2,10 +2,151 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.core.values import Sample, Signal, Subject, to_rows
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.stage_scores import RowLoss, row_losses
+from ilp_mlflow.diagnosis.loss_course import last_pass
+from ilp_mlflow.training.accounts.row_account import RowAccount
+
+BAND = 0.5
+"""Nats per token that the scored loss may lie above TIMES the logged one. Of healthy runs, what is
+scored lay above what was logged by a few hundredths at most (`experiments/training_logs.py`): the
+final model has seen the rows once more, and without dropout."""
+TIMES = 1.5
+"""See BAND."""
+LATE = 0.75
+"""Rows last trained behind this share 0..1 of the steps count: others may be forgotten again."""
+ALIKE = 0.95
+"""Share 0..1 of rows that must be in the loss with their answer, whole, and nothing else."""
+
+
+class LossGap(NamedTuple):
+    """The loss of the rows of a stage in two ways, nats per token."""
+
+    scored: float
+    """Under its own checkpoint, as scored here."""
+    logged: float
+    """At the end of its training, as noted there."""
+    bound: float
+    """What the logged loss may stand for at most, if all of it were that of the answers."""
+    rows: int
+    """Rows that were compared."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether no healthy run shows such a gap."""
+        return self.scored > TIMES * self.bound + BAND
 
 
 def find_loss_gaps(facts: RunFacts) -> list[Fault]:
-    """Models whose loss on the rows is not the one that their training logged."""
-    return []
+    """Stages whose checkpoint does worse on their rows than their training did at its end.
+
+    A model that does better is none: logs average over steps, with dropout and smoothed labels.
+    """
+    faults = []
+    for stage in facts.context.taught:
+        gap = measure_gap(facts, stage)
+        if gap is None or not gap.is_wide:
+            continue
+        reason = (
+            f"what is scored is not what was trained: {gap.scored:.2f} against {gap.logged:.2f} "
+            f"nats per token at the end of its training ({gap.rows} rows)"
+        )
+        change = (
+            "see that these are the weights, the base, the rows and the chat template of that "
+            "training"
+        )
+        faults.append(
+            Fault(
+                kind="scored_is_not_trained",
+                cause="faulty_checkpoint",
+                reason=reason,
+                change=change,
+                subject=Subject(kind="checkpoint", name=stage),
+            )
+        )
+    return faults
+
+
+def measure_gap(facts: RunFacts, stage: str) -> LossGap | None:
+    """The loss of a stage's rows as scored and as trained; None where they cannot be compared.
+
+    Of a training that was followed, row by row, those trained last; else on the whole, against the
+    last pass that its log has.
+    """
+    context = facts.context
+    if stage not in facts.logs:
+        return None
+    scored = row_losses(context, stage)
+    samples = [s for s in context.samples.values() if s.stage == stage and s.id in scored]
+    if not samples or not _answers_alone(samples, facts.accounts):
+        return None
+    if facts.followed:
+        return _gap_by_row(facts, stage, samples, scored)
+    return _gap_to_log(facts.logs[stage], samples, scored, facts.accounts)
+
+
+def _answers_alone(samples: Sequence[Sample], accounts: Mapping[str, RowAccount]) -> bool:
+    """Whether the tokens in the loss are those that are scored, in nearly all rows."""
+    alike = 0
+    for sample in samples:
+        account = accounts.get(sample.id)
+        if account is not None:
+            counts = (account.supervised_tokens, account.supervised_answer_tokens)
+            alike += counts == (account.answer_tokens, account.answer_tokens)
+    return alike >= ALIKE * len(samples)
+
+
+def _gap_by_row(
+    facts: RunFacts, stage: str, samples: Sequence[Sample], scored: Mapping[str, RowLoss]
+) -> LossGap | None:
+    """The losses of the rows trained last, in their last batch and as scored."""
+    if facts.context.signals is None:
+        return None
+    ids = {sample.id for sample in samples}
+    log = facts.logs[stage]
+    last_step = log.steps if log.kept_step is None else log.kept_step
+    trained: dict[str, float] = {}
+    for signal in to_rows(facts.context.signals.sort_by("step"), Signal):
+        is_late = LATE * last_step < signal.step <= last_step
+        if signal.stage == stage and signal.sample_id in ids and is_late:
+            trained[signal.sample_id] = signal.loss
+    if not trained:
+        return None
+    logged = statistics.fmean(trained.values())
+    of_scored = statistics.fmean(scored[id_].mean for id_ in trained)
+    return LossGap(scored=of_scored, logged=logged, bound=logged, rows=len(trained))
+
+
+def _gap_to_log(
+    log: TrainingLog,
+    samples: Sequence[Sample],
+    scored: Mapping[str, RowLoss],
+    accounts: Mapping[str, RowAccount],
+) -> LossGap | None:
+    """The mean loss of the rows, against the mean of the last pass in the log.
+
+    What was in the loss there is not known: it may have been the whole row, the prompt at no loss.
+    Nor is it known whether its means are over tokens or over rows; the smaller one counts.
+    """
+    losses = last_pass(log)
+    if not losses:
+        return None
+    rows = [scored[sample.id] for sample in samples]
+    answer_tokens = sum(row.tokens for row in rows)
+    prompt_tokens = sum(accounts[s.id].prompt_tokens for s in samples if s.id in accounts)
+    over_tokens = sum(row.nats for row in rows) / answer_tokens
+    over_rows = statistics.fmean(row.mean for row in rows)
+    logged = statistics.fmean(losses)
+    return LossGap(
+        scored=min(over_tokens, over_rows),
+        logged=logged,
+        bound=logged * (prompt_tokens + answer_tokens) / answer_tokens,
+        rows=len(rows),
+    )

@@ -46,6 +46,20 @@ class Embedding(NamedTuple):
         with safe_open(str(self.file), "pt") as weights:
             return untrained_rows(weights.get_slice(self.tensor), self.rows, ids)
 
+    def rows_in_common(self, other: Embedding, ids: Collection[int]) -> set[int]:
+        """Those of the ids whose rows are equal, value for value, in another embedding."""
+        if self.file is None or other.file is None:
+            return set()
+        equal = set()
+        with safe_open(str(self.file), "pt") as ours, safe_open(str(other.file), "pt") as theirs:
+            table, other_table = ours.get_slice(self.tensor), theirs.get_slice(other.tensor)
+            for number in ids:
+                if number >= min(self.rows, other.rows):
+                    continue
+                if torch.equal(_row(table, number), _row(other_table, number)):
+                    equal.add(number)
+        return equal
+
 
 class LoadedEmbedding(NamedTuple):
     """The rows of a loaded model's tokens: of its head, else of its embedding."""
@@ -87,20 +101,6 @@ def untrained_rows(table: Any, rows: int, ids: Collection[int]) -> set[int]:
         if near_zero or near_mean:
             made.add(number)
     return made
-
-    def rows_in_common(self, other: Embedding, ids: Collection[int]) -> set[int]:
-        """Those of the ids whose rows are equal, value for value, in another embedding."""
-        if self.file is None or other.file is None:
-            return set()
-        equal = set()
-        with safe_open(str(self.file), "pt") as ours, safe_open(str(other.file), "pt") as theirs:
-            table, other_table = ours.get_slice(self.tensor), theirs.get_slice(other.tensor)
-            for number in ids:
-                if number >= min(self.rows, other.rows):
-                    continue
-                if torch.equal(_row(table, number), _row(other_table, number)):
-                    equal.add(number)
-        return equal
 
 
 def _row(table: Any, number: int) -> torch.Tensor:
