@@ -80,13 +80,11 @@ class Sample(Value):
         return self.completion.turns[-1].weight == 0
 
     @property
-    def leaves_turns_out(self) -> bool:
-        """Whether the row keeps any turn of the assistant out of the loss."""
+    def leaves_earlier_turns_out(self) -> bool:
+        """Whether the row keeps turns of the assistant before its answer out of the loss."""
         if isinstance(self.prompt, str):
-            return self.left_out
-        return self.left_out or any(
-            turn.role == "assistant" and turn.weight == 0 for turn in self.prompt.turns
-        )
+            return False
+        return any(turn.role == "assistant" and turn.weight == 0 for turn in self.prompt.turns)
 
 
 class Stage(Value):

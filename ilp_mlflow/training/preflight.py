@@ -13,9 +13,10 @@ from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.held_out import CHANGE, read_held_out
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
-from ilp_mlflow.scoring.encoding import check_encodable
+from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.tracking import connection, model_registry
+from ilp_mlflow.training.accounts.row_account import account_rows, training_template
 from ilp_mlflow.training.options import check_options
 from ilp_mlflow.training.trainer import check_max_length
 
@@ -39,7 +40,28 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
     for stage in stages:
         check_encodable(tokenization.tokenizer, stage.samples)
         check_max_length(stage, tokenization)
+        _check_loss(stage, tokenization)
     return stages
+
+
+def _check_loss(stage: Stage, tokenization: Tokenization) -> None:
+    """Raise ConfigError where it is not known which tokens the options of a stage train."""
+    if stage.training.get("assistant_only_loss"):
+        if isinstance(stage.samples[0].prompt, str):
+            raise ConfigError(
+                f"stage '{stage.name}': assistant_only_loss is for conversations, and its rows are "
+                "text; leave it out"
+            )
+        try:
+            training_template(tokenization.tokenizer)
+        except ValueError:
+            raise ConfigError(
+                f"stage '{stage.name}': assistant_only_loss needs a chat template with "
+                "{% generation %} markers, and the model's has none; leave it out (of a "
+                "conversation the last turn alone is trained), or set tokenizer.chat_template"
+            ) from None
+    weighted = [sample for sample in stage.samples if sample.leaves_earlier_turns_out]
+    account_rows(weighted, tokenization, stage.training)
 
 
 def check_trained_elsewhere(

@@ -59,6 +59,21 @@ def test_an_id_may_be_in_one_stage_only(experiment_file, store, tmp_path):
         check_experiment(config.read(experiment_file))
 
 
+def test_which_tokens_are_trained_is_known_before_there_is_a_run(experiment_file, store, tmp_path):
+    only_assistant = changed_stage(experiment_file, assistant_only_loss=True)
+    with pytest.raises(ConfigError, match="'second': assistant_only_loss is for conversations"):
+        check_experiment(only_assistant)
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    for name in ("first", "second"):
+        turns = [question, {**answer, "weight": 0}, question, answer]
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"messages": turns}])
+    with pytest.raises(ConfigError, match=r"needs a chat template with {% generation %} markers"):
+        check_experiment(only_assistant)
+    whole = changed_stage(experiment_file, completion_only_loss=False)
+    with pytest.raises(ConfigError, match="not known which tokens these are"):
+        check_experiment(whole)
+
+
 def test_an_adapter_is_no_model_to_start_from(experiment_file, store, tmp_path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()

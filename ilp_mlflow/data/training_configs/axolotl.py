@@ -208,6 +208,17 @@ def _notes(keys: AxolotlKeys) -> tuple[str, ...]:
             f"roles_to_train names '{role}': the tables are of assistant turns alone, and turns of "
             f"'{role}' are in the loss as well"
         )
+    for dataset in keys.datasets:
+        if not dataset.roles_to_train:
+            notes.append(
+                "roles_to_train is empty, so that only turns are trained which the row itself "
+                "marks (message_field_training); the tables are of all assistant turns"
+            )
+        if dataset.train_on_eos in ("all", "last"):
+            notes.append(
+                f"train_on_eos is '{dataset.train_on_eos}': the tables are of the end tokens of "
+                "all trained turns"
+            )
     return tuple(dict.fromkeys(notes))
 
 

@@ -107,12 +107,17 @@ def mask_left_out(
 
     TRL does not read the `weight` of a turn. Rows without a label are dropped, as TRL drops them.
     """
-    if not any(sample.leaves_turns_out for sample in samples):
+    weighted = {
+        number
+        for number, sample in enumerate(samples)
+        if sample.left_out or sample.leaves_earlier_turns_out
+    }
+    if not weighted:
         return prepared
 
     def relabel(example: dict[str, Any]) -> dict[str, Any]:
         sample = samples[example["row"]]
-        if not sample.leaves_turns_out:
+        if example["row"] not in weighted:
             return {"labels": example["labels"]}
         encoded = encode_as_trained(sample, tokenization, training)
         return {"labels": trained_tokens(sample, encoded, tokenization.tokenizer, training).labels}

@@ -147,6 +147,8 @@ def trained_tokens(
     may_count = [True] * len(ids)
     if training.get("assistant_only_loss") and not isinstance(sample.prompt, str):
         may_count = _assistant_mask(sample, tokenizer)
+    elif first_supervised < answer_start and sample.leaves_earlier_turns_out:
+        may_count = _mask_of_weights(sample, tokenizer)
     labels = []
     for place, (id_, counts) in enumerate(zip(ids, may_count, strict=True)):
         is_left_out = sample.left_out and place >= answer_start
@@ -174,6 +176,12 @@ def _assistant_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[
 
     Without those of turns whose `weight` is 0.
     """
+    mask = _rendered_mask(sample, tokenizer)
+    return _without_turns(mask, sample) if sample.leaves_earlier_turns_out else mask
+
+
+def _rendered_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Which tokens of a conversation the template marks as said by the assistant."""
     assert isinstance(sample.prompt, Conversation)
     assert isinstance(sample.completion, Conversation)
     encoded = tokenizer.apply_chat_template(
@@ -183,8 +191,22 @@ def _assistant_mask(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[
         chat_template=training_template(tokenizer),
         **sample.prompt.template_options,
     )
-    mask = [bool(bit) for bit in encoded["assistant_masks"]]
-    return _without_turns(mask, sample) if sample.leaves_turns_out else mask
+    return [bool(bit) for bit in encoded["assistant_masks"]]
+
+
+def _mask_of_weights(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Which tokens of a conversation that is trained whole are in no turn of weight 0.
+
+    Raises ConfigError where the template does not mark what the assistant says.
+    """
+    if not has_generation_markers(tokenizer.chat_template):
+        raise ConfigError(
+            f"{sample.name}: has turns of weight 0, and the chat template does not mark turns, so "
+            "it is not known which tokens these are; remove the weights or completion_only_loss"
+        )
+    said = _rendered_mask(sample, tokenizer)
+    kept = _without_turns(said, sample)
+    return [is_kept or not is_said for is_kept, is_said in zip(kept, said, strict=True)]
 
 
 def _without_turns(mask: Sequence[bool], sample: Sample) -> list[bool]:

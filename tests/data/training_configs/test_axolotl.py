@@ -97,3 +97,18 @@ def test_rows_lie_where_axolotl_is_started_or_beside_the_file(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d.jsonl").touch()
     assert axolotl_setup(fields, path, "").data[0].path == str(tmp_path / "d.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"roles_to_train": []}, "roles_to_train is empty"),
+        ({"train_on_eos": "last"}, "train_on_eos is 'last'"),
+    ],
+)
+def test_what_is_counted_otherwise_than_axolotl_trains_is_a_note(option, expected):
+    entry = {"path": "owner/name", "type": "chat_template", **option}
+    (note,) = setup(datasets=[entry]).notes
+    assert expected in note
+    usual = entry | {"roles_to_train": ["assistant"], "train_on_eos": "turn"}
+    assert setup(datasets=[usual]).notes == ()

@@ -197,6 +197,17 @@ def test_earlier_turns_of_weight_0_are_in_no_loss():
     assert found.supervised_answer_tokens == whole.supervised_answer_tokens
 
 
+def test_earlier_turns_of_weight_0_are_in_no_loss_where_the_prompt_is():
+    options = {"completion_only_loss": False}
+    whole = account([USER, ANSWER, USER, ANSWER], options, template=MARKED)
+    turns = [USER, {**ANSWER, "weight": 0}, USER, ANSWER]
+    found = account(turns, options, template=MARKED)
+    said = account(turns, EVERY_TURN, template=MARKED).supervised_tokens
+    assert found.supervised_tokens == whole.supervised_tokens - said
+    with pytest.raises(ConfigError, match="does not mark turns"):
+        account(turns, options)
+
+
 def test_turns_of_weight_0_that_the_template_does_not_mark_are_refused():
     half_marked = MARKED.replace("m['role'] == 'assistant'", "loop.last")
     turns = [USER, {**ANSWER, "weight": 0}, USER, ANSWER]

@@ -28,7 +28,7 @@ def test_a_weight_that_is_not_read_is_told_where_it_would_count():
 
 def test_weights_are_taken_out_and_nothing_else():
     plain = without_weights(weighted().sample)
-    assert not plain.leaves_turns_out
+    assert not plain.leaves_earlier_turns_out
     assert plain.completion.turns[0].as_dict() == {
         "role": "assistant",
         "content": "b",
