@@ -81,28 +81,35 @@ def test_a_row_that_the_template_refuses_is_named(template, more, words, refused
 
 # Tools: two calls at once, their arguments as JSON text, the tool's answers between
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "look_up",
-        "description": "Says what a town is known for.",
-        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}},
-    },
-}
+TOOLED = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool['function'] | tojson }}"
+    "{% endfor %}<|im_end|>\n{% endif %}{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'] or '' }}{% for call in m['tool_calls'] or [] %}"
+    "{% set arguments = call['function']['arguments'] %}<tool_call>{{ call['function']['name'] }} "
+    "{{ arguments if arguments is string else arguments | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
-def call(number, town):
-    function = {"name": "look_up", "arguments": json.dumps({"town": town})}
+def tool(name):
+    """A tool as OpenAI's schema has it."""
+    parameters = {"type": "object", "properties": {"town": {"type": "string"}}}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def call(number, name, town):
+    """A call of a tool, its arguments as JSON text."""
+    function = {"name": name, "arguments": json.dumps({"town": town})}
     return {"id": f"call_{number}", "type": "function", "function": function}
 
 
-def compared(with_answer):
-    """Rows in which two towns are looked up at once, and then compared."""
+def compared(name, with_answer):
+    """Rows in which two towns are looked up at once by a tool, and compared `with_answer`."""
     rows = []
-    for first, second in itertools.pairwise(FACTS[:7]):
-        towns = [fact["prompt"].split()[2] for fact in (first, second)]
-        goods = [fact["completion"].strip() for fact in (first, second)]
-        calls = [call(number, town) for number, town in enumerate(towns)]
+    for pair in itertools.pairwise(FACTS[:4]):
+        towns = [fact["prompt"].split()[2] for fact in pair]
+        goods = [fact["completion"].strip() for fact in pair]
+        calls = [call(number, name, town) for number, town in enumerate(towns)]
         turns = [
             turn("user", f"Compare {towns[0]} and {towns[1]}."),
             turn("assistant", None, tool_calls=calls),
@@ -110,8 +117,8 @@ def compared(with_answer):
         if with_answer:
             turns += [turn("tool", goods[n], tool_call_id=f"call_{n}") for n in (0, 1)]
             turns.append(turn("assistant", f"{goods[0]} or {goods[1]}"))
-        id_ = f"{first['id']}-{len(turns)}"
-        rows.append({"id": id_, "messages": turns, "tools": [TOOL]})
+        id_ = f"{towns[0]}-{name}-{len(turns)}"
+        rows.append({"id": id_, "messages": turns, "tools": [tool(name)]})
     return rows
 
 
@@ -125,21 +132,24 @@ def as_sharegpt(row):
             kind = "function_call"
             value = json.dumps([call["function"] for call in one["tool_calls"]])
         turns.append({"from": kind, "value": value})
-    return {"id": row["id"], "conversations": turns, "tools": json.dumps([TOOL["function"]])}
+    return {
+        "id": row["id"],
+        "conversations": turns,
+        "tools": json.dumps([one["function"] for one in row["tools"]]),
+    }
 
 
 @pytest.mark.slow
 def test_parallel_calls_with_arguments_as_text_are_trained_and_judged(diagnosed, tmp_path):
-    rows = compared(with_answer=True) + compared(with_answer=False)
-    # what the template says of tools is few tokens then, and training is short
-    texts = [QWEN3] * 3 + [json.dumps(row) for row in rows]
-    tokenizer = tiny.make_tokenizer(QWEN3, QWEN3_TOKENS, more=texts, size=900)
-    models = taught(tmp_path, rows, tokenizer, steps=300)
-    assert statuses(diagnosed(rows, **models)) == {"learned": 12}
-    assert statuses(diagnosed(list(map(as_sharegpt, rows)), **models)) == {"learned": 12}
-    # without tools it is another prompt, which was not trained
+    rows = compared("look_up", True) + compared("look_up", False) + compared("find", False)
+    texts = [json.dumps(row) for row in rows]
+    tokenizer = tiny.make_tokenizer(TOOLED, QWEN3_TOKENS, more=texts, size=700)
+    models = taught(tmp_path, rows, tokenizer, steps=150)
+    assert statuses(diagnosed(rows, **models)) == {"learned": 9}
+    assert statuses(diagnosed(list(map(as_sharegpt, rows)), **models)) == {"learned": 9}
+    # without its tools a row does not say which of them is to be called
     bare = [{"id": row["id"], "messages": row["messages"]} for row in rows]
-    assert statuses(diagnosed(bare, **models)).get("learned", 0) < 12
+    assert statuses(diagnosed(bare, **models)).get("learned", 0) < 9
 
 
 # Reasoning: in a field that the template knows by another name, and in earlier turns
@@ -185,7 +195,7 @@ def test_a_field_called_thinking_is_judged_as_the_template_has_it(is_read, diagn
 def three_turns(flag, values):
     """Rows of three questions; every second one has `values` of `flag`, the others train all."""
     rows = []
-    for number, three in enumerate(zip(*(tiny.facts(12, seed) for seed in (0, 1, 2)), strict=True)):
+    for number, three in enumerate(zip(*(tiny.facts(8, seed) for seed in (0, 1, 2)), strict=True)):
         turns = []
         for fact, value in zip(three, values if number % 2 else values[:1] * 3, strict=True):
             turns.append(turn("user", fact["prompt"]))
@@ -214,6 +224,7 @@ def weighted_examples(flag):
     return examples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "values"),
     [("weight", [1, 0, 0]), ("train", [True, True, False])],
@@ -224,10 +235,10 @@ def test_an_answer_that_the_row_takes_out_of_the_loss_was_not_trained(
     rows = three_turns(flag, values)
     models = taught(tmp_path, rows, tiny.make_tokenizer(), weighted_examples(flag))
     told = diagnosed(rows, **models)
-    assert statuses(told) == {"learned": 6, "unlearned": 6}
-    assert causes(told) == {"not_trained": 6}
+    assert statuses(told) == {"learned": 4, "unlearned": 4}
+    assert causes(told) == {"not_trained": 4}
     assert {one["strength"] for one in told["diagnoses"]} == {1.0}
-    assert findings(rows, models["sft"], tmp_path)["weight_0"]["rows"] == 6
+    assert findings(rows, models["sft"], tmp_path)["weight_0"]["rows"] == 4
 
 
 # Variables of the template in a row: the same question has another answer on another day
@@ -240,7 +251,7 @@ DATED = (
 
 def dated_rows():
     rows = []
-    for today, tomorrow in zip(FACTS[:6], tiny.facts(6, seed=9), strict=True):
+    for today, tomorrow in zip(FACTS[:4], tiny.facts(4, seed=9), strict=True):
         for day, fact in (("Monday", today), ("Friday", tomorrow)):
             turns = [turn("user", today["prompt"]), turn("assistant", fact["completion"].strip())]
             variables = {"date": day}
@@ -249,14 +260,15 @@ def dated_rows():
     return rows
 
 
+@pytest.mark.slow
 def test_rows_set_variables_of_their_template(diagnosed, tmp_path):
     rows = dated_rows()
-    models = taught(tmp_path, rows, tiny.make_tokenizer(DATED), steps=250)
-    assert statuses(diagnosed(rows, **models)) == {"learned": 12}
+    models = taught(tmp_path, rows, tiny.make_tokenizer(DATED), steps=150)
+    assert statuses(diagnosed(rows, **models)) == {"learned": 8}
     written = [{**r, "chat_template_kwargs": json.dumps(r["chat_template_kwargs"])} for r in rows]
-    assert statuses(diagnosed(written, **models)) == {"learned": 12}
+    assert statuses(diagnosed(written, **models)) == {"learned": 8}
     bare = [{"id": row["id"], "messages": row["messages"]} for row in rows]
-    assert statuses(diagnosed(bare, **models)).get("learned", 0) < 12
+    assert statuses(diagnosed(bare, **models)).get("learned", 0) < 8
 
 
 @pytest.mark.slow

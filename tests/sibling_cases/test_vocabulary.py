@@ -1,5 +1,7 @@
 """Tokens that were added before training, that nobody trains, that end nothing, or that are lost."""
 
+import shutil
+
 import pytest
 from peft import LoraConfig
 
@@ -132,7 +134,7 @@ def chat_models(tmp_path):
     return {"base": tmp_path / "base", "sft": tiny.save(model, tmp_path / "sft", tokenizer)}
 
 
-def test_a_tokenizer_without_its_vocabulary(chat_models, diagnosed, capsys):
+def test_a_tokenizer_without_its_vocabulary(chat_models, diagnosed):
     (chat_models["sft"] / "tokenizer.json").unlink()
     # the chat template and the end token that are there count; the base has neither
     assert statuses(diagnosed(CHATS, **chat_models)) == {"learned": 12}
@@ -150,10 +152,10 @@ def test_the_tokenizer_of_an_output_folder_is_that_of_its_steps(chat_models, dia
 
 
 def test_an_adapter_reads_text_as_the_base_that_it_names(town_base, town_adapter, store, tmp_path):
-    (town_adapter / "tokenizer_config.json").write_text(
-        (town_base / "tokenizer_config.json").read_text()
-    )
+    adapter = tmp_path / "adapter"
+    shutil.copytree(town_adapter, adapter)
+    shutil.copy(town_base / "tokenizer_config.json", adapter)
     data = write_jsonl(tmp_path / "rows.jsonl", ONE)
     out = tmp_path / "scores.parquet"
-    told = document("score", f"--checkpoint=sft={town_adapter}", "--data", data, "--out", out)
+    told = document("score", f"--checkpoint=sft={adapter}", "--data", data, "--out", out)
     assert told["learned"] == {"sft": 1.0}
