@@ -38,6 +38,8 @@ ARTIFACTS = {
     "requests.json",
     "report.html",
     "report.json",
+    "self_check.json",
+    "weights.json",
 }
 
 
