@@ -1,6 +1,5 @@
 """Multiple-choice scoring against lm-evaluation-harness: the same token ids, the same model, the same machine."""
 
-import random
 import time
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +14,7 @@ lm_eval = pytest.importorskip("lm_eval", reason="pip install -e '.[bench]'")
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from benchmarks.conftest import WORDS  # noqa: E402
+from benchmarks.plans import ITEMS, plan_of, questions  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
 from ilp_mlflow.scoring import scorer, token_trees  # noqa: E402
@@ -25,7 +24,6 @@ from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verd
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-ITEMS = 96
 EXACT = 1e-3
 """Nats, summed over a completion."""
 
@@ -37,32 +35,9 @@ def loaded(smollm2):
     return found
 
 
-def questions(tokenizer, prompt_tokens, option_tokens, seed=0, n=ITEMS):
-    """`n` prompts with four options each as token ids, their lengths within a quarter of what is asked for."""
-    draw = random.Random(seed)
-
-    def ids(length):
-        length = draw.randint(max(1, round(0.75 * length)), round(1.25 * length))
-        return tokenizer(" " + " ".join(draw.choices(WORDS, k=length)))["input_ids"][:length]
-
-    return [(ids(prompt_tokens), [ids(option_tokens) for _ in range(4)]) for _ in range(n)]
-
-
 def single_letters(tokenizer, prompt_tokens, n=ITEMS):
     letters = [tokenizer(f" {letter}")["input_ids"] for letter in "ABCD"]
     return [(prompt, letters) for prompt, _ in questions(tokenizer, prompt_tokens, 1, n=n)]
-
-
-def plan_of(asked, batch_tokens):
-    items = []
-    for i, (prompt, options) in enumerate(asked):
-        tree = token_trees.build_tree(
-            [prompt + option for option in options], [len(prompt)] * len(options)
-        )
-        items.append(token_trees.SampleTree(f"{i:04}", tree, False, ("b", "c", "d"), ()))
-    return token_trees.ScoringPlan(
-        token_trees.make_batches(items, batch_tokens), [], {}, batch_tokens
-    )
 
 
 def ours(asked, loaded, batch_tokens):

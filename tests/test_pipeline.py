@@ -39,6 +39,8 @@ ARTIFACTS = {
     "requests.json",
     "report.html",
     "report.json",
+    "self_check.json",
+    "weights.json",
 }
 
 

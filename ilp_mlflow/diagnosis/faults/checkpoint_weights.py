@@ -20,67 +20,76 @@ a rate of 1e-7 moves them by more than that."""
 COARSE = 0.3
 """Size of an error beside that of what training changed from which it is held to be the cause of
 what is lost: bfloat16 leaves at most 0.1 of adapters that were trained at the usual rates."""
+STEPS_THAT_MOVE = "see that its weights require gradients, and that its steps have a rate above 0"
+"""What mends a training that moved nothing."""
 NAMED = 3
 """Tensors that a sentence names."""
 
 
 def find_weight_faults(facts: RunFacts) -> list[Fault]:
-    """Checkpoints whose weights are not what training made of them."""
-    return [*_still_checkpoints(facts), *_faulty_copies(facts), *_adapters_apart(facts)]
+    """Checkpoints whose weights are not what training made of them.
+
+    Those that do nothing come here where nobody followed their training.
+    """
+    faults = [*_faulty_copies(facts), *_adapters_apart(facts)]
+    if not facts.followed:
+        faults += _still_checkpoints(facts)
+    return faults
 
 
-def _still_checkpoints(facts: RunFacts) -> Iterator[Fault]:
+def find_still_trainings(facts: RunFacts) -> list[Fault]:
+    """Checkpoints that do nothing though their training was followed: what it came to.
+
+    They stop nothing: other faults say why.
+    """
+    return _still_checkpoints(facts) if facts.followed else []
+
+
+def _still_checkpoints(facts: RunFacts) -> list[Fault]:
     """Checkpoints that do nothing: their adapter does not, or they are the ones before them."""
     moved_nothing = _unmoved_stages(facts.context)
+    faults = []
     for stage in facts.context.stages:
         name = stage.name
-        samples = _unlearned_of(name, facts)
+        weights = Subject(kind="checkpoint", name=name)
         if name in facts.weights.idle:
-            yield Fault(
+            file = facts.weights.idle[name]
+            fault = Fault(
                 kind="idle_adapter",
                 cause="faulty_checkpoint",
                 reason=(
-                    "its adapter does nothing: all of its layers leave the base as it is "
-                    f"({facts.weights.idle[name]})"
+                    f"its adapter does nothing: all of its layers leave the base as it is ({file})"
                 ),
-                change=_idle_change(facts),
-                subject=Subject(kind="checkpoint", name=name),
-                samples=samples,
-                stops=True,
+                change="give the adapter as it is after training: this one was saved before, or "
+                "never trained",
+                subject=weights,
             )
         elif name in facts.weights.unchanged:
-            earlier = facts.weights.unchanged[name]
-            yield Fault(
+            fault = Fault(
                 kind="unchanged_weights",
                 cause="faulty_checkpoint",
-                reason=f"its weights are those of '{earlier}', bit by bit: it does nothing",
-                change=_unchanged_change(facts),
-                subject=Subject(kind="checkpoint", name=name),
-                samples=samples,
-                stops=True,
+                reason=(
+                    f"its weights are those of '{facts.weights.unchanged[name]}', bit by bit: it "
+                    "does nothing"
+                ),
+                change="give the folder that the trained model was saved to",
+                subject=weights,
             )
         elif name in moved_nothing:
-            yield Fault(
+            fault = Fault(
                 kind="unmoved_stage",
                 cause="not_trained",
                 reason="changed nothing for any of its samples",
                 change="see that its weights are trained, saved and loaded",
                 subject=Subject(kind="stage", name=name),
-                samples=samples,
-                stops=True,
             )
-
-
-def _idle_change(facts: RunFacts) -> str:
-    if facts.followed:
-        return "train it at a higher rate, and see that its weights require gradients"
-    return "give the adapter as it is after training: this one was saved before, or never trained"
-
-
-def _unchanged_change(facts: RunFacts) -> str:
-    if facts.followed:
-        return "train it at a higher rate, and see that its weights require gradients"
-    return "give the folder that the trained model was saved to"
+        else:
+            continue
+        update = {"samples": _unlearned_of(name, facts), "stops": not facts.followed}
+        if facts.followed:
+            update |= {"cause": "failed_optimization", "change": STEPS_THAT_MOVE}
+        faults.append(fault.model_copy(update=update))
+    return faults
 
 
 def _unmoved_stages(context: Context) -> set[str]:

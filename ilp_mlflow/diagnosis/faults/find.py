@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ilp_mlflow.diagnosis.faults.checkpoint_weights import find_weight_faults
+from ilp_mlflow.diagnosis.faults.checkpoint_weights import (
+    find_still_trainings,
+    find_weight_faults,
+)
 from ilp_mlflow.diagnosis.faults.cut_off import find_cut_off
 from ilp_mlflow.diagnosis.faults.exposure import find_exposure_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
@@ -28,9 +31,10 @@ FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
     find_cut_off,
     find_exposure_faults,
     find_row_faults,
+    find_still_trainings,
 )
 """What looks for faults, in the order in which they are said: weights, mask, text, vocabulary,
-optimisation, data, ledger."""
+optimisation, data, ledger; that a training moved nothing comes behind what says why."""
 
 
 def find_faults(facts: RunFacts) -> list[Fault]:

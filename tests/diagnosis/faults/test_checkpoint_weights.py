@@ -1,10 +1,10 @@
-"""What is said of checkpoints by what their weights show; real ones are in tests/test_copies.py."""
+"""What is said of checkpoints by what their weights show; real ones are in tests/test_faulty_checkpoints.py."""
 
 import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.core.values import Subject
-from ilp_mlflow.diagnosis.faults.checkpoint_weights import find_weight_faults
+from ilp_mlflow.diagnosis.faults.checkpoint_weights import find_still_trainings, find_weight_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.scoring.models.compared_weights import Comparison
 from ilp_mlflow.scoring.models.weight_facts import Copy, WeightFacts
@@ -27,7 +27,8 @@ def faults(histories, weights=None, logprobs=None, names=NAMES, **facts):
     for id_ in histories:
         rows += scores(id_, (logprobs or {}).get(id_, range(len(names))), names)
     known = context(samples, histories=histories, scores=rows, checkpoints=names)
-    return find_weight_faults(RunFacts(known, weights=weights or WeightFacts(), **facts))
+    known_facts = RunFacts(known, weights=weights or WeightFacts(), **facts)
+    return [*find_weight_faults(known_facts), *find_still_trainings(known_facts)]
 
 
 def copy(relation="lost", **fields):
@@ -107,7 +108,9 @@ def test_checkpoints_that_do_nothing_stop_the_diagnosis_of_their_rows(weights, k
     assert reason in fault.reason
     assert "saved" in fault.change
     (followed,) = faults({"x": NEVER}, weights, still, followed=True)
-    assert "higher rate" in followed.change
+    # of a training that was followed other faults say why
+    assert (followed.cause, followed.stops) == ("failed_optimization", False)
+    assert "require gradients" in followed.change
 
 
 def test_a_stage_that_moved_none_of_its_samples_is_at_fault():
