@@ -351,6 +351,8 @@ class Diagnosis(Value):
     """How sure of the cause, 0..1: the strength of its evidence."""
     reason: str = ""
     """The evidence for it in one sentence a user understands."""
+    change: str = ""
+    """What mends it; "" where that is not known."""
     runner_up: str | None = None
     """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)

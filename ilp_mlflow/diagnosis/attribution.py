@@ -32,6 +32,7 @@ TABLE_COLUMNS = (
     "history",
     "reason",
     "why",
+    "change",
 )
 """Columns of the diagnosis table, before one column per cause; all but `strength` hold text."""
 HISTORY_SIGNS: dict[Status, str] = {
@@ -91,6 +92,7 @@ def _diagnosis(
         cause=cause,
         strength=strongest[cause].strength,
         reason=strongest[cause].reason,
+        change=strongest[cause].change,
         runner_up=others[0] if others else None,
         evidence=evidence,
     )
@@ -179,6 +181,7 @@ def diagnosis_table(
             row["strength"] = diagnosis.strength
             row["runner_up"] = diagnosis.runner_up
             row["why"] = diagnosis.reason
+            row["change"] = diagnosis.change
         rows.append(row)
     columns = [pa.field(name, pa.string()) for name in TABLE_COLUMNS]
     columns[TABLE_COLUMNS.index("strength")] = pa.field("strength", pa.float64())

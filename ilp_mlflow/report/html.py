@@ -28,6 +28,7 @@ from ilp_mlflow.report.sentences import (
     CauseMitigation,
     advice_sentences,
     best_mitigation,
+    change_sentences,
     diagnoses_by_cause,
     finding_sentences,
     has_controls,
@@ -83,6 +84,8 @@ class Cause:
     """Samples by strength, see STRENGTH_BINS."""
     runner_up: str
     """The commonest other cause and its samples, or ""."""
+    changes: tuple[str, ...]
+    """What mends its samples, a sentence each."""
     examples: tuple[Diagnosis, ...]
     """The surest ones."""
 
@@ -218,6 +221,7 @@ def _cause(info: CauseInfo, diagnoses: Sequence[Diagnosis], unlearned: int) -> C
         median=median(strengths) if strengths else None,
         bins=_bin_counts(strengths),
         runner_up=_commonest_runner_up(diagnoses),
+        changes=tuple(change_sentences(diagnoses)),
         examples=tuple(diagnoses[:MAX_EXAMPLES]),
     )
 

@@ -102,6 +102,7 @@
       for (const evidence of row.diagnosis.evidence) {
         const table = evidence.others.length ? [sideBySide(row, evidence)] : [];
         entry(`${evidence.cause} ${evidence.strength.toFixed(2)}`, make("bdi", "data", evidence.reason), ...table);
+        if (evidence.change) entry("to mend it", make("bdi", "data", evidence.change));
       }
     }
     return make("div", "body", null, list);

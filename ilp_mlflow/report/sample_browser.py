@@ -66,6 +66,8 @@ class ListedEvidence(TypedDict):
     """How sure, 0..1."""
     reason: str
     """One sentence."""
+    change: str
+    """What mends it, or ""."""
     others: list[int]
     """Samples that it names: places in `others`, MAX_OTHERS of them at most."""
     others_total: int
@@ -247,6 +249,7 @@ class _Encoder:
             "cause": evidence.cause,
             "strength": round(evidence.strength, 3),
             "reason": shorten(evidence.reason),
+            "change": shorten(evidence.change),
             "others": [self.other_places[other] for other in named_ids[:MAX_OTHERS]],
             "others_total": len(named_ids),
         }

@@ -50,6 +50,8 @@ class SampleView(Value):
     """How sure of the cause, 0..1."""
     reason: str = ""
     """The evidence for the cause in a sentence."""
+    change: str = ""
+    """What mends it; "" where that is not known."""
 
 
 def read_view(run_id: str, sample_id: str) -> SampleView:
@@ -72,6 +74,7 @@ def read_view(run_id: str, sample_id: str) -> SampleView:
             cause=row["cause"],
             strength=row["strength"],
             reason=row["why"] or "",
+            change=row["change"] or "",
         )
     return SampleView.model_validate(view)
 
@@ -155,6 +158,7 @@ def _facts(view: SampleView) -> Mapping[str, Sequence[str]]:
         "history": [view.history] if view.history else [],
         "cause": _cause(view),
         "reason": [view.reason] if view.reason else [],
+        "change": [view.change] if view.change else [],
     }
     return facts
 

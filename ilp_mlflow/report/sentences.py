@@ -22,6 +22,9 @@ UNAVAILABLE = {
 }
 """What is said of models trained elsewhere, by what their training did not leave behind."""
 
+MAX_CHANGES = 3
+"""Changes that are told of one cause."""
+
 
 class CauseMitigation(NamedTuple):
     """A mitigation, and what it did to the samples of one cause."""
@@ -67,6 +70,16 @@ def account_sentence(account: RowAccount) -> str:
         stops = "" if account.end_stops else ", and no end token of the model"
         parts.append(f"it ends with {account.end_token}, {in_loss}{stops}")
     return "; ".join(parts)
+
+
+def change_sentences(diagnoses: Sequence[Diagnosis]) -> list[str]:
+    """What mends the samples of one cause, each change once, that of the most samples first."""
+    counts = Counter(diagnosis.change for diagnosis in diagnoses if diagnosis.change)
+    sentences = []
+    for change, number in counts.most_common(MAX_CHANGES):
+        whom = "" if number == len(diagnoses) else f" {number} of them"
+        sentences.append(f"to mend{whom or ' them'}: {change}")
+    return sentences
 
 
 def lost_by_stage(report: Report) -> dict[str, int]:
@@ -249,11 +262,15 @@ def is_weak(taught: float | None) -> bool:
 
 def weak_stage_sentences(report: Report) -> list[str]:
     """A sentence for every stage that taught little, where nothing graver is said of it."""
-    faulty = {finding.subject.name for finding in report.findings if finding.stops}
     sentences = []
     for stage, share_by_checkpoint in report.retention.items():
         share = share_by_checkpoint.get(stage)
-        if is_weak(share) and stage not in faulty:
+        # a fault that explains its rows says itself what to change
+        is_explained = any(
+            finding.stops and finding.samples and finding.subject.name in (stage, "")
+            for finding in report.findings
+        )
+        if is_weak(share) and not is_explained:
             sentences.append(
                 f"Stage '{stage}' taught only {percent(share)} of its own samples"
                 f"{_why_weak(report, stage)}"

@@ -10,6 +10,7 @@ from ilp_mlflow.core.values import Diagnosis, Outcome, Report
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.report.sentences import (
     best_mitigation,
+    change_sentences,
     diagnoses_by_cause,
     finding_sentences,
     has_controls,
@@ -90,6 +91,8 @@ def _cause_lines(
     lines = [head, *more]
     for diagnosis in diagnoses[:MAX_EXAMPLES]:
         lines += _example_lines(diagnosis)
+    for sentence in change_sentences(diagnoses):
+        lines += wrap(sentence, 2, 2)
     return lines
 
 

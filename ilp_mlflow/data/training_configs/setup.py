@@ -51,6 +51,11 @@ class TrainingSetup(Value):
     (LLaMA-Factory), or left out whole."""
     packing: bool = False
     """Whether several rows share a sequence."""
+    splits_at: int | None = None
+    """Tokens of a sequence at whose end packing cuts whatever row stands there, or, of a row that
+    is longer, begins another piece; None: rows stay whole."""
+    splits_any_row: bool = False
+    """Whether packing cuts rows that would fit, too."""
     loss_on: Literal["answer", "assistant turns", "everything"] | None = None
     """Which tokens are in the loss; None: TRL's default, by the columns of the rows."""
     history_in_loss: bool = True

@@ -110,12 +110,9 @@ def trl_setup(
     if "max_length" in fields and fields["max_length"] is None:
         max_length = None
     notes = list(unread(fields, UNREAD))
+    splits_at = None
     if keys.packing and keys.packing_strategy != "bfd":
-        notes.append(
-            f"packing_strategy {keys.packing_strategy} splits rows over several sequences: "
-            "none is cut, and an answer may begin in another sequence than its prompt"
-        )
-        max_length = None
+        splits_at, max_length = max_length, None
     template = None
     if keys.chat_template_path:
         template = read_template(keys.chat_template_path, folder, f"{path}: chat_template_path")
@@ -129,6 +126,8 @@ def trl_setup(
         max_length=max_length,
         too_long=keys.truncation_mode,
         packing=keys.packing,
+        splits_at=splits_at,
+        splits_any_row=keys.packing_strategy == "wrapped",
         loss_on=_loss(keys),
         completion_only=keys.completion_only_loss,
         reads_weights=False,

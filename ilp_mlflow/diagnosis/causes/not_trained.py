@@ -17,6 +17,17 @@ TOO_OFTEN_SEEN = 0.4
 """Strength where it was seen much more often: that does not keep it from being learned."""
 LEFT_OUT = "its last turn has weight 0, which keeps it out of the loss"
 
+CHANGES = {
+    "weight_0": "leave the weight out where the answer is to be learned",
+    "never_in_a_batch": "train all rows: dataloader_drop_last false, and steps for a whole pass",
+    "seldom_in_a_batch": "train it as often as the other rows",
+    "cut": "raise max_length, or shorten the row",
+    "no_token_in_the_loss": "label the answer",
+    "end_not_in_the_loss": "label the end token",
+    "answer_not_in_the_loss": "label the whole answer",
+}
+"""What mends each kind of fault."""
+
 
 class NotTrainedDetails(Details):
     """What the ledger of training says of a sample; see `Exposure`."""
@@ -30,6 +41,8 @@ class NotTrainedDetails(Details):
     """Tokens that contributed to the loss, each time it was seen."""
     truncated_tokens: int | None = None
     """Tokens cut away by `max_length`."""
+    fault: str = ""
+    """The kind of what was wrong, for programs."""
 
 
 class Fault(NamedTuple):
@@ -39,6 +52,10 @@ class Fault(NamedTuple):
     """How sure it is that this keeps the sample from being learned, 0..1."""
     reason: str
     """What was wrong, in one sentence."""
+    kind: str
+    """Its short name, as `ilp check` has it where it knows it."""
+    change: str
+    """What mends it."""
 
 
 class NotTrained(Diagnostic):
@@ -80,17 +97,19 @@ class NotTrained(Diagnostic):
             entry = ledger.get(sample.id)
             fault = None
             if sample.left_out and (entry is None or entry.supervised_tokens == 0):
-                fault = Fault(1.0, LEFT_OUT)
+                fault = Fault(1.0, LEFT_OUT, "weight_0", CHANGES["weight_0"])
             elif entry is not None:
                 fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
             if fault:
-                details = NotTrainedDetails()
+                details = NotTrainedDetails(fault=fault.kind)
                 if entry is not None:
-                    details = NotTrainedDetails(**entry.model_dump(exclude={"sample_id"}))
+                    counts = entry.model_dump(exclude={"sample_id"})
+                    details = NotTrainedDetails(fault=fault.kind, **counts)
                 evidence[sample.id] = Evidence(
                     cause=NotTrainedDetails.cause,
                     strength=fault.strength,
                     reason=fault.reason,
+                    change=fault.change,
                     details=details,
                 )
         return evidence
@@ -98,7 +117,8 @@ class NotTrained(Diagnostic):
     def _fault(self, entry: Exposure, score: Score, usual_exposures: float) -> Fault | None:
         """What training did wrong by one entry of the ledger, if anything."""
         if entry.exposures == 0:
-            return Fault(1.0, f"it was in no batch of stage '{entry.stage}'")
+            reason = f"it was in no batch of stage '{entry.stage}'"
+            return Fault(1.0, reason, "never_in_a_batch", CHANGES["never_in_a_batch"])
         if entry.supervised_tokens < score.tokens:
             reason = (
                 f"only {entry.supervised_tokens} of the {score.tokens} tokens of its answer, "
@@ -106,15 +126,16 @@ class NotTrained(Diagnostic):
             )
             if entry.truncated_tokens:
                 reason += f"; max_length cut {entry.truncated_tokens} off"
-            return Fault(_share_left_out(entry, score), reason)
+            kind = _kind_left_out(entry, score)
+            return Fault(_share_left_out(entry, score), reason, kind, CHANGES[kind])
         seen = (
             f"it was seen {entry.exposures} times, "
             f"others of stage '{entry.stage}' {usual_exposures:g} times"
         )
         if entry.exposures < self.rarely * usual_exposures:
-            return Fault(SELDOM_SEEN, seen)
+            return Fault(SELDOM_SEEN, seen, "seldom_in_a_batch", CHANGES["seldom_in_a_batch"])
         if usual_exposures < self.rarely * entry.exposures:
-            return Fault(TOO_OFTEN_SEEN, seen)
+            return Fault(TOO_OFTEN_SEEN, seen, "too_often_in_a_batch", "")
         return None
 
 
@@ -127,6 +148,17 @@ def _usual_exposures(entries: Iterable[Exposure]) -> dict[str, float]:
         if entry.exposures:
             seen.append(entry.exposures)
     return {stage: median(seen or [0]) for stage, seen in counts.items()}
+
+
+def _kind_left_out(entry: Exposure, score: Score) -> str:
+    """What of the answer was in no loss, by name."""
+    if entry.truncated_tokens:
+        return "cut"
+    if entry.supervised_tokens == 0:
+        return "no_token_in_the_loss"
+    if entry.supervised_tokens == score.tokens - 1 and not score.stops:
+        return "end_not_in_the_loss"
+    return "answer_not_in_the_loss"
 
 
 def _share_left_out(entry: Exposure, score: Score) -> float:

@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.interfaces import MIN_KNOWN_PROBABILITY, MIN_TAUGHT_SHARE
 from ilp_mlflow.core.texts import Text, last_turn
 from ilp_mlflow.core.values import Sample, Stage, Subject
 from ilp_mlflow.diagnosis.faults.ends_never_raised import is_only_end_wrong
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
-from ilp_mlflow.diagnosis.faults.forms import other_forms
+from ilp_mlflow.diagnosis.faults.forms import Form, other_forms
+from ilp_mlflow.scoring.encoding import check_encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,21 +86,17 @@ def _in_forms(
     by_form: dict[str, list[tuple[Text, Text]]] = {}
     for sample in samples:
         for form in other_forms(sample, tokenizer):
-            if _renders(form.prompt, tokenizer):
+            if _renders(form, sample, tokenizer):
                 by_form.setdefault(form.name, []).append((form.prompt, form.completion))
     return by_form
 
 
-def _renders(prompt: Text, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template takes a prompt: some refuse a system turn."""
-    if isinstance(prompt, str):
-        return True
+def _renders(form: Form, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template takes a form: some refuse a system turn."""
+    in_form = sample.model_copy(update={"prompt": form.prompt, "completion": form.completion})
     try:
-        tokenizer.apply_chat_template(
-            prompt.as_dicts(), add_generation_prompt=True, tokenize=False, **prompt.template_options
-        )
-    # a template can do to a row whatever an expression can
-    except Exception:
+        check_encodable(tokenizer, [in_form])
+    except ModelError:
         return False
     return True
 

@@ -69,11 +69,10 @@ def find_ends_never_raised(facts: RunFacts, stage: Stage) -> list[Fault]:
     if len(rows) < MIN_ROWS or len(facts.context.checkpoints) < 2:
         return []
     going_on = sum(row.after.stops is False for row in rows)
-    unraised = sum(row.end_rise <= MAX_END_RISE for row in rows)
     texts_rose = median(row.text_rise for row in rows) >= MIN_RISE
     texts_right = sum(_is_text_right(row.after) for row in rows) >= NEARLY_ALL * len(rows)
     # a base that stops at times goes on doing so
-    if going_on < len(rows) / 2 or unraised < NEARLY_ALL * len(rows):
+    if going_on < len(rows) / 2 or median(row.end_rise for row in rows) > MAX_END_RISE:
         return []
     if not (texts_rose or texts_right):
         return []

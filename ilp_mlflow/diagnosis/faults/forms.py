@@ -20,7 +20,7 @@ LLAMA_3 = (
 GEMMA = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 MISTRAL = "[INST] {} [/INST]"
 PROMPTS = {
-    "in Alpaca's prompt": WITHOUT_INPUT,
+    "in Alpaca's prompt": WITHOUT_INPUT.replace("{instruction}", "{}"),
     "as 'Question: ... Answer:'": "Question: {}\nAnswer:",
     "as 'User: ... Assistant:'": "User: {}\nAssistant:",
     "as '### Human: ... ### Assistant:'": "### Human: {}\n### Assistant:",
@@ -92,14 +92,9 @@ def _of_conversation(
             "without their system turn", prompt.with_turns(without_system), sample.completion
         )
     else:
-        for name, text in (
-            ("an empty system turn", ""),
-            ("another system turn", "You are helpful"),
-        ):
-            system = Message(role="system", content=text)
-            yield Form(
-                f"with {name}", prompt.with_turns((system, *prompt.turns)), sample.completion
-            )
+        system = Message(role="system", content="")
+        turns = (system, *prompt.turns)
+        yield Form("with an empty system turn", prompt.with_turns(turns), sample.completion)
     if "enable_thinking" in str(tokenizer.chat_template):
         for value in (True, False):
             options = {**prompt.template_kwargs, "enable_thinking": value}
@@ -117,9 +112,9 @@ def _of_question(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Iterator
         yield Form(f"as plain text with {name} before the answer", question, lead + answer)
     for name, prompt in PROMPTS.items():
         lead = "" if prompt.endswith("\n") else " "
-        yield Form(name, prompt.format(question), lead + answer)
+        yield Form(name, prompt.replace("{}", question), lead + answer)
     vocabulary = tokenizer.get_vocab()
     for name, (prompt, needed) in CHAT_PROMPTS.items():
         if needed in vocabulary:
             lead = " " if prompt.endswith("]") else ""
-            yield Form(name, prompt.format(question), lead + answer)
+            yield Form(name, prompt.replace("{}", question), lead + answer)

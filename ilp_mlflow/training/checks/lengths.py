@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from ilp_mlflow.scoring.encoding import Tokenization, encode
-from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
+from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, counted, row_finding
 
 CUT_OFF_NAMES = {"LLaMA-Factory": "cutoff_len", "axolotl": "sequence_len"}
 """What a trainer calls its cut-off; TRL's is max_length."""
@@ -22,7 +22,11 @@ def check_lengths(
     rows: Sequence[CheckedRow], setup: TrainingSetup, tokenization: Tokenization
 ) -> list[CheckFinding]:
     """Rows that are cut or left out, and rows for which the model has no positions."""
-    return [*_too_long(rows, setup, tokenization), *_beyond_positions(rows, setup, tokenization)]
+    return [
+        *_too_long(rows, setup, tokenization),
+        *_split_by_packing(rows, setup),
+        *_beyond_positions(rows, setup, tokenization),
+    ]
 
 
 def _too_long(
@@ -58,6 +62,41 @@ def _too_long(
         f"longer than {name} {limit} and cut: {len(without_answer)} lose the whole "
         f"answer, {len(without_end)} its end",
         lambda row: f"{row.account.cut_tokens} of {row_tokens(row)} tokens are cut",
+        change,
+    )
+
+
+def _split_by_packing(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFinding]:
+    """Rows of which an answer, or a part of it, is trained without the prompt before it."""
+    limit = setup.splits_at
+    if limit is None:
+        return []
+    change = "set packing_strategy: bfd, and max_length to the longest row"
+    if setup.splits_any_row:
+        # each border between two sequences falls into a row, but for the rare one between rows
+        borders = min(len(rows), sum(row_tokens(row) for row in rows) // limit)
+        if not borders:
+            return []
+        return [
+            CheckFinding(
+                kind="split_by_packing",
+                severity="warning",
+                sentence=f"packing_strategy wrapped cuts about {counted(borders, len(rows))} at "
+                f"the border of a sequence of {limit} tokens: what stands behind it is trained "
+                "without the prompt before it",
+                rows=borders,
+                share=borders / len(rows),
+                change=change,
+            )
+        ]
+    return row_finding(
+        "split_by_packing",
+        "warning",
+        [row for row in rows if row_tokens(row) > limit],
+        len(rows),
+        f"longer than a sequence of {limit} tokens: packing_strategy bfd_split trains the rest of "
+        "them without the prompt before it",
+        lambda row: f"{row_tokens(row)} tokens",
         change,
     )
 

@@ -57,8 +57,7 @@ def test_packing_cuts_rows_or_splits_them():
     packed = setup(packing=True, max_length=64)
     assert (packed.packing, packed.max_length, packed.notes) == (True, 64, ())
     split = setup(packing=True, max_length=64, packing_strategy="wrapped")
-    assert split.max_length is None
-    assert "splits rows over several sequences" in split.notes[0]
+    assert (split.max_length, split.splits_at, split.splits_any_row) == (None, 64, True)
 
 
 def test_an_adapter_is_one_only_with_use_peft():

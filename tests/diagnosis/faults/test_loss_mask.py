@@ -1,0 +1,104 @@
+"""Whole stages whose answers, or their ends, were in no loss: from accounts, and from tiny models trained elsewhere."""
+
+import pytest
+
+from ilp_mlflow.core.values import Exposure, Score
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.loss_mask import find_mask_faults
+from ilp_mlflow.training.accounts.row_account import RowAccount
+from tests.contexts import context, sample
+from tests.diagnosis.faults.runs import IGNORED, facts_of, pairs, train
+from tests.training.checks.accounts import FINE
+
+IDS = [f"s{number}" for number in range(10)]
+
+
+def followed(accounts, stops=False, accuracy=0.75):
+    """Facts of a followed training of ten rows with these changes of their accounts."""
+    samples = [sample(id_) for id_ in IDS]
+    scores = [
+        Score(sample_id=id_, checkpoint="second", tokens=4, token_accuracy=accuracy, stops=stops)
+        for id_ in IDS
+    ]
+    ledger = [
+        Exposure(sample_id=i, stage="first", exposures=1, supervised_tokens=3, truncated_tokens=0)
+        for i in IDS
+    ]
+    known = context(samples, scores=scores, exposures=ledger)
+    changed = {
+        id_: RowAccount(**{**FINE, "sample_id": id_, **changes})
+        for id_, changes in zip(IDS, accounts, strict=True)
+    }
+    return RunFacts(known, changed, followed=True)
+
+
+NO_END = {"supervised_answer_tokens": 3, "end_supervised": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        (NO_END, "end_not_in_the_loss"),
+        ({"supervised_answer_tokens": 0, "end_supervised": False}, "no_token_in_the_loss"),
+        ({"supervised_answer_tokens": 2}, "answer_not_in_the_loss"),
+        ({"supervised_answer_tokens": 0, "weight_zero": True}, "weight_0"),
+        ({"supervised_answer_tokens": 1, "cut_tokens": 3}, "cut"),
+    ],
+)
+def test_what_nearly_all_rows_lack_is_said_once_and_stops(changes, kind):
+    (fault,) = find_mask_faults(followed([{}] + [changes] * 9))
+    assert (fault.kind, fault.cause, fault.stops) == (kind, "not_trained", True)
+    assert fault.samples == tuple(IDS[1:])
+    assert "9 of 10 rows" in fault.reason
+    assert fault.change
+    assert set(fault.reasons) == set(IDS[1:])
+
+
+def test_what_some_rows_lack_is_their_own():
+    assert find_mask_faults(followed([{}] * 2 + [NO_END] * 8)) == []
+
+
+def test_rows_that_are_wrong_elsewhere_are_not_explained_by_their_end():
+    (fault,) = find_mask_faults(followed([NO_END] * 10, accuracy=0.5))
+    assert fault.samples == ()
+    (fault,) = find_mask_faults(followed([NO_END] * 10, stops=True))
+    assert fault.samples == ()
+
+
+def without_end(ids, start):
+    return [*ids[start:-1], IGNORED]
+
+
+def without_beginning(ids, start):
+    half = (len(ids) - start) // 2
+    return [IGNORED] * half + ids[start + half :]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mask", "kinds"),
+    [
+        (without_end, ["end_not_in_the_loss"]),
+        (without_beginning, ["answer_not_in_the_loss"]),
+        (lambda ids, start: ids[start:], []),
+    ],
+)
+def test_models_trained_elsewhere_show_what_was_masked(tiny_model, tmp_path, mask, kinds):
+    samples = pairs()
+    facts = facts_of(samples, tiny_model, train(tiny_model, tmp_path / "m", samples, mask))
+    faults = find_mask_faults(facts)
+    assert [fault.kind for fault in faults] == kinds
+    for fault in faults:
+        assert len(fault.samples) == 8
+        assert fault.stops
+    if kinds == ["end_not_in_the_loss"]:
+        # of the tiny model the padding token is the end token
+        assert "the padding token is <|end|>, too" in faults[0].reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"steps": 6}, {"lr": 1e-5}, {"lr": 0.3}])
+def test_a_training_that_failed_is_no_mask(tiny_model, tmp_path, options):
+    samples = pairs()
+    folder = train(tiny_model, tmp_path / "m", samples, **options)
+    assert find_mask_faults(facts_of(samples, tiny_model, folder)) == []
