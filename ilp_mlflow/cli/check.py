@@ -73,7 +73,7 @@ def check_command(
     with task("check rows"):
         from ilp_mlflow.training.checks.check import check_rows
 
-        checked = check_rows(samples, _parts(location), setup)
+        checked = check_rows(samples, _parts(location), setup, _load_held_out(setup))
     document = {
         "format": FORMAT,
         "setup": setup.model_dump(mode="json"),
@@ -143,6 +143,20 @@ def _load(sources: list[DataConfig]) -> list[Sample]:
         raise ConfigError(
             "--data: some sources are text and some conversations; check them one by one"
         )
+    return samples
+
+
+def _load_held_out(setup: TrainingSetup) -> list[Sample]:
+    """The rows that the configuration sets aside, as far as they lie here.
+
+    What is only on the Hub is not worth a download.
+    """
+    from ilp_mlflow.data.samples import load_samples
+
+    samples: list[Sample] = []
+    for source in setup.held_out:
+        if source.path:
+            samples += load_samples("held_out", source)
     return samples
 
 

@@ -220,6 +220,9 @@ class Score(Value):
     """Every token, the end token included, is the model's first choice."""
     token_accuracy: float | None = None
     """Share 0..1 of tokens that are the model's first choice."""
+    first_wrong: int | None = None
+    """Position in the row, from 0, of the first token of the completion that is not the model's
+    first choice; None where all are."""
     gap: float | None = None
     """Logit of the right token minus that of the best other one, nats, at the token where this is
     least, among those that must be right."""

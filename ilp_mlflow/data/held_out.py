@@ -30,7 +30,8 @@ class HeldOutRows(Value):
         )
 
 
-CHANGE = "take rows out of held_out, or out of the stages, so that none is in both"
+CHANGE = "take them out of what is trained, or out of the held-out rows"
+"""What mends it."""
 
 
 def read_held_out(experiment: Experiment, stages: Iterable[Stage]) -> HeldOutRows | None:

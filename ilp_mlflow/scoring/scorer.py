@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from peft import PeftModel
@@ -31,7 +32,7 @@ ALLOWED_MISSES = 0.05
 
 None may in a completion of fewer than 20 tokens.
 """
-VERSION = 6
+VERSION = 7
 """To be raised with every change of scores or of what is kept beside them: cached ones are then
 scored afresh."""
 log = logging.getLogger(__name__)
@@ -224,6 +225,7 @@ def _sample_score(
         "tokens": len(gaps),
         "greedy": bool(is_first_choice.all()),
         "token_accuracy": float(is_first_choice.mean()),
+        "first_wrong": _first_wrong(sample, is_first_choice),
         "gap": gap,
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
         "end_logprob": result.last_logprob if sample.ended else None,
@@ -232,6 +234,12 @@ def _sample_score(
     if sample.options:
         fields.update(_option_fields(sample, result, priors))
     return Score(sample_id=sample.sample_id, checkpoint=checkpoint, **fields)
+
+
+def _first_wrong(sample: SampleTree, is_first_choice: npt.NDArray[np.bool_]) -> int | None:
+    """Position in the row of the first token that is not the model's first choice."""
+    wrong = np.flatnonzero(~is_first_choice)
+    return sample.tree.start(0) + int(wrong[0]) if len(wrong) else None
 
 
 def _option_fields(

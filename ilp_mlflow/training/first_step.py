@@ -52,7 +52,12 @@ def first_step_findings(
     rows = _rows_as_trained(ledger)
     setup = _setup(model, options)
     findings = [*_no_ledger(ledger), *_nothing_trainable(model)]
-    findings += _of_the_mask(rows, setup, tokenization)
+    masked = _ends_masked_as_padding(rows, tokenization) if ledger.relabelled else []
+    for finding in _of_the_mask(rows, setup, tokenization):
+        # the same rows, with the reason
+        if not (masked and finding.kind == "end_not_in_the_loss"):
+            findings.append(finding)
+    findings += masked
     findings += [found for found in check_rendering(rows) if found.severity != "note"]
     if isinstance(model, PeftModel):
         embedding = LoadedEmbedding.of_model(model)
@@ -132,11 +137,7 @@ def _of_the_mask(
         is_seldom = finding.kind == "end_not_in_the_loss" and finding.share < MOST_ROWS
         if finding.severity != "note" and not is_seldom:
             findings.append(finding)
-    masked = _ends_masked_as_padding(rows, tokenization)
-    if masked:
-        # the same rows, with the reason
-        findings = [found for found in findings if found.kind != "end_not_in_the_loss"]
-    return [*masked, *findings]
+    return findings
 
 
 def _ends_masked_as_padding(

@@ -430,3 +430,50 @@ def test_as_many_tokens_are_in_the_loss_as_trl_has_of_the_same_file(
     if len(counts) == len(given):
         assert in_loss["minimum"] == min(counts)
     assert in_loss["maximum"] == max(counts)
+
+
+def test_rows_that_are_held_out_and_trained_are_told(tiny_model, tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", TEXTS)
+    new = {"prompt": "The capital of Spain is", "completion": " Madrid"}
+    write_jsonl(tmp_path / "held.jsonl", [*TEXTS[:2], new])
+    alpaca = [{"instruction": r["prompt"], "output": r["completion"]} for r in [*TEXTS, new]]
+    write_jsonl(tmp_path / "train-alpaca.jsonl", alpaca[:-1])
+    write_jsonl(tmp_path / "held-alpaca.jsonl", [*alpaca[:2], alpaca[-1]])
+    ours = config(
+        tmp_path,
+        f"name: x\nmodel: {tiny_model}\nheld_out: held.jsonl\n"
+        "stages: [{name: s, data: train.jsonl}]\n",
+        "ours.yaml",
+    )
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps(
+            {
+                name: {
+                    "file_name": f"{name}.jsonl",
+                    "columns": {"prompt": "prompt", "response": "completion"},
+                }
+                for name in ("train", "held")
+            }
+        )
+    )
+    factory = config(
+        tmp_path,
+        f"model_name_or_path: {tiny_model}\nstage: sft\ndataset: train\neval_dataset: held\n"
+        f"dataset_dir: {tmp_path}\ncutoff_len: 64\nfinetuning_type: full\ntemplate: default\n",
+        "factory.yaml",
+    )
+    axolotl = config(
+        tmp_path,
+        f"base_model: {tiny_model}\nsequence_len: 64\n"
+        "datasets: [{path: train-alpaca.jsonl, type: alpaca}]\n"
+        "test_datasets: [{path: held-alpaca.jsonl, type: alpaca}]\n",
+        "axolotl.yaml",
+    )
+    for path in (ours, factory, axolotl):
+        findings = document("check", "--training", path)["findings"]
+        (found,) = [f for f in findings if f["kind"] == "held_out_trained"]
+        assert found["sentence"].startswith("2 of 3 held-out rows are also trained"), path
+    write_jsonl(tmp_path / "held.jsonl", [new])
+    write_jsonl(tmp_path / "held-alpaca.jsonl", alpaca[-1:])
+    for path in (ours, factory, axolotl):
+        assert "held_out_trained" not in kinds("--training", path)

@@ -71,6 +71,9 @@ def test_every_completion_scores_as_in_a_pass_of_its_own(loaded):
         assert found.logprob == pytest.approx(float(logprob.sum()), abs=CLOSE)
         assert found.tokens == len(logprob)
         assert found.token_accuracy == pytest.approx(float(top.float().mean()))
+        encoded = encode(loaded.tokenizer, sample.prompt, sample.completion, loaded.end_token_ids)
+        wrong_places = [encoded.start + n for n, right in enumerate(top.tolist()) if not right]
+        assert found.first_wrong == (wrong_places[0] if wrong_places else None)
         said = [" " + w.lstrip() for w in wrong[sample.id]]
         apart = [
             alone(loaded, sample.prompt, with_last_turn(sample.completion, w))[0] for w in said
@@ -199,6 +202,7 @@ def test_greedy_means_that_generation_says_exactly_the_completion_and_stops(tiny
     sample = Sample(id="a", stage="s", prompt=prompt, completion=completion)
     found = scored([sample, *some_samples()], loaded)["a"]
     assert (found.greedy, found.stops, found.token_accuracy) == (True, True, 1.0)
+    assert found.first_wrong is None
     assert found.gap > 0
     inputs = loaded.tokenizer(prompt, return_tensors="pt")
     said = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=20)[
@@ -219,6 +223,8 @@ def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
     )["a"]
     assert (found.greedy, found.stops) == (False, False)
     assert found.token_accuracy == pytest.approx(1 - 1 / found.tokens)
+    ids = encode(loaded.tokenizer, "The capital of France is", " Paris", loaded.end_token_ids).ids
+    assert found.first_wrong == len(ids) - 1
 
 
 def test_a_long_completion_may_miss_one_token_in_twenty():

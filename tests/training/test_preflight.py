@@ -91,3 +91,15 @@ def test_models_trained_elsewhere_are_all_looked_at(experiment_file, store, tiny
     missing = Checkpoint(name="gone", model_uri=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="nowhere"):
         check_trained_elsewhere(experiment, [base, missing, first])
+
+
+def test_held_out_rows_that_are_trained_are_said_before_anything_is(
+    experiment_file, store, tmp_path, capsys
+):
+    write_jsonl(tmp_path / "held.jsonl", [*rows("second ")[:2], *rows("third ")[:1]])
+    check_experiment(config.read(edit_yaml(experiment_file, held_out="held.jsonl")))
+    said = capsys.readouterr().err
+    assert "2 of 3 held-out rows are also trained: what is lost on them is not measured" in said
+    write_jsonl(tmp_path / "other.jsonl", rows("third "))
+    check_experiment(config.read(edit_yaml(experiment_file, held_out="other.jsonl")))
+    assert "held-out" not in capsys.readouterr().err

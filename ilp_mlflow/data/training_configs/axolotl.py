@@ -63,7 +63,6 @@ HARMLESS = (
     "eval_sequence_len",
     "eval_sample_packing",
     "pad_to_sequence_len",
-    "test_datasets",
     "base_model_config",
     "eval_batch_size",
     "lora_target_parameters",
@@ -102,6 +101,7 @@ class AxolotlKeys(Keys):
 
     base_model: str | None = None
     datasets: tuple[AxolotlDataset, ...] = ()
+    test_datasets: tuple[AxolotlDataset, ...] = ()
     sequence_len: Count = 512
     excess_length_strategy: Literal["drop", "truncate", "raise"] = "drop"
     sample_packing: bool = False
@@ -145,7 +145,8 @@ def axolotl_setup(
         trainer="axolotl",
         read_as=read_as,
         model=local_folder(keys.base_model, path),
-        data=_data(fields, keys, path) if with_data else (),
+        data=_data(fields.get("datasets"), keys.datasets, path) if with_data else (),
+        held_out=_data(fields.get("test_datasets"), keys.test_datasets, path),
         max_length=keys.sequence_len,
         too_long="keep_start" if keys.excess_length_strategy == "truncate" else "drop",
         packing=keys.sample_packing,
@@ -167,15 +168,16 @@ def axolotl_setup(
     )
 
 
-def _data(fields: Mapping[str, Any], keys: AxolotlKeys, path: Path) -> tuple[DataConfig, ...]:
-    """The rows of `datasets:`, from where axolotl is started or beside the file."""
-    if not keys.datasets:
+def _data(entries: Any, listed: Sequence[AxolotlDataset], path: Path) -> tuple[DataConfig, ...]:
+    """The rows of `datasets:`, or of `test_datasets:`, from where axolotl is started or beside the
+    file."""
+    if not listed:
         return ()
     folder = path.resolve().parent
-    for dataset in keys.datasets:
+    for dataset in listed:
         if (Path.cwd() / Path(dataset.path).expanduser()).exists():
             folder = Path.cwd()
-    return tuple(read_axolotl_datasets(dict(fields), folder))
+    return tuple(read_axolotl_datasets({"datasets": entries}, folder))
 
 
 def _template(keys: AxolotlKeys, path: Path) -> str | None:

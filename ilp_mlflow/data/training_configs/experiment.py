@@ -44,6 +44,7 @@ def experiment_setup(path: Path, stage_name: str, read_as: str) -> TrainingSetup
             "trainer": "ilp",
             "model": experiment.model,
             "data": (stage.data,),
+            "held_out": (experiment.held_out,) if experiment.held_out else (),
             # of a conversation only the last turn is trained, whatever its column is called
             "loss_on": prepared.loss_on or "answer",
             "history_in_loss": prepared.completion_only is False,

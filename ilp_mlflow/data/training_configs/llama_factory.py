@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +61,6 @@ UNREAD = {
 EMBEDDINGS = ("embed_tokens", "lm_head")
 """What LLaMA-Factory trains whole where it resizes the vocabulary, whatever the model calls it."""
 HARMLESS = (
-    "eval_dataset",
     "per_device_eval_batch_size",
     "galore_target",
     "apollo_target",
@@ -77,6 +76,7 @@ class LlamaFactoryKeys(Keys):
     stage: Literal["sft", "pt"] = "sft"
     finetuning_type: Literal["lora", "oft", "freeze", "full"] = "lora"
     dataset: Names = ()
+    eval_dataset: Names = ()
     dataset_dir: str = "data"
     max_samples: Count | None = None
     template: str | None = None
@@ -115,6 +115,7 @@ def llama_factory_setup(
         read_as=read_as,
         model=local_folder(keys.model_name_or_path, path),
         data=_data(keys, path) if with_data else (),
+        held_out=_listed(keys.eval_dataset, keys, path),
         # one token less in a packed sequence, as LLaMA-Factory has it
         max_length=keys.cutoff_len - 1 if packs else keys.cutoff_len,
         too_long="share",
@@ -136,13 +137,18 @@ def llama_factory_setup(
 
 def _data(keys: LlamaFactoryKeys, path: Path) -> tuple[DataConfig, ...]:
     """The rows of every name in `dataset:`, as `dataset_info.json` describes them."""
-    if not keys.dataset:
+    data = _listed(keys.dataset, keys, path)
+    if keys.max_samples:
+        data = tuple(one.model_copy(update={"limit": keys.max_samples}) for one in data)
+    return data
+
+
+def _listed(names: Sequence[str], keys: LlamaFactoryKeys, path: Path) -> tuple[DataConfig, ...]:
+    """Data sets of `dataset_info.json` by their names."""
+    if not names:
         return ()
     info = _info_file(keys.dataset_dir, path)
-    data = [read_dataset_info(info, name) for name in keys.dataset]
-    if keys.max_samples:
-        data = [one.model_copy(update={"limit": keys.max_samples}) for one in data]
-    return tuple(data)
+    return tuple(read_dataset_info(info, name) for name in names)
 
 
 def _info_file(dataset_dir: str, path: Path) -> Path:

@@ -44,6 +44,8 @@ class TrainingSetup(Value):
     """Its rows."""
     text_field: str = "text"
     """The column of plain text (`dataset_text_field`)."""
+    held_out: tuple[DataConfig, ...] = ()
+    """Rows that are measured and are not to be trained, where the configuration names some."""
     max_length: int | None = 1024
     """Tokens that a row may have; None: any number."""
     too_long: Literal["keep_start", "keep_end", "share", "drop"] = "keep_start"

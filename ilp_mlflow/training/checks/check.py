@@ -30,6 +30,7 @@ from ilp_mlflow.training.checks.finding import (
     CheckFinding,
     counted,
 )
+from ilp_mlflow.training.checks.held_out import check_held_out
 from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.row_form import check_row_form, without_weights
@@ -60,8 +61,15 @@ class RowCheck(Value):
     """The worst first."""
 
 
-def check_rows(samples: Sequence[Sample], parts: Sequence[str], setup: TrainingSetup) -> RowCheck:
+def check_rows(
+    samples: Sequence[Sample],
+    parts: Sequence[str],
+    setup: TrainingSetup,
+    held_out: Sequence[Sample] = (),
+) -> RowCheck:
     """Check rows against the model made of `parts` and what a training does to them.
+
+    `held_out` are rows that are not to be among them.
 
     Of the model its tokenizer, its configuration and the headers of its files are read. Raises
     ModelError when they cannot be, or when the model has no chat template for conversations.
@@ -69,7 +77,7 @@ def check_rows(samples: Sequence[Sample], parts: Sequence[str], setup: TrainingS
     setup = _with_adapter_of(parts, setup)
     tokenization, vocabulary = _read_model(parts, setup)
     accepted, refusals = _split_refused(samples, tokenization)
-    findings = _refused(refusals, len(samples))
+    findings = [*_refused(refusals, len(samples)), *check_held_out(samples, held_out)]
     if not accepted:
         return RowCheck(rows=len(samples), tokens={}, findings=tuple(findings))
     findings += check_assistant_turns(accepted, setup, tokenization)

@@ -2,10 +2,12 @@
 
 import pytest
 
-from ilp_mlflow import Exposure
+from ilp_mlflow import Exposure, pipeline
+from ilp_mlflow.core import config
 from ilp_mlflow.diagnosis.faults.exposure import find_exposure_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote
+from tests.conftest import edit_yaml, rows, write_jsonl
 from tests.contexts import context, sample
 
 LEARNED = ("unlearned", "learned", "learned")
@@ -110,3 +112,35 @@ def test_a_ledger_that_was_not_read_is_unknown():
     assert (fault.kind, fault.samples) == ("no_ledger", ())
     assert "7 steps trained is not known: no training pass was seen" in fault.reason
     assert find_exposure_faults(RunFacts(context(samples))) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_drops_its_last_rows_and_trains_held_out_ones_says_both_once(
+    experiment_file, store, tmp_path
+):
+    held_out = [*rows("first ")[:3], *rows("third ")]
+    write_jsonl(tmp_path / "held.jsonl", held_out)
+    experiment = config.read(edit_yaml(experiment_file, held_out="held.jsonl"))
+    first = experiment.stages[0]
+    options = {
+        **first.training,
+        "per_device_train_batch_size": 3,
+        "dataloader_drop_last": True,
+        "num_train_epochs": 60,
+    }
+    first = first.model_copy(update={"training": options, "schedule": "sequential"})
+    experiment = experiment.model_copy(update={"stages": (first,)})
+    run_id = pipeline.train(experiment, experiment_file)
+    diagnoses = {d.verdict.sample_id: d for d in pipeline.diagnose(experiment, run_id)}
+    report = pipeline.make_report(experiment, run_id)
+    by_kind = {finding.kind: finding for finding in report.findings}
+    assert set(by_kind) == {"rows_in_no_batch", "held_out_trained"}
+    dropped = by_kind["rows_in_no_batch"]
+    assert dropped.evidence.reason == (
+        "2 of 8 rows were in no batch: dataloader_drop_last leaves out the last rows of each pass"
+    )
+    assert dropped.samples == 2
+    assert {d.cause for i, d in diagnoses.items() if i in ("first India", "first Korea")} == {
+        "not_trained"
+    }
+    assert by_kind["held_out_trained"].evidence.reason.startswith("3 of 11 held-out rows")
