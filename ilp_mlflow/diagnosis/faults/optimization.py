@@ -28,10 +28,15 @@ SKIPPED_SHARE = 0.5
 """Share 0..1 of steps with gradients that are not finite from which a training is spoiled; the
 scaler of fp16 skips a few at the start of any training until it has found its scale."""
 STILL = 0.02
-"""A stage stood still when the loss of its rows moved by at most this share 0..1 of itself: healthy
-trainings of a single pass at a rate of 1e-4 moved theirs by .05 and more."""
+"""A stage stood still when the loss of its rows moved by at most this share 0..1 of itself; one pass
+over 48 rows at a usual rate moved theirs by .13 and more (`experiments/training_logs.py`)."""
+UNMOVED = 1e-4
+"""Nats per token up to which nothing changed at all, as `not_trained.still`."""
 NOT_FALLEN = 0.9
 """A loss has not fallen that ends above this share of where it began; batches differ by as much."""
+SETTLED = 0.5
+"""A rate that still rose is not to blame where the loss fell below this share of its beginning and
+was not falling any more."""
 CLIPPED = 100
 """Gradients are clipped to nearly nothing when all are so many times the bound. Adam divides by the
 size of gradients, so this alone is no fault."""
@@ -102,7 +107,7 @@ def find_optimization_faults(facts: RunFacts) -> list[Fault]:
     """Stages that taught fewer than half of their rows since their training got nowhere.
 
     They are told from the log of the stage and from how far it moved its rows; a stage without a
-    log has none.
+    log has none. Where it moved nothing at all, nothing else is looked for in its rows.
     """
     faults = []
     for stage, taught in facts.context.taught.items():
@@ -121,6 +126,8 @@ def find_optimization_faults(facts: RunFacts) -> list[Fault]:
                     change=explanation.change,
                     subject=Subject(kind="stage", name=stage),
                     samples=tuple(_not_taught(facts, stage)),
+                    # where nothing changed at all, nothing can be seen of single rows
+                    stops=known.movement is not None and known.movement.moved <= UNMOVED,
                 )
             )
     return faults
@@ -195,8 +202,8 @@ def _long_warmup(known: StageFacts) -> Explanation | None:
     is_rising = all(rate < following for rate, following in itertools.pairwise(rates))
     if len(rates) < MIN_NORMS or not is_rising:
         return None
-    has_settled = course is not None and course.falls is False
-    if has_settled and known.fell:
+    has_fallen = course is not None and course.last <= SETTLED * course.first
+    if has_fallen and course is not None and course.falls is False:
         return None
     reason = (
         f"the learning rate was still rising when the training ended at step {log.steps}, at "

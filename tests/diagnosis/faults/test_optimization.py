@@ -38,6 +38,12 @@ def kinds(*args, **options):
         ("rate_too_high", log([4, 9, 12, *[5] * 27], RATE, NORMS), 2.5),
         ("rate_too_high", log(STEADY, RATE, NORMS), 5.5),
         ("warmup_too_long", log(STEADY, [n * 1e-6 for n in range(STEPS)], NORMS), 3.9),
+        # slower than its noise, and far from where it could get
+        (
+            "warmup_too_long",
+            log([4, 3] * 5 + [3.4, 2.8] * 10, [n * 1e-6 for n in range(STEPS)], NORMS),
+            3.0,
+        ),
         ("warmup_too_long", log(FALLEN, [n * 1e-6 for n in range(STEPS)], NORMS), 0.5),
         ("rate_too_low", log(STEADY, [1e-9] * STEPS, NORMS), 4.0),
         ("rate_too_low", log(STEADY, [0.0] * STEPS, NORMS), 4.0),
@@ -71,7 +77,8 @@ def test_a_training_that_got_nowhere_is_named_with_its_figures(kind, logged, aft
     assert fault.samples == tuple(found.context.samples)
     assert any(letter.isdigit() for letter in fault.reason)
     assert fault.change
-    assert not fault.stops
+    # where nothing moved at all, nothing is seen of single rows
+    assert fault.stops == (after == 4.0)
 
 
 @pytest.mark.parametrize(
