@@ -11,6 +11,7 @@ STEADY = [4.0] * STEPS
 FALLEN = [4.0 * 0.9**step for step in range(STEPS)]
 RATE = [1e-3] * STEPS
 NORMS = [2.0] * STEPS
+STEEP = log([11.0 * 0.95**step for step in range(STEPS)], RATE, NORMS)
 NO_NUMBER = float("nan")
 INFINITE = float("inf")
 
@@ -108,6 +109,15 @@ def test_a_training_that_got_nowhere_is_named_with_its_figures(kind, logged, aft
 )
 def test_what_only_looks_like_a_failed_training_is_none(logged, after):
     assert kinds(logged, after) == []
+
+
+def test_a_jump_before_the_first_entry_is_seen_where_it_cannot_be_the_prompt():
+    late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in STEEP.entries)}
+    assert kinds(STEEP.model_copy(update=late), 3.0, before=2.0) == ["rate_too_high"]
+    # four nats per token may be those of prompts in the loss
+    low = log([4.0 * 0.97**step for step in range(STEPS)], RATE, NORMS)
+    late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in low.entries)}
+    assert kinds(low.model_copy(update=late), 1.9, before=2.0) == []
 
 
 def test_a_stage_that_taught_half_of_its_rows_did_not_fail():
