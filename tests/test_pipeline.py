@@ -17,8 +17,10 @@ from ilp_mlflow.core.errors import StepFailed
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Evidence, Plan
+from ilp_mlflow.diagnosis.context import read_logs
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.training.preflight import check_experiment
+from tests.cli.commands import stage
 from tests.conftest import edit_yaml, rows, write_jsonl
 
 ARTIFACTS = {
@@ -479,3 +481,28 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
     loading.save_model(changed, folder, "unused", True)  # other weights under the same path
     assert score() != first
     assert len(calls) == 5
+
+
+@pytest.mark.slow
+def test_a_stage_that_stopped_in_its_warmup_is_told_also_when_it_is_not_trained_again(
+    experiment_file, store
+):
+    training = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-4,
+        "warmup_steps": 100,
+        "logging_steps": 1,
+        "bf16": False,
+    }
+    path = stage(experiment_file, 1, training=training)
+    report = run(path)
+    again = pipeline.run(config.read(path, {}), path, report.run_id)
+    for found in (report, again):
+        told = [f for f in found.findings if f.kind == "warmup_too_long"]
+        assert [finding.subject.name for finding in told] == ["second"]
+    first, second = read_logs(report.run_id)
+    assert (first.stage, second.stage) == ("first", "second")
+    assert [entry.step for entry in second.entries] == [1, 2, 3, 4]
+    assert second.settings["warmup_steps"] == 100
+    assert second.settings["lora_alpha"] == 8

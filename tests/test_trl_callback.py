@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ilp_mlflow import ConfigError, DatasetError, IlpCallback, TrackingError, pipeline
 from ilp_mlflow.cli import main
+from ilp_mlflow.diagnosis.context import read_logs
 from ilp_mlflow.scoring import scorer, token_trees
 from ilp_mlflow.scoring.encoding import encode, load_tokenizer
 from ilp_mlflow.scoring.models import loading
@@ -461,3 +462,18 @@ def test_rows_may_have_columns_of_other_names(capsys):
 def test_bad_options_and_rows_are_named_at_once(given, error, expected):
     with pytest.raises(error, match=expected):
         IlpCallback(**{"rows": ROWS, **given})
+
+
+@pytest.mark.slow
+def test_a_training_that_got_nowhere_is_told_from_what_the_trainer_logged(
+    tiny_model, store, tmp_path
+):
+    settings = {"max_grad_norm": 1e-8, "optim": "sgd", "learning_rate": 0.1}
+    found, _ = trained(tiny_model, tmp_path, **settings)
+    (log,) = read_logs(found.run_id)
+    assert [entry.step for entry in log.entries] == [1, 2, 3, 4, 5, 6]
+    assert (log.settings["max_grad_norm"], log.settings["optim"]) == (1e-8, "sgd")
+    (fault,) = [finding for finding in found.findings if finding.kind]
+    assert (fault.kind, fault.subject.name) == ("gradients_clipped", "sft")
+    assert {diagnosis.cause for diagnosis in found.diagnoses} == {"failed_optimization"}
+    assert "train longer" not in runs.read(found.run_id, "report.html")

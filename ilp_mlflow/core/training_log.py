@@ -69,6 +69,8 @@ class LossCourse(Value):
     falls: bool | None
     """Whether it was still falling at the end, beyond chance; None where too little was logged to
     tell."""
+    from_start: bool = True
+    """Whether the first loss is of the very first step, so that a jump behind it would show."""
 
     @property
     def fell(self) -> float:

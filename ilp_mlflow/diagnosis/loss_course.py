@@ -79,6 +79,7 @@ def course_from_log(log: TrainingLog) -> LossCourse | None:
         before=statistics.fmean(before),
         last=statistics.fmean(last),
         falls=False,
+        from_start=entries[0].step == 1,
     )
     return course.model_copy(update={"falls": _falls(course, before, last)})
 

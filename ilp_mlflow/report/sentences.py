@@ -290,9 +290,11 @@ def _why_weak(report: Report, stage: str) -> str:
         )
     went = f"{course.before:.3g}, then {course.last:.3g} nats per token"
     if course.falls:
+        # a rate that is too high makes a loss jump at once, and fall slowly from there
+        longer = "train longer or at a higher rate" if course.from_start else "train longer"
         return (
-            f", and its loss was still falling at the end ({went}): train longer or at a higher "
-            "rate before you read causes."
+            f", and its loss was still falling at the end ({went}): {longer} before you read "
+            "causes."
         )
     if course.falls is None:
         return (

@@ -189,6 +189,14 @@ def test_longer_training_is_advised_only_where_the_loss_was_still_falling(falls,
     assert ("train longer" in weak) == bool(falls)
 
 
+def test_a_higher_rate_is_advised_only_where_a_jump_would_have_shown():
+    shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
+    course = LossCourse(source="log", first=9.0, before=2.0, last=1.0, falls=True, from_start=False)
+    (weak,) = weak_stage_sentences(report(retention=shares, loss_courses={"one": course}))
+    assert "train longer" in weak
+    assert "higher rate" not in weak
+
+
 def test_a_weak_stage_with_a_fault_is_not_told_to_be_trained_longer():
     shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
     course = LossCourse(source="log", first=4.0, before=2.0, last=1.0, falls=True)

@@ -85,14 +85,14 @@ def measure_gap(facts: RunFacts, stage: str) -> LossGap | None:
         return None
     scored = row_losses(context, stage)
     samples = [s for s in context.samples.values() if s.stage == stage and s.id in scored]
-    if not samples or not _answers_alone(samples, facts.accounts):
+    if not samples or not answers_alone(samples, facts.accounts):
         return None
     if facts.followed:
         return _gap_by_row(facts, stage, samples, scored)
     return _gap_to_log(facts.logs[stage], samples, scored, facts.accounts)
 
 
-def _answers_alone(samples: Sequence[Sample], accounts: Mapping[str, RowAccount]) -> bool:
+def answers_alone(samples: Sequence[Sample], accounts: Mapping[str, RowAccount]) -> bool:
     """Whether the tokens in the loss are those that are scored, in nearly all rows."""
     alike = 0
     for sample in samples:

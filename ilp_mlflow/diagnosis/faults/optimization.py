@@ -14,6 +14,7 @@ from ilp_mlflow.core.training_log import LossCourse, TrainingLog
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.logged_loss import answers_alone
 from ilp_mlflow.diagnosis.faults.stage_scores import Movement, stage_movement
 from ilp_mlflow.diagnosis.loss_course import (
     course_from_log,
@@ -28,10 +29,15 @@ SKIPPED_SHARE = 0.5
 """Share 0..1 of steps with gradients that are not finite from which a training is spoiled; the
 scaler of fp16 skips a few at the start of any training until it has found its scale."""
 STILL = 0.02
-"""A stage stood still when the loss of its rows moved by at most this share 0..1 of itself: healthy
-trainings of a single pass at a rate of 1e-4 moved theirs by .05 and more."""
+"""A stage stood still when the loss of its rows moved by at most this share 0..1 of itself; a pass
+over 48 rows at a usual rate moved theirs by .13 and more (`experiments/training_logs.py`)."""
+UNMOVED = 1e-4
+"""Nats per token up to which nothing changed at all, as `not_trained.still`."""
 NOT_FALLEN = 0.9
 """A loss has not fallen that ends above this share of where it began; batches differ by as much."""
+SETTLED = 0.5
+"""A rate that still rose is not to blame where the loss fell below this share of its beginning and
+was not falling any more."""
 CLIPPED = 100
 """Gradients are clipped to nearly nothing when all are so many times the bound. Adam divides by the
 size of gradients, so this alone is no fault."""
@@ -47,10 +53,15 @@ in hundreds of steps."""
 JUMPED = 1.5
 """The loss jumped when it rose above this multiple of where it began."""
 SPREADS = 3.0
-"""Beside that it must have risen by so many standard deviations of the rows, which is more than
-batches differ by, and by 1 nat per token."""
+"""Beside that it must have risen by so many standard deviations of a batch's mean, which is more
+than batches differ by, and by MOVED."""
 MOVED = 1.0
-"""Nats per token from which the rows of a stage were moved far."""
+"""Nats per token from which a loss, or the rows of a stage, moved far."""
+ABSURD = 8.0
+"""Nats per token that no text costs a trained model, prompts included; guessing among 3,000 tokens
+costs as much."""
+CHANGING_THE_LOSS = ("label_smoothing_factor", "neftune_noise_alpha")
+"""Settings that raise a logged loss above that of the answers."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,14 @@ class StageFacts:
     """How its logged loss went; None where that is not known."""
     movement: Movement | None
     """How far it moved its rows; None where they are not scored."""
+    answers_alone: bool = False
+    """Whether its loss is known to be the plain one of the rows' answers, and nothing else."""
+
+    @property
+    def batch_rows(self) -> float:
+        """Rows of an optimizer step; 1 where that is not known."""
+        size = self.log.number("per_device_train_batch_size") or self.log.number("train_batch_size")
+        return (size or 1) * (self.log.number("gradient_accumulation_steps") or 1)
 
     @property
     def norms(self) -> list[float]:
@@ -102,7 +121,7 @@ def find_optimization_faults(facts: RunFacts) -> list[Fault]:
     """Stages that taught fewer than half of their rows since their training got nowhere.
 
     They are told from the log of the stage and from how far it moved its rows; a stage without a
-    log has none.
+    log has none. Where it moved nothing at all, nothing else is looked for in its rows.
     """
     faults = []
     for stage, taught in facts.context.taught.items():
@@ -110,7 +129,8 @@ def find_optimization_faults(facts: RunFacts) -> list[Fault]:
             continue
         log = facts.logs[stage]
         course = course_from_log(log) or _course_of_rows(facts, stage)
-        known = StageFacts(log, course, stage_movement(facts.context, stage))
+        movement = stage_movement(facts.context, stage)
+        known = StageFacts(log, course, movement, _has_plain_loss(facts, stage))
         explanation = _explain(known)
         if explanation is not None:
             faults.append(
@@ -121,9 +141,20 @@ def find_optimization_faults(facts: RunFacts) -> list[Fault]:
                     change=explanation.change,
                     subject=Subject(kind="stage", name=stage),
                     samples=tuple(_not_taught(facts, stage)),
+                    # where nothing changed at all, nothing can be seen of single rows
+                    stops=known.movement is not None and known.movement.moved <= UNMOVED,
                 )
             )
     return faults
+
+
+def _has_plain_loss(facts: RunFacts, stage: str) -> bool:
+    """Whether the loss of a stage is known to be the plain one of its rows' answers alone."""
+    log = facts.logs[stage]
+    if not facts.followed or any(log.settings.get(name) for name in CHANGING_THE_LOSS):
+        return False
+    samples = [s for s in facts.context.samples.values() if s.stage == stage]
+    return answers_alone(samples, facts.accounts)
 
 
 def _course_of_rows(facts: RunFacts, stage: str) -> LossCourse | None:
@@ -195,8 +226,8 @@ def _long_warmup(known: StageFacts) -> Explanation | None:
     is_rising = all(rate < following for rate, following in itertools.pairwise(rates))
     if len(rates) < MIN_NORMS or not is_rising:
         return None
-    has_settled = course is not None and course.falls is False
-    if has_settled and known.fell:
+    has_fallen = course is not None and course.last <= SETTLED * course.first
+    if has_fallen and course is not None and course.falls is False:
         return None
     reason = (
         f"the learning rate was still rising when the training ended at step {log.steps}, at "
@@ -290,10 +321,11 @@ def _suspects(known: StageFacts) -> str:
 def _rate_too_high(known: StageFacts) -> Explanation | None:
     """The rows came out worse, the loss jumped, or it never fell though the rows moved far."""
     course, movement = known.course, known.movement
-    if course is None or movement is None or not known.rates or movement.moved < MOVED:
+    if course is None or movement is None or not known.rates:
         return None
-    went = _came_out_worse(course, movement) or _jumped(known, course, movement)
-    if not went and movement.after > NOT_FALLEN * movement.before and not known.fell:
+    went = _came_out_worse(course, movement) or _jumped(known, movement)
+    is_no_better = movement.after > NOT_FALLEN * movement.before
+    if not went and movement.moved >= MOVED and is_no_better and not known.fell:
         went = (
             f"the loss never fell, from {course.first:.3g} to {course.last:.3g} nats per token, "
             f"though its rows moved by {movement.moved:.2g}"
@@ -320,20 +352,43 @@ def _came_out_worse(course: LossCourse, movement: Movement) -> str:
     )
 
 
-def _jumped(known: StageFacts, course: LossCourse, movement: Movement) -> str:
+def _jumped(known: StageFacts, movement: Movement) -> str:
     """That the loss jumped above its beginning; "" where it did not."""
-    losses = [loss_of(entry) for entry in finite_entries(known.log)]
-    # the first entries may be of the jump already, the very first of an easy batch
-    start = min(course.first, max(losses[0], movement.before))
-    rise = max(MOVED, SPREADS * movement.spread, (JUMPED - 1) * start)
+    entries = finite_entries(known.log)
+    losses = [loss_of(entry) for entry in entries]
+    if not losses:
+        return ""
+    start = _loss_at_start(known, movement)
+    if start is None:
+        # it may have jumped before anything was logged, or the prompt may be in the loss; no text
+        # is as improbable as this to a model that finds the answers probable
+        if losses[0] < ABSURD or movement.before > ABSURD / 2:
+            return ""
+        start, rise = movement.before, MOVED
+    else:
+        spread = SPREADS * movement.spread / math.sqrt(known.batch_rows)
+        rise = max(MOVED, spread, (JUMPED - 1) * start)
     high = [loss for loss in losses if loss > start + rise]
     # one batch of odd rows is no jump
     if len(high) < max(1, min(2, len(losses) // 10)):
         return ""
     return (
-        f"the loss jumped from {start:.3g} to {max(losses):.3g} nats per token and ended "
-        f"at {course.last:.3g}"
+        f"the loss jumped from {start:.3g} to {max(losses):.3g} nats per token and ended at "
+        f"{losses[-1]:.3g}"
     )
+
+
+def _loss_at_start(known: StageFacts, movement: Movement) -> float | None:
+    """The loss before anything was trained; None where it is not known.
+
+    It is that of the first step. Where that was not logged, it is that of the rows before training,
+    if nothing but their answers is known to be in the loss.
+    """
+    first = finite_entries(known.log)[0]
+    if first.step == 1:
+        # a batch of easy rows may come first
+        return max(loss_of(first), movement.before) if known.answers_alone else loss_of(first)
+    return movement.before if known.answers_alone else None
 
 
 FINDERS: tuple[Callable[[StageFacts], Explanation | None], ...] = (

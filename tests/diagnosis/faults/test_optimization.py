@@ -11,6 +11,7 @@ STEADY = [4.0] * STEPS
 FALLEN = [4.0 * 0.9**step for step in range(STEPS)]
 RATE = [1e-3] * STEPS
 NORMS = [2.0] * STEPS
+STEEP = log([11.0 * 0.95**step for step in range(STEPS)], RATE, NORMS)
 NO_NUMBER = float("nan")
 INFINITE = float("inf")
 
@@ -38,6 +39,12 @@ def kinds(*args, **options):
         ("rate_too_high", log([4, 9, 12, *[5] * 27], RATE, NORMS), 2.5),
         ("rate_too_high", log(STEADY, RATE, NORMS), 5.5),
         ("warmup_too_long", log(STEADY, [n * 1e-6 for n in range(STEPS)], NORMS), 3.9),
+        # slower than its noise, and far from where it could get
+        (
+            "warmup_too_long",
+            log([4, 3] * 5 + [3.4, 2.8] * 10, [n * 1e-6 for n in range(STEPS)], NORMS),
+            3.0,
+        ),
         ("warmup_too_long", log(FALLEN, [n * 1e-6 for n in range(STEPS)], NORMS), 0.5),
         ("rate_too_low", log(STEADY, [1e-9] * STEPS, NORMS), 4.0),
         ("rate_too_low", log(STEADY, [0.0] * STEPS, NORMS), 4.0),
@@ -71,7 +78,8 @@ def test_a_training_that_got_nowhere_is_named_with_its_figures(kind, logged, aft
     assert fault.samples == tuple(found.context.samples)
     assert any(letter.isdigit() for letter in fault.reason)
     assert fault.change
-    assert not fault.stops
+    # where nothing moved at all, nothing is seen of single rows
+    assert fault.stops == (after == 4.0)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,15 @@ def test_a_training_that_got_nowhere_is_named_with_its_figures(kind, logged, aft
 )
 def test_what_only_looks_like_a_failed_training_is_none(logged, after):
     assert kinds(logged, after) == []
+
+
+def test_a_jump_before_the_first_entry_is_seen_where_it_cannot_be_the_prompt():
+    late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in STEEP.entries)}
+    assert kinds(STEEP.model_copy(update=late), 3.0, before=2.0) == ["rate_too_high"]
+    # four nats per token may be those of prompts in the loss
+    low = log([4.0 * 0.97**step for step in range(STEPS)], RATE, NORMS)
+    late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in low.entries)}
+    assert kinds(low.model_copy(update=late), 1.9, before=2.0) == []
 
 
 def test_a_stage_that_taught_half_of_its_rows_did_not_fail():
