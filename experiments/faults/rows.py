@@ -26,18 +26,18 @@ LIMIT = 22
 """`max_length`, in tokens, which are words here."""
 QUESTION = 8
 """Tokens of a question without anything in front."""
-KINDS = (
-    "answer_masked",
-    "half_masked",
-    "end_masked",
-    "cut_off",
-    "half_cut",
-    "end_cut",
-    "weight_0",
-    "in_no_batch",
-)
+KINDS = {
+    "answer_masked": "answer_not_in_the_loss",
+    "half_masked": "answer_not_in_the_loss",
+    "end_masked": "end_not_in_the_loss",
+    "cut_off": "cut",
+    "half_cut": "cut",
+    "end_cut": "cut",
+    "weight_0": "weight_0",
+    "in_no_batch": "rows_in_no_batch",
+}
 """What is planted. The text of the answer, its first word, or its end token is kept out of the loss by the template; all of it, all but its first word, or its
-end token is cut off; its turn has weight 0; it is in the last, incomplete batch, which is dropped."""
+end token is cut off; its turn has weight 0; it is in the last, incomplete batch, which is dropped. By name, what the tool calls it."""
 BATCH = 16
 
 
@@ -155,13 +155,15 @@ def scores(results: list[dict]) -> dict[str, dict[str, float | int]]:
             n for (k, word), n in pooled.items() if k == kind and word in ("learned", "uncertain")
         )
         unlearned = sum(n for (k, _), n in pooled.items() if k == kind) - learned
-        right = pooled[kind, kind]
-        named = sum(n for (_, word), n in pooled.items() if word == kind)
+        name = KINDS[kind]
+        named = sum(n for (_, word), n in pooled.items() if word == name)
+        # several planted kinds have one name
+        rightly = sum(n for (k, word), n in pooled.items() if word == name == KINDS.get(k))
         table[kind] = {
             "unlearned": unlearned,
             "learned": learned,
-            "recall": right / unlearned if unlearned else float("nan"),
-            "precision": right / named if named else float("nan"),
+            "recall": pooled[kind, name] / unlearned if unlearned else float("nan"),
+            "precision": rightly / named if named else float("nan"),
         }
     return table
 

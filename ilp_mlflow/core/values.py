@@ -187,6 +187,8 @@ class Exposure(Value):
     """Tokens that contributed to the loss, each time it was seen."""
     truncated_tokens: int
     """Tokens cut away by `max_length`."""
+    end_supervised: bool | None = None
+    """Whether the token that ends its answer contributed; None where that is not known."""
 
 
 class Signal(Value):

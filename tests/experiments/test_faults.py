@@ -18,10 +18,11 @@ def test_a_row_of_each_kind_is_planted_and_its_id_tells_nothing():
 
 def test_recall_and_precision_are_of_unlearned_rows():
     confusion = [
-        ["cut_off", "cut_off", 3],
+        ["cut_off", "cut", 3],
         ["cut_off", "learned", 1],
         ["cut_off", "unexplained", 1],
-        ["", "cut_off", 1],
+        ["", "cut", 1],
+        ["end_cut", "learned", 2],
     ]
     table = rows.scores([{"confusion": confusion}])["cut_off"]
     assert table == {"unlearned": 4, "learned": 1, "recall": 0.75, "precision": 0.75}

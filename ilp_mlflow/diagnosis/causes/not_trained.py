@@ -103,7 +103,7 @@ class NotTrained(Diagnostic):
             if fault:
                 details = NotTrainedDetails(fault=fault.kind)
                 if entry is not None:
-                    counts = entry.model_dump(exclude={"sample_id"})
+                    counts = entry.model_dump(exclude={"sample_id", "end_supervised"})
                     details = NotTrainedDetails(fault=fault.kind, **counts)
                 evidence[sample.id] = Evidence(
                     cause=NotTrainedDetails.cause,
@@ -116,6 +116,13 @@ class NotTrained(Diagnostic):
 
     def _fault(self, entry: Exposure, score: Score, usual_exposures: float) -> Fault | None:
         """What training did wrong by one entry of the ledger, if anything."""
+        if entry.exposures == 0 and entry.truncated_tokens and not entry.supervised_tokens:
+            # a trainer leaves out what it has nothing to learn from
+            reason = (
+                f"max_length cut {entry.truncated_tokens} of its tokens off, its whole answer among "
+                "them, so it was in no batch"
+            )
+            return Fault(1.0, reason, "cut", CHANGES["cut"])
         if entry.exposures == 0:
             reason = f"it was in no batch of stage '{entry.stage}'"
             return Fault(1.0, reason, "never_in_a_batch", CHANGES["never_in_a_batch"])
@@ -156,7 +163,8 @@ def _kind_left_out(entry: Exposure, score: Score) -> str:
         return "cut"
     if entry.supervised_tokens == 0:
         return "no_token_in_the_loss"
-    if entry.supervised_tokens == score.tokens - 1 and not score.stops:
+    end_left_out = not score.stops if entry.end_supervised is None else not entry.end_supervised
+    if entry.supervised_tokens == score.tokens - 1 and end_left_out:
         return "end_not_in_the_loss"
     return "answer_not_in_the_loss"
 
@@ -165,7 +173,10 @@ def _share_left_out(entry: Exposure, score: Score) -> float:
     """Share 0..1 of the tokens that the model gets wrong which training may have left out."""
     missing = score.tokens - entry.supervised_tokens
     wrong = max(1, round(score.tokens * (1 - (score.token_accuracy or 0.0))))
-    if missing == 1 and score.stops:
+    if score.stops and entry.end_supervised is False:
+        # The end token is right although it was left out: it explains nothing.
+        missing -= 1
+    elif score.stops and entry.end_supervised is None and missing == 1:
         # Which token was left out is not known. The end token is right, so a wrong one is among
         # the others.
         return min(1.0, wrong / max(1, score.tokens - 1))

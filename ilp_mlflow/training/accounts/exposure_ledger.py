@@ -206,6 +206,7 @@ class ExposureLedger:
                     exposures=passes_by_row[row],
                     supervised_tokens=prepared.account.supervised_answer_tokens,
                     truncated_tokens=prepared.account.cut_tokens,
+                    end_supervised=prepared.account.end_supervised,
                 )
             )
         return exposures

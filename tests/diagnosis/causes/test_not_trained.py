@@ -12,13 +12,14 @@ def scores(id_, tokens=4, right=0.5, logprobs=(-9.0, -5.0, -4.0)):
     ]
 
 
-def exposure(id_, exposures=3, supervised=4, truncated=0):
+def exposure(id_, exposures=3, supervised=4, truncated=0, end=None):
     return Exposure(
         sample_id=id_,
         stage="first",
         exposures=exposures,
         supervised_tokens=supervised,
         truncated_tokens=truncated,
+        end_supervised=end,
     )
 
 
@@ -40,6 +41,11 @@ def examined(ledger, rows=None):
             "only 2 of the 4 tokens of its answer, end included, were in the loss",
         ),
         (exposure("x", supervised=3, truncated=1), 0.5, "max_length cut 1 off"),
+        (
+            exposure("x", exposures=0, supervised=0, truncated=5),
+            1,
+            "max_length cut 5 of its tokens off, its whole answer among them",
+        ),
         (exposure("x", exposures=1), 0.7, "seen 1 times, others of stage 'first' 3 times"),
         (exposure("x", exposures=7), 0.4, "seen 7 times, others of stage 'first' 3 times"),
     ],
@@ -63,6 +69,18 @@ def test_an_end_token_that_was_not_in_the_loss_explains_no_other_mistake():
     assert examined([exposure("x", supervised=9)], stops)["x"].strength == pytest.approx(1 / 9)
     goes_on = [score.model_copy(update={"stops": False}) for score in stops]
     assert examined([exposure("x", supervised=9)], goes_on)["x"].strength == 1
+
+
+def test_which_token_was_left_out_decides_what_that_explains():
+    one_wrong = [
+        score.model_copy(update={"stops": True}) for score in scores("x", tokens=4, right=0.75)
+    ]
+    first_masked = examined([exposure("x", supervised=3, end=True)], one_wrong)["x"]
+    assert (first_masked.strength, first_masked.details["fault"]) == (1, "answer_not_in_the_loss")
+    # the end is right without having been trained: the wrong token is another
+    assert examined([exposure("x", supervised=3, end=False)], one_wrong)["x"].strength == 0
+    both = examined([exposure("x", supervised=2, end=False)], one_wrong)["x"]
+    assert (both.strength, both.details["fault"]) == (1, "answer_not_in_the_loss")
 
 
 def test_what_was_trained_as_it_stands_is_not_blamed():
