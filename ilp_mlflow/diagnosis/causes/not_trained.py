@@ -119,7 +119,7 @@ class NotTrained(Diagnostic):
         if entry.exposures == 0 and entry.truncated_tokens and not entry.supervised_tokens:
             # a trainer leaves out what it has nothing to learn from
             reason = (
-                f"max_length cut {entry.truncated_tokens} of its tokens off, its whole answer among "
+                f"max_length cut {entry.truncated_tokens} of its tokens off, its answer among "
                 "them, so it was in no batch"
             )
             return Fault(1.0, reason, "cut", CHANGES["cut"])

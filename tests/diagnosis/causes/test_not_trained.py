@@ -44,7 +44,7 @@ def examined(ledger, rows=None):
         (
             exposure("x", exposures=0, supervised=0, truncated=5),
             1,
-            "max_length cut 5 of its tokens off, its whole answer among them",
+            "max_length cut 5 of its tokens off, its answer among them",
         ),
         (exposure("x", exposures=1), 0.7, "seen 1 times, others of stage 'first' 3 times"),
         (exposure("x", exposures=7), 0.4, "seen 7 times, others of stage 'first' 3 times"),
