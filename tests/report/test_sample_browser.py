@@ -118,7 +118,14 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
             "cause": 0,
             "runner_up": "a",
             "evidence": [
-                {"cause": "b", "strength": 0.123, "reason": "it", "others": [], "others_total": 0}
+                {
+                    "cause": "b",
+                    "strength": 0.123,
+                    "reason": "it",
+                    "change": "",
+                    "others": [],
+                    "others_total": 0,
+                }
             ],
         },
         "seen": [

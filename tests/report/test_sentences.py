@@ -20,6 +20,7 @@ from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import (
     advice_sentences,
     best_mitigation,
+    change_sentences,
     diagnoses_by_cause,
     diagnosis_sentence,
     finding_sentence,
@@ -116,6 +117,17 @@ def diagnosis(id_, cause, strength):
     return Diagnosis(verdict=verdict, cause=cause, strength=strength, evidence={})
 
 
+def test_what_mends_a_cause_is_said_once():
+    def diagnosis(id_, change):
+        verdict = Verdict(sample_id=id_, status="unlearned")
+        return Diagnosis(verdict=verdict, cause="c", change=change)
+
+    same = [diagnosis("a", "label it"), diagnosis("b", "label it")]
+    assert change_sentences(same) == ["to mend them: label it"]
+    assert change_sentences([*same, diagnosis("c", "")]) == ["to mend 2 of them: label it"]
+    assert change_sentences([diagnosis("c", "")]) == []
+
+
 def test_causes_are_in_order_of_their_samples_and_the_surest_sample_is_first():
     found = report(
         diagnoses=(
@@ -171,6 +183,14 @@ def test_advice_begins_with_stages_that_taught_little():
     assert "trainer_state.json" in weak
     assert mitigation_sentences(found) == ["reader lacks data: texts wanted."]
     assert advice_sentences(found) == [weak, "reader lacks data: texts wanted."]
+    # a fault that stops the diagnosis says itself what to change
+    masked = Finding(
+        subject=Subject(kind="stage", name="one"),
+        evidence=Evidence(cause="not_trained", strength=1, reason="no end"),
+        samples=3,
+        stops=True,
+    )
+    assert weak_stage_sentences(report(retention=shares, findings=(masked,))) == []
 
 
 @pytest.mark.parametrize(

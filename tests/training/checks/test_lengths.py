@@ -78,3 +78,15 @@ def test_rows_longer_than_the_model_has_positions():
     assert kinds([finding]) == [("beyond_positions", "warning", 1)]
     # the cut-off keeps all rows within the positions
     assert "beyond_positions" not in str(check(rows, positions=96, max_length=96))
+
+
+def test_packing_may_cut_rows_in_two():
+    # 10 tokens each, 30 in all: one border at 16
+    rows = [row(number) for number in (1, 2, 3)]
+    (wrapped,) = check(rows, max_length=None, splits_at=16, splits_any_row=True)
+    assert kinds([wrapped]) == [("split_by_packing", "warning", 1)]
+    assert check(rows, max_length=None, splits_at=1000, splits_any_row=True) == []
+    (long,) = check(rows, max_length=None, splits_at=9)
+    assert kinds([long]) == [("split_by_packing", "warning", 3)]
+    assert "packing_strategy: bfd" in long.change
+    assert check(rows, max_length=None, splits_at=10) == []
