@@ -57,6 +57,9 @@ SPREADS = 3.0
 than batches differ by, and by MOVED."""
 MOVED = 1.0
 """Nats per token from which a loss, or the rows of a stage, moved far."""
+WORSE = 1.1
+"""Rows came out worse when they lose this many times what they lost before; of healthy trainings
+the worst, one pass in the order of the file, came out at 1.01."""
 ABSURD = 8.0
 """Nats per token that no text costs a trained model, prompts included; guessing among 3,000 tokens
 costs as much."""
@@ -343,7 +346,7 @@ def _came_out_worse(course: LossCourse, movement: Movement) -> str:
 
     Rows that are worse without the log showing it are a fault of the weights.
     """
-    is_worse = movement.after > movement.before + MOVED
+    is_worse = movement.after > WORSE * movement.before
     if not is_worse or course.last < movement.before:
         return ""
     return (
@@ -362,12 +365,10 @@ def _jumped(known: StageFacts, movement: Movement) -> str:
     if start is None:
         # it may have jumped before anything was logged, or the prompt may be in the loss; no text
         # is as improbable as this to a model that finds the answers probable
-        if losses[0] < ABSURD or movement.before > ABSURD / 2:
-            return ""
-        start, rise = movement.before, MOVED
-    else:
-        spread = SPREADS * movement.spread / math.sqrt(known.batch_rows)
-        rise = max(MOVED, spread, (JUMPED - 1) * start)
+        is_absurd = losses[0] > ABSURD > 2 * movement.before
+        start = movement.before if is_absurd else losses[0]
+    spread = SPREADS * movement.spread / math.sqrt(known.batch_rows)
+    rise = max(MOVED, spread, (JUMPED - 1) * start)
     high = [loss for loss in losses if loss > start + rise]
     # one batch of odd rows is no jump
     if len(high) < max(1, min(2, len(losses) // 10)):

@@ -114,6 +114,10 @@ def test_what_only_looks_like_a_failed_training_is_none(logged, after):
 def test_a_jump_before_the_first_entry_is_seen_where_it_cannot_be_the_prompt():
     late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in STEEP.entries)}
     assert kinds(STEEP.model_copy(update=late), 3.0, before=2.0) == ["rate_too_high"]
+    # nor is it missed behind the first entry
+    jump = log([4, 4, 9, 12, *[5] * 26], RATE, NORMS)
+    later = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in jump.entries)}
+    assert kinds(jump.model_copy(update=later), 3.0) == ["rate_too_high"]
     # four nats per token may be those of prompts in the loss
     low = log([4.0 * 0.97**step for step in range(STEPS)], RATE, NORMS)
     late = {"entries": tuple(e.model_copy(update={"step": e.step * 10}) for e in low.entries)}
