@@ -45,8 +45,12 @@ from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.data.trainer_logs import choose_settings, read_folder_log
 from ilp_mlflow.diagnosis.context import ScoredSamples
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.logged_loss import LossGap, find_loss_gaps, measure_gap
-from ilp_mlflow.diagnosis.faults.optimization import find_optimization_faults
+from ilp_mlflow.diagnosis.faults.optimization.got_nowhere import find_optimization_faults
+from ilp_mlflow.diagnosis.faults.optimization.logged_loss import (
+    LossGap,
+    find_loss_gaps,
+    measure_gap,
+)
 from ilp_mlflow.diagnosis.faults.stage_scores import stage_movement
 from ilp_mlflow.diagnosis.loss_course import course_from_log
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints

@@ -20,7 +20,7 @@ from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, t
 from ilp_mlflow.data.held_out import HeldOutRows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.last_model import read_last_model
+from ilp_mlflow.diagnosis.faults.text.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading

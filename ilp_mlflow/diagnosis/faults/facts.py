@@ -9,7 +9,7 @@ from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Stage
 from ilp_mlflow.data.held_out import HeldOutRows
-from ilp_mlflow.diagnosis.faults.last_model import LastModel
+from ilp_mlflow.diagnosis.faults.text.last_model import LastModel
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ilp_mlflow.diagnosis.faults.checkpoint_weights import (
+from ilp_mlflow.diagnosis.faults.data.cut_off import find_cut_off
+from ilp_mlflow.diagnosis.faults.data.exposure import find_exposure_faults
+from ilp_mlflow.diagnosis.faults.data.rows import find_row_faults
+from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.loss.loss_mask import find_mask_faults
+from ilp_mlflow.diagnosis.faults.optimization.got_nowhere import find_optimization_faults
+from ilp_mlflow.diagnosis.faults.optimization.logged_loss import find_loss_gaps
+from ilp_mlflow.diagnosis.faults.text.new_tokens import find_untrained_tokens
+from ilp_mlflow.diagnosis.faults.text.text_form import find_text_faults
+from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
     find_still_trainings,
     find_weight_faults,
 )
-from ilp_mlflow.diagnosis.faults.cut_off import find_cut_off
-from ilp_mlflow.diagnosis.faults.exposure import find_exposure_faults
-from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.fault import Fault
-from ilp_mlflow.diagnosis.faults.logged_loss import find_loss_gaps
-from ilp_mlflow.diagnosis.faults.loss_mask import find_mask_faults
-from ilp_mlflow.diagnosis.faults.new_tokens import find_untrained_tokens
-from ilp_mlflow.diagnosis.faults.optimization import find_optimization_faults
-from ilp_mlflow.diagnosis.faults.rows import find_row_faults
-from ilp_mlflow.diagnosis.faults.self_check import find_scoring_gaps
-from ilp_mlflow.diagnosis.faults.text_form import find_text_faults
+from ilp_mlflow.diagnosis.faults.weights.self_check import find_scoring_gaps
 
 FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
     find_weight_faults,

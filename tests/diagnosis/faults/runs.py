@@ -9,7 +9,7 @@ from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage
 from ilp_mlflow.diagnosis.context import ScoredSamples
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.last_model import read_last_model
+from ilp_mlflow.diagnosis.faults.text.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization, score_checkpoints
 from ilp_mlflow.scoring.encoding import encode_sample
 from ilp_mlflow.tracking import model_registry

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ilp_mlflow.diagnosis.faults import loss_mask
+from ilp_mlflow.diagnosis.faults.loss import loss_mask
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,7 +14,7 @@ from ilp_mlflow.core.training_log import LossCourse, TrainingLog
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
-from ilp_mlflow.diagnosis.faults.logged_loss import answers_alone
+from ilp_mlflow.diagnosis.faults.optimization.logged_loss import answers_alone
 from ilp_mlflow.diagnosis.faults.stage_scores import Movement, stage_movement
 from ilp_mlflow.diagnosis.loss_course import (
     course_from_log,

@@ -2,7 +2,7 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.optimization import find_optimization_faults
+from ilp_mlflow.diagnosis.faults.optimization.got_nowhere import find_optimization_faults
 from tests.contexts import context, sample
 from tests.diagnosis.training_logs import log
 

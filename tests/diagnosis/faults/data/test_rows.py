@@ -2,8 +2,8 @@
 
 from ilp_mlflow import Exposure
 from ilp_mlflow.data.held_out import HeldOutRows
+from ilp_mlflow.diagnosis.faults.data.rows import find_row_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.rows import find_row_faults
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote
 from tests.contexts import context, sample
 

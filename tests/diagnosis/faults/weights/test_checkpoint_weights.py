@@ -4,8 +4,11 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.core.values import Subject
-from ilp_mlflow.diagnosis.faults.checkpoint_weights import find_still_trainings, find_weight_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
+    find_still_trainings,
+    find_weight_faults,
+)
 from ilp_mlflow.scoring.models.compared_weights import Comparison
 from ilp_mlflow.scoring.models.weight_facts import Copy, WeightFacts
 from tests.contexts import context, sample

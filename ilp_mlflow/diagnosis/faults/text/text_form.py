@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.core.values import Sample, Stage, Subject
-from ilp_mlflow.diagnosis.faults.asked_in_another_form import find_other_form
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.text.asked_in_another_form import find_other_form
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 DROPPED_TURN = re.compile(r"messages\[(\d+)\]\.([^:]+): ")

@@ -2,7 +2,7 @@ import pytest
 
 from ilp_mlflow import Score, Signal
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.logged_loss import find_loss_gaps, measure_gap
+from ilp_mlflow.diagnosis.faults.optimization.logged_loss import find_loss_gaps, measure_gap
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.contexts import context, sample
 from tests.diagnosis.training_logs import log

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ilp_mlflow.core.values import Stage, Subject
-from ilp_mlflow.diagnosis.faults.answers_never_raised import find_answers_never_raised
-from ilp_mlflow.diagnosis.faults.ends_never_raised import find_ends_never_raised, is_only_end_wrong
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.loss.answers_never_raised import find_answers_never_raised
+from ilp_mlflow.diagnosis.faults.loss.ends_never_raised import (
+    find_ends_never_raised,
+    is_only_end_wrong,
+)
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 STAGE_WIDE = 0.9

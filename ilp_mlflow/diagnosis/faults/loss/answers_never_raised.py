@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Sample, Stage, Subject
-from ilp_mlflow.diagnosis.faults.ends_never_raised import MIN_ROWS, is_only_end_wrong
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.loss.ends_never_raised import MIN_ROWS, is_only_end_wrong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from trl import SFTConfig, SFTTrainer
 from ilp_mlflow import Score
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.values import Checkpoint
-from ilp_mlflow.diagnosis.faults.cut_off import find_cut_off
+from ilp_mlflow.diagnosis.faults.data.cut_off import find_cut_off
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.pipeline import run_elsewhere
 from ilp_mlflow.training.accounts.row_account import RowAccount

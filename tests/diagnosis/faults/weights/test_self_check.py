@@ -1,5 +1,5 @@
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.self_check import find_scoring_gaps
+from ilp_mlflow.diagnosis.faults.weights.self_check import find_scoring_gaps
 from ilp_mlflow.scoring.self_check import SelfCheck
 from tests.contexts import context, sample
 

@@ -10,10 +10,10 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.interfaces import MIN_KNOWN_PROBABILITY, MIN_TAUGHT_SHARE
 from ilp_mlflow.core.texts import Text, last_turn
 from ilp_mlflow.core.values import Sample, Stage, Subject
-from ilp_mlflow.diagnosis.faults.ends_never_raised import is_only_end_wrong
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
-from ilp_mlflow.diagnosis.faults.forms import Form, other_forms
+from ilp_mlflow.diagnosis.faults.loss.ends_never_raised import is_only_end_wrong
+from ilp_mlflow.diagnosis.faults.text.forms import Form, other_forms
 from ilp_mlflow.scoring.encoding import check_encodable
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.diagnosis.faults.new_tokens import find_untrained_tokens
+from ilp_mlflow.diagnosis.faults.text.new_tokens import find_untrained_tokens
 from tests.diagnosis.faults.runs import facts_of, pairs
 from tests.scoring.model_folders import stir
 

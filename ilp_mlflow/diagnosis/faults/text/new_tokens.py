@@ -8,7 +8,7 @@ from ilp_mlflow.core.texts import last_turn
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
-from ilp_mlflow.diagnosis.faults.last_model import LastModel
+from ilp_mlflow.diagnosis.faults.text.last_model import LastModel
 from ilp_mlflow.training.checks.trained_tokens import TRAIN_NEW_TOKENS
 from ilp_mlflow.training.checks.vocabulary import first_in, named
 

@@ -6,7 +6,7 @@ import pytest
 
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.text_form import find_text_faults
+from ilp_mlflow.diagnosis.faults.text.text_form import find_text_faults
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.contexts import context, sample
 from tests.diagnosis.faults.runs import chats, facts_of, pairs, train

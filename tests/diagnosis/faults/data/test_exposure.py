@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow import Exposure, pipeline
 from ilp_mlflow.core import config
-from ilp_mlflow.diagnosis.faults.exposure import find_exposure_faults
+from ilp_mlflow.diagnosis.faults.data.exposure import find_exposure_faults
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote
 from tests.conftest import edit_yaml, rows, write_jsonl

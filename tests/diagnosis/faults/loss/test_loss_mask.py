@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow.core.values import Exposure, Score
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
-from ilp_mlflow.diagnosis.faults.loss_mask import find_mask_faults
+from ilp_mlflow.diagnosis.faults.loss.loss_mask import find_mask_faults
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.contexts import context, sample
 from tests.diagnosis.faults.runs import IGNORED, facts_of, pairs, train

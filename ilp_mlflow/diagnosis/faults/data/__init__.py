@@ -1,0 +1,1 @@
+"""Rows that were cut, left out or crowded out."""

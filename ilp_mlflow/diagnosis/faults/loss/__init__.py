@@ -1,0 +1,1 @@
+"""Answers and end tokens that were in no loss."""

@@ -1,0 +1,1 @@
+"""Trainings that got nowhere, told from their logs."""

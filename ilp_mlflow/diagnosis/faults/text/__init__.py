@@ -1,0 +1,1 @@
+"""Texts and tokens that training had otherwise than the rows, or than they are asked."""

@@ -1,0 +1,1 @@
+"""Checkpoints that are not what training made."""
