@@ -257,6 +257,17 @@ class OwnLoss(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
+class InnerModel(SFTTrainer):
+    """Calls what is inside the model, so that nobody sees its passes."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        hidden = model.model(input_ids=inputs["input_ids"]).last_hidden_state
+        labels = inputs["labels"][:, 1:].reshape(-1)
+        logits = model.lm_head(hidden)[:, :-1].reshape(len(labels), -1)
+        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
 class NoGradient(SFTTrainer):
     """Its loss has no gradient."""
 
@@ -295,24 +306,25 @@ HEALTHY: dict[str, Callable[[Bench], Report]] = {
     "merged": merged,
     "followed": followed(),
     "followed_lora": followed(lora={}),
+    "own_loss": followed(trainer_class=OwnLoss),
 }
 """Unusual settings that are right: nothing may be said of them but what is true."""
 FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
     "end_masked": ("end_not_in_the_loss", end_masked),
     "rate_too_high": ("rate_too_high", folders(learning_rate=3.0)),
-    "rate_too_low": ("stands_still", folders(learning_rate=1e-8)),
+    "rate_too_low": ("rate_too_low", folders(learning_rate=1e-8)),
     "warm_up": ("warmup_too_long", folders(warmup_steps=20000)),
-    "no_gradient": ("no_gradient", folders(trainer_class=NoGradient)),
-    "clipped": ("clipped", folders(optim="sgd", max_grad_norm=1e-6)),
+    "no_gradient": ("zero_gradients", folders(trainer_class=NoGradient)),
+    "clipped": ("gradients_clipped", followed(optim="sgd", max_grad_norm=1e-6)),
     "idle": ("idle_adapter", idle),
-    "copy_lost": ("copy_lost", copy_lost),
-    "copy_coarse": ("copy_coarse", copy_coarse),
-    "other_base": ("copy_lost", other_base),
+    "copy_lost": ("faulty_copy", copy_lost),
+    "copy_coarse": ("faulty_copy", copy_coarse),
+    "other_base": ("faulty_copy", other_base),
     "new_tokens": ("untrained_tokens", new_tokens),
-    "cut_off": ("cut_off", cut_off),
+    "cut_off": ("cut", cut_off),
     "no_stop": ("end_does_not_stop", no_stop),
-    "own_loss": ("ledger_unknown", followed(trainer_class=OwnLoss)),
-    "few_steps": ("in_no_batch", followed(max_steps=4)),
+    "inner_model": ("no_ledger", followed(trainer_class=InnerModel)),
+    "few_steps": ("rows_in_no_batch", followed(max_steps=4)),
     "other_run": ("scored_is_not_trained", other_run),
 }
 """What is planted, and the kind of finding that names it."""
