@@ -6,15 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 
 from ilp_mlflow.core.terminal.notes import say_once
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.checks.embeddings import LoadedEmbedding
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, counted
 from ilp_mlflow.training.checks.lengths import check_lengths
+from ilp_mlflow.training.checks.optimization import check_optimization
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.supervision import check_supervision
 from ilp_mlflow.training.checks.trained_tokens import token_row_modules
@@ -52,6 +53,7 @@ def first_step_findings(
     rows = _rows_as_trained(ledger)
     setup = _setup(model, options)
     findings = [*_no_ledger(ledger), *_nothing_trainable(model)]
+    findings += check_optimization(setup, len(ledger.samples))
     masked = _ends_masked_as_padding(rows, tokenization) if ledger.relabelled else []
     for finding in _of_the_mask(rows, setup, tokenization):
         # the same rows, with the reason
@@ -81,6 +83,14 @@ def _setup(model: torch.nn.Module, options: Mapping[str, Any]) -> TrainingSetup:
     setup = TrainingSetup(
         max_length=options.get("max_length"),
         too_long="keep_end" if options.get("truncation_mode") == "keep_end" else "keep_start",
+        epochs=options["num_train_epochs"],
+        max_steps=options["max_steps"],
+        batch_size=options["per_device_train_batch_size"],
+        accumulation=options["gradient_accumulation_steps"],
+        packing=bool(options.get("packing")),
+        learning_rate=options["learning_rate"],
+        warmup_steps=options["warmup_steps"],
+        optimizer=str(options["optim"]),
     )
     if not isinstance(model, PeftModel):
         return setup
@@ -89,8 +99,16 @@ def _setup(model: torch.nn.Module, options: Mapping[str, Any]) -> TrainingSetup:
         target_modules=_names(getattr(config, "target_modules", None)),
         modules_to_save=_names(getattr(config, "modules_to_save", None)),
         token_rows=token_row_modules(getattr(config, "trainable_token_indices", None)),
+        scale=_scale(config),
     )
     return setup.model_copy(update={"adapter": adapter})
+
+
+def _scale(config: PeftConfig) -> float | None:
+    """What the adapter is scaled by; None for one that is no LoRA."""
+    if not isinstance(config, LoraConfig):
+        return None
+    return lora_scale(config.lora_alpha, config.r, config.use_rslora)
 
 
 def _names(value: Any) -> tuple[str, ...]:

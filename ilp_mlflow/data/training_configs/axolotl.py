@@ -22,7 +22,7 @@ from ilp_mlflow.data.training_configs.keys import (
     read_keys,
     unread,
 )
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 
 OWN_KEYS = (
     "base_model",
@@ -120,6 +120,13 @@ class AxolotlKeys(Keys):
     max_steps: int = -1
     micro_batch_size: Count = 1
     gradient_accumulation_steps: Count = 1
+    learning_rate: Number | None = None
+    warmup_steps: Number = 0.0
+    warmup_ratio: Number | None = None
+    optimizer: str = ""
+    lora_r: Count | None = None
+    lora_alpha: Number | None = None
+    peft_use_rslora: bool | None = None
     rl: str | None = None
 
 
@@ -163,6 +170,9 @@ def axolotl_setup(
         max_steps=keys.max_steps,
         batch_size=keys.micro_batch_size,
         accumulation=keys.gradient_accumulation_steps,
+        learning_rate=keys.learning_rate,
+        warmup_steps=keys.warmup_steps or keys.warmup_ratio or 0.0,
+        optimizer=keys.optimizer,
         notes=(*_notes(keys), *unread(fields, UNREAD)),
         unknown_keys=near_misses(fields, set(AxolotlKeys.model_fields), (*HARMLESS, *UNREAD)),
     )
@@ -236,8 +246,12 @@ def _adapter(keys: AxolotlKeys) -> AdapterSetup | None:
     if not keys.adapter:
         return None
     targets = keys.lora_target_modules
+    scale = None
+    if keys.lora_alpha is not None and keys.lora_r is not None:
+        scale = lora_scale(keys.lora_alpha, keys.lora_r, bool(keys.peft_use_rslora))
     return AdapterSetup(
         target_modules=("all-linear",) if keys.lora_target_linear else targets,
         modules_to_save=keys.lora_modules_to_save,
         token_rows=("embed_tokens",) if keys.peft_trainable_token_indices else (),
+        scale=scale,
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import ConfigError, suggest
-from ilp_mlflow.data.training_configs.keys import Keys, Names, read_keys
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.keys import Count, Keys, Names, Number, read_keys
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 from ilp_mlflow.data.training_configs.trl import trl_setup
 
 
@@ -17,6 +17,9 @@ class PeftKeys(Keys):
 
     target_modules: Names = ()
     modules_to_save: Names = ()
+    r: Count = 8
+    lora_alpha: Number = 8
+    use_rslora: bool = False
 
 
 def experiment_setup(path: Path, stage_name: str, read_as: str) -> TrainingSetup:
@@ -65,4 +68,5 @@ def _adapter(peft: dict[str, Any] | None, path: Path) -> AdapterSetup | None:
         target_modules=keys.target_modules,
         modules_to_save=keys.modules_to_save,
         token_rows=("embed_tokens",) if peft.get("trainable_token_indices") else (),
+        scale=lora_scale(keys.lora_alpha, keys.r, keys.use_rslora),
     )

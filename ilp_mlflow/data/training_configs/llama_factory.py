@@ -19,7 +19,7 @@ from ilp_mlflow.data.training_configs.keys import (
     read_keys,
     unread,
 )
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 
 OWN_KEYS = (
     "cutoff_len",
@@ -97,6 +97,13 @@ class LlamaFactoryKeys(Keys):
     max_steps: int = -1
     per_device_train_batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
+    learning_rate: Number = 5e-5
+    warmup_steps: Number = 0.0
+    warmup_ratio: Number | None = None
+    optim: str = "adamw_torch_fused"
+    lora_rank: Count = 8
+    lora_alpha: Number | None = None
+    use_rslora: bool = False
 
 
 def llama_factory_setup(
@@ -130,6 +137,9 @@ def llama_factory_setup(
         max_steps=keys.max_steps,
         batch_size=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
+        learning_rate=keys.learning_rate,
+        warmup_steps=keys.warmup_steps or keys.warmup_ratio or 0.0,
+        optimizer=keys.optim,
         notes=(*_template_note(keys), *unread(fields, UNREAD)),
         unknown_keys=near_misses(fields, set(LlamaFactoryKeys.model_fields), (*HARMLESS, *UNREAD)),
     )
@@ -194,4 +204,11 @@ def _adapter(keys: LlamaFactoryKeys) -> AdapterSetup | None:
         target_modules=keys.lora_target,
         modules_to_save=modules,
         trains_added_tokens=not keys.additional_target,
+        scale=_scale(keys),
     )
+
+
+def _scale(keys: LlamaFactoryKeys) -> float:
+    """What the adapter is scaled by; LLaMA-Factory's alpha is twice the rank."""
+    alpha = 2 * keys.lora_rank if keys.lora_alpha is None else keys.lora_alpha
+    return lora_scale(alpha, keys.lora_rank, keys.use_rslora)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
@@ -24,6 +25,13 @@ class AdapterSetup(Value):
     """Modules of which single rows are trained (`trainable_token_indices`)."""
     trains_added_tokens: bool = False
     """Whether the trainer itself trains the embeddings once it has added tokens."""
+    scale: float | None = None
+    """By what the product of its matrices is multiplied, alpha/r; None where that is not known."""
+
+
+def lora_scale(alpha: float, rank: float, is_rank_stabilised: bool = False) -> float:
+    """What LoRA multiplies its product by: alpha/r, with rsLoRA alpha/sqrt(r)."""
+    return alpha / (math.sqrt(rank) if is_rank_stabilised else rank)
 
 
 class TrainingSetup(Value):
@@ -89,6 +97,12 @@ class TrainingSetup(Value):
     """Rows per device and batch."""
     accumulation: int = 1
     """Batches per optimizer step."""
+    learning_rate: float | None = None
+    """The highest learning rate; None where that is not known."""
+    warmup_steps: float = 0.0
+    """Steps in which it rises; below 1 a share of all steps."""
+    optimizer: str = ""
+    """Name of the optimizer, "" where it is the trainer's own choice."""
     notes: tuple[str, ...] = ()
     """What of the configuration is not read although it may matter for the rows, a sentence
     each."""

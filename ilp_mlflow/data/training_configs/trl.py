@@ -19,7 +19,7 @@ from ilp_mlflow.data.training_configs.keys import (
     read_keys,
     unread,
 )
-from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup
+from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 
 OWN_KEYS = (
     "max_length",
@@ -90,6 +90,13 @@ class TrlKeys(Keys):
     max_steps: int = -1
     per_device_train_batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
+    learning_rate: Number = 2e-5
+    warmup_steps: Number = 0.0
+    warmup_ratio: Number | None = None
+    optim: str = "adamw_torch_fused"
+    lora_r: Count = 16
+    lora_alpha: Number = 32
+    use_rslora: bool = False
     use_peft: bool = False
     lora_target_modules: Names = ()
     lora_modules_to_save: Names = ()
@@ -139,6 +146,10 @@ def trl_setup(
         max_steps=keys.max_steps,
         batch_size=keys.per_device_train_batch_size,
         accumulation=keys.gradient_accumulation_steps,
+        learning_rate=keys.learning_rate,
+        # of both, transformers takes the steps
+        warmup_steps=keys.warmup_steps or keys.warmup_ratio or 0.0,
+        optimizer=keys.optim,
         notes=tuple(notes),
         unknown_keys=near_misses(fields, set(TrlKeys.model_fields), (*HARMLESS, *UNREAD)),
     )
@@ -184,5 +195,7 @@ def _adapter(keys: TrlKeys) -> AdapterSetup | None:
     if not keys.use_peft:
         return None
     return AdapterSetup(
-        target_modules=keys.lora_target_modules, modules_to_save=keys.lora_modules_to_save
+        target_modules=keys.lora_target_modules,
+        modules_to_save=keys.lora_modules_to_save,
+        scale=lora_scale(keys.lora_alpha, keys.lora_r, keys.use_rslora),
     )

@@ -78,3 +78,12 @@ def test_a_template_comes_from_a_file_or_a_tokenizer(tmp_path, tiny_model):
 def test_an_option_that_matters_and_is_not_read_is_told():
     assert "dataset_kwargs is not read" in setup(dataset_kwargs={"a": 1}).notes[0]
     assert setup(dataset_kwargs=None).notes == ()
+
+
+def test_rate_warmup_and_scale_of_the_adapter(tmp_path):
+    fields = {"learning_rate": "2e-4", "warmup_ratio": 0.1, "use_peft": True, "lora_alpha": 4}
+    setup = trl_setup(fields, tmp_path / "sft.yaml", "read")
+    assert (setup.learning_rate, setup.warmup_steps) == (2e-4, 0.1)
+    assert setup.adapter.scale == 4 / 16
+    rank_stabilised = trl_setup({**fields, "use_rslora": True}, tmp_path / "sft.yaml", "read")
+    assert rank_stabilised.adapter.scale == 1

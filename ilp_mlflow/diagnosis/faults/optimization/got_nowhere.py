@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
 from ilp_mlflow.core.training_log import LossCourse, TrainingLog
 from ilp_mlflow.core.values import Subject
+from ilp_mlflow.data.training_configs.setup import lora_scale
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.diagnosis.faults.optimization.logged_loss import answers_alone
@@ -22,6 +23,7 @@ from ilp_mlflow.diagnosis.loss_course import (
     finite_entries,
     loss_of,
 )
+from ilp_mlflow.training.checks.optimization import TINY_RATE, TINY_SCALE
 
 MIN_NORMS = 3
 """Gradient norms that a log must have before anything is said of all of them."""
@@ -45,11 +47,6 @@ ADAM_EPSILON = 1e-6
 """Below this bound, clipping also stops Adam: gradients vanish beside its epsilon of 1e-8."""
 SCALE_FREE = ("adam", "lion", "adafactor", "adagrad", "rmsprop", "lamb", "stable", "apollo", "muon")
 """Parts of the names of optimizers that divide by the size of gradients."""
-TINY_SCALE = 1e-2
-"""Adapters scale by alpha/r, usually 1 or 2; one below this adds next to nothing."""
-TINY_RATE = 1e-6
-"""Rates at or below this move weights of the usual size, some hundredths, by a hundredth of that
-in hundreds of steps."""
 JUMPED = 1.5
 """The loss jumped when it rose above this multiple of where it began."""
 SPREADS = 3.0
@@ -267,7 +264,7 @@ def _tiny_adapter(known: StageFacts, moved: str) -> Explanation | None:
     rank, alpha = known.log.number("r"), known.log.number("lora_alpha")
     if not rank or alpha is None:
         return None
-    scale = alpha / (math.sqrt(rank) if known.log.settings.get("use_rslora") else rank)
+    scale = lora_scale(alpha, rank, bool(known.log.settings.get("use_rslora")))
     if abs(scale) >= TINY_SCALE:
         return None
     reason = f"{moved}: its adapter is scaled by {scale:.2g} (lora_alpha {alpha:g}, r {rank:g})"
