@@ -366,11 +366,14 @@ def test_diagnostics_name_causes_and_a_bad_one_is_left_out(
     plug(monkeypatch, blame=Blame)
     report = run(edit_yaml(experiment_file, diagnostics=["blame"]))
     assert report.diagnoses
-    assert {d.cause for d in report.diagnoses} == {"blame"}
+    # that its training got nowhere is said of some without any diagnostic
+    assert {d.cause for d in report.diagnoses} - {"failed_optimization"} == {"blame"}
     metrics = MlflowClient().get_run(report.run_id).data.metrics
-    assert metrics["cause/blame"] == metrics["unlearned_rate"] > 0
+    shares = [v for name, v in metrics.items() if name.startswith("cause/")]
+    assert metrics["unlearned_rate"] == pytest.approx(sum(shares))
     experiment = config.read(edit_yaml(experiment_file, diagnostics={"blame": {"stranger": True}}))
-    assert {d.cause for d in pipeline.diagnose(experiment, report.run_id)} == {None}
+    causes = {d.cause for d in pipeline.diagnose(experiment, report.run_id)}
+    assert causes - {"failed_optimization"} == {None}
     assert "diagnostic 'blame' failed and is left out" in capsys.readouterr().err
 
 

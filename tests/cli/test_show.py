@@ -26,6 +26,7 @@ def run_id(store):
         "cause": "not_trained",
         "strength": 0.9,
         "why": "its answer was cut off",
+        "change": "raise max_length",
     }
     with runs.start("x", "experiment") as run:
         runs.write(

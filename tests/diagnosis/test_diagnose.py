@@ -8,7 +8,7 @@ from ilp_mlflow import Evidence, PluginError, pipeline
 from ilp_mlflow.core import config
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR
 from ilp_mlflow.diagnosis.diagnose import _examine, _explain
-from ilp_mlflow.plugin import Diagnostic, Exposure, Subject
+from ilp_mlflow.plugin import Diagnostic, Exposure, Finding, Subject
 from ilp_mlflow.tracking import runs
 from tests.conftest import edit_yaml
 from tests.contexts import context, sample
@@ -105,8 +105,8 @@ def test_findings_are_on_the_run_and_in_its_report(experiment_file, store, monke
     plug(monkeypatch, short=BlamesStage)
     edited = edit_yaml(experiment_file, diagnostics=["short"])
     report = pipeline.run(config.read(edited), edited)
-    (found,) = report.findings
+    (found,) = [f for f in report.findings if f.evidence.cause == "short"]
     assert found.subject == Subject(kind="stage", name="first")
     assert found.samples == sum(d.cause == "short" for d in report.diagnoses) > 0
-    (stored,) = json.loads(runs.read(report.run_id, "findings.json"))
-    assert stored["subject"] == {"kind": "stage", "name": "first"}
+    stored = json.loads(runs.read(report.run_id, "findings.json"))
+    assert [Finding.model_validate(value) for value in stored] == list(report.findings)

@@ -80,11 +80,11 @@ def children(run_id, kind):
 def test_one_by_one_in_two_grades_and_the_best_is_registered(trained, monkeypatch):
     file, experiment, run_id = trained
     longer, idle = pipeline.mitigate(experiment, run_id, file)
-    (tally,) = longer.causes.values()
-    assert tally.paraphrased == tally.unlearned
-    assert (
-        tally.held >= tally.recovered > 0
-    )  # the paraphrases are the rows themselves; learned asks for more than saying it
+    for tally in longer.causes.values():
+        assert tally.paraphrased == tally.unlearned
+        # the paraphrases are the rows themselves; learned asks for more than saying it
+        assert tally.held >= tally.recovered
+    assert any(tally.recovered for tally in longer.causes.values())
     assert idle.recovered == ()
     assert longer.tokens > 10 * longer.control_tokens
     data = MlflowClient().get_run(longer.run_id).data

@@ -129,6 +129,9 @@ def find_apart(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """
     apart = {}
     for name, earlier in side_by_side(parts).items():
+        # what a full model learned is in no factors
+        if len(parts[earlier]) == 1:
+            continue
         shared = shared_change(parts[name][-1], parts[earlier][-1])
         if shared is not None and shared <= MAX_SHARED_CHANGE:
             apart[name] = earlier
