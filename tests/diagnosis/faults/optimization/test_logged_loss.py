@@ -84,3 +84,11 @@ def test_steps_behind_the_weights_that_were_kept_do_not_count():
     kept = LOW.model_copy(update={"kept_step": 10})
     assert not find_loss_gaps(facts(3.0, kept))
     assert not find_loss_gaps(facts(3.0, kept, trained=[(9, 3.0), (18, 0.2)]))
+
+
+def test_a_loss_of_the_trainers_own_that_is_not_that_of_its_rows_is_told():
+    # rows are as bad as they were in their batches, and the log has another loss
+    (fault,) = find_loss_gaps(facts(3.0, trained=[(18, 3.0)]))
+    assert "3.00 against 0.10 nats per token" in fault.reason
+    assert "a loss of its own" in fault.change
+    assert not find_loss_gaps(facts(3.0, log([3.0] * 20, per_epoch=10), trained=[(18, 3.0)]))
