@@ -115,7 +115,7 @@ def test_an_adapter_that_does_nothing_is_said_once_as_the_fault_of_its_checkpoin
     assert "changes nothing" not in capsys.readouterr().err
 
 
-def test_a_training_that_moved_nothing_is_the_fault_of_its_checkpoint(experiment_file, store):
+def test_a_training_that_moved_nothing_is_told_once_and_why(experiment_file, store):
     experiment = config.read(edit_yaml(experiment_file), {})
     first = experiment.stages[0]
     # the first step of a warm-up has a rate of 0
@@ -123,8 +123,9 @@ def test_a_training_that_moved_nothing_is_the_fault_of_its_checkpoint(experiment
     still = first.model_copy(update={"training": first.training | one_step})
     experiment = experiment.model_copy(update={"stages": (still,)})
     report = pipeline.run(experiment, experiment_file)
-    (finding,) = [f for f in report.findings if f.kind == "idle_adapter"]
-    assert (finding.subject.name, finding.stops) == ("first", False)
+    (finding,) = report.findings
+    assert (finding.kind, finding.subject.name) == ("rate_too_low", "first")
+    assert "its learning rate was 0 at most" in finding.evidence.reason
     assert finding.evidence.cause == "failed_optimization"
 
 
