@@ -27,6 +27,10 @@ LATE = 0.75
 ALIKE = 0.95
 """Share 0..1 of rows that must be in the loss with their answer, whole, and nothing else."""
 
+MARKS = 2
+"""Tokens that a template may put behind the end token of an answer, and that are in the loss with
+it: ChatML has a new line there. Nobody scores them, and they cost nothing once they are learned."""
+
 
 class LossGap(NamedTuple):
     """The loss of the rows of a stage in two ways, nats per token."""
@@ -88,27 +92,33 @@ def measure_gap(facts: RunFacts, stage: str) -> LossGap | None:
         return None
     scored = row_losses(context, stage)
     samples = [s for s in context.samples.values() if s.stage == stage and s.id in scored]
-    if not samples or not answers_alone(samples, facts.accounts):
+    if not samples or not answers_alone(samples, facts.accounts, MARKS):
         return None
     log = facts.logs[stage]
     gap_to_log = _gap_to_log(log, samples, scored, facts.accounts)
     if not facts.followed or context.signals is None:
         return gap_to_log
     signals = list(to_rows(context.signals.sort_by("step"), Signal))
-    gap = _gap_by_row(signals, log, samples, scored)
+    gap = _gap_by_row(signals, log, samples, scored, facts.accounts)
     if gap is not None and not gap.is_wide and gap_to_log is not None and gap_to_log.is_wide:
         return gap_to_log
     return gap
 
 
-def answers_alone(samples: Sequence[Sample], accounts: Mapping[str, RowAccount]) -> bool:
-    """Whether the tokens in the loss are those that are scored, in nearly all rows."""
+def answers_alone(
+    samples: Sequence[Sample], accounts: Mapping[str, RowAccount], marks: int = 0
+) -> bool:
+    """Whether the tokens in the loss are those that are scored, in nearly all rows.
+
+    Up to `marks` tokens more may be in it.
+    """
     alike = 0
     for sample in samples:
         account = accounts.get(sample.id)
         if account is not None:
-            counts = (account.supervised_tokens, account.supervised_answer_tokens)
-            alike += counts == (account.answer_tokens, account.answer_tokens)
+            is_whole = account.supervised_answer_tokens == account.answer_tokens
+            others = account.supervised_tokens - account.supervised_answer_tokens
+            alike += is_whole and others <= marks
     return alike >= ALIKE * len(samples)
 
 
@@ -117,10 +127,11 @@ def _gap_by_row(
     log: TrainingLog,
     samples: Sequence[Sample],
     scored: Mapping[str, RowLoss],
+    accounts: Mapping[str, RowAccount],
 ) -> LossGap | None:
     """The losses of the rows trained last, in their last batch and as scored.
 
-    `signals` are in the order of steps.
+    `signals` are in the order of steps. All of the loss of a row may be that of its answer.
     """
     ids = {sample.id for sample in samples}
     last_step = log.steps if log.kept_step is None else log.kept_step
@@ -133,7 +144,10 @@ def _gap_by_row(
         return None
     logged = statistics.fmean(trained.values())
     of_scored = statistics.fmean(scored[id_].mean for id_ in trained)
-    return LossGap(scored=of_scored, logged=logged, bound=logged, rows=len(trained))
+    known = [accounts[id_] for id_ in trained if id_ in accounts]
+    in_loss = sum(account.supervised_tokens for account in known)
+    bound = logged * in_loss / max(1, sum(account.answer_tokens for account in known))
+    return LossGap(scored=of_scored, logged=logged, bound=bound, rows=len(trained))
 
 
 def _gap_to_log(
