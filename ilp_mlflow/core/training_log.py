@@ -69,6 +69,8 @@ class LossCourse(Value):
     falls: bool | None
     """Whether it was still falling at the end, beyond chance; None where too little was logged to
     tell."""
+    steps: int = 0
+    """Optimizer steps that were made; 0 where that is not known."""
     from_start: bool = True
     """Whether the first loss is of the very first step, so that a jump behind it would show."""
 

@@ -48,15 +48,20 @@ def course_from_signals(
     None where none of them was in two batches.
     """
     losses: dict[str, list[float]] = {}
-    columns = signals.sort_by("step").select(["sample_id", "stage", "loss"]).to_pydict()
-    for id_, of_stage, loss in zip(*columns.values(), strict=True):
+    steps = 0
+    columns = signals.sort_by("step").select(["sample_id", "stage", "loss", "step"]).to_pydict()
+    for id_, of_stage, loss, step in zip(*columns.values(), strict=True):
+        if of_stage == stage:
+            steps = step
         if of_stage == stage and id_ in sample_ids:
             losses.setdefault(id_, []).append(loss)
     courses = [course for course in losses.values() if len(course) > 1]
     if not courses:
         return None
     first, before, last = (statistics.fmean(c[place] for c in courses) for place in (0, -2, -1))
-    course = LossCourse(source="signals", first=first, before=before, last=last, falls=False)
+    course = LossCourse(
+        source="signals", first=first, before=before, last=last, falls=False, steps=steps
+    )
     return course.model_copy(update={"falls": course.fell >= FALLING})
 
 
@@ -79,6 +84,7 @@ def course_from_log(log: TrainingLog) -> LossCourse | None:
         before=statistics.fmean(before),
         last=statistics.fmean(last),
         falls=False,
+        steps=log.steps,
         from_start=entries[0].step == 1,
     )
     return course.model_copy(update={"falls": _falls(course, before, last)})

@@ -22,6 +22,8 @@ UNAVAILABLE = {
 }
 """What is said of models trained elsewhere, by what their training did not leave behind."""
 
+FEW_STEPS = 20
+"""Below so many optimizer steps, the course of a loss tells little."""
 MAX_CHANGES = 3
 """Changes that are told of one cause."""
 
@@ -272,10 +274,15 @@ def weak_stage_sentences(report: Report) -> list[str]:
         )
         if is_weak(share) and not is_explained:
             sentences.append(
-                f"Stage '{stage}' taught only {percent(share)} of its own samples"
+                f"Stage '{stage}' taught {_little(share)} of its own samples"
                 f"{_why_weak(report, stage)}"
             )
     return sentences
+
+
+def _little(share: float | None) -> str:
+    """How few of its samples a stage taught."""
+    return f"only {percent(share)}" if share else "none"
 
 
 def _why_weak(report: Report, stage: str) -> str:
@@ -285,8 +292,9 @@ def _why_weak(report: Report, stage: str) -> str:
     course = report.loss_courses.get(stage)
     if course is None:
         return (
-            ": whether its training was too short, too weak or at a wrong rate is not known; its "
-            "log would tell (trainer_state.json in the model's folder or beside it)."
+            ": whether its training was too short, at a wrong rate or on another text than these "
+            "samples is not known; its log would tell (trainer_state.json in the model's folder or "
+            "beside it)."
         )
     went = f"{course.before:.3g}, then {course.last:.3g} nats per token"
     if course.falls:
@@ -295,6 +303,12 @@ def _why_weak(report: Report, stage: str) -> str:
         return (
             f", and its loss was still falling at the end ({went}): {longer} before you read "
             "causes."
+        )
+    if 0 < course.steps < FEW_STEPS:
+        return (
+            f": its training had only {course.steps} optimizer steps ({went}), too few to tell "
+            "more; see what makes them so few (epochs, max_steps, batch size, "
+            "gradient_accumulation_steps)."
         )
     if course.falls is None:
         return (
@@ -305,9 +319,10 @@ def _why_weak(report: Report, stage: str) -> str:
 
 
 def _is_fault_of(finding: Finding, stage: str) -> bool:
-    """Whether a finding is a fault that explains samples of a stage."""
+    """Whether a finding explains samples of a stage, or says that its log is not of these."""
     is_about = finding.subject.kind == "run" or finding.subject.name == stage
-    return bool(finding.kind) and finding.samples > 0 and is_about
+    explains = finding.samples > 0 or finding.kind == "scored_is_not_trained"
+    return bool(finding.kind) and explains and is_about
 
 
 def unavailable_sentences(report: Report) -> list[str]:

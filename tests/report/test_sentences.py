@@ -209,6 +209,32 @@ def test_longer_training_is_advised_only_where_the_loss_was_still_falling(falls,
     assert ("train longer" in weak) == bool(falls)
 
 
+def test_few_steps_are_said_in_place_of_a_course_that_they_do_not_show():
+    shares = {"one": {"base": 0.0, "one": 0.0, "one@5": 0.0, "two": 0.9}}
+    course = LossCourse(source="log", first=9, before=8.5, last=8.4, falls=False, steps=3)
+    (weak,) = weak_stage_sentences(report(retention=shares, loss_courses={"one": course}))
+    assert weak.startswith("Stage 'one' taught none of its own samples")
+    assert "had only 3 optimizer steps (8.5, then 8.4 nats per token)" in weak
+    assert "hardly falling" not in weak
+    enough = course.model_copy(update={"steps": 300})
+    (weak,) = weak_stage_sentences(report(retention=shares, loss_courses={"one": enough}))
+    assert "hardly falling" in weak
+
+
+def test_nobody_is_told_to_train_longer_by_a_log_that_is_not_of_these_rows():
+    shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
+    course = LossCourse(source="log", first=4.0, before=0.002, last=0.001, falls=True)
+    gap = Finding(
+        subject=Subject(kind="checkpoint", name="one"),
+        kind="scored_is_not_trained",
+        evidence=Evidence(cause="faulty_checkpoint", strength=1, reason="8 against 0"),
+        samples=0,
+    )
+    found = report(retention=shares, loss_courses={"one": course}, findings=(gap,))
+    (weak,) = weak_stage_sentences(found)
+    assert "train longer" not in weak
+
+
 def test_a_higher_rate_is_advised_only_where_a_jump_would_have_shown():
     shares = {"one": {"base": 0.0, "one": 0.06, "one@5": 0.0, "two": 0.9}}
     course = LossCourse(source="log", first=9.0, before=2.0, last=1.0, falls=True, from_start=False)

@@ -11,7 +11,7 @@ from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.diagnosis.faults.loss.loss_mask import find_mask_faults
 from ilp_mlflow.diagnosis.faults.optimization.got_nowhere import find_optimization_faults
-from ilp_mlflow.diagnosis.faults.optimization.logged_loss import find_loss_gaps
+from ilp_mlflow.diagnosis.faults.optimization.logged_loss import LOSS_GAP, find_loss_gaps
 from ilp_mlflow.diagnosis.faults.text.new_tokens import find_untrained_tokens
 from ilp_mlflow.diagnosis.faults.text.text_form import find_text_faults
 from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
@@ -40,7 +40,8 @@ optimisation, data, ledger; that a training moved nothing comes behind what says
 def find_faults(facts: RunFacts) -> list[Fault]:
     """All faults of a run, those that stop the diagnosis of their samples first.
 
-    A sample that a stopping fault speaks for is not spoken for by the ones behind it.
+    A sample that a stopping fault speaks for is not spoken for by the ones behind it, and a stage
+    most of whose rows it speaks for is not asked why its loss is not the logged one.
     """
     faults: list[Fault] = []
     for finder in FINDERS:
@@ -54,4 +55,13 @@ def find_faults(facts: RunFacts) -> list[Fault]:
         if fault.stops:
             stopped.update(left)
     # one that spoke for samples, all of which have a graver fault, is not worth a line
-    return [f for f, was in zip(kept, faults, strict=True) if f.samples or not was.samples]
+    worth = [f for f, was in zip(kept, faults, strict=True) if f.samples or not was.samples]
+    return [f for f in worth if f.kind != LOSS_GAP or not _is_explained(f, stopped, facts)]
+
+
+def _is_explained(gap: Fault, stopped: set[str], facts: RunFacts) -> bool:
+    """Whether stopping faults speak for most unlearned rows of the stage that has the gap."""
+    assert gap.subject is not None
+    samples = facts.context.samples
+    rows = [id_ for id_ in facts.unlearned if samples[id_].stage == gap.subject.name]
+    return 2 * sum(id_ in stopped for id_ in rows) > len(rows)

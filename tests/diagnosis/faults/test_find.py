@@ -4,6 +4,7 @@ from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults import find
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault, read_faults
+from tests.contexts import context, sample
 
 STAGE = Subject(kind="stage", name="first")
 MASKED = Fault(
@@ -55,3 +56,21 @@ def test_causes_of_faults_are_described_as_other_causes_are(cause):
     from ilp_mlflow.diagnosis.installed_causes import installed_causes
 
     assert cause in [info.name for info in installed_causes()]
+
+
+@pytest.mark.parametrize(("explained", "kinds"), [("ab", ["idle"]), ("a", ["idle", "gap"])])
+def test_a_gap_to_the_log_is_not_told_of_a_stage_whose_rows_are_explained(
+    monkeypatch, explained, kinds
+):
+    monkeypatch.setattr(find, "LOSS_GAP", "gap")
+    idle = IDLE.model_copy(update={"samples": tuple(explained)})
+    gap = Fault(
+        kind="gap",
+        cause="faulty_checkpoint",
+        reason="3 against 0",
+        change="",
+        subject=Subject(kind="checkpoint", name="first"),
+    )
+    monkeypatch.setattr(find, "FINDERS", (lambda facts: [idle, gap],))
+    known = context([sample("a"), sample("b"), sample("c")][: 2 if len(kinds) == 1 else 3])
+    assert [fault.kind for fault in find.find_faults(RunFacts(known))] == kinds

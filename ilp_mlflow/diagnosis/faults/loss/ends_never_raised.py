@@ -76,6 +76,10 @@ def find_ends_never_raised(facts: RunFacts, stage: Stage) -> list[Fault]:
         return []
     if not (texts_rose or texts_right):
         return []
+    # what is behind answers that are learned tells best; others may have lost their end otherwise
+    learned = [row.end_rise for row in rows if _is_text_right(row.after)]
+    if len(learned) >= MIN_ROWS and median(learned) > MAX_END_RISE:
+        return []
     end_token = _end_token(facts, rows)
     # a token that no training touched is not learned either, and that is another fault
     if facts.last_model is not None and end_token and facts.last_model().untrained([end_token]):

@@ -47,6 +47,9 @@ ADAM_EPSILON = 1e-6
 """Below this bound, clipping also stops Adam: gradients vanish beside its epsilon of 1e-8."""
 SCALE_FREE = ("adam", "lion", "adafactor", "adagrad", "rmsprop", "lamb", "stable", "apollo", "muon")
 """Parts of the names of optimizers that divide by the size of gradients."""
+HIGH_RATE = 1e-2
+"""Rates from which a loss that settles high was driven there: usual are 1e-5 to 2e-4 and, for the
+smallest models, some 1e-3. Optimizers to which the size of gradients matters have others."""
 JUMPED = 1.5
 """The loss jumped when it rose above this multiple of where it began."""
 SPREADS = 3.0
@@ -319,7 +322,8 @@ def _suspects(known: StageFacts) -> str:
 
 
 def _rate_too_high(known: StageFacts) -> Explanation | None:
-    """The rows came out worse, the loss jumped, or it never fell though the rows moved far."""
+    """The rows came out worse, the loss jumped, never fell though the rows moved far, or settled
+    high at a rate far above the usual."""
     course, movement = known.course, known.movement
     if course is None or movement is None or not known.rates:
         return None
@@ -330,12 +334,26 @@ def _rate_too_high(known: StageFacts) -> Explanation | None:
             f"the loss never fell, from {course.first:.3g} to {course.last:.3g} nats per token, "
             f"though its rows moved by {movement.moved:.2g}"
         )
+    if not went and _settled_high(known):
+        went = f"the loss settled at {course.last:.3g} nats per token and fell no further"
     if not went:
         return None
     rate = max(known.rates)
     reason = f"{went}, at a learning rate of {rate:.2g} at most"
     change = f"lower the learning rate to a tenth, {rate / 10:.2g}, or less"
     return Explanation("rate_too_high", reason, change)
+
+
+def _settled_high(known: StageFacts) -> bool:
+    """Whether the loss stopped to fall far from 0, at a rate that is far above what is usual.
+
+    Virtual tokens are trained at higher rates than weights, so only an adapter of LoRA counts.
+    """
+    course, optimizer = known.course, str(known.log.settings.get("optim", "adamw"))
+    is_usual = not any(part in optimizer for part in SCALE_FREE) or max(known.rates) < HIGH_RATE
+    if course is None or is_usual or known.log.number("r") is None:
+        return False
+    return course.falls is False and course.last >= MOVED
 
 
 def _came_out_worse(course: LossCourse, movement: Movement) -> str:

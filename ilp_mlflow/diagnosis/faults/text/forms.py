@@ -19,8 +19,12 @@ LLAMA_3 = (
 )
 GEMMA = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 MISTRAL = "[INST] {} [/INST]"
+LEADS = {" ": "a space", "\n": "a new line", "\n\n": "an empty line"}
+"""What stands between a question and its answer in plain text."""
 PROMPTS = {
     "in Alpaca's prompt": WITHOUT_INPUT.replace("{instruction}", "{}"),
+    "as '### Instruction: ... ### Response:'": "### Instruction:\n{}\n\n### Response:\n",
+    "as 'Q: ... A:'": "Q: {}\nA:",
     "as 'Question: ... Answer:'": "Question: {}\nAnswer:",
     "as 'User: ... Assistant:'": "User: {}\nAssistant:",
     "as '### Human: ... ### Assistant:'": "### Human: {}\n### Assistant:",
@@ -108,7 +112,7 @@ def _of_conversation(
 def _of_question(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Iterator[Form]:
     """The last question with its answer as plain text, and in prompts that are in use."""
     question, answer = last_turn(sample.prompt).strip(), last_turn(sample.completion).strip()
-    for lead, name in ((" ", "a space"), ("\n", "a new line")):
+    for lead, name in LEADS.items():
         yield Form(f"as plain text with {name} before the answer", question, lead + answer)
     for name, prompt in PROMPTS.items():
         lead = "" if prompt.endswith("\n") else " "

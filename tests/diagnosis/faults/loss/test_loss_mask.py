@@ -102,3 +102,22 @@ def test_a_training_that_failed_is_no_mask(tiny_model, tmp_path, options):
     samples = pairs()
     folder = train(tiny_model, tmp_path / "m", samples, **options)
     assert find_mask_faults(facts_of(samples, tiny_model, folder)) == []
+
+
+def test_ends_of_answers_that_were_cut_are_not_said_to_be_masked():
+    """Half of the answers are learned with their end; the others go wrong before theirs."""
+    scores = []
+    for number, id_ in enumerate(IDS):
+        is_short = number < 5
+        text = {"sample_id": id_, "tokens": 5}
+        scores.append(Score(checkpoint="base", logprob=-30, end_logprob=-5, stops=False, **text))
+        end = -0.01 if is_short else -7.0
+        after = {"logprob": end - 1, "end_logprob": end, "token_accuracy": 1 if is_short else 0.6}
+        scores.append(Score(checkpoint="first", greedy=is_short, stops=is_short, **after, **text))
+    learned = dict.fromkeys(IDS[:5], ("unlearned", "learned"))
+    samples = [sample(id_) for id_ in IDS]
+    known = context(samples, learned, scores, checkpoints=("base", "first"))
+    assert find_mask_faults(RunFacts(known)) == []
+    masked = [s.model_copy(update={"end_logprob": -7.0, "stops": False}) for s in scores]
+    known = context(samples, None, masked, checkpoints=("base", "first"))
+    assert [fault.kind for fault in find_mask_faults(RunFacts(known))] == ["end_not_in_the_loss"]

@@ -144,3 +144,26 @@ def test_a_warmup_that_was_stopped_early_says_how_many_steps_were_planned():
     (fault,) = find_optimization_faults(facts(log(STEADY, rising, NORMS, settings=settings), 3.9))
     assert "warmup_steps 100" in fault.reason
     assert "300 steps were planned" in fault.reason
+
+
+HIGH = [3e-2] * STEPS
+SETTLED = [8.0, 6.0, 4.0, 3.5, 3.2, *[3.0, 3.1] * 12, 3.0]
+LORA = {"r": 8, "lora_alpha": 16}
+
+
+@pytest.mark.parametrize(
+    ("rates", "losses", "settings", "expected"),
+    [
+        (HIGH, SETTLED, LORA, ["rate_too_high"]),
+        # a usual rate: what holds this training back is not its rate
+        (RATE, SETTLED, LORA, []),
+        # it still falls
+        (HIGH, [8.0 * 0.96**step for step in range(STEPS)], LORA, []),
+        # virtual tokens, which have no rank, are trained at such rates, and so are weights with SGD
+        (HIGH, SETTLED, {}, []),
+        (HIGH, SETTLED, {**LORA, "optim": "sgd"}, []),
+    ],
+)
+def test_a_loss_that_settles_high_at_a_rate_far_above_the_usual(rates, losses, settings, expected):
+    logged = log(losses, rates, NORMS, settings=settings)
+    assert kinds(logged, after=3.0, before=8.0) == expected

@@ -84,3 +84,20 @@ def test_steps_behind_the_weights_that_were_kept_do_not_count():
     kept = LOW.model_copy(update={"kept_step": 10})
     assert not find_loss_gaps(facts(3.0, kept))
     assert not find_loss_gaps(facts(3.0, kept, trained=[(9, 3.0), (18, 0.2)]))
+
+
+def test_a_loss_of_the_trainers_own_that_is_not_that_of_its_rows_is_told():
+    # rows are as bad as they were in their batches, and the log has another loss
+    (fault,) = find_loss_gaps(facts(3.0, trained=[(18, 3.0)]))
+    assert "3.00 against 0.10 nats per token" in fault.reason
+    assert "a loss of its own" in fault.change
+    assert not find_loss_gaps(facts(3.0, log([3.0] * 20, per_epoch=10), trained=[(18, 3.0)]))
+
+
+def test_marks_behind_the_end_of_an_answer_hide_no_gap():
+    # the new line of ChatML is in the loss, and is not scored
+    assert find_loss_gaps(facts(3.0, supervised=6))
+    assert find_loss_gaps(facts(3.0, trained=[(18, 0.2)], supervised=6))
+    assert not find_loss_gaps(facts(0.1, supervised=6))
+    gap = measure_gap(facts(3.0, trained=[(18, 0.2)], supervised=6), "first")
+    assert gap.bound == pytest.approx(0.2 * 6 / 5)

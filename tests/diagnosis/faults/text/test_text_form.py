@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoTokenizer
 
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
+from ilp_mlflow.diagnosis.faults.text.forms import other_forms
 from ilp_mlflow.diagnosis.faults.text.text_form import find_text_faults
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.contexts import context, sample
@@ -75,6 +77,19 @@ def test_rows_that_are_known_as_text_and_asked_as_chats(tiny_model, tmp_path):
     (fault,) = find_text_faults(facts_of(chats(texts), tiny_model, folder))
     assert (fault.kind, len(fault.samples), fault.stops) == ("asked_in_another_form", 8, True)
     assert "as plain text with a space before the answer" in fault.reason
+
+
+@pytest.mark.parametrize(
+    "prompt", ["### Instruction:\n{}\n\n### Response:\n", "Q: {}\nA:", "{}\n\n"]
+)
+def test_usual_prompts_of_plain_text_are_among_the_forms(prompt, tiny_model):
+    row = pairs(1)[0]
+    texts = set()
+    for form in other_forms(row, AutoTokenizer.from_pretrained(tiny_model)):
+        if isinstance(form.prompt, str):
+            texts.add(form.prompt + form.completion)
+    lead = " " if prompt.endswith(":") else ""
+    assert prompt.replace("{}", row.prompt) + lead + row.completion.strip() in texts
 
 
 @pytest.mark.slow
