@@ -33,6 +33,7 @@ from ilp_mlflow.training.checks.finding import (
 from ilp_mlflow.training.checks.held_out import check_held_out
 from ilp_mlflow.training.checks.lengths import check_lengths, row_tokens
 from ilp_mlflow.training.checks.optimization import check_optimization
+from ilp_mlflow.training.checks.passes import check_passes
 from ilp_mlflow.training.checks.rendering import check_rendering
 from ilp_mlflow.training.checks.row_form import check_row_form, without_weights
 from ilp_mlflow.training.checks.supervision import check_supervision
@@ -97,6 +98,7 @@ def check_rows(
     findings += check_vocabulary(rows, setup, vocabulary)
     findings += check_duplicates(rows)
     findings += check_optimization(setup, len(samples))
+    findings += check_passes(len(samples), setup)
     findings += check_setup(setup)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return RowCheck(rows=len(samples), tokens=token_table(rows), findings=tuple(findings))
