@@ -1,6 +1,7 @@
 """What diagnostics answer is checked, weighed, and spread; hand-made contexts, and one run."""
 
 import json
+from typing import ClassVar
 
 import pytest
 
@@ -28,7 +29,9 @@ class Says(Diagnostic):
 
 
 class BlamesStage(Diagnostic):
-    """Blames the first stage as a whole."""
+    """Blames the first stage as a whole, before any fault of its training."""
+
+    order: ClassVar[int] = 1
 
     def examine(self, unlearned, context):
         stage = context.stages[0].name

@@ -50,6 +50,8 @@ SCALE_FREE = ("adam", "lion", "adafactor", "adagrad", "rmsprop", "lamb", "stable
 HIGH_RATE = 1e-2
 """Rates from which a loss that settles high was driven there: usual are 1e-5 to 2e-4 and, for the
 smallest models, some 1e-3. Optimizers to which the size of gradients matters have others."""
+SETTLING_STEPS = 20
+"""Steps before which a loss that hardly falls has not settled: it has not had the time."""
 JUMPED = 1.5
 """The loss jumped when it rose above this multiple of where it began."""
 SPREADS = 3.0
@@ -353,7 +355,8 @@ def _settled_high(known: StageFacts) -> bool:
     is_usual = not any(part in optimizer for part in SCALE_FREE) or max(known.rates) < HIGH_RATE
     if course is None or is_usual or known.log.number("r") is None:
         return False
-    return course.falls is False and course.last >= MOVED
+    has_settled = course.falls is False and known.log.steps >= SETTLING_STEPS
+    return has_settled and course.last >= MOVED
 
 
 def _came_out_worse(course: LossCourse, movement: Movement) -> str:
