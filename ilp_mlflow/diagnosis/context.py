@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.training_log import TrainingLog
+from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Status, Verdict, to_rows
 from ilp_mlflow.data.held_out import HeldOutRows
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
@@ -34,6 +36,7 @@ from ilp_mlflow.training.accounts.row_account import RowAccount
 from ilp_mlflow.training.stage import train_copy
 from ilp_mlflow.training.trainer import answer_fits
 
+V = TypeVar("V", bound=Value)
 TRAINING_TABLES = ("exposures", "signals")
 """Tables that training leaves on its run for the diagnosis, beside the models."""
 
@@ -182,57 +185,33 @@ def read_facts(run_id: str, context: Context, tokenizer: TokenizerConfig | None 
     if runs.has(run_id, "accounts.parquet"):
         table = runs.read_table(run_id, "accounts.parquet")
         accounts = {account.sample_id: account for account in to_rows(table, RowAccount)}
-    logs = {log.stage: log for log in read_logs(run_id)}
+    held_out = _read_values(run_id, "held_out.json", HeldOutRows)
+    weights = _read_values(run_id, "weights.json", WeightFacts)
     return RunFacts(
         context,
         accounts,
-        logs,
-        ledgers=_read_ledger_notes(run_id),
-        held_out=_read_held_out(run_id),
+        logs={log.stage: log for log in read_logs(run_id)},
+        ledgers={n.stage: n for n in _read_values(run_id, "ledgers.json", LedgerNote)},
+        held_out=held_out[0] if held_out else None,
         followed=context.exposures is not None,
-        weights=_weight_facts(run_id),
-        self_checks=_self_checks(run_id),
+        weights=weights[0] if weights else WeightFacts(),
+        self_checks=_read_values(run_id, "self_check.json", SelfCheck),
         last_model=functools.cache(lambda: read_last_model(context, tokenizer)),
     )
 
 
-def _weight_facts(run_id: str) -> WeightFacts:
-    """What the weights of a run's checkpoints showed, nothing where nobody looked."""
-    if not runs.has(run_id, "weights.json"):
-        return WeightFacts()
-    return WeightFacts.model_validate_json(runs.read(run_id, "weights.json"))
-
-
-def _self_checks(run_id: str) -> list[SelfCheck]:
-    """How the scores of a run's checkpoints stand to plain passes."""
-    if not runs.has(run_id, "self_check.json"):
-        return []
-    return [
-        SelfCheck.model_validate(value)
-        for value in json.loads(runs.read(run_id, "self_check.json"))
-    ]
-
-
-def _read_ledger_notes(run_id: str) -> dict[str, LedgerNote]:
-    """How far ledgers go, by stage; {} where nobody else's trainer was followed."""
-    if not runs.has(run_id, "ledgers.json"):
-        return {}
-    notes = [LedgerNote.model_validate(v) for v in json.loads(runs.read(run_id, "ledgers.json"))]
-    return {note.stage: note for note in notes}
-
-
-def _read_held_out(run_id: str) -> HeldOutRows | None:
-    if not runs.has(run_id, "held_out.json"):
-        return None
-    return HeldOutRows.model_validate_json(runs.read(run_id, "held_out.json"))
-
-
 def read_logs(run_id: str) -> list[TrainingLog]:
     """What the stages of a run logged while they were trained, as far as that is known."""
-    if not runs.has(run_id, "training_logs.json"):
+    return _read_values(run_id, "training_logs.json", TrainingLog)
+
+
+def _read_values(run_id: str, file: str, kind: type[V]) -> list[V]:
+    """The values in a JSON artifact, one or a list of them; none where the run does not have it."""
+    if not runs.has(run_id, file):
         return []
-    values = json.loads(runs.read(run_id, "training_logs.json"))
-    return list(map(TrainingLog.model_validate, values))
+    content = json.loads(runs.read(run_id, file))
+    values = content if isinstance(content, list) else [content]
+    return [kind.model_validate(value) for value in values]
 
 
 def _training_table(run_id: str, name: str) -> pa.Table | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from ilp_mlflow.training.checks.finding import CheckFinding, counted
+from ilp_mlflow.training.checks.optimization import planned_steps
 
 
 def check_passes(rows: int, setup: TrainingSetup) -> list[CheckFinding]:
@@ -11,14 +12,14 @@ def check_passes(rows: int, setup: TrainingSetup) -> list[CheckFinding]:
 
     Of rows that packing puts together it is not known how many are in a batch.
     """
-    if setup.packing:
+    steps = None if setup.packing else planned_steps(setup, rows)
+    if steps is None:
         return []
     per_step = setup.batch_size * setup.accumulation
+    seen = steps * per_step
     if setup.max_steps > 0:
-        seen = setup.max_steps * per_step
         option, change = f"max_steps {setup.max_steps}", f"raise it to {-(-rows // per_step)}"
     else:
-        seen = -int(-setup.epochs * rows // per_step) * per_step
         option, change = f"{setup.epochs:g} epochs", "train for 1 or more"
     unseen = rows - seen
     if unseen <= 0:

@@ -34,7 +34,7 @@ STILL = 0.02
 """A stage stood still when the loss of its rows moved by at most this share 0..1 of itself; a pass
 over 48 rows at a usual rate moved theirs by .13 and more (`experiments/training_logs.py`)."""
 UNMOVED = 1e-4
-"""Nats per token up to which nothing changed at all, as `not_trained.still`."""
+"""Nats per token up to which nothing changed at all."""
 NOT_FALLEN = 0.9
 """A loss has not fallen that ends above this share of where it began; batches differ by as much."""
 SETTLED = 0.5
