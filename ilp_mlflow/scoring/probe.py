@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.texts import Text
+from ilp_mlflow.scoring.answers import answer_greedily, generation_settings, pad
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
 from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
-from ilp_mlflow.scoring.token_trees import group_sequences, make_batches
+from ilp_mlflow.scoring.token_trees import TokenTree, group_sequences, make_batches
 
-# the full stop of an initial (John F.) or a short title (St., Mr.) ends no sentence
-SENTENCE_END = re.compile(
-    r"\s*((?<!\b[A-Z])(?<!\b[A-Z][a-z])\.(?=\s|$)|[!?](?=\s|$)|[\u3002\uff01\uff1f]|\n)"
-)
-
+NO_ANSWER = GreedyAnswer("", float("nan"))
+"""To a prompt that leaves no room for one."""
 Key = TypeVar("Key", bound=tuple[Any, ...])
 
 
@@ -42,6 +38,8 @@ class ModelProbe:
     ) -> None:
         self._load, self._batch_tokens, self._seed = load, batch_tokens, seed
         self._loaded: tuple[str, LoadedModel] | None = None
+        # the longest sequence with which the held model was found to share beginnings, tokens
+        self._shared_up_to = 0
         self._logprobs: dict[tuple[str, Text, Text], float] = {}
         self._answers: dict[tuple[str, int, Text], GreedyAnswer] = {}
         self._states: dict[tuple[str, Text], npt.NDArray[np.float32]] = {}
@@ -70,10 +68,11 @@ class ModelProbe:
         unasked = _missing(keys, self._answers)
         if unasked:
             unasked_prompts = [prompt for _, _, prompt in unasked]
-            answers = self._answer_greedily(
-                self._model(checkpoint), unasked_prompts, max_new_tokens
-            )
-            self._answers.update(zip(unasked, answers, strict=True))
+            loaded = self._model(checkpoint)
+            fitting = _encode_fitting(loaded, unasked_prompts, max_new_tokens)
+            answered = answer_greedily(loaded, fitting, max_new_tokens, self._batch_tokens)
+            for place, key in enumerate(unasked):
+                self._answers[key] = answered.get(place, NO_ANSWER)
         return [self._answers[key] for key in keys]
 
     def embed(self, checkpoint: str, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
@@ -100,7 +99,7 @@ class ModelProbe:
         loaded = self._model(checkpoint)
         torch.manual_seed(self._seed)
         answers = list[list[str]]()
-        with _generation_settings(
+        with generation_settings(
             loaded,
             max_new_tokens=max_new_tokens,
             do_sample=True,
@@ -142,7 +141,7 @@ class ModelProbe:
         if not groups:
             return logprobs
         loaded.model.eval()
-        as_trees = can_run_as_trees([group.tree for group in groups], loaded)
+        as_trees = self._can_share([group.tree for group in groups], loaded)
         batches = make_batches(groups, self._batch_tokens)
         with task("ask how likely answers are", len(groups)) as advance:
             for group, result in run_batches(batches, loaded, as_trees, self._batch_tokens):
@@ -150,6 +149,16 @@ class ModelProbe:
                     logprobs[number] = logprob
                 advance(1)
         return logprobs
+
+    def _can_share(self, trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
+        """Whether the model can run `trees` as they are; tried again for longer ones only."""
+        longest = max(tree.longest_path for tree in trees)
+        if longest <= self._shared_up_to:
+            return True
+        as_trees = can_run_as_trees(trees, loaded)
+        if as_trees and any(tree.sequence_count > 1 for tree in trees):
+            self._shared_up_to = longest
+        return as_trees
 
     def _mean_states(self, loaded: LoadedModel, prompts: Sequence[Text]) -> npt.NDArray[np.float32]:
         fitting = _encode_fitting(loaded, prompts)
@@ -161,7 +170,7 @@ class ModelProbe:
             task("ask what prompts mean", len(fitting)) as advance,
         ):
             for batch in self._batches(fitting):
-                ids, mask = _pad([fitting[place] for place in batch], loaded, "right")
+                ids, mask = pad([fitting[place] for place in batch], loaded, "right")
                 with torch.inference_mode():
                     loaded.model(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
                 # (rows, columns, width) -> (rows, width), padding left out
@@ -171,31 +180,6 @@ class ModelProbe:
                 means[batch] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
                 advance(len(batch))
         return means
-
-    def _answer_greedily(
-        self, loaded: LoadedModel, prompts: Sequence[Text], max_new_tokens: int
-    ) -> list[GreedyAnswer]:
-        answers = [GreedyAnswer("", float("nan"))] * len(prompts)
-        fitting = _encode_fitting(loaded, prompts, max_new_tokens)
-        loaded.model.eval()
-        with (
-            task("ask for answers", len(fitting)) as advance,
-            _generation_settings(
-                loaded,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                output_logits=True,
-                return_dict_in_generate=True,
-            ) as settings,
-        ):
-            for batch in self._batches(fitting):
-                rows = [fitting[place] for place in batch]
-                for place, answer in zip(
-                    batch, _first_sentences(loaded, rows, settings), strict=True
-                ):
-                    answers[place] = answer
-                advance(len(batch))
-        return answers
 
     def _batches(self, ids_by_place: Mapping[int, list[int]]) -> Iterator[list[int]]:
         """Places of prompts, the longest first, so many at a time as the token budget allows."""
@@ -211,6 +195,7 @@ class ModelProbe:
             # let go of the model before the next is loaded: there may be memory for one only
             self._loaded = None
             self._loaded = (checkpoint, self._load(checkpoint))
+            self._shared_up_to = 0
         return self._loaded[1]
 
 
@@ -249,26 +234,6 @@ def _fits(loaded: LoadedModel, ids: Sequence[int], max_new_tokens: int = 0) -> b
     return 0 < len(ids) <= loaded.max_length - max_new_tokens
 
 
-def _pad(
-    rows: Sequence[list[int]], loaded: LoadedModel, side: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask of `rows`, padded on one side: (rows, columns) both."""
-    ids = [torch.tensor(row) for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(
-        ids, batch_first=True, padding_value=_padding_id(loaded), padding_side=side
-    )
-    ones = [torch.ones_like(row) for row in ids]
-    mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side=side)
-    return padded.to(loaded.model.device), mask.to(loaded.model.device)
-
-
-def _padding_id(loaded: LoadedModel) -> int:
-    """A token for places that are not read, which the model has an embedding for."""
-    tokens = [loaded.tokenizer.pad_token_id, *sorted(loaded.end_token_ids)]
-    usable = [token for token in tokens if token is not None and token < loaded.vocabulary]
-    return usable[0] if usable else 0
-
-
 @contextlib.contextmanager
 def _states_before_head(model: Any) -> Iterator[list[torch.Tensor]]:
     """Collects the last hidden states, (rows, columns, width), of every pass; makes no logits."""
@@ -284,94 +249,3 @@ def _states_before_head(model: Any) -> Iterator[list[torch.Tensor]]:
         yield states_of_passes
     finally:
         hook.remove()
-
-
-@contextlib.contextmanager
-def _generation_settings(loaded: LoadedModel, **options: object) -> Iterator[GenerationConfig]:
-    """Generation settings of `options` alone, in place of the model's own while this is open.
-
-    The model's own may cut the distribution or punish repetition, and `generate` takes from them
-    what it is not told.
-    """
-    settings = GenerationConfig(
-        eos_token_id=sorted(loaded.end_token_ids),
-        pad_token_id=_padding_id(loaded),
-        **options,
-    )
-    # with an adapter two modules have settings
-    models = [m for m in loaded.model.modules() if hasattr(m, "generation_config")]
-    settings_before = [model.generation_config for model in models]
-    try:
-        for model in models:
-            model.generation_config = settings
-        yield settings
-    finally:
-        for model, before in zip(models, settings_before, strict=True):
-            model.generation_config = before
-
-
-def _first_sentences(
-    loaded: LoadedModel, rows: Sequence[list[int]], settings: GenerationConfig
-) -> list[GreedyAnswer]:
-    """The first sentence that the model says after each of `rows`, which are prompts."""
-    ids, mask = _pad(rows, loaded, "left")
-    output = loaded.model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=settings,
-        stopping_criteria=StoppingCriteriaList([_AfterFirstSentence(loaded, ids.shape[1])]),
-        **without_router(loaded.model),
-    )
-    # (rows, new tokens)
-    chosen = output.sequences[:, ids.shape[1] :]
-    # (rows, new tokens, vocabulary) -> (rows, new tokens)
-    distribution = torch.stack(output.logits, 1).float().log_softmax(-1)
-    logprobs = distribution.gather(2, chosen[:, :, None])[:, :, 0]
-    sentences = []
-    for tokens, token_logprobs in zip(chosen.tolist(), logprobs.tolist(), strict=True):
-        sentences.append(_first_sentence(loaded, tokens, token_logprobs))
-    return sentences
-
-
-class _AfterFirstSentence(StoppingCriteria):
-    """A row is done when something follows its first sentence."""
-
-    def __init__(self, loaded: LoadedModel, start: int) -> None:
-        self._tokenizer, self._start = loaded.tokenizer, start
-
-    def __call__(
-        self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
-    ) -> torch.Tensor:
-        texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
-        # a mark at the very end may be the point of a number that goes on
-        done = [_sentence_end(text) < len(text.rstrip(".!?")) for text in texts]
-        return torch.tensor(done, device=input_ids.device)
-
-
-def _sentence_end(text: str) -> int:
-    """Index at which the first sentence of `text` that is not empty ends."""
-    for mark in SENTENCE_END.finditer(text):
-        if text[: mark.start()].strip():
-            return mark.start()
-    return len(text)
-
-
-def _first_sentence(loaded: LoadedModel, tokens: list[int], logprobs: list[float]) -> GreedyAnswer:
-    """The first sentence of generated tokens, with the log-probability of the tokens it takes."""
-    tokenizer = loaded.tokenizer
-    stop = len(tokens)
-    for place, token in enumerate(tokens):
-        if token in loaded.end_token_ids:
-            stop = place
-            break
-    text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
-    end = _sentence_end(text)
-    sentence = text[:end].strip()
-    # the fewest tokens that spell the sentence: those of a mark after it are not counted
-    used = stop
-    for count in range(stop):
-        if len(tokenizer.decode(tokens[:count]).strip()) >= len(sentence):
-            used = count
-            break
-    ended = stop < len(tokens) or end < len(text)
-    return GreedyAnswer(sentence, sum(logprobs[:used]), ended)

@@ -91,6 +91,9 @@ def can_run_as_trees(trees: Sequence[TokenTree], loaded: LoadedModel) -> bool:
 
     The latter is said once. Raises ModelError when the largest tree does not fit into memory.
     """
+    if all(tree.sequence_count == 1 for tree in trees):
+        # nothing is shared, so nothing has to be tried
+        return True
     try:
         as_trees = all(supports_trees(tree, loaded) for tree in _hardest(trees))
     except RuntimeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ilp_mlflow.core.errors import ModelError
@@ -51,12 +51,9 @@ def find_other_form(facts: RunFacts, stage: Stage) -> list[Fault]:
     as_asked = [(sample.prompt, sample.completion) for sample in probed]
     if sum(_known(facts, checkpoint, as_asked, tokenizer)) > (1 - MOST) * len(probed):
         return []
-    known = {}
-    for name, exchanges in by_form.items():
-        if len(exchanges) >= MOST * len(probed):
-            known[name] = sum(_known(facts, checkpoint, exchanges, tokenizer))
+    known = _known_by_form(facts, checkpoint, by_form, tokenizer, least=MOST * len(probed))
     name = max(known, key=lambda name: known[name], default="")
-    if not name or known[name] < MOST * len(probed):
+    if not name:
         return []
     if sum(_known(facts, base, by_form[name], tokenizer)) > (1 - MOST) * len(probed):
         return []
@@ -99,6 +96,34 @@ def _renders(form: Form, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> 
     except ModelError:
         return False
     return True
+
+
+def _known_by_form(
+    facts: RunFacts,
+    checkpoint: str,
+    by_form: Mapping[str, Sequence[tuple[Text, Text]]],
+    tokenizer: PreTrainedTokenizerBase,
+    least: float,
+) -> dict[str, int]:
+    """How many completions a checkpoint gives in each form, of forms in which it is `least`.
+
+    There are many forms, and answers can be long: as soon as too many of a form's are unknown for
+    `least` of them to be known, the rest of it is not asked.
+    """
+    known = {}
+    for name, exchanges in by_form.items():
+        may_fail = len(exchanges) - least
+        if may_fail < 0:
+            continue
+        # one more than may be unknown is enough to rule the form out
+        first = int(may_fail) + 1
+        first_known = sum(_known(facts, checkpoint, exchanges[:first], tokenizer))
+        if first_known == 0:
+            continue
+        n_known = first_known + sum(_known(facts, checkpoint, exchanges[first:], tokenizer))
+        if n_known >= least:
+            known[name] = n_known
+    return known
 
 
 def _known(
