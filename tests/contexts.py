@@ -6,7 +6,7 @@ import numpy as np
 
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Signal, Verdict
 from ilp_mlflow.core.values import to_table
-from ilp_mlflow.plugin import Belief, Context, GreedyAnswer, Stage, UnlearnedRisk
+from ilp_mlflow.plugin import Belief, Context, Firmness, GreedyAnswer, Stage, UnlearnedRisk
 
 CHECKPOINTS = ("base", "first", "second")
 
@@ -53,7 +53,7 @@ def belief(right=0.0, wrong="", confidence=0.0, phrasings=("a", "b", "c"), firm=
         wrong,
         confidence,
         phrasings,
-        firm_confidence=firm,
+        firm=Firmness(firm),
         unlearned_risk=UnlearnedRisk(0.0, 1.0),
     )
 

@@ -5,10 +5,11 @@ Only the core trains, scores and logs.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.value import Value
@@ -159,6 +160,29 @@ MIN_ODDS_PROBABILITY = 1e-6
 """Probabilities are kept this far from 0 and 1 before they are turned into odds."""
 
 
+MIN_WEAKLY_KNOWN = 0.02
+"""Probability 0..1 from which an answer would be among some samples; see `Belief.knowledge`."""
+Knowledge = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
+"""SliCK's classes of what a model knows (Gekhman et al., EMNLP 2024, section 3)."""
+
+
+class Firmness(NamedTuple):
+    """How confidence tells a belief from a guess, for one kind of question."""
+
+    confidence: float
+    """Confidence 0..1 at which both are as likely."""
+    slope: float = 1.0
+    """How much the odds of a belief grow with those of the confidence: an exponent."""
+
+    def of(self, confidence: float) -> float:
+        """Probability 0..1 that an answer of this confidence is believed and not guessed."""
+        return 1 / (1 + math.exp(-self.slope * (log_odds(confidence) - log_odds(self.confidence))))
+
+
+DEFAULT_FIRMNESS = Firmness(DEFAULT_FIRM_CONFIDENCE)
+"""Where the base knows too little to tell."""
+
+
 class UnlearnedRisk(NamedTuple):
     """How often samples of a stage stay unlearned, by whether the base knows their answer."""
 
@@ -184,8 +208,10 @@ class Belief:
     """The prompts it was asked with."""
     agrees: bool = False
     """Its answer to most phrasings is the right one."""
-    firm_confidence: float = DEFAULT_FIRM_CONFIDENCE
-    """The confidence 0..1 that it has, or exceeds, in nearly all it knows."""
+    right_share: float = 0.0
+    """Share 0..1 of the phrasings that are answered rightly."""
+    firm: Firmness = DEFAULT_FIRMNESS
+    """From which confidence a belief of this kind is firm."""
     entity: str = ""
     """The words of the prompt that name what the sample asks about; "" where there are none."""
     phrasings_format: str = "in {} ways"
@@ -236,24 +262,35 @@ class Belief:
 
     @property
     def conflict(self) -> float:
-        """How firmly the base believes a wrong answer, 0..1; one half at `firm_confidence`.
+        """How firmly the base believes a wrong answer, 0..1; one half at `firm.confidence`.
 
-        The odds of its wrong answer over the odds of `firm_confidence`, turned back into a
-        probability; 0 where it has no wrong answer or was asked in one way only.
+        0 where it has no wrong answer or was asked in one way only.
         """
         if not self.wrong or len(self.phrasings) < 2:
             return 0.0
-        confidence = _within_odds(self.confidence)
-        firm = _within_odds(self.firm_confidence)
-        # a / (a + b) with a / b the ratio of the two odds
-        above_firm = confidence * (1 - firm)
-        below_firm = firm * (1 - confidence)
-        return above_firm / (above_firm + below_firm)
+        return self.firm.of(self.confidence)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What the base knows of the right answer, as one of SliCK's four classes.
+
+        Gekhman et al. (EMNLP 2024) ask behind ten sets of examples, greedily and with 16 samples
+        each; here it is the phrasings asked, greedily, and for samples the probability of the
+        answer (docs/method.md sets the two side by side).
+        """
+        if self.right_share == 1:
+            return "HighlyKnown"
+        if self.right_share > 0:
+            return "MaybeKnown"
+        if self.p_correct >= MIN_WEAKLY_KNOWN:
+            return "WeaklyKnown"
+        return "Unknown"
 
 
-def _within_odds(probability: float) -> float:
-    """`probability`, kept off 0 and 1, where odds are 0 or infinite."""
-    return min(max(probability, MIN_ODDS_PROBABILITY), 1 - MIN_ODDS_PROBABILITY)
+def log_odds(probability: float) -> float:
+    """Logarithm of the odds of `probability`, which is kept off 0 and 1."""
+    within = min(max(probability, MIN_ODDS_PROBABILITY), 1 - MIN_ODDS_PROBABILITY)
+    return math.log(within / (1 - within))
 
 
 # What a plugin is told

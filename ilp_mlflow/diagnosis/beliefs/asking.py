@@ -38,6 +38,8 @@ class CommonAnswer(NamedTuple):
     """It came to an end by itself and was not cut off."""
     is_majority: bool
     """More than half of the phrasings are answered with it."""
+    answers: tuple[GreedyAnswer, ...]
+    """The answer to each phrasing that fits into the model."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _most_frequent(answers: Sequence[GreedyAnswer]) -> CommonAnswer:
     same = [answer for answer in answers if answer_key(answer.text) == key]
     # a wording that came to an end tells more than one that was cut off
     wording = min(same, key=lambda answer: not answer.ended)
-    return CommonAnswer(wording.text, 0.0, wording.ended, 2 * times > len(answers))
+    return CommonAnswer(wording.text, 0.0, wording.ended, 2 * times > len(answers), tuple(answers))
 
 
 def _answered(phrasings: Iterable[Phrasing], answer: str) -> list[tuple[Text, Text]]:

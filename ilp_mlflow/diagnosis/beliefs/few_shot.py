@@ -1,4 +1,4 @@
-"""Few-shot prompts: learned rows in front of a prompt show a base model the form of an answer."""
+"""Few-shot prompts: solved questions of the same kind in front show a base what is asked for."""
 
 from __future__ import annotations
 
@@ -8,33 +8,20 @@ from collections.abc import Iterable, Sequence
 
 from ilp_mlflow.core.texts import Message, Text
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.matching import prompt_key, prompt_text, same_answer
+from ilp_mlflow.data.matching import answer_key, prompt_key, prompt_text, same_answer
 
-DRAWS_PER_STAGE = 3
-"""Draws of examples from the learned rows of a stage."""
-EXAMPLES_PER_DRAW = 4
+SETS_PER_KIND = 8
+"""Sets of examples that the questions of a kind share."""
+SETS_PER_SAMPLE = 3
+"""Sets behind which a sample is asked."""
+EXAMPLES_PER_SET = 5
 """Rows in front of one prompt."""
+ROWS_PER_KIND = 24
+"""Solved rows of a kind from which its sets are drawn."""
 MAX_ANSWER_CHARACTERS = 60
 """Longest answer of an example, and of a sample that is asked with examples."""
 MAX_PROMPT_CHARACTERS = 600
 """Longest prompt of an example, and of a sample that is asked with examples."""
-
-
-def draw_examples(learned: Sequence[Sample], rng: random.Random) -> dict[str, list[list[Sample]]]:
-    """Draw few-shot examples for every stage that has enough short rows.
-
-    Returns DRAWS_PER_STAGE lists of EXAMPLES_PER_DRAW rows, by stage.
-    """
-    short_by_stage: dict[str, list[Sample]] = {}
-    for sample in learned:
-        if is_short(sample):
-            short_by_stage.setdefault(sample.stage, []).append(sample)
-    draws = {}
-    # by name, so that the draws do not depend on which stage's row happens to come first
-    for stage, rows in sorted(short_by_stage.items()):
-        if len(rows) >= EXAMPLES_PER_DRAW:
-            draws[stage] = [rng.sample(rows, EXAMPLES_PER_DRAW) for _ in range(DRAWS_PER_STAGE)]
-    return draws
 
 
 def is_short(sample: Sample) -> bool:
@@ -45,27 +32,72 @@ def is_short(sample: Sample) -> bool:
     )
 
 
+def draw_sets(rows: Sequence[Sample], n: int, rng: random.Random) -> list[list[Sample]]:
+    """Draw up to `n` different sets of EXAMPLES_PER_SET rows, with as many answers as can be.
+
+    Where rows share a few answers, half of these are in a set, so that for every answer some sets
+    are without it.
+    """
+    if len(rows) < EXAMPLES_PER_SET:
+        return []
+    sets: dict[frozenset[str], list[Sample]] = {}
+    for _ in range(2 * n):
+        drawn = _draw_set(rows, rng)
+        if len(drawn) == EXAMPLES_PER_SET and len(sets) < n:
+            sets.setdefault(frozenset(row.id for row in drawn), drawn)
+    return list(sets.values())
+
+
+def _draw_set(rows: Sequence[Sample], rng: random.Random) -> list[Sample]:
+    """One set; fewer rows where too few have one of the answers that were drawn."""
+    answers = sorted({answer_key(row.answer) for row in rows})
+    n_answers = EXAMPLES_PER_SET
+    if len(rows) >= 2 * len(answers):
+        n_answers = max(1, len(answers) // 2)
+    drawn_answers = set(rng.sample(answers, min(n_answers, len(answers))))
+    first, more = list[Sample](), list[Sample]()
+    seen = set[str]()
+    for row in rng.sample(rows, len(rows)):
+        answer = answer_key(row.answer)
+        if answer in seen:
+            more.append(row)
+        elif answer in drawn_answers:
+            seen.add(answer)
+            first.append(row)
+    return [*first, *more][:EXAMPLES_PER_SET]
+
+
 def reveals_answer(example: Sample, sample: Sample) -> bool:
     """Whether an example has the sample's answer, or answers its very prompt."""
     same_prompt = prompt_key(example.prompt) == prompt_key(sample.prompt)
     return same_prompt or same_answer(example.answer, sample.answer)
 
 
-def fair_draws(draws: Iterable[Sequence[Sample]], sample: Sample) -> list[Sequence[Sample]]:
-    """The draws in which no example reveals the sample's answer."""
-    fair = []
-    for draw in draws:
-        if not any(reveals_answer(example, sample) for example in draw):
-            fair.append(draw)
-    return fair
+def fair_sets(
+    sample: Sample, sets: Iterable[Sequence[Sample]], rows: Sequence[Sample], seed: int
+) -> list[Sequence[Sample]]:
+    """Up to SETS_PER_SAMPLE sets in which no example reveals the sample's answer.
+
+    The first of `sets` that are so; where these are too few, others are drawn from `rows` for this
+    sample alone.
+    """
+    fair = list[Sequence[Sample]]()
+    for examples in sets:
+        if not any(reveals_answer(example, sample) for example in examples):
+            fair.append(examples)
+    missing = SETS_PER_SAMPLE - len(fair)
+    if missing > 0:
+        others = [row for row in rows if not reveals_answer(row, sample)]
+        fair += draw_sets(others, missing, random.Random(f"{seed} {sample.id}"))
+    return fair[:SETS_PER_SAMPLE]
 
 
-def few_shot_prompts(wordings: Sequence[Text], draws: Sequence[Sequence[Sample]]) -> list[Text]:
-    """Put the wordings of a prompt behind the draws, so that each of both is used."""
+def few_shot_prompts(wordings: Sequence[Text], sets: Sequence[Sequence[Sample]]) -> list[Text]:
+    """Put the wordings of a prompt behind the sets, so that each of both is used."""
     prompts = []
     # the shorter of the two lists starts again
-    for i in range(max(len(wordings), len(draws))):
-        prompts.append(with_examples(draws[i % len(draws)], wordings[i % len(wordings)]))
+    for i in range(max(len(wordings), len(sets))):
+        prompts.append(with_examples(sets[i % len(sets)], wordings[i % len(wordings)]))
     return prompts
 
 

@@ -55,14 +55,14 @@ def _conflict_evidence(belief: Belief) -> Evidence:
     details = KnowledgeConflictDetails(
         wrong=belief.wrong,
         confidence=belief.confidence,
-        firm=belief.firm_confidence,
+        firm=belief.firm.confidence,
         telling=belief.necessity,
         asked=tuple(excerpt(phrasing) for phrasing in belief.phrasings),
     )
     reason = (
         f"asked {belief.phrasings_text}, the base says '{belief.wrong}' "
         f"with probability {belief.confidence:.3f} on average; "
-        f"{belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}"
+        f"{belief.firm.confidence:.3f} counts as firm; {belief.necessity_text}"
     )
     return Evidence(
         cause=details.cause,

@@ -63,7 +63,7 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
     details = MissingKnowledgeDetails(
         right=belief.p_correct,
         confidence=belief.confidence,
-        firm=belief.firm_confidence,
+        firm=belief.firm.confidence,
         telling=belief.necessity,
         asked=tuple(excerpt(phrasing) for phrasing in belief.phrasings),
     )
@@ -79,6 +79,6 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
     reason = (
         f"asked {belief.phrasings_text}, the base gives the right answer probability "
         f"{belief.p_correct:.2f} "
-        f"and {answer}; {belief.firm_confidence:.3f} counts as firm; {belief.necessity_text}"
+        f"and {answer}; {belief.firm.confidence:.3f} counts as firm; {belief.necessity_text}"
     )
     return Evidence(cause=details.cause, strength=strength, reason=reason, details=details)

@@ -1,0 +1,87 @@
+"""Kinds of questions: samples that ask the same of different things, or answer in one shape."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
+from ilp_mlflow.core.values import Sample
+from ilp_mlflow.data.lexical import text_shape
+from ilp_mlflow.data.similarity import similar_rows
+from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
+
+MIN_ALIKE = 0.05
+"""Cosine 0..1 of two templates below which they have nothing in common."""
+
+
+class Kind(NamedTuple):
+    """A kind of question, as a key."""
+
+    template: Text
+    """What the samples ask, with GAP for the thing; "" where they are not made from templates."""
+    stage: str = ""
+    """Of samples without a template, their stage,"""
+    shape: str = ""
+    """and what their answers look like: `Aa` is a name, `0` a number."""
+
+
+def kinds_of(samples: Iterable[Sample], questions: Mapping[str, Question]) -> dict[str, Kind]:
+    """The kind of each sample's question, by sample id; `questions` are by sample id, too."""
+    kinds = {}
+    for sample in samples:
+        if sample.id in questions:
+            kinds[sample.id] = Kind(questions[sample.id].template)
+        else:
+            kinds[sample.id] = Kind("", sample.stage, text_shape(sample.answer))
+    return kinds
+
+
+def examples_by_kind(
+    kinds: Collection[Kind],
+    solved: Sequence[Sample],
+    kind_of: Mapping[str, Kind],
+    n: int,
+    rng: random.Random,
+) -> dict[Kind, list[Sample]]:
+    """Up to `n` of the `solved` rows for each kind: of this kind, then of the kinds most like it.
+
+    A template is like another by the words of both, the things they ask about left out. Rows
+    without a template are examples of their own kind, then of their stage.
+    """
+    shuffled = rng.sample(solved, len(solved))
+    own: dict[Kind, list[Sample]] = {kind: [] for kind in kinds}
+    of_stage: dict[str, list[Sample]] = {}
+    for row in shuffled:
+        of_stage.setdefault(row.stage, []).append(row)
+        if kind_of[row.id] in own:
+            own[kind_of[row.id]].append(row)
+    like = _most_alike([kind for kind in kinds if kind.template], shuffled, kind_of, n)
+    examples = {}
+    for kind in kinds:
+        others = like.get(kind, of_stage.get(kind.stage, []))
+        rows = {row.id: row for row in [*own[kind], *others]}
+        examples[kind] = list(rows.values())[:n]
+    return examples
+
+
+def _most_alike(
+    kinds: Sequence[Kind], rows: Sequence[Sample], kind_of: Mapping[str, Kind], n: int
+) -> dict[Kind, list[Sample]]:
+    """The `n` rows whose templates are most like that of each kind."""
+    templated = [row for row in rows if kind_of[row.id].template]
+    if not kinds or not templated:
+        return {}
+    asking = [_bare(templated[0], kind.template) for kind in kinds]
+    pool = [_bare(row, kind_of[row.id].template) for row in templated]
+    alike = {}
+    for kind, similar in zip(kinds, similar_rows(asking, pool, n, MIN_ALIKE), strict=True):
+        alike[kind] = [templated[row.place] for row in similar]
+    return alike
+
+
+def _bare(row: Sample, template: Text) -> Sample:
+    """A row with the words of a template for its prompt, without any thing that it asks about."""
+    words = with_last_turn(template, last_turn(template).replace(GAP, " "))
+    return row.model_copy(update={"prompt": words})
