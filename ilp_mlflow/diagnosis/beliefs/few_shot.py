@@ -10,7 +10,7 @@ from ilp_mlflow.core.texts import Message, Text
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import answer_key, prompt_key, prompt_text, same_answer
 
-SETS_PER_KIND = 8
+SETS_PER_KIND = 4
 """Sets of examples that the questions of a kind share."""
 SETS_PER_SAMPLE = 3
 """Sets behind which a sample is asked."""

@@ -34,7 +34,7 @@ def kinds_of(samples: Iterable[Sample], questions: Mapping[str, Question]) -> di
         if sample.id in questions:
             kinds[sample.id] = Kind(questions[sample.id].template)
         else:
-            kinds[sample.id] = Kind("", sample.stage, text_shape(sample.answer))
+            kinds[sample.id] = Kind("", sample.stage, text_shape(sample.answer.strip()))
     return kinds
 
 

@@ -73,7 +73,8 @@ def test_a_wording_that_came_to_an_end_is_preferred():
 
 
 def test_to_say_nothing_is_an_answer_without_confidence():
-    assert common([said(""), said(""), said("Oslo")]) == CommonAnswer("", 0.0, True, True)
+    answers = said(""), said(""), said("Oslo")
+    assert common(answers) == CommonAnswer("", 0.0, True, True, answers)
 
 
 def test_a_question_that_does_not_fit_has_no_answer():

@@ -1,10 +1,11 @@
 import pytest
 
-from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE, MIN_KNOWN_PROBABILITY, Belief
+from ilp_mlflow.core.interfaces import DEFAULT_FIRMNESS, MIN_KNOWN_PROBABILITY, Belief
 from ilp_mlflow.diagnosis.beliefs.calibration import (
     MIN_COMPARED,
     PRIOR_KNOWN_SAMPLES,
-    firm_confidence,
+    firm_quantile,
+    firmness_by_kind,
     unlearned_risks,
 )
 from tests.contexts import sample
@@ -18,19 +19,51 @@ def known(is_known):
     return Belief(1.0 if is_known else 0.0, "", 0.0, ("a", "b"))
 
 
-def test_firm_is_what_the_base_is_sure_of_in_nine_of_ten_things_it_knows():
-    assert firm_confidence(right(0.5 + i / 100) for i in range(40)) == pytest.approx(0.54)
+def test_firm_is_halfway_between_what_is_guessed_and_what_is_known():
+    firm = firmness_by_kind({"a": [0.8] * 50}, {"a": [0.2] * 50})["a"]
+    assert firm.confidence == pytest.approx(0.5, abs=0.03)
+    assert firm.of(firm.confidence) == pytest.approx(0.5)
+    assert firm.of(0.8) > 0.75
+    assert firm.of(0.2) < 0.25
+    assert firm.of(0.8) == pytest.approx(1 - firm.of(0.2), abs=0.05)
+
+
+def test_every_kind_has_its_own_line():
+    right = {"sure": [0.95] * 20, "unsure": [0.25] * 20}
+    guessed = {"sure": [0.4] * 8, "unsure": [0.01] * 8}
+    firm = firmness_by_kind(right, guessed)
+    assert firm["sure"].of(0.4) < 0.3 < 0.7 < firm["unsure"].of(0.25)
+    assert firm["sure"].confidence > firm["unsure"].confidence
+
+
+def test_a_kind_of_which_nothing_is_known_is_judged_like_the_others():
+    firm = firmness_by_kind({"a": [0.9] * 20, "b": []}, {"a": [0.05] * 8})
+    assert firm["b"].confidence == pytest.approx(firm["a"].confidence, abs=0.1)
+
+
+def test_the_clearer_beliefs_stand_apart_from_guesses_the_surer_is_the_verdict():
+    narrow = firmness_by_kind({"a": [0.9] * 20}, {"a": [0.1] * 20})["a"]
+    wide = firmness_by_kind({"a": [0.999, 0.2] * 10}, {"a": [0.9, 0.001] * 10})["a"]
+    assert narrow.slope > wide.slope
+
+
+def test_without_anything_made_up_there_is_no_line_of_kinds():
+    assert firmness_by_kind({"a": [0.9] * 20}, {"a": []}) == {}
+
+
+def test_firm_is_then_what_the_base_is_sure_of_in_nine_of_ten_things_it_knows():
+    assert firm_quantile(right(0.5 + i / 100) for i in range(40)).confidence == pytest.approx(0.54)
 
 
 def test_nothing_is_firm_that_another_answer_could_outdo():
-    assert firm_confidence(right(0.3) for _ in range(40)) == MIN_KNOWN_PROBABILITY
+    assert firm_quantile(right(0.3) for _ in range(40)).confidence == MIN_KNOWN_PROBABILITY
 
 
 def test_wrong_beliefs_and_too_few_right_ones_do_not_say_what_is_firm():
     few = [right(0.6) for _ in range(MIN_COMPARED - 1)]
     wrong = [Belief(0.0, "Oslo", 0.99, ("a", "b")) for _ in range(40)]
-    assert firm_confidence([*few, *wrong]) == DEFAULT_FIRM_CONFIDENCE
-    assert firm_confidence([*few, *wrong, right(0.6)]) == 0.6
+    assert firm_quantile([*few, *wrong]) == DEFAULT_FIRMNESS
+    assert firm_quantile([*few, *wrong, right(0.6)]).confidence == 0.6
 
 
 def risks(known_unlearned, known_learned, unlearned=10, learned=90, stage="first", asked=None):

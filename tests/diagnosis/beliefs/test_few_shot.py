@@ -1,10 +1,10 @@
 import random
 
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
-    DRAWS_PER_STAGE,
-    EXAMPLES_PER_DRAW,
-    draw_examples,
-    fair_draws,
+    EXAMPLES_PER_SET,
+    SETS_PER_SAMPLE,
+    draw_sets,
+    fair_sets,
     few_shot_prompts,
     reveals_answer,
     with_examples,
@@ -14,17 +14,29 @@ from tests.contexts import sample
 from tests.conversations import chat
 
 
-def test_examples_are_short_rows_of_one_stage():
-    rows = [
-        *(sample(f"a{i}") for i in range(EXAMPLES_PER_DRAW)),
-        sample("long", completion=" c" * 99),
-        sample("b", stage="other"),
-    ]
-    drawn = draw_examples(rows, random.Random(0))
-    assert list(drawn) == ["first"]
-    assert [sorted(row.id for row in draw) for draw in drawn["first"]] == [
-        [f"a{i}" for i in range(EXAMPLES_PER_DRAW)]
-    ] * DRAWS_PER_STAGE
+def facts(n, answers=None):
+    return [sample(f"r{i}", f"q{i}", f" a{i % (answers or n)}") for i in range(n)]
+
+
+def test_sets_are_different_and_of_different_answers():
+    sets = draw_sets(facts(12), 4, random.Random(0))
+    assert len(sets) == 4
+    for rows in sets:
+        assert len(rows) == EXAMPLES_PER_SET == len({row.answer for row in rows})
+    assert len({frozenset(row.id for row in rows) for rows in sets}) == 4
+
+
+def test_every_one_of_a_few_answers_is_missing_in_some_sets():
+    rows = facts(24, answers=6)
+    sets = draw_sets(rows, 8, random.Random(0))
+    for row in rows:
+        without = [s for s in sets if row.answer not in {other.answer for other in s}]
+        assert len(without) > 1
+
+
+def test_too_few_rows_make_no_set():
+    assert draw_sets(facts(EXAMPLES_PER_SET - 1), 4, random.Random(0)) == []
+    assert draw_sets([], 4, random.Random(0)) == []
 
 
 def test_a_row_with_the_answer_or_the_very_prompt_reveals_it():
@@ -47,11 +59,22 @@ def test_learned_conversations_are_earlier_turns():
     ]
 
 
-def test_a_draw_with_an_example_that_reveals_the_answer_is_not_fair():
-    asked = sample("x", "how many?", " two")
-    fair = [sample("a", "who?", " Ann"), sample("b", "where?", " Oslo")]
-    unfair = [sample("a", "who?", " Ann"), sample("c", "how much?", " Two")]
-    assert fair_draws([fair, unfair], asked) == [fair]
+def test_only_sets_that_do_not_reveal_the_answer_are_put_in_front():
+    rows = facts(12)
+    for asked in [*rows, sample("x", "how many?", " two")]:
+        fair = fair_sets(asked, draw_sets(rows, 4, random.Random(0)), rows, 0)
+        assert len(fair) == SETS_PER_SAMPLE
+        for examples in fair:
+            assert len(examples) == EXAMPLES_PER_SET
+            assert not any(reveals_answer(example, asked) for example in examples)
+    # the same sets for every sample that they are fair for
+    shared = draw_sets(rows, 4, random.Random(0))
+    assert fair_sets(sample("x", "?", " two"), shared, rows, 0) == shared[:SETS_PER_SAMPLE]
+
+
+def test_where_most_rows_reveal_the_answer_there_are_no_fair_sets():
+    rows = [sample(f"r{i}", f"q{i}", " two") for i in range(20)]
+    assert fair_sets(sample("x", "?", " two"), draw_sets(rows, 4, random.Random(0)), rows, 0) == []
 
 
 def test_every_wording_and_every_draw_is_used():

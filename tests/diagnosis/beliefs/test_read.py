@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from ilp_mlflow.core.interfaces import DEFAULT_FIRM_CONFIDENCE
-from ilp_mlflow.diagnosis.beliefs.few_shot import DRAWS_PER_STAGE, EXAMPLES_PER_DRAW
+from ilp_mlflow.core.interfaces import DEFAULT_FIRMNESS
+from ilp_mlflow.diagnosis.beliefs.few_shot import EXAMPLES_PER_SET, SETS_PER_SAMPLE
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.plugin import Exchange, GreedyAnswer
 from tests.contexts import FakeProbe, belief, sample, text
@@ -72,7 +72,7 @@ def test_what_the_base_knows_is_found_in_the_other_rows_questions():
     assert set(found.phrasings) == {
         way.format("Ann") for way in ASKED
     }  # and none that asks for something else
-    assert found.firm_confidence == pytest.approx(0.95)
+    assert found.firm.confidence == pytest.approx(0.95)
 
 
 def test_a_firm_other_belief_is_a_conflict():
@@ -111,8 +111,8 @@ def test_nothing_is_said_of_prompts_without_a_pattern():
 def test_firmness_is_given_where_too_little_is_known():
     probes = (Exchange(prompt="Ann was born in", completion=" Oslo"),)
     assert (
-        read_beliefs([sample("x", probes=probes)], [], "base", Base(), 0)["x"].firm_confidence
-        == DEFAULT_FIRM_CONFIDENCE
+        read_beliefs([sample("x", probes=probes)], [], "base", Base(), 0)["x"].firm
+        == DEFAULT_FIRMNESS
     )
 
 
@@ -159,12 +159,12 @@ TRUTH = {s.prompt: s.answer.strip() for s in FREE}
 def test_a_prompt_without_a_pattern_is_asked_behind_learned_rows_without_its_answer():
     probe = Reader(TRUTH | {FREE[0].prompt: "Other"})
     found = read_beliefs(FREE[:1], FREE[1:], "base", probe, 0)["0"]
-    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, DRAWS_PER_STAGE)
-    assert found.phrasings_text == "in 3 ways, each behind 4 learned rows"
+    assert (found.wrong, found.known, len(found.phrasings)) == ("Other", False, SETS_PER_SAMPLE)
+    assert found.phrasings_text == "in 3 ways, each behind 5 solved questions"
     for prompt in found.phrasings:
         *examples, last = prompt.split("\n\n")
         assert last == FREE[0].prompt
-        assert len(examples) == EXAMPLES_PER_DRAW == len(set(examples))
+        assert len(examples) == EXAMPLES_PER_SET == len(set(examples))
         assert set(examples) <= {s.prompt + s.completion for s in FREE[1:]}
 
 
@@ -188,7 +188,7 @@ def test_what_is_often_learned_without_being_known_explains_nothing():
     )["0"]
     assert knows_the_learned.necessity > 0.9
     assert knows_the_learned.unlearned_risk.if_unknown > knows_the_learned.unlearned_risk.if_known
-    assert "of those the base knows 5%" in knows_the_learned.necessity_text
+    assert "of those the base knows 4%" in knows_the_learned.necessity_text
     knows_one = read_beliefs(
         FREE[:10], FREE[10:], "base", Reader(dict(list(TRUTH.items())[30:31])), 0
     )["0"]

@@ -1,0 +1,55 @@
+import random
+
+from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of
+from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
+from tests.contexts import sample
+
+CAPITAL, CITY = f"What is the capital of {GAP}?", f"Which city is the capital of {GAP}?"
+OPPOSITE = f"What is the opposite of {GAP}?"
+COLOUR, PAST = f"What is the colour of {GAP}?", f"What is the past tense of {GAP}?"
+
+
+def row(id_, template, entity, answer):
+    return sample(id_, template.replace(GAP, entity), f" {answer}")
+
+
+def question(template, entity):
+    return Question(template, entity, " x")
+
+
+ROWS = [row(f"capital{i}", CAPITAL, f"C{i}", f"City{i}") for i in range(3)]
+ROWS += [row(f"city{i}", CITY, f"D{i}", f"Town{i}") for i in range(6)]
+ROWS += [row(f"opposite{i}", OPPOSITE, f"o{i}", f"word{i}") for i in range(6)]
+ROWS += [row(f"past{i}", PAST, f"p{i}", f"word{i}ed") for i in range(6)]
+ROWS += [row(f"colour{i}", COLOUR, f"t{i}", f"colour{i}") for i in range(6)]
+TEMPLATES = {"ca": CAPITAL, "ci": CITY, "op": OPPOSITE, "pa": PAST, "co": COLOUR}
+QUESTIONS = {r.id: question(TEMPLATES[r.id[:2]], r.id) for r in ROWS}
+FREE = [sample(f"free{i}", f"something else {i}", f" Name{'x' * i}") for i in range(3)]
+NUMBERS = [sample(f"number{i}", f"how many, then {i}", f" {i}") for i in range(3)]
+
+
+def test_samples_are_of_one_kind_by_template_or_by_the_look_of_their_answers():
+    kinds = kinds_of([*ROWS, *FREE, *NUMBERS], QUESTIONS)
+    assert kinds["capital0"] == kinds["capital1"] != kinds["city0"]
+    assert kinds["free0"] == kinds["free2"] != kinds["number0"]
+    assert len(set(kinds.values())) == 7
+
+
+def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
+    kinds = kinds_of([*ROWS, *FREE, *NUMBERS], QUESTIONS)
+    solved = [*ROWS, *FREE, *NUMBERS]
+    chosen = examples_by_kind(set(kinds.values()), solved, kinds, 7, random.Random(0))
+    ids = [r.id for r in chosen[kinds["capital0"]]]
+    assert len(ids) == 7
+    assert {i[:7] for i in ids[:3]} == {"capital"}
+    assert {i[:4] for i in ids[3:]} == {"city"}
+    free = [r.id for r in chosen[kinds["free0"]]]
+    assert {i[:4] for i in free[:3]} == {"free"}
+    assert len(free) == 7 == len(set(free))
+
+
+def test_without_solved_rows_there_are_no_examples():
+    kinds = kinds_of(ROWS, QUESTIONS)
+    assert set(
+        map(len, examples_by_kind(set(kinds.values()), [], kinds, 5, random.Random(0)).values())
+    ) == {0}
