@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, Knowledge
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
 
@@ -16,10 +16,12 @@ class KnowledgeConflictDetails(Details):
     cause: ClassVar[str] = "knowledge_conflict"
     wrong: str = ""
     """Its answer to most phrasings."""
+    knowledge: Knowledge | None = None
+    """What it knows of the right answer, in the field's words, see `Belief.knowledge`."""
     confidence: float | None = None
     """Mean probability 0..1 of that answer over the phrasings."""
     firm: float | None = None
-    """Probability 0..1 of nearly all answers that the base knows."""
+    """Probability 0..1 at which an answer is as likely believed as guessed."""
     telling: float | None = None
     """How far not to be known explains not to be learned, 0..1; see `Belief.necessity`."""
     asked: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ def _conflict_evidence(belief: Belief) -> Evidence:
     """The evidence that a belief about a wrong answer gives."""
     details = KnowledgeConflictDetails(
         wrong=belief.wrong,
+        knowledge=belief.knowledge,
         confidence=belief.confidence,
         firm=belief.firm.confidence,
         telling=belief.necessity,
@@ -61,7 +64,8 @@ def _conflict_evidence(belief: Belief) -> Evidence:
     )
     reason = (
         f"asked {belief.phrasings_text}, the base says '{belief.wrong}' "
-        f"with probability {belief.confidence:.3f} on average; "
+        f"with probability {belief.confidence:.3f} on average, and the right answer is "
+        f"{belief.knowledge} to it; "
         f"{belief.firm.confidence:.3f} counts as firm; {belief.necessity_text}"
     )
     return Evidence(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, Knowledge
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
 from ilp_mlflow.diagnosis.paper_preset import Knowledge, study_knowledge
@@ -20,10 +20,12 @@ class MissingKnowledgeDetails(Details):
     cause: ClassVar[str] = "missing_knowledge"
     right: float | None = None
     """Probability 0..1 of the right answer."""
+    knowledge: Knowledge | None = None
+    """The same in the field's words, see `Belief.knowledge`."""
     confidence: float | None = None
     """Mean probability 0..1 of the answer that it gives to most phrasings."""
     firm: float | None = None
-    """Probability 0..1 of nearly all answers that the base knows."""
+    """Probability 0..1 at which an answer is as likely believed as guessed."""
     telling: float | None = None
     """How far not to be known explains not to be learned, 0..1; see `Belief.necessity`."""
     exists: bool | None = None
@@ -62,6 +64,7 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
     """The evidence that a belief gives, with what the study's own tests say where they apply."""
     details = MissingKnowledgeDetails(
         right=belief.p_correct,
+        knowledge=belief.knowledge,
         confidence=belief.confidence,
         firm=belief.firm.confidence,
         telling=belief.necessity,
@@ -78,7 +81,7 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
         answer = f"says '{belief.wrong}' with {belief.confidence:.3f}"
     reason = (
         f"asked {belief.phrasings_text}, the base gives the right answer probability "
-        f"{belief.p_correct:.2f} "
+        f"{belief.p_correct:.2f} ({belief.knowledge}) "
         f"and {answer}; {belief.firm.confidence:.3f} counts as firm; {belief.necessity_text}"
     )
     return Evidence(cause=details.cause, strength=strength, reason=reason, details=details)
