@@ -162,7 +162,7 @@ MIN_ODDS_PROBABILITY = 1e-6
 
 MIN_WEAKLY_KNOWN = 0.02
 """Probability 0..1 from which an answer would be among some samples; see `Belief.knowledge`."""
-Knowledge = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
+SlickClass = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
 """SliCK's classes of what a model knows (Gekhman et al., EMNLP 2024, section 3)."""
 
 
@@ -271,7 +271,7 @@ class Belief:
         return self.firm.of(self.confidence)
 
     @property
-    def knowledge(self) -> Knowledge:
+    def knowledge(self) -> SlickClass:
         """What the base knows of the right answer, as one of SliCK's four classes.
 
         Gekhman et al. (EMNLP 2024) ask behind ten sets of examples, greedily and with 16 samples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, Knowledge
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, SlickClass
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
 
@@ -16,7 +16,7 @@ class KnowledgeConflictDetails(Details):
     cause: ClassVar[str] = "knowledge_conflict"
     wrong: str = ""
     """Its answer to most phrasings."""
-    knowledge: Knowledge | None = None
+    knowledge: SlickClass | None = None
     """What it knows of the right answer, in the field's words, see `Belief.knowledge`."""
     confidence: float | None = None
     """Mean probability 0..1 of that answer over the phrasings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, Knowledge
+from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, SlickClass
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
 from ilp_mlflow.diagnosis.paper_preset import Knowledge, study_knowledge
@@ -20,7 +20,7 @@ class MissingKnowledgeDetails(Details):
     cause: ClassVar[str] = "missing_knowledge"
     right: float | None = None
     """Probability 0..1 of the right answer."""
-    knowledge: Knowledge | None = None
+    knowledge: SlickClass | None = None
     """The same in the field's words, see `Belief.knowledge`."""
     confidence: float | None = None
     """Mean probability 0..1 of the answer that it gives to most phrasings."""
