@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ilp_mlflow.core.interfaces import Belief
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, CommonAnswer, Phrasing
+from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, Phrasing
 from ilp_mlflow.diagnosis.beliefs.belief import to_belief
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
     EXAMPLES_PER_SET,
@@ -22,7 +22,7 @@ from ilp_mlflow.diagnosis.beliefs.few_shot import (
     few_shot_prompts,
     is_short,
 )
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind, kinds_of
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind
 from ilp_mlflow.diagnosis.beliefs.made_up import made_up_entities
 from ilp_mlflow.diagnosis.beliefs.templates import Question
 
@@ -31,18 +31,6 @@ MADE_UP_PER_KIND = 8
 
 Reword = Callable[[Sample], Sequence[Text]]
 """Gives other wordings of a sample's prompt."""
-
-
-@dataclass(frozen=True)
-class FewShotAnswers:
-    """What the base says behind examples."""
-
-    beliefs: dict[str, Belief] = field(default_factory=dict)
-    """By sample id."""
-    kind_of: dict[str, Kind] = field(default_factory=dict)
-    """The kind of each sample that was asked about, by its id."""
-    guessed: dict[Kind, list[float]] = field(default_factory=dict)
-    """Confidences 0..1 of what it says about things that do not exist."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +48,83 @@ class FewShot:
     """Rows with short answers that were learned: the examples come from them."""
     questions: Mapping[str, Question]
     """Prompts taken apart, by sample id."""
+    kind_of: Mapping[str, Kind]
+    """The kind of every sample that may be asked about and of every solved row, by id."""
     seed: int
     """Of the draws of examples and made-up things."""
     reword: Reword | None = None
     """Gives further wordings."""
 
-    def ask(self, samples: Sequence[Sample]) -> FewShotAnswers:
-        """Beliefs about `samples`; left out are those that cannot be asked behind two sets."""
-        short = [sample for sample in samples if is_short(sample)]
-        kind_of = kinds_of([*short, *self.solved], self.questions)
-        # in the order of the samples, so that a seed means the same
-        kinds = list(dict.fromkeys(kind_of[sample.id] for sample in short))
-        rng = random.Random(self.seed)
-        rows = examples_by_kind(kinds, self.solved, kind_of, ROWS_PER_KIND, rng)
-        sets = {kind: draw_sets(rows[kind], SETS_PER_KIND, rng) for kind in kinds}
+    def beliefs(self, samples: Sequence[Sample]) -> dict[str, Belief]:
+        """What the base believes about `samples`, by id.
 
+        Left out are those with long prompts or answers, and those that cannot be asked behind two
+        sets.
+        """
+        short = [sample for sample in samples if is_short(sample)]
+        rows, sets = self._examples(short)
         phrasings: dict[str, list[Phrasing]] = {}
         for sample in short:
-            kind = kind_of[sample.id]
+            kind = self.kind_of[sample.id]
             fair = fair_sets(sample, sets[kind], rows[kind], self.seed)
             # asked in one way only, a firm belief and a passing guess look the same
             if len(fair) > 1:
                 phrasings[sample.id] = self._phrasings(sample, fair)
-        about_nothing = self._about_made_up(short, kind_of, sets, rng)
-        # in one call, so that what is shared is read once
-        answers = self.base.common_answers({**phrasings, **about_nothing})
-        guessed: dict[Kind, list[float]] = {kind: [] for kind in kinds}
-        for kind, number in about_nothing:
-            # one that does not fit into the model has no answer
-            if (kind, number) in answers and answers[kind, number].text:
-                guessed[kind].append(answers[kind, number].confidence)
-        return FewShotAnswers(
-            self._beliefs(short, phrasings, answers),
-            {sample.id: kind_of[sample.id] for sample in short},
-            guessed,
-        )
+        answers = self.base.common_answers(phrasings)
+        exchanges = {id_: [(p.prompt, p.completion) for p in phrasings[id_]] for id_ in answers}
+        probabilities = self.base.probabilities(exchanges)
+        beliefs = {}
+        for sample in short:
+            if probabilities.get(sample.id):
+                p_correct = fmean(probabilities[sample.id])
+                asked = phrasings[sample.id]
+                belief = to_belief(answers[sample.id], p_correct, sample.answer, asked)
+                if belief:
+                    text = f"in {{}} ways, each behind {EXAMPLES_PER_SET} solved questions"
+                    beliefs[sample.id] = replace(belief, phrasings_format=text)
+        return beliefs
+
+    def guesses(self, samples: Sequence[Sample]) -> dict[Kind, list[float]]:
+        """How sure the base is of what it says of things that do not exist: confidences 0..1.
+
+        By kind, for the kinds of `samples` that are made from templates.
+        """
+        one_of: dict[Kind, Sample] = {}
+        for sample in samples:
+            if sample.id in self.questions and is_short(sample):
+                one_of.setdefault(self.kind_of[sample.id], sample)
+        _, sets = self._examples(list(one_of.values()))
+        phrasings: dict[tuple[Kind, int], list[Phrasing]] = {}
+        for kind, sample in one_of.items():
+            some = sets[kind][:SETS_PER_SAMPLE]
+            if len(some) < 2:
+                continue
+            for number, entity in enumerate(self._made_up(kind, samples)):
+                prompt = self.questions[sample.id].about(entity)
+                asked = sample.model_copy(update={"prompt": prompt})
+                phrasings[kind, number] = self._phrasings(asked, some)
+        guesses: dict[Kind, list[float]] = {}
+        for (kind, _), answer in self.base.common_answers(phrasings).items():
+            if answer.text:
+                guesses.setdefault(kind, []).append(answer.confidence)
+        return guesses
+
+    def _examples(
+        self, samples: Sequence[Sample]
+    ) -> tuple[dict[Kind, list[Sample]], dict[Kind, list[list[Sample]]]]:
+        """Solved rows for each kind of `samples`, and the sets of them that its samples share."""
+        kinds = list(dict.fromkeys(self.kind_of[sample.id] for sample in samples))
+        rows = examples_by_kind(kinds, self.solved, self.kind_of, ROWS_PER_KIND, self.seed)
+        sets = {kind: draw_sets(rows[kind], SETS_PER_KIND, self._rng(kind)) for kind in kinds}
+        return rows, sets
+
+    def _made_up(self, kind: Kind, samples: Sequence[Sample]) -> list[str]:
+        """Things that do not exist, like those that rows of a kind ask about."""
+        entities = []
+        for row in [*samples, *self.solved]:
+            if self.kind_of[row.id] == kind and row.id in self.questions:
+                entities.append(self.questions[row.id].entity)
+        return made_up_entities(entities, MADE_UP_PER_KIND, self._rng(kind))
 
     def _phrasings(self, sample: Sample, sets: Sequence[Sequence[Sample]]) -> list[Phrasing]:
         """A sample's prompt, and its other wordings, behind the sets."""
@@ -104,53 +134,6 @@ class FewShot:
         prompts = few_shot_prompts(wordings, sets)
         return [Phrasing(prompt, sample.completion) for prompt in prompts]
 
-    def _about_made_up(
-        self,
-        samples: Sequence[Sample],
-        kind_of: Mapping[str, Kind],
-        sets: Mapping[Kind, Sequence[Sequence[Sample]]],
-        rng: random.Random,
-    ) -> dict[tuple[Kind, int], list[Phrasing]]:
-        """Questions of each kind about things that do not exist, by kind and number."""
-        one_of: dict[Kind, Sample] = {}
-        for sample in samples:
-            if sample.id in self.questions:
-                one_of.setdefault(kind_of[sample.id], sample)
-        entities: dict[Kind, list[str]] = {kind: [] for kind in one_of}
-        for row in [*samples, *self.solved]:
-            if kind_of[row.id] in entities:
-                entities[kind_of[row.id]].append(self.questions[row.id].entity)
-        phrasings: dict[tuple[Kind, int], list[Phrasing]] = {}
-        for kind, sample in one_of.items():
-            question = self.questions[sample.id]
-            made_up = made_up_entities(entities[kind], MADE_UP_PER_KIND, rng)
-            for number, entity in enumerate(made_up):
-                asked = sample.model_copy(update={"prompt": question.about(entity)})
-                some = sets[kind][:SETS_PER_SAMPLE]
-                if len(some) > 1:
-                    phrasings[kind, number] = self._phrasings(asked, some)
-        return phrasings
-
-    def _beliefs(
-        self,
-        samples: Sequence[Sample],
-        phrasings: Mapping[str, Sequence[Phrasing]],
-        answers: Mapping[Hashable, CommonAnswer],
-    ) -> dict[str, Belief]:
-        """The beliefs that the answers show, by sample id."""
-        exchanges = {}
-        for sample in samples:
-            if sample.id in answers:
-                asked = phrasings[sample.id]
-                exchanges[sample.id] = [(p.prompt, p.completion) for p in asked]
-        probabilities = self.base.probabilities(exchanges)
-        beliefs = {}
-        for sample in samples:
-            if probabilities.get(sample.id):
-                p_correct = fmean(probabilities[sample.id])
-                asked = phrasings[sample.id]
-                belief = to_belief(answers[sample.id], p_correct, sample.answer, asked)
-                if belief:
-                    text = f"in {{}} ways, each behind {EXAMPLES_PER_SET} solved questions"
-                    beliefs[sample.id] = replace(belief, phrasings_format=text)
-        return beliefs
+    def _rng(self, kind: Kind) -> random.Random:
+        """One that depends on the kind alone, so that what was asked need not be asked again."""
+        return random.Random(f"{self.seed} {kind}")

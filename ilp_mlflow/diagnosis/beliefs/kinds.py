@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
@@ -12,6 +13,10 @@ from ilp_mlflow.data.lexical import text_shape
 from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
 
+SAME_RELATION = 0.5
+"""Cosine 0..1 of two templates from which they ask for the same relation: `capital`."""
+NEIGHBOURS = 20
+"""Templates that one is compared with, the most similar ones."""
 MIN_ALIKE = 0.05
 """Cosine 0..1 of two templates below which they have nothing in common."""
 
@@ -20,22 +25,41 @@ class Kind(NamedTuple):
     """A kind of question, as a key."""
 
     template: Text
-    """What the samples ask, with GAP for the thing; "" where they are not made from templates."""
+    """What most of the samples ask, with GAP for the thing; "" where they have no templates."""
     stage: str = ""
     """Of samples without a template, their stage,"""
     shape: str = ""
     """and what their answers look like: `Aa` is a name, `0` a number."""
 
 
-def kinds_of(samples: Iterable[Sample], questions: Mapping[str, Question]) -> dict[str, Kind]:
-    """The kind of each sample's question, by sample id; `questions` are by sample id, too."""
+def kinds_of(samples: Sequence[Sample], questions: Mapping[str, Question]) -> dict[str, Kind]:
+    """The kind of each sample's question, by sample id; `questions` are by sample id, too.
+
+    Templates with most of their telling words in common are wordings of one relation and one kind.
+    """
+    templated = [sample for sample in samples if sample.id in questions]
+    relations = _relations([questions[sample.id].template for sample in templated])
     kinds = {}
     for sample in samples:
         if sample.id in questions:
-            kinds[sample.id] = Kind(questions[sample.id].template)
+            kinds[sample.id] = Kind(relations[questions[sample.id].template])
         else:
             kinds[sample.id] = Kind("", sample.stage, text_shape(sample.answer.strip()))
     return kinds
+
+
+def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
+    """For each template the most frequent one that asks for the same relation."""
+    frequent = [template for template, _ in Counter(templates).most_common()]
+    rows = [_bare(template) for template in frequent]
+    relations: dict[Text, Text] = {}
+    similar = similar_rows(rows, rows, NEIGHBOURS, SAME_RELATION)
+    for template, alike in zip(frequent, similar, strict=True):
+        places = sorted(row.place for row in alike)
+        # a more frequent one comes first, and is a relation by itself
+        first = next((p for p in places if relations.get(frequent[p]) == frequent[p]), None)
+        relations[template] = template if first is None else frequent[first]
+    return relations
 
 
 def examples_by_kind(
@@ -43,14 +67,15 @@ def examples_by_kind(
     solved: Sequence[Sample],
     kind_of: Mapping[str, Kind],
     n: int,
-    rng: random.Random,
+    seed: int,
 ) -> dict[Kind, list[Sample]]:
     """Up to `n` of the `solved` rows for each kind: of this kind, then of the kinds most like it.
 
     A template is like another by the words of both, the things they ask about left out. Rows
     without a template are examples of their own kind, then of their stage.
     """
-    shuffled = rng.sample(solved, len(solved))
+    # one order for all, so that a kind has the same examples whatever is asked beside it
+    shuffled = random.Random(seed).sample(solved, len(solved))
     own: dict[Kind, list[Sample]] = {kind: [] for kind in kinds}
     of_stage: dict[str, list[Sample]] = {}
     for row in shuffled:
@@ -73,15 +98,15 @@ def _most_alike(
     templated = [row for row in rows if kind_of[row.id].template]
     if not kinds or not templated:
         return {}
-    asking = [_bare(templated[0], kind.template) for kind in kinds]
-    pool = [_bare(row, kind_of[row.id].template) for row in templated]
+    asking = [_bare(kind.template) for kind in kinds]
+    pool = [_bare(kind_of[row.id].template) for row in templated]
     alike = {}
     for kind, similar in zip(kinds, similar_rows(asking, pool, n, MIN_ALIKE), strict=True):
         alike[kind] = [templated[row.place] for row in similar]
     return alike
 
 
-def _bare(row: Sample, template: Text) -> Sample:
+def _bare(template: Text) -> Sample:
     """A row with the words of a template for its prompt, without any thing that it asks about."""
     words = with_last_turn(template, last_turn(template).replace(GAP, " "))
-    return row.model_copy(update={"prompt": words})
+    return Sample(id="", stage="", prompt=words, completion="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 
 from ilp_mlflow.core.interfaces import Belief, Firmness, Probe
@@ -18,10 +18,10 @@ from ilp_mlflow.diagnosis.beliefs.calibration import (
     unlearned_risks,
 )
 from ilp_mlflow.diagnosis.beliefs.few_shot import is_short
-from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, FewShotAnswers, Reword
+from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, Reword
 from ilp_mlflow.diagnosis.beliefs.from_probes import from_probes
 from ilp_mlflow.diagnosis.beliefs.from_templates import from_templates
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import mine_questions
 
 MAX_MINED_ROWS = 20_000
@@ -70,7 +70,8 @@ def read_beliefs(
     beliefs = from_probes([s for s in (*asked, *compared) if s.probes], model)
     without_probes = [s for s in (*asked, *compared) if not s.probes]
     solved = [s for s in drawn if is_short(s)]
-    few_shot = FewShot(model, solved, questions, seed, reword)
+    kind_of = kinds_of([*asked, *drawn], questions)
+    few_shot = FewShot(model, solved, questions, kind_of, seed, reword)
     if not _examples_help([s for s in compared if not s.probes], few_shot):
         templated = [s for s in without_probes if s.id in questions]
         beliefs |= from_templates(templated, questions, model, seed)
@@ -81,19 +82,19 @@ def read_beliefs(
         is_label = sample.id not in questions and sample.stage in label_stages
         if not asked_enough and not is_label:
             to_ask.append(sample)
-    answers = few_shot.ask(to_ask)
     firm = firm_quantile(beliefs.values())
-    firm_of_kind = _firmness(answers)
-    beliefs |= answers.beliefs
+    few_shot_beliefs = few_shot.beliefs(to_ask)
+    firm_of_kind = _firmness(few_shot_beliefs, kind_of, few_shot.guesses(to_ask))
+    beliefs |= few_shot_beliefs
 
     risks = unlearned_risks(unlearned, learned, asked, compared, beliefs)
     calibrated = {}
     for sample in asked:
         if sample.id in beliefs:
-            kind = answers.kind_of.get(sample.id)
+            of_kind = firm_of_kind if sample.id in few_shot_beliefs else {}
             calibrated[sample.id] = replace(
                 beliefs[sample.id],
-                firm=firm_of_kind.get(kind, firm) if kind else firm,
+                firm=of_kind.get(kind_of[sample.id], firm),
                 unlearned_risk=risks.get(sample.stage),
                 stage_undertrained=sample.stage in undertrained_stages,
                 entity=questions[sample.id].entity if sample.id in questions else "",
@@ -112,7 +113,7 @@ def _examples_help(learned: Sequence[Sample], few_shot: FewShot) -> bool:
             by_stage.setdefault(sample.stage, []).append(sample)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_stage.values()))
     tried = [sample for sample in in_turn if sample][:TRIED]
-    beliefs = few_shot.ask(tried).beliefs
+    beliefs = few_shot.beliefs(tried)
     bare = few_shot.base.answers({s.id: [s.prompt] for s in tried if s.id in beliefs})
     right_behind_examples, right_bare = 0, 0
     for sample in tried:
@@ -122,13 +123,18 @@ def _examples_help(learned: Sequence[Sample], few_shot: FewShot) -> bool:
     return right_behind_examples > right_bare
 
 
-def _firmness(answers: FewShotAnswers) -> dict[Kind, Firmness]:
-    """From which confidence a belief is firm, for every kind that was asked about."""
-    right: dict[Kind, list[float]] = {kind: [] for kind in answers.kind_of.values()}
-    for id_, belief in answers.beliefs.items():
+def _firmness(
+    beliefs: Mapping[str, Belief],
+    kind_of: Mapping[str, Kind],
+    guesses: Mapping[Kind, Sequence[float]],
+) -> dict[Kind, Firmness]:
+    """From which confidence a belief is firm, for every kind that there are beliefs about."""
+    right: dict[Kind, list[float]] = {}
+    for id_, belief in beliefs.items():
+        of_kind = right.setdefault(kind_of[id_], [])
         if belief.agrees:
-            right[answers.kind_of[id_]].append(belief.confidence)
-    return firmness_by_kind(right, answers.guessed)
+            of_kind.append(belief.confidence)
+    return firmness_by_kind(right, guesses)
 
 
 def _compared_samples(learned: Sequence[Sample], stages: Collection[str]) -> list[Sample]:
