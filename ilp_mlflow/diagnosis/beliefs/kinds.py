@@ -13,7 +13,7 @@ from ilp_mlflow.data.lexical import text_shape
 from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
 
-SAME_RELATION = 0.5
+SAME_RELATION = 0.7
 """Cosine 0..1 of two templates from which they ask for the same relation: `capital`."""
 NEIGHBOURS = 20
 """Templates that one is compared with, the most similar ones."""
