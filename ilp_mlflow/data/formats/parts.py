@@ -84,8 +84,8 @@ def plain_turns(turns: Any, name: str, where: str) -> Any:
     if not isinstance(turns, list):
         return turns
     plain = []
-    for number, turn in enumerate(turns, 1):
-        place = f"{where}: {name} turn {number}"
+    for number, turn in enumerate(turns):
+        place = f"{where}: {name}[{number}]"
         plain.append(_plain_turn(turn, place) if isinstance(turn, dict) else turn)
     return plain
 

@@ -48,7 +48,7 @@ def test_tools_are_objects():
 @pytest.mark.parametrize("said", [{"weight": 0.5}, {"weight": "0"}, {"loss_weight": 2}])
 def test_a_weight_that_is_neither_0_nor_1_is_refused(said):
     row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
-    with pytest.raises(DatasetError, match=r"here: messages turn 2: weight .* neither 0 nor 1"):
+    with pytest.raises(DatasetError, match=r"here: messages\[1\]: weight .* neither 0 nor 1"):
         convert(row, "here", Names())
 
 
