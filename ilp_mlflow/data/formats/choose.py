@@ -19,7 +19,15 @@ from ilp_mlflow.data.formats import (
 )
 from ilp_mlflow.data.formats.names import Names, is_empty
 from ilp_mlflow.data.formats.parts import check_finite, refuse_media
-from ilp_mlflow.data.formats.preferences import is_unwanted, refuse_pairs, refuse_unwanted
+from ilp_mlflow.data.formats.preferences import (
+    are_verdicts,
+    has_zero,
+    is_unwanted,
+    may_be_verdicts,
+    refuse_pairs,
+    refuse_unwanted,
+    tell_zero,
+)
 from ilp_mlflow.data.records import Record
 
 FIRST_ROWS = 1000
@@ -139,11 +147,17 @@ def canonical_records(
     read = _columns_read(row_format, named_first, name, columns)
     _say(chosen, read, named_first, first, name, names)
     everything = itertools.chain(first, records)
+    zero_is_false = are_verdicts(named_first)
+    zero_is_told = not may_be_verdicts(named_first)
     for record in everything:
         row = names.row(record.fields)
-        if "text" not in read and is_unwanted(row):
-            n_others = sum(is_unwanted(names.row(other.fields)) for other in everything)
-            refuse_unwanted(record.where, 1 + n_others, names)
+        if "text" not in read and is_unwanted(row, names, zero_is_false):
+            others = [names.row(other.fields) for other in everything]
+            n_others = sum(is_unwanted(other, names, zero_is_false) for other in others)
+            refuse_unwanted(row, record.where, 1 + n_others, names)
+        if "text" not in read and has_zero(row) and not zero_is_told:
+            tell_zero(record.where)
+            zero_is_told = True
         _check_form(row, chosen, read, record.where)
         refuse_media(row, record.where, names)
         fields = row_format.convert(row, record.where, names)

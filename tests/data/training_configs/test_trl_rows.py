@@ -23,7 +23,7 @@ SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     ],
 )
 def test_rows_that_trl_reads(row, kind):
-    assert row_form(row) == (kind, "", ())
+    assert row_form(row) == (kind, "", (), 0)
 
 
 @pytest.mark.parametrize(
