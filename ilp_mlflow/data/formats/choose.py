@@ -97,9 +97,12 @@ TEXTS = (
     *openai.UNSAID,
 )
 """Columns that are part of a text in one format or another, or are called as if."""
+WEIGHTS = ("weight", "sample_weight", "loss_weight", "train", "training")
+"""Columns of a whole row that may be meant to weigh it: every row is trained alike."""
 OWN_COLUMNS = ("id", "options", "probes", "paraphrases", "source", "label")
 """Columns that mean something of their own beside a text."""
 OBVIOUS_PAIRS = (
+    ("prompt", "completion"),
     ("question", "answer"),
     ("query", "response"),
     ("prompt", "response"),
@@ -118,7 +121,7 @@ OBVIOUS_PAIRS = (
     ("context", "response"),
 )
 """Columns that are a prompt and its completion by their names."""
-ANSWERS = ("response", "answer", "completion")
+ANSWERS = ("response", "answer", "completion", "output")
 """Columns that are the output beside an instruction."""
 
 
@@ -276,7 +279,9 @@ def _say(
     unread = dict[str, None]()
     for row, record in zip(rows, records, strict=True):
         # whoever names columns may have forgotten one
-        texts = [name for name in row if name not in OWN_COLUMNS] if names.columns else TEXTS
+        texts = [*TEXTS, *WEIGHTS]
+        if names.columns:
+            texts = [name for name in row if name not in OWN_COLUMNS]
         others = (name for name in texts if name not in read and not is_empty(row.get(name)))
         unread.update(dict.fromkeys(others))
         unread.update(dict.fromkeys(names.hidden(record.fields)))
@@ -299,11 +304,13 @@ def _assignment(field: str, names: Names) -> str:
 def _suggested(columns: Mapping[str, None], rows: Iterable[Mapping[str, Any]]) -> str:
     """Fields for columns that are plainly something; "" where none are."""
     by_lower = {column.lower(): column for column in columns}
-    if "instruction" in columns:
+    if "instruction" in by_lower:
+        column = by_lower["instruction"]
+        instruction = "" if column == "instruction" else f"instruction={column},"
         for answer in ANSWERS:
             if answer in by_lower:
                 context = ",input=context" if "context" in columns else ""
-                return f"output={by_lower[answer]}{context}"
+                return f"{instruction}output={by_lower[answer]}{context}"
     for prompt, completion in OBVIOUS_PAIRS:
         if prompt in by_lower and completion in by_lower:
             return f"prompt={by_lower[prompt]},completion={by_lower[completion]}"

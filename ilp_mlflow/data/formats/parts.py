@@ -101,8 +101,14 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
         if turn.get(key) is not None:
             plain.setdefault("weight", plain.pop(key))
     for key in TRAINING_FLAGS:
+        flag = turn.get(key)
+        if isinstance(flag, str) and flag.strip().lower() in ("true", "false"):
+            raise DatasetError(
+                f"{where}: {key} is the text {json.dumps(flag)}, which trainers take for true; "
+                "write true or false without quotes"
+            )
         # other values are no answer to whether
-        if isinstance(turn.get(key), bool):
+        if isinstance(flag, int) and flag in (0, 1):
             plain.setdefault("weight", plain.pop(key))
     weight = plain.get("weight")
     # a part of a weight, or text, would count for nothing without a word

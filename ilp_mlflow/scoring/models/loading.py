@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
+from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
@@ -125,7 +126,7 @@ def check_whole(parts: Sequence[str]) -> None:
     for path in adapter_files:
         read_shapes(path)
     refuse_codes(adapter_files)
-    if files and not hasattr(config, "quantization_config"):
+    if files and not _is_quantised(config):
         skeleton: Any = load_skeleton(location, config, files)
         refuse_codes(files)
         refuse_zero(skeleton, zero_tensors(files))
@@ -331,6 +332,19 @@ def read_config(location: str) -> PretrainedConfig:
     return config
 
 
+def _is_quantised(config: PretrainedConfig) -> bool:
+    """Whether weights are stored as something that transformers makes numbers of.
+
+    Of a method that it does not know it loads what is stored as the weights.
+    """
+    how = getattr(config, "quantization_config", None)
+    if not how:
+        return False
+    options = how if isinstance(how, dict) else how.to_dict()
+    with quiet_libraries():
+        return "quant_method" in options and AutoHfQuantizer.supports_quant_method(options)
+
+
 def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
     """Ids of the end tokens that the model's own generation settings name. Raises ModelError."""
     own_file = Path(base) / "generation_config.json"
@@ -344,7 +358,7 @@ def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
         generation = GenerationConfig.from_model_config(config)
     ids = generation.eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    if not all(isinstance(number, int) for number in ids):
+    if not all(type(number) is int for number in ids):
         raise ModelError(f"{own_file}: eos_token_id {ids} is no id of a token; write its number")
     return set(ids)
 
@@ -417,7 +431,7 @@ def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTraine
     files = _safetensors(location)
     refuse_incomplete(location, info, files)
     refuse_diverged_model(model, location)
-    if not getattr(model.config, "quantization_config", None):
+    if not _is_quantised(model.config):
         refuse_codes(files)
         refuse_zero(model, dict.fromkeys(zero_weights(model), location))
     if gguf:

@@ -27,6 +27,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 """The file with the weights of an adapter."""
 CHUNK = 2**20
 """Values that are digested at a time, so that they stay in the processor's cache."""
+SMALL_FLOATS = ("F8_", "F6_", "F4")
+"""How types of numbers of a byte or less begin, as safetensors calls them."""
 CODE = re.compile(r"(weight|_proj)$")
 """Ends of the names of tensors that multiply: as whole numbers they need scales to mean anything.
 Masks and positions, which are whole numbers in healthy files, have other names."""
@@ -82,12 +84,13 @@ def refuse_codes(paths: Sequence[Path]) -> None:
         with safe_open(str(path), "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 kind = file.get_slice(name).get_dtype()
-                is_code = kind[:1] in "IU" and CODE.search(name)
-                if is_code or kind.startswith("F8"):
+                is_code = kind[:1] in "IUB" and kind != "BF16" and CODE.search(name)
+                if is_code or kind.startswith(SMALL_FLOATS):
                     raise ModelError(
-                        f"{path}: {name} is stored as {kind}, quantised, and nothing says how (no "
-                        "quantization_config in config.json): its values are no weights; take the "
-                        "config.json that they were saved with, or the weights before quantisation"
+                        f"{path}: {name} is stored as {kind}, quantised, and no "
+                        "quantization_config in config.json says in a known way how: its values "
+                        "are no weights; take the config.json that they were saved with, or the "
+                        "weights before that"
                     )
 
 

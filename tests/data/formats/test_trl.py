@@ -54,7 +54,7 @@ def test_a_weight_that_is_neither_0_nor_1_is_refused(said):
 
 @pytest.mark.parametrize(
     "said",
-    [{"loss": False}, {"loss_weight": 0}, {"weight": 0}, {"train": False}, {"training": False}],
+    [{"loss": False}, {"loss_weight": 0}, {"weight": 0}, {"train": False}, {"training": 0}],
 )
 def test_what_keeps_a_turn_out_of_the_loss_is_its_weight(said):
     row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
@@ -70,3 +70,10 @@ def test_parts_of_text_are_one_text():
     for parts in (["a", "b"], [{"type": "text", "value": "a"}, {"type": "text", "text": "b"}]):
         row = {"prompt": [{"role": "user", "content": parts}], "completion": TURNS[1:]}
         assert convert(row, "here", Names())["prompt"] == [{"role": "user", "content": "ab"}]
+
+
+@pytest.mark.parametrize("flag", ["false", "True"])
+def test_a_flag_that_is_text_is_refused(flag):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": flag}]
+    with pytest.raises(DatasetError, match=rf"messages\[1\]: train is the text .{flag}."):
+        convert({"messages": turns}, "here", Names())

@@ -197,7 +197,7 @@ def whole_numbers_without_their_scales(base, folder):
     model_folders.edit_tensors(model_folders.copy(base, folder), change)
 
 
-@broken(r"lm_head.weight is stored as U8, quantised, and nothing says how")
+@broken(r"lm_head.weight is stored as U8, quantised, and no quantization_config")
 def head_of_packed_numbers(base, folder):
     change = stored_as(torch.uint8, "lm_head")
     model_folders.edit_tensors(model_folders.copy(base, folder), change)
@@ -207,6 +207,31 @@ def head_of_packed_numbers(base, folder):
 def numbers_of_one_byte_without_their_scales(base, folder):
     change = stored_as(torch.float8_e4m3fn, "layers.1.mlp.up_proj")
     model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model.layers.0.self_attn.k_proj.weight is stored as BOOL, quantised")
+def signs_alone(base, folder):
+    change = stored_as(torch.bool, "k_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model.layers.0.self_attn.k_proj.weight is stored as I8, quantised")
+def quantised_by_a_method_that_nobody_knows(base, folder):
+    change = stored_as(torch.int8, "k_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+    model_folders.edit_json(folder, quantization_config={"quant_method": "mine"})
+
+
+@broken(r"every matrix of model.layers.0 is all zero")
+def zeros_beside_a_quantisation_that_is_null(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0, "layers.0."))
+    model_folders.edit_json(folder, quantization_config=None)
+
+
+@broken(r"generation_config.json: eos_token_id \[True\] is no id of a token")
+def end_token_that_is_a_word(base, folder):
+    path = model_folders.copy(base, folder) / "generation_config.json"
+    path.write_text('{"eos_token_id": true}')
 
 
 @broken(r"lora_A.weight is stored as I8, quantised")

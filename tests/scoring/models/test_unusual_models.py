@@ -519,6 +519,13 @@ def test_masks_that_are_whole_numbers_load(tiny_model, tmp_path):
     loading.load_model([str(tmp_path / "sft")])
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_numbers_of_any_size_load(kind, tiny_model, tmp_path):
+    change = lambda ts: {n: t.to(kind) for n, t in ts.items()}  # noqa: E731
+    model_folders.edit_tensors(model_folders.copy(tiny_model, tmp_path / "sft"), change)
+    loading.check_whole([str(tmp_path / "sft")])
+
+
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 def test_an_end_token_that_the_model_does_not_have_is_told(file, tiny_model, tmp_path, capsys):
     copied = model_folders.copy(tiny_model, tmp_path / "sft")
