@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -79,7 +80,7 @@ def are_verdicts(rows: Sequence[Mapping[str, Any]]) -> bool:
         return False
     labels_by_prompt: dict[str, set[bool]] = {}
     for row in rows:
-        if row.get("label") is not None:
+        if not _is_missing(row.get("label")):
             labels_by_prompt.setdefault(_asked(row), set()).add(_is_number(row["label"], 1))
     return any(len(labels) == 2 for labels in labels_by_prompt.values())
 
@@ -100,8 +101,13 @@ def has_zero(row: Mapping[str, Any]) -> bool:
 
 def may_be_verdicts(rows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether all labels of rows are 0 or 1, as numbers or as text."""
-    labels = [row["label"] for row in rows if row.get("label") is not None]
+    labels = [row["label"] for row in rows if not _is_missing(row.get("label"))]
     return all(_is_number(label, 0) or _is_number(label, 1) for label in labels)
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a row has no label; in a table of numbers NaN stands there."""
+    return label is None or (isinstance(label, float) and math.isnan(label))
 
 
 def _asked(row: Mapping[str, Any]) -> str:

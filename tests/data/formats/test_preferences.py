@@ -94,6 +94,15 @@ def test_a_label_of_0_that_may_be_a_class_is_told_and_trained(tmp_path, capsys, 
     assert "label is 0" not in capsys.readouterr().err
 
 
+def test_labels_that_are_missing_say_nothing(tmp_path, capsys):
+    nan = float("nan")
+    assert len(read(tmp_path / "a.jsonl", labelled(nan, 1.0, 0.0, None))) == 4
+    assert "line 3: label is 0, read as a note" in capsys.readouterr().err
+    contrast = [{**row, "prompt": "p"} for row in labelled(nan, 1.0, 0.0)]
+    with pytest.raises(DatasetError, match=r"line 3: label is 0"):
+        read(tmp_path / "a.jsonl", contrast)
+
+
 def test_classes_are_no_verdicts(tmp_path, capsys):
     path = tmp_path / "a.jsonl"
     assert len(read(path, labelled(0, 1, 2))) == 3

@@ -77,3 +77,20 @@ def test_a_flag_that_is_text_is_refused(flag):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": flag}]
     with pytest.raises(DatasetError, match=rf"messages\[1\]: train is the text .{flag}."):
         convert({"messages": turns}, "here", Names())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"weight": None, "train": False}, {"weight": 0, "train": False}, {"train": 0, "loss": 0}],
+)
+def test_flags_that_agree_or_are_null_are_one_weight(flags):
+    turns = [TURNS[0], {**TURNS[1], **flags}]
+    found = convert({"messages": turns}, "here", Names())["messages"]
+    assert found == [TURNS[0], {**TURNS[1], "weight": 0}]
+
+
+@pytest.mark.parametrize("flags", [{"weight": 1, "train": False}, {"loss": 0, "training": True}])
+def test_flags_that_disagree_are_refused(flags):
+    turns = [TURNS[0], {**TURNS[1], **flags}]
+    with pytest.raises(DatasetError, match=r"here: messages\[1\]: weight \d and \w+ .*disagree"):
+        convert({"messages": turns}, "here", Names())
