@@ -206,7 +206,8 @@ def _account_elsewhere(
         parts, experiment.tokenizer, model_registry.resolve_parts(base)
     )
     samples = [sample for stage in stages for sample in stage.samples]
-    return account_rows(samples, tokenization, {"max_length": None})
+    accounts = account_rows(samples, tokenization, {"max_length": None})
+    return [account.model_copy(update={"assumed": True}) for account in accounts]
 
 
 def _logs_elsewhere(

@@ -112,7 +112,7 @@ class IlpCallback(TrainerCallback):
                 "load it as a Dataset"
             )
         records = [Record(f"row {n}", n, _as_record(row, n)) for n, row in enumerate(rows, 1)]
-        self._foreign_roles = trl_form(records[0].fields).roles if records else ()
+        self._foreign_roles = trl_form(records).roles
         names = names_of(self.experiment.stages[0].data)
         self.samples = samples_from_records(stage, canonical_records(records, "rows", names))
         self.run_id: str | None = None

@@ -23,7 +23,7 @@ REMOTE_URI = re.compile(r"[a-z][a-z0-9+.-]+:/")
 """Start of the location of a file that MLflow fetches, see `ilp_mlflow.data.readers`."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """Names of experiments and stages, by which models are registered."""
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".gz")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 """Endings of files with rows, which are no experiments."""
 ROW_FIELDS = (
     "id",

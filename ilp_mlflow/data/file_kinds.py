@@ -1,4 +1,4 @@
-"""Rows in a file, by its kind: JSON lines, a JSON array, CSV, Parquet; text gzipped, too."""
+"""Rows in a file, by its kind: JSON lines, a JSON array, CSV, TSV, Parquet; text gzipped, too."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ilp_mlflow.core.errors import DatasetError, first_line
+from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.data.records import Record, number_rows
 
 ONE_ROW = {"messages", "conversations", "prompt", "instruction", "text"}
@@ -25,8 +26,9 @@ GZIP = ".gz"
 """End of the name of a file that is unpacked as it is read."""
 GZIP_MAGIC = b"\x1f\x8b"
 """What such a file begins with."""
-OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What stands between fields in tables that are no CSV."""
+COMMA, TAB = ",", "\t"
+SEPARATORS = {";": "semicolons", TAB: "tabs", "|": "bars", COMMA: "commas"}
+"""What stands between the fields of tables; the first and the third are not read."""
 
 
 def kind_of(path: Path) -> str:
@@ -57,6 +59,8 @@ def read_file(path: Path, name: str) -> Iterator[Record]:
             f"{name}: unknown kind of file '{path.suffix}'; "
             f"use {', '.join(KINDS)} or a data set folder"
         )
+    if is_lfs_pointer(path):
+        raise DatasetError(f"{name}: {FAULT}")
     return KINDS[kind](path, name)
 
 
@@ -236,14 +240,18 @@ def _is_by_columns(document: dict[str, Any]) -> bool:
     return is_table and not any(isinstance(value, dict) for value in values)
 
 
-def _read_csv(path: Path, name: str) -> Iterator[Record]:
+def _read_tsv(path: Path, name: str) -> Iterator[Record]:
+    return _read_csv(path, name, TAB)
+
+
+def _read_csv(path: Path, name: str, separator: str = COMMA) -> Iterator[Record]:
     # a conversation is longer than what the csv module takes for a field
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     content = b"".join(_read_bytes(path, name))
     try:
         text = content.decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        _check_header(list(reader.fieldnames or ()), name)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        _check_header(list(reader.fieldnames or ()), name, separator)
         for number, row in enumerate(reader, 1):
             where = f"{name} row {number}"
             # what the reader makes of a row with too many fields, or too few
@@ -254,15 +262,21 @@ def _read_csv(path: Path, name: str) -> Iterator[Record]:
     except UnicodeDecodeError:
         raise DatasetError(f"{name}: not UTF-8; save the file as UTF-8") from None
     except csv.Error as error:
-        raise DatasetError(f"{name}: not valid CSV ({error}); is the file cut off?") from None
+        kind = "CSV" if separator == COMMA else "TSV"
+        raise DatasetError(
+            f"{name}: not valid {kind} ({error}); is the file cut off, or a field begun with a "
+            "quote that is none? Write it as spreadsheets and pandas do"
+        ) from None
 
 
-def _check_header(columns: list[str], name: str) -> None:
-    for separator, called in OTHER_SEPARATORS.items():
-        if len(columns) == 1 and separator in columns[0]:
+def _check_header(columns: list[str], name: str, separator: str) -> None:
+    for other, called in SEPARATORS.items():
+        if len(columns) == 1 and other != separator and other in columns[0]:
+            hint = f"save it with {SEPARATORS[separator]}"
+            if other in (TAB, COMMA):
+                hint = f"name it {'.tsv' if other == TAB else '.csv'}"
             raise DatasetError(
-                f"{name}: has one column, '{columns[0]}': fields are separated by {called}; save "
-                "it with commas"
+                f"{name}: has one column, '{columns[0]}': fields are separated by {called}; {hint}"
             )
     for column in columns:
         if columns.count(column) > 1:
@@ -289,8 +303,10 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
 
 TEXT_KINDS: dict[str, Callable[[Path, str], Iterator[Record]]] = {
     ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,
+    ".tsv": _read_tsv,
 }
 """How to read a file that may be gzipped, by the end of its name."""
 KINDS = {**TEXT_KINDS, ".parquet": _read_parquet}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ilp_mlflow.core.config import REMOTE_URI, DataConfig
 from ilp_mlflow.core.errors import DatasetError, first_line, suggest
+from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.data.file_kinds import KINDS, is_readable, kind_of, read_file
 from ilp_mlflow.data.records import Record, number_rows
 
@@ -208,6 +209,9 @@ def _read_saved(path: Path, name: str, split: str) -> Iterator[Record]:
         rows = datasets.load_from_disk(str(path))
     # what the library raises for a damaged folder is of many kinds
     except Exception as error:
+        for file in sorted(path.rglob("*.arrow")):
+            if is_lfs_pointer(file):
+                raise DatasetError(f"{name}/{file.relative_to(path)}: {FAULT}") from None
         raise DatasetError(
             f"{name}: not a whole folder of datasets.save_to_disk ({first_line(error)}); "
             "save it again"

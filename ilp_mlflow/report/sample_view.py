@@ -152,7 +152,7 @@ def _facts(view: SampleView) -> Mapping[str, Sequence[str]]:
         "dropped": [f"{text} (nowhere in the text above)" for text in account.dropped],
         "added": [f"{text!r} (by the template; not in the row)" for text in account.added],
         "end": [_end_sentence(account)],
-        "weight": ["0: the row takes its answer out of the loss"] if account.weight_zero else [],
+        "weight": [_weight_sentence(account)] if account.weight_zero else [],
         "trained": _exposure_sentences(view.exposures),
         "verdict": [text for text in (view.status, view.verdict) if text],
         "history": [view.history] if view.history else [],
@@ -161,6 +161,12 @@ def _facts(view: SampleView) -> Mapping[str, Sequence[str]]:
         "change": [view.change] if view.change else [],
     }
     return facts
+
+
+def _weight_sentence(account: RowAccount) -> str:
+    sentence = "0: the row takes its answer out of the loss"
+    unknown = "; unknown whether its trainer read that: the training left no ledger"
+    return sentence + (unknown if account.assumed else "")
 
 
 def _end_sentence(account: RowAccount) -> str:

@@ -60,7 +60,8 @@ def account_sentence(account: RowAccount) -> str:
     if account.cut_tokens:
         parts.append(f"max_length cut {account.cut_tokens} tokens away")
     if account.weight_zero:
-        parts.append("its last turn has weight 0")
+        unknown = ", if its trainer reads weights" if account.assumed else ""
+        parts.append(f"its last turn has weight 0{unknown}")
     for text in account.dropped:
         parts.append(f"the chat template leaves out {text}")
     for text in account.added:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
+from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.core.texts import Conversation, Text, asks_nothing
 from ilp_mlflow.core.values import Sample
 
@@ -83,6 +84,9 @@ def load_tokenizer(
                 f"{source}: no tokenizer beside the weights; save it there, or give the model that "
                 "this one was trained from as the base"
             ) from None
+        for name in VOCABULARIES:
+            if is_lfs_pointer(Path(source) / name):
+                raise ModelError(f"{source}/{name}: {FAULT}") from None
         raise ModelError(
             f"{source}: no usable tokenizer ({first_line(error)}); copy or download its files again"
         ) from None

@@ -24,12 +24,14 @@ def test_json_is_an_array_or_lines(tmp_path):
     assert read(tmp_path / "a.json", "[]") == read(tmp_path / "a.json", "") == []
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "tsv"])
 def test_a_gzipped_file_is_the_same(tmp_path, kind):
     content = {
         "jsonl": json.dumps(GOOD) + "\n",
+        "ndjson": json.dumps(GOOD) + "\n",
         "json": json.dumps([GOOD]),
         "csv": "prompt,completion\np,c\n",
+        "tsv": "prompt\tcompletion\np\tc\n",
     }[kind].encode()
     path = tmp_path / f"a.{kind}.gz"
     assert read(path, gzip.compress(content)) == [GOOD]
@@ -127,3 +129,28 @@ def test_a_damaged_file_is_named_with_its_place(tmp_path, name, content, expecte
         read(tmp_path / name, content)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_tabs_separate_fields_that_may_hold_commas_quotes_and_lines(tmp_path):
+    content = 'prompt\tcompletion\n"a, b"\t"c\td\n""e"""\n'
+    assert read(tmp_path / "a.tsv", content) == [{"prompt": "a, b", "completion": 'c\td\n"e"'}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.csv", "prompt\tcompletion\n", "separated by tabs; name it .tsv"),
+        ("a.tsv", "prompt,completion\n", "separated by commas; name it .csv"),
+        ("a.tsv", "prompt;completion\n", "separated by semicolons; save it with tabs"),
+    ],
+)
+def test_another_separator_is_named(tmp_path, name, content, hint):
+    with pytest.raises(DatasetError, match=hint):
+        read(tmp_path / name, content)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "parquet", "jsonl.gz"])
+def test_a_file_that_git_lfs_has_not_fetched_is_told(tmp_path, kind):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"
+    with pytest.raises(DatasetError, match=rf"a.{kind}: a git-lfs pointer.*run 'git lfs pull'"):
+        read(tmp_path / f"a.{kind}", pointer)

@@ -117,6 +117,14 @@ def test_a_split_of_what_has_none_is_refused(tmp_path):
         list(readers.read_records(data))
 
 
+def test_a_saved_data_set_that_git_lfs_has_not_fetched_is_told(tmp_path):
+    datasets.Dataset.from_list(rows()).save_to_disk(str(tmp_path / "saved"))
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
+    with pytest.raises(DatasetError, match=rf"saved/{file.name}: a git-lfs pointer"):
+        read(tmp_path / "saved")
+
+
 def test_a_damaged_saved_data_set_is_named(tmp_path):
     datasets.Dataset.from_list(rows()).save_to_disk(tmp_path / "saved")
     for file in (tmp_path / "saved").glob("*.arrow"):

@@ -56,6 +56,10 @@ def test_a_terminal_gets_no_commands_from_a_row():
         ({"end_token": None}, "end        no token ends the answer"),
         ({"cut_tokens": 3}, "cut        3 tokens"),
         ({"weight_zero": True}, "weight     0: the row takes its answer out of the loss"),
+        (
+            {"weight_zero": True, "assumed": True},
+            "weight     0: the row takes its answer out of the loss; unknown whether its",
+        ),
         ({"dropped": ("tools: '[]'",)}, "dropped    tools: '[]' (nowhere in the text above)"),
         ({"exposures": ()}, "trained    never: it was in no batch"),
         ({"status": "unlearned"}, "verdict    unlearned"),

@@ -8,6 +8,7 @@ import pytest
 import trl
 import yaml
 
+from ilp_mlflow.diagnosis.causes.not_trained import MAYBE_LEFT_OUT
 from tests.cli.commands import document, ilp
 from tests.conftest import write_jsonl
 from tests.sibling_cases import tiny_training as tiny
@@ -237,7 +238,9 @@ def test_an_answer_that_the_row_takes_out_of_the_loss_was_not_trained(
     told = diagnosed(rows, **models)
     assert statuses(told) == {"learned": 4, "unlearned": 4}
     assert causes(told) == {"not_trained": 4}
-    assert {one["strength"] for one in told["diagnoses"]} == {1.0}
+    # nobody saw whether the trainer read the weights; the other rows, all learned, speak for it
+    assert {one["strength"] for one in told["diagnoses"]} == {MAYBE_LEFT_OUT}
+    assert all("unknown whether the trainer read" in one["reason"] for one in told["diagnoses"])
     assert findings(rows, models["sft"], tmp_path)["weight_0"]["rows"] == 4
 
 

@@ -19,7 +19,15 @@ from ilp_mlflow.data.formats import (
 )
 from ilp_mlflow.data.formats.names import Names, is_empty
 from ilp_mlflow.data.formats.parts import check_finite, refuse_media
-from ilp_mlflow.data.formats.preferences import is_unwanted, refuse_pairs, refuse_unwanted
+from ilp_mlflow.data.formats.preferences import (
+    are_verdicts,
+    has_zero,
+    is_unwanted,
+    may_be_verdicts,
+    refuse_pairs,
+    refuse_unwanted,
+    tell_zero,
+)
 from ilp_mlflow.data.records import Record
 
 FIRST_ROWS = 1000
@@ -89,9 +97,12 @@ TEXTS = (
     *openai.UNSAID,
 )
 """Columns that are part of a text in one format or another, or are called as if."""
+WEIGHTS = ("weight", "sample_weight", "loss_weight", "train", "training")
+"""Columns of a whole row that may be meant to weigh it: every row is trained alike."""
 OWN_COLUMNS = ("id", "options", "probes", "paraphrases", "source", "label")
 """Columns that mean something of their own beside a text."""
 OBVIOUS_PAIRS = (
+    ("prompt", "completion"),
     ("question", "answer"),
     ("query", "response"),
     ("prompt", "response"),
@@ -110,7 +121,7 @@ OBVIOUS_PAIRS = (
     ("context", "response"),
 )
 """Columns that are a prompt and its completion by their names."""
-ANSWERS = ("response", "answer", "completion")
+ANSWERS = ("response", "answer", "completion", "output")
 """Columns that are the output beside an instruction."""
 
 
@@ -139,11 +150,17 @@ def canonical_records(
     read = _columns_read(row_format, named_first, name, columns)
     _say(chosen, read, named_first, first, name, names)
     everything = itertools.chain(first, records)
+    zero_is_false = are_verdicts(named_first)
+    zero_is_told = not may_be_verdicts(named_first)
     for record in everything:
         row = names.row(record.fields)
-        if "text" not in read and is_unwanted(row):
-            n_others = sum(is_unwanted(names.row(other.fields)) for other in everything)
-            refuse_unwanted(record.where, 1 + n_others, names)
+        if "text" not in read and is_unwanted(row, names, zero_is_false):
+            others = [names.row(other.fields) for other in everything]
+            n_others = sum(is_unwanted(other, names, zero_is_false) for other in others)
+            refuse_unwanted(row, record.where, 1 + n_others, names)
+        if "text" not in read and has_zero(row) and not zero_is_told:
+            tell_zero(record.where)
+            zero_is_told = True
         _check_form(row, chosen, read, record.where)
         refuse_media(row, record.where, names)
         fields = row_format.convert(row, record.where, names)
@@ -262,7 +279,9 @@ def _say(
     unread = dict[str, None]()
     for row, record in zip(rows, records, strict=True):
         # whoever names columns may have forgotten one
-        texts = [name for name in row if name not in OWN_COLUMNS] if names.columns else TEXTS
+        texts = [*TEXTS, *WEIGHTS]
+        if names.columns:
+            texts = [name for name in row if name not in OWN_COLUMNS]
         others = (name for name in texts if name not in read and not is_empty(row.get(name)))
         unread.update(dict.fromkeys(others))
         unread.update(dict.fromkeys(names.hidden(record.fields)))
@@ -285,11 +304,13 @@ def _assignment(field: str, names: Names) -> str:
 def _suggested(columns: Mapping[str, None], rows: Iterable[Mapping[str, Any]]) -> str:
     """Fields for columns that are plainly something; "" where none are."""
     by_lower = {column.lower(): column for column in columns}
-    if "instruction" in columns:
+    if "instruction" in by_lower:
+        column = by_lower["instruction"]
+        instruction = "" if column == "instruction" else f"instruction={column},"
         for answer in ANSWERS:
             if answer in by_lower:
                 context = ",input=context" if "context" in columns else ""
-                return f"output={by_lower[answer]}{context}"
+                return f"{instruction}output={by_lower[answer]}{context}"
     for prompt, completion in OBVIOUS_PAIRS:
         if prompt in by_lower and completion in by_lower:
             return f"prompt={by_lower[prompt]},completion={by_lower[completion]}"

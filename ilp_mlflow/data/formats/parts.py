@@ -84,8 +84,8 @@ def plain_turns(turns: Any, name: str, where: str) -> Any:
     if not isinstance(turns, list):
         return turns
     plain = []
-    for number, turn in enumerate(turns, 1):
-        place = f"{where}: {name} turn {number}"
+    for number, turn in enumerate(turns):
+        place = f"{where}: {name}[{number}]"
         plain.append(_plain_turn(turn, place) if isinstance(turn, dict) else turn)
     return plain
 
@@ -97,13 +97,16 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
     if turn.get("tool_calls"):
         # beside calls, content may be left out as well as null
         plain.setdefault("content", None)
-    for key in LOSS_KEYS:
-        if turn.get(key) is not None:
-            plain.setdefault("weight", plain.pop(key))
-    for key in TRAINING_FLAGS:
-        # other values are no answer to whether
-        if isinstance(turn.get(key), bool):
-            plain.setdefault("weight", plain.pop(key))
+    if plain.get("weight") is None:
+        # a table has null where a turn has none
+        plain.pop("weight", None)
+    for key, flag in _flags(turn, where).items():
+        del plain[key]
+        if plain.setdefault("weight", flag) != flag:
+            raise DatasetError(
+                f"{where}: weight {json.dumps(plain['weight'])} and {key} {json.dumps(flag)} "
+                "disagree on whether the turn is trained; keep one of them"
+            )
     weight = plain.get("weight")
     # a part of a weight, or text, would count for nothing without a word
     if weight is not None and (isinstance(weight, str) or weight not in (0, 1)):
@@ -114,6 +117,25 @@ def _plain_turn(turn: dict[str, Any], where: str) -> dict[str, Any]:
     if weight is not None:
         plain["weight"] = int(weight)
     return plain
+
+
+def _flags(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The keys other than `weight` by which a turn says whether it is trained, with their values.
+
+    Raises DatasetError for true and false as text.
+    """
+    flags = {key: turn[key] for key in LOSS_KEYS if turn.get(key) is not None}
+    for key in TRAINING_FLAGS:
+        flag = turn.get(key)
+        if isinstance(flag, str) and flag.strip().lower() in ("true", "false"):
+            raise DatasetError(
+                f"{where}: {key} is the text {json.dumps(flag)}, which trainers take for true; "
+                "write true or false without quotes"
+            )
+        # other values are no answer to whether
+        if isinstance(flag, int) and flag in (0, 1):
+            flags[key] = flag
+    return flags
 
 
 def _joined(parts: list[Any], where: str) -> str:

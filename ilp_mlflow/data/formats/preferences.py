@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ilp_mlflow.core.errors import DatasetError
+from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.data.formats.names import Names
 from ilp_mlflow.data.records import Record
 
@@ -55,22 +58,89 @@ def _is_whole_conversation(answer: Any) -> bool:
     return answer[0].get("role", answer[0].get("from")) not in ("assistant", "gpt")
 
 
-def is_unwanted(row: Mapping[str, Any]) -> bool:
-    """Whether a row, under our names, is one of KTO whose answer is not wanted."""
-    return any(_is_false(row.get(name)) for name in ("label", "kto_tag"))
+def is_unwanted(row: Mapping[str, Any], names: Names, zero_is_false: bool) -> bool:
+    """Whether a row, under our names, is one of KTO whose answer is not wanted.
+
+    A `label` of false says so, and so does a `kto_tag` or a named label of 0. Under another column
+    that happens to be called `label`, 0 does where `zero_is_false`.
+    """
+    label, tag = row.get("label"), row.get("kto_tag")
+    if _is_false(label) or _is_false(tag) or _is_number(tag, 0):
+        return True
+    return _is_number(label, 0) and (zero_is_false or bool(names.columns.get("label")))
+
+
+def are_verdicts(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether numbers in `label` say which of several answers to one prompt is wanted.
+
+    So it is where every label is 0 or 1 and some prompt has answers of both: classes and scores of
+    a data set for classification do not come apart on one prompt.
+    """
+    if not may_be_verdicts(rows):
+        return False
+    labels_by_prompt: dict[str, set[bool]] = {}
+    for row in rows:
+        if not _is_missing(row.get("label")):
+            labels_by_prompt.setdefault(_asked(row), set()).add(_is_number(row["label"], 1))
+    return any(len(labels) == 2 for labels in labels_by_prompt.values())
+
+
+def tell_zero(where: str) -> None:
+    """Say how labels of 0, the first of them at `where`, are read, and how to choose."""
+    say_once(
+        f"{where}: label is 0, read as a note: such rows are trained like any other; if it marks "
+        "answers that are not wanted (KTO), say so with --fields label=label; if not, leave it out "
+        "with --fields label="
+    )
+
+
+def has_zero(row: Mapping[str, Any]) -> bool:
+    """Whether the label of a row is 0."""
+    return _is_number(row.get("label"), 0)
+
+
+def may_be_verdicts(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether all labels of rows are 0 or 1, as numbers or as text."""
+    labels = [row["label"] for row in rows if not _is_missing(row.get("label"))]
+    return all(_is_number(label, 0) or _is_number(label, 1) for label in labels)
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a row has no label; in a table of numbers NaN stands there."""
+    return label is None or (isinstance(label, float) and math.isnan(label))
+
+
+def _asked(row: Mapping[str, Any]) -> str:
+    """What a row asks, as text."""
+    turns = row.get("messages")
+    asked = turns[:-1] if isinstance(turns, list) else row.get("prompt")
+    return json.dumps(asked, default=str, sort_keys=True)
 
 
 def _is_false(label: Any) -> bool:
     # in CSV everything is text
-    return label is False or (isinstance(label, str) and label.lower() == "false")
+    return label is False or (isinstance(label, str) and label.strip().lower() == "false")
 
 
-def refuse_unwanted(where: str, n_unwanted: int, names: Names) -> None:
+def _is_number(label: Any, number: int) -> bool:
+    """Whether a label is this number, also as text; true and false are none."""
+    if isinstance(label, str):
+        return label.strip() in (str(number), f"{number}.0")
+    return isinstance(label, int | float) and not isinstance(label, bool) and label == number
+
+
+def refuse_unwanted(row: Mapping[str, Any], where: str, n_unwanted: int, names: Names) -> NoReturn:
     """Raise DatasetError for rows whose answer is not wanted, the first of them at `where`."""
-    label = names.called("label")
+    field = "kto_tag" if row.get("label") is None else "label"
+    column, value = names.called(field), row[field]
+    wanted, unwanted = "true", "false"
+    if _is_number(value, 0):
+        # `where` compares texts: 0.0 goes with 1.0
+        wanted, unwanted = str(value).strip().replace("0", "1", 1), "0"
+    other = "leave it out: --fields label=" if field == "label" else "rename the column"
     rows = "1 row" if n_unwanted == 1 else f"{n_unwanted} rows"
     raise DatasetError(
-        f"{where}: {label} is false (in {rows}), which marks an answer that is not wanted (KTO), "
-        f"and SFT would train it; remove it, or keep the others with where: {{{label}: true}} in "
-        "an experiment; rename the column if it means something else"
+        f"{where}: {column} is {unwanted} (in {rows}), which marks an answer that is not wanted "
+        f"(KTO), and SFT would train it; remove it, or keep the others with where: {{{column}: "
+        f"{wanted}}} in an experiment; if it means something else, {other}"
     )

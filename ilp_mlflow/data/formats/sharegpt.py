@@ -54,11 +54,12 @@ def convert(fields: dict[str, Any], where: str, names: Names) -> dict[str, Any]:
     if not isinstance(turns, list) or not turns:
         raise DatasetError(f"{place} must be a list of turns with something in it")
     messages = []
-    for number, turn in enumerate(turns, 1):
-        messages.append(_message(turn, f"{place} turn {number}", names))
+    for number, turn in enumerate(turns):
+        messages.append(_message(turn, f"{place}[{number}]", names))
+    # numbered as in the row, so before a turn is put in front
+    messages = plain_turns(messages, names.called(name), where)
     system = take_text(row, "system", where, names)
-    messages = _with_system(messages, system, where, names)
-    row["messages"] = plain_turns(messages, names.called(name), where)
+    row["messages"] = _with_system(messages, system, where, names)
     tools = take_tools(row, where, names)
     if tools:
         row["tools"] = [as_function_tool(tool) for tool in tools]

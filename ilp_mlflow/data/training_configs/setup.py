@@ -113,5 +113,7 @@ class TrainingSetup(Value):
     """Options that do nothing for these rows, a sentence each."""
     form_fault: str = ""
     """Why the trainer does not train on rows of this form; "" where it does."""
+    form_fault_rows: int = 0
+    """Rows of which that is true."""
     foreign_roles: tuple[str, ...] = ()
     """Roles that the chat template is given as the rows have them, and does not know."""

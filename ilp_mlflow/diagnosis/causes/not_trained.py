@@ -15,10 +15,14 @@ SELDOM_SEEN = 0.7
 """Strength where a sample was seen much less often than others of its stage."""
 TOO_OFTEN_SEEN = 0.4
 """Strength where it was seen much more often: that does not keep it from being learned."""
-LEFT_OUT = "its last turn has weight 0, which keeps it out of the loss"
+LEFT_OUT = "its last turn has weight 0, which kept it out of the loss"
+MAYBE_LEFT_OUT = 0.8
+"""Strength, at most, where a row has weight 0 and nobody saw whether its trainer reads that."""
 
 CHANGES = {
     "weight_0": "leave the weight out where the answer is to be learned",
+    "weight_0_unknown": "see whether your trainer reads weights (TRL and LLaMA-Factory do not), "
+    "and leave the weight out where the answer is to be learned",
     "never_in_a_batch": "train all rows: dataloader_drop_last false, and steps for a whole pass",
     "seldom_in_a_batch": "train it as often as the other rows",
     "cut": "raise max_length, or shorten the row",
@@ -83,8 +87,10 @@ class NotTrained(Diagnostic):
         a part was in no loss it is the share of the tokens the model gets wrong that training may
         have left out; where one token was left out and the model stops, how likely that one is
         among those it gets wrong. Seen seldom it is SELDOM_SEEN, too often TOO_OFTEN_SEEN. For a
-        sample whose own row keeps it out of the loss it is 1, with a ledger or without, unless the
-        ledger says that it was trained all the same. Other samples that the ledger does not hold
+        sample whose row has weight 0 it is 1 where the ledger says that its answer was in no loss.
+        Without an entry in the ledger nobody knows whether the trainer read the weight: then it is
+        the share of unlearned rows with weight 0 that would be learned, were they learned as often
+        as the stage's others, MAYBE_LEFT_OUT at most. Other samples that the ledger does not hold
         have none.
         """
         evidence: dict[str, Evidence] = {}
@@ -93,10 +99,14 @@ class NotTrained(Diagnostic):
             ledger = {entry.sample_id: entry for entry in to_rows(context.exposures, Exposure)}
         usual_exposures = _usual_exposures(ledger.values())
         scores = context.last_scores(unlearned)
+        unfollowed = [s for s in context.samples.values() if s.id not in ledger]
+        maybe_left_out = _unknown_weights(unfollowed, context)
         for sample in unlearned:
             entry = ledger.get(sample.id)
             fault = None
-            if sample.left_out and (entry is None or entry.supervised_tokens == 0):
+            if entry is None and sample.left_out:
+                fault = maybe_left_out[sample.stage]
+            elif entry is not None and sample.left_out and entry.supervised_tokens == 0:
                 fault = Fault(1.0, LEFT_OUT, "weight_0", CHANGES["weight_0"])
             elif entry is not None:
                 fault = self._fault(entry, scores[sample.id], usual_exposures[entry.stage])
@@ -144,6 +154,49 @@ class NotTrained(Diagnostic):
         if usual_exposures < self.rarely * entry.exposures:
             return Fault(TOO_OFTEN_SEEN, seen, "too_often_in_a_batch", "")
         return None
+
+
+def _unknown_weights(samples: Sequence[Sample], context: Context) -> dict[str, Fault]:
+    """What weight 0 may explain of each stage whose trainer nobody followed, by its name.
+
+    Were the weights read, rows that have one would be unlearned more often than the others. The
+    strength is that difference as a share of the former (the attributable fraction among the
+    exposed), with one learned and one unlearned row more on either side, since rows may be few.
+    """
+    faults = {}
+    for stage in dict.fromkeys(sample.stage for sample in samples if sample.left_out):
+        of_stage = [sample for sample in samples if sample.stage == stage]
+        with_weight = _count_unlearned([s for s in of_stage if s.left_out], context)
+        others = _count_unlearned([s for s in of_stage if not s.left_out], context)
+        share = 1 - others.share / with_weight.share
+        reason = (
+            "its last turn has weight 0, and it is unknown whether the trainer read that: "
+            f"{with_weight.unlearned} of {with_weight.decided} rows with weight 0 are unlearned, "
+            f"{others.unlearned} of the {others.decided} others"
+        )
+        strength = min(MAYBE_LEFT_OUT, max(0.0, share))
+        faults[stage] = Fault(strength, reason, "weight_0_unknown", CHANGES["weight_0_unknown"])
+    return faults
+
+
+class Decided(NamedTuple):
+    """Samples with a verdict that is sure."""
+
+    unlearned: int
+    """Those that are unlearned."""
+    decided: int
+    """All of them."""
+
+    @property
+    def share(self) -> float:
+        """Share 0..1 that is unlearned, with one of either verdict more (Laplace)."""
+        return (self.unlearned + 1) / (self.decided + 2)
+
+
+def _count_unlearned(samples: Sequence[Sample], context: Context) -> Decided:
+    statuses = [context.verdicts[sample.id].status for sample in samples]
+    unlearned = statuses.count("unlearned")
+    return Decided(unlearned, unlearned + statuses.count("learned"))
 
 
 def _usual_exposures(entries: Iterable[Exposure]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -34,16 +35,44 @@ IDLE_VALUES = {
 """Factors that leave a layer as it is when all of their values are these."""
 OTHER_FACTORS = ("hada_", "lokr_", "boft_", "vera_", "randlora_", "road_", "delora_", "gralora_")
 """How tensors begin that only count as factors of the same layer's others."""
+SCALES = {
+    "ADALORA": ("lora_alpha", "alpha_pattern"),
+    "FOURIERFT": ("scaling", ""),
+    "GRALORA": ("alpha", ""),
+    "LOHA": ("alpha", "alpha_pattern"),
+    "LOKR": ("alpha", "alpha_pattern"),
+    "LORA": ("lora_alpha", "alpha_pattern"),
+    "RANDLORA": ("randlora_alpha", ""),
+    "WAVEFT": ("scaling", ""),
+}
+"""Settings that all of an adapter's changes are multiplied by, by kind: that of every layer, and
+that of single layers."""
 SHARED = ("vera_A", "vera_B", "randlora_A", "randlora_B")
 """Tensors that all layers share, without an effect of their own."""
 
 
-def changes_nothing(adapter: str) -> bool:
-    """Whether an adapter leaves every layer as it is, told from its file.
+def why_idle(adapter: str) -> str:
+    """Why an adapter leaves every layer as it is, told from its files; "" where it does not.
 
-    False also where that depends on the base: whole modules, biases and tokens saved with it, and
+    "" also where that depends on the base: whole modules, biases and tokens saved with it, and
     the magnitudes of DoRA.
     """
+    scale = _zero_scale(Path(adapter))
+    if not _is_idle(adapter, is_scaled_to_nothing=bool(scale)):
+        return ""
+    return f"{scale} is 0" if scale else "its weights are those before training"
+
+
+def _zero_scale(adapter: Path) -> str:
+    """The setting that multiplies all changes by zero; "" where none does."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    scale, of_layers = SCALES.get(str(config.get("peft_type")), ("", ""))
+    is_zero = bool(scale) and config.get(scale) == 0
+    return scale if is_zero and not any((config.get(of_layers) or {}).values()) else ""
+
+
+def _is_idle(adapter: str, is_scaled_to_nothing: bool) -> bool:
+    """Whether every layer of an adapter has a factor that makes its change nothing."""
     idle_by_layer = dict[str, bool]()
     with safe_open(str(Path(adapter) / ADAPTER_WEIGHTS), "pt") as file:
         for name in file.keys():  # noqa: SIM118
@@ -51,10 +80,11 @@ def changes_nothing(adapter: str) -> bool:
             if factor in SHARED:
                 continue
             if factor in IDLE_VALUES:
-                is_idle = bool(torch.all(file.get_tensor(name) == IDLE_VALUES[factor]))
+                values = file.get_tensor(name)
+                is_idle = is_scaled_to_nothing or bool(torch.all(values == IDLE_VALUES[factor]))
                 idle_by_layer[layer] = idle_by_layer.get(layer, False) or is_idle
             elif factor.startswith(OTHER_FACTORS):
-                idle_by_layer.setdefault(layer, False)
+                idle_by_layer.setdefault(layer, is_scaled_to_nothing)
             else:
                 return False
     return all(idle_by_layer.values())

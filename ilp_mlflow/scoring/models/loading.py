@@ -22,27 +22,33 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
+from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
+from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
 from ilp_mlflow.scoring.models import adapters
-from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.models.idle_adapters import why_idle
 from ilp_mlflow.scoring.models.saved_weights import check_saved_adapter, check_saved_model
 from ilp_mlflow.scoring.models.weight_files import (
     ADAPTER_WEIGHTS,
     model_files,
     read_shapes,
+    refuse_codes,
     refuse_not_finite,
+    zero_tensors,
 )
 from ilp_mlflow.scoring.models.whole_weights import (
     load_skeleton,
     quiet_libraries,
     refuse_diverged_model,
     refuse_incomplete,
+    refuse_zero,
+    zero_weights,
 )
 
 ADAPTER = "adapter_config.json"
@@ -82,7 +88,10 @@ def read_tokenization(
         read_with = [*base, parts[-1]]
         say_once(f"{parts[-1]}: no tokenizer beside the weights; the one of {base[0]} is used")
     with_options = load_tokenizer(read_with, tokenizer)
-    end_token_ids = _generation_end_token_ids(location, config)
+    foreign = foreign_end_tokens(location, config)
+    if foreign:
+        say_once(f"{location}: {foreign.sentence}")
+    end_token_ids = _generation_end_token_ids(location, config).difference(foreign.ids)
     if with_options.eos_token_id is not None:
         end_token_ids.add(with_options.eos_token_id)
     return Tokenization(with_options, frozenset(end_token_ids), max_length)
@@ -113,20 +122,27 @@ def check_whole(parts: Sequence[str]) -> None:
     files = _safetensors(location)
     for folder in adapter_folders:
         adapters.refuse_other_base(folder, files)
-    if files and not hasattr(config, "quantization_config"):
+    adapter_files = [Path(folder) / ADAPTER_WEIGHTS for folder in adapter_folders]
+    for path in adapter_files:
+        read_shapes(path)
+    refuse_codes(adapter_files)
+    if files and not _is_quantised(config):
         skeleton: Any = load_skeleton(location, config, files)
+        refuse_codes(files)
+        refuse_zero(skeleton, zero_tensors(files))
         for index, folder in enumerate(adapter_folders):
             skeleton = adapters.put_adapter(skeleton, folder, location)
             if index < len(adapter_folders) - 1:
                 skeleton = adapters.merge_adapter(skeleton, folder)
-    refuse_not_finite([*files, *(Path(folder) / ADAPTER_WEIGHTS for folder in adapter_folders)])
+    refuse_not_finite([*files, *adapter_files])
 
 
 def tell_idle_adapters(parts: Sequence[str]) -> None:
     """Tell which of the adapters in `parts` change nothing: they are scored all the same."""
     for folder in parts[1:]:
-        if changes_nothing(folder):
-            say_once(f"{folder}: changes nothing, its weights are those before training")
+        reason = why_idle(folder)
+        if reason:
+            say_once(f"{folder}: changes nothing, {reason}")
 
 
 def load_model(
@@ -293,6 +309,9 @@ def read_config(location: str) -> PretrainedConfig:
         if (folder / ADAPTER_WEIGHTS).exists():
             hint = f"beside {ADAPTER_WEIGHTS} there must be its {ADAPTER}"
         raise ModelError(f"{location}: no config.json; {hint}")
+    for name in ("config.json", *gguf_option(location).values()):
+        if is_lfs_pointer(folder / name):
+            raise ModelError(f"{folder / name}: {FAULT}")
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             location, trust_remote_code=False, **gguf_option(location)
@@ -313,6 +332,19 @@ def read_config(location: str) -> PretrainedConfig:
     return config
 
 
+def _is_quantised(config: PretrainedConfig) -> bool:
+    """Whether weights are stored as something that transformers makes numbers of.
+
+    Of a method that it does not know it loads what is stored as the weights.
+    """
+    how = getattr(config, "quantization_config", None)
+    if not how:
+        return False
+    options = how if isinstance(how, dict) else how.to_dict()
+    with quiet_libraries():
+        return "quant_method" in options and AutoHfQuantizer.supports_quant_method(options)
+
+
 def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
     """Ids of the end tokens that the model's own generation settings name. Raises ModelError."""
     own_file = Path(base) / "generation_config.json"
@@ -326,9 +358,42 @@ def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
         generation = GenerationConfig.from_model_config(config)
     ids = generation.eos_token_id
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    if not all(isinstance(number, int) for number in ids):
+    if not all(type(number) is int for number in ids):
         raise ModelError(f"{own_file}: eos_token_id {ids} is no id of a token; write its number")
     return set(ids)
+
+
+@dataclass(frozen=True)
+class ForeignEndTokens:
+    """Ids at which generation is to stop, and for which the model has no token."""
+
+    ids: tuple[int, ...]
+    """The ids."""
+    vocabulary: int
+    """Tokens that the model has."""
+
+    def __bool__(self) -> bool:
+        return bool(self.ids)
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, in words."""
+        named = ", ".join(map(str, self.ids))
+        return (
+            f"eos_token_id {named} is no token of the model, which has {self.vocabulary}: "
+            "generation never stops there"
+        )
+
+
+def foreign_end_tokens(location: str, config: PretrainedConfig) -> ForeignEndTokens:
+    """What the generation settings of a base name as end tokens that it does not have.
+
+    Raises ModelError when they cannot be read.
+    """
+    vocabulary = int(config.get_text_config().vocab_size)
+    ids = _generation_end_token_ids(location, config)
+    foreign = sorted(number for number in ids if not 0 <= number < vocabulary)
+    return ForeignEndTokens(tuple(foreign), vocabulary)
 
 
 def _check_folder(location: str) -> None:
@@ -363,8 +428,12 @@ def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTraine
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
         raise ModelError(f"{location}: cannot be loaded ({first_line(error)})") from None
-    refuse_incomplete(location, info, _safetensors(location))
+    files = _safetensors(location)
+    refuse_incomplete(location, info, files)
     refuse_diverged_model(model, location)
+    if not _is_quantised(model.config):
+        refuse_codes(files)
+        refuse_zero(model, dict.fromkeys(zero_weights(model), location))
     if gguf:
         model = _as_ordinary_model(model)
     return _move(model, device, location)

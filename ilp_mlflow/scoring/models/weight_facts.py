@@ -23,9 +23,9 @@ from ilp_mlflow.scoring.models.compared_weights import (
     Weights,
     compare_weights,
 )
-from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.models.idle_adapters import why_idle
 from ilp_mlflow.scoring.models.stacked_changes import shared_change
-from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, tensor_digests
+from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, read_shapes
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
 from ilp_mlflow.tracking.model_registry import side_by_side
 
@@ -98,8 +98,9 @@ def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
     stages = [name for name in parts if "@" not in name]
     for place, name in enumerate(stages):
         *_, last = parts[name]
-        if len(parts[name]) > 1 and changes_nothing(last):
-            idle[name] = str(Path(last) / ADAPTER_WEIGHTS)
+        reason = why_idle(last) if len(parts[name]) > 1 else ""
+        if reason:
+            idle[name] = f"{Path(last) / ADAPTER_WEIGHTS}: {reason}"
             continue
         for earlier in reversed(stages[:place]):
             if has_same_weights(parts[name], parts[earlier]):
@@ -255,12 +256,12 @@ def _files(location: str) -> list[Path]:
 
 def _have_same_tensors(files: Sequence[Path], others: Sequence[Path]) -> bool:
     """Whether files hold the same tensors under the same names, bit by bit."""
-    if tensor_digests(files) != tensor_digests(others):
-        return False
     file_of = {}
     for path in others:
-        with safe_open(str(path), "pt") as file:
-            file_of.update(dict.fromkeys(file.keys(), path))
+        file_of.update(dict.fromkeys(read_shapes(path), path))
+    names = [name for path in files for name in read_shapes(path)]
+    if set(names) != file_of.keys():
+        return False
     for path in files:
         with safe_open(str(path), "pt") as file:
             for name in file.keys():  # noqa: SIM118

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import xxhash
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from ilp_mlflow.core.errors import ModelError, first_line
+from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.core.terminal.progress import MB, task
 from ilp_mlflow.tracking.model_digest import PICKLES
 
@@ -22,8 +25,13 @@ INDEX = "model.safetensors.index.json"
 """The file that says in which shard each tensor of a model is."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 """The file with the weights of an adapter."""
-DIGESTED_VALUES = 64
-"""Values of a tensor that its digest is of."""
+CHUNK = 2**20
+"""Values that are digested at a time, so that they stay in the processor's cache."""
+SMALL_FLOATS = ("F8_", "F6_", "F4")
+"""How types of numbers of a byte or less begin, as safetensors calls them."""
+CODE = re.compile(r"(weight|_proj)$")
+"""Ends of the names of tensors that multiply: as whole numbers they need scales to mean anything.
+Masks and positions, which are whole numbers in healthy files, have other names."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of every tensor of a file, by name."""
@@ -60,9 +68,30 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(str(path), "pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if is_lfs_pointer(path):
+            raise ModelError(f"{path}: {FAULT}") from None
         raise ModelError(
             f"{path}: damaged ({first_line(error)}); copy or download it again"
         ) from None
+
+
+def refuse_codes(paths: Sequence[Path]) -> None:
+    """Raise ModelError for the first weight stored as whole numbers, or as numbers of one byte.
+
+    Such weights were quantised, and mean something with their scales only. Only headers are read.
+    """
+    for path in paths:
+        with safe_open(str(path), "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                kind = file.get_slice(name).get_dtype()
+                is_code = kind[:1] in "IUB" and kind != "BF16" and CODE.search(name)
+                if is_code or kind.startswith(SMALL_FLOATS):
+                    raise ModelError(
+                        f"{path}: {name} is stored as {kind}, quantised, and no "
+                        "quantization_config in config.json says in a known way how: its values "
+                        "are no weights; take the config.json that they were saved with, or the "
+                        "weights before that"
+                    )
 
 
 def refuse_not_finite(paths: Sequence[Path]) -> None:
@@ -71,13 +100,33 @@ def refuse_not_finite(paths: Sequence[Path]) -> None:
     Every byte is read, once per process: about as fast as the disk gives it.
     """
     for path in paths:
-        status = path.stat()
-        _refuse_not_finite(path, status.st_size, status.st_mtime_ns)
+        _zero_tensors(path, *_state(path))
+
+
+def zero_tensors(paths: Sequence[Path]) -> dict[str, Path]:
+    """Tensors of which every value is zero, with their file.
+
+    Raises ModelError as `refuse_not_finite` does, and reads what that reads.
+    """
+    file_by_name = {}
+    for path in paths:
+        file_by_name.update(dict.fromkeys(_zero_tensors(path, *_state(path)), path))
+    return file_by_name
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file, which tell it from what was there before."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @functools.cache
-def _refuse_not_finite(path: Path, size: int, changed: int) -> None:
-    """Check one file; `size` in bytes and `changed` tell it from what was there before."""
+def _zero_tensors(path: Path, size: int, changed: int) -> tuple[str, ...]:
+    """The tensors of a file that are all zero; `size` in bytes and `changed` see `_state`.
+
+    Raises ModelError for the first one that is not finite.
+    """
+    zero = []
     with task(f"check weights of {path.parent.name}", size / MB, "MB") as advance:
         for name, weights in _read_tensors(path):
             if not is_finite(weights):
@@ -85,25 +134,53 @@ def _refuse_not_finite(path: Path, size: int, changed: int) -> None:
                     f"{path}: {name} is not finite (nan or infinite); "
                     "the training diverged: take an earlier checkpoint"
                 )
+            if is_zero(weights):
+                zero.append(name)
             advance(weights.numel() * weights.element_size() / MB)
+    return tuple(zero)
 
 
 def tensor_digests(paths: Sequence[Path]) -> dict[str, str]:
-    """A short digest of every tensor of some files, by name: of its first values as float32.
+    """A digest of every tensor of some files, by name: of all its values as float32.
 
-    It tells a model from another of the same shape, whatever files and types they are stored in,
-    and takes no time.
+    It tells a model from another of the same shape, whatever files and types they are stored in.
+    Every byte is read, once per process.
     """
-    digests = {}
+    digests = dict[str, str]()
     for path in paths:
-        with safe_open(str(path), "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                # of a matrix the first row, so that little is read
-                first = part[:1] if part.get_shape() else file.get_tensor(name)
-                first = first.flatten()[:DIGESTED_VALUES].float()
-                digests[name] = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
+        digests.update(_tensor_digests(path, *_state(path)))
     return digests
+
+
+@functools.cache
+def _tensor_digests(path: Path, size: int, changed: int) -> dict[str, str]:
+    """The digests of one file; `size` in bytes and `changed` see `_state`."""
+    digests = {}
+    with task(f"compare weights of {path.parent.name}", size / MB, "MB") as advance:
+        for name, weights in _read_tensors(path):
+            digests[name] = _digest(weights)
+            advance(weights.numel() * weights.element_size() / MB)
+    return digests
+
+
+def _digest(weights: torch.Tensor) -> str:
+    # fast, and nobody makes a base that collides on purpose
+    digest = xxhash.xxh3_128(str(tuple(weights.shape)).encode())
+    for chunk in weights.flatten().split(CHUNK):
+        values: Any = chunk.float() if chunk.is_floating_point() else chunk
+        digest.update(values.numpy())
+    return digest.hexdigest()
+
+
+def is_zero(weights: torch.Tensor) -> bool:
+    """Whether a tensor has values, and every one is zero."""
+    if weights.is_meta or not weights.numel():
+        return False
+    # of nearly all tensors the first value tells
+    values = weights.flatten()
+    if float(values[0]) != 0:
+        return False
+    return all(not chunk.float().any() for chunk in values.split(CHUNK))
 
 
 def is_finite(weights: torch.Tensor) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -14,8 +15,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.scoring.models.weight_files import INDEX, WEIGHTS, is_finite, read_shapes
+from ilp_mlflow.scoring.models.weight_files import (
+    INDEX,
+    WEIGHTS,
+    is_finite,
+    is_zero,
+    read_shapes,
+)
 
+LAYER = re.compile(r".*?\.\d+\.")
+"""The part of a tensor's name that says of which layer it is."""
 NAMED = 3
 """Tensors that a message names."""
 
@@ -99,6 +108,80 @@ def refuse_diverged_model(model: torch.nn.Module, name: str) -> None:
                 f"{name}: {weight_name} is not finite (nan or infinite); "
                 "the training diverged: take an earlier checkpoint"
             )
+
+
+def zero_weights(model: torch.nn.Module) -> list[str]:
+    """Names of the weights of a model that are all zero."""
+    return [name for name, weights in model.named_parameters() if is_zero(weights.detach())]
+
+
+def refuse_zero(model: torch.nn.Module, zero: Mapping[str, Any]) -> None:
+    """Raise ModelError where zeros stand in for weights without which a model says nothing.
+
+    `model` may be without values; `zero` are tensors that are all zero, with where each of them is.
+    Embeddings, a head of its own, and a whole layer of them are refused, and a norm outside the
+    layers that starts with ones. Single matrices and biases may well be zero, and so may norms that
+    start with zeros (Gemma's, whose weight is added to one).
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for name in sorted(_essential_weights(model).intersection(names)):
+        place = _place_in(zero, name)
+        if place:
+            _refuse_zeros(f"{place}: {name} is all zero")
+    matrices_by_layer: dict[str, list[str]] = {}
+    for name, weights in model.named_parameters():
+        layer = LAYER.match(name)
+        if layer and weights.ndim > 1:
+            matrices_by_layer.setdefault(layer[0], []).append(name)
+    for layer_name, matrices in matrices_by_layer.items():
+        places = [_place_in(zero, name) for name in matrices]
+        if all(places):
+            _refuse_zeros(
+                f"{places[0]}: every matrix of {layer_name.rstrip('.')} is all zero ({matrices[0]})"
+            )
+
+
+def _refuse_zeros(what: str) -> NoReturn:
+    raise ModelError(
+        f"{what}, so nothing of what the model learned is left there: the file was not written or "
+        "copied whole; save, copy or download it again"
+    )
+
+
+def _essential_weights(model: Any) -> set[str]:
+    """Names of weights that every token goes through, outside the layers."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    essential = set[str]()
+    for name, module in model.named_modules():
+        is_end = any(module is end for end in ends)
+        if is_end or (not LAYER.match(f"{name}.") and _starts_with_ones(module)):
+            essential.add(f"{name}.weight")
+    return essential
+
+
+def _starts_with_ones(module: torch.nn.Module) -> bool:
+    """Whether a module is a norm whose weight is a factor, which is one before any training."""
+    weight = getattr(module, "weight", None)
+    if "norm" not in type(module).__name__.lower() or weight is None or weight.ndim != 1:
+        return False
+    try:
+        with torch.device("cpu"):
+            fresh = type(module)(len(weight))
+    # a norm that is made in another way is not known
+    except TypeError:
+        return False
+    return bool((fresh.weight == 1).all())
+
+
+def _place_in(zero: Mapping[str, Any], name: str) -> Any:
+    """Where a tensor that is all zero is; None for any other.
+
+    Some files leave the first part of the name out.
+    """
+    for part in (name, name.partition(".")[2]):
+        if part in zero:
+            return zero[part]
+    return None
 
 
 def in_shape(shape: Sequence[int]) -> str:

@@ -75,6 +75,9 @@ class RowAccount(Value):
     """Whether it is an end token of the model, at which generation stops."""
     weight_zero: bool = False
     """Whether the row itself keeps its answer out of the loss (`weight: 0`), and it was."""
+    assumed: bool = False
+    """Whether nobody followed the training, so that this is what it does if it does as the row
+    says: it may have cut the row, and not have read its weight."""
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,10 @@ def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenizatio
         end_token_ids = tokenization.end_token_ids | {tokenizer.eos_token_id}
         tokenization = dataclasses.replace(tokenization, end_token_ids=end_token_ids)
     new = [token for token in tokenizer.get_vocab() if token not in known]
-    return tokenization, Vocabulary(tokenizer, tuple(sorted(new)), find_embedding(parts))
+    foreign = loading.foreign_end_tokens(parts[0], loading.read_config(parts[0]))
+    sentence = foreign.sentence if foreign else ""
+    embedding = find_embedding(parts)
+    return tokenization, Vocabulary(tokenizer, tuple(sorted(new)), embedding, sentence)
 
 
 def _tokenizer_config(setup: TrainingSetup, scratch: Path) -> TokenizerConfig:

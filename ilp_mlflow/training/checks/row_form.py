@@ -40,8 +40,8 @@ def _form(rows: Sequence[CheckedRow], setup: TrainingSetup) -> list[CheckFinding
             kind="form_not_read",
             severity="error",
             sentence=setup.form_fault,
-            rows=len(rows),
-            share=1.0,
+            rows=setup.form_fault_rows,
+            share=min(1.0, setup.form_fault_rows / len(rows)),
         )
     ]
 

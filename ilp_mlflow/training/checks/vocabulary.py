@@ -35,6 +35,8 @@ class Vocabulary(NamedTuple):
     """Tokens that the base does not have."""
     embedding: Embedding | LoadedEmbedding
     """What the files, or the loaded model, say of its rows."""
+    foreign_ends: str = ""
+    """What is wrong with the end tokens of its generation settings; "" where nothing is."""
 
 
 def check_vocabulary(
@@ -46,6 +48,7 @@ def check_vocabulary(
         *_beyond_embedding(rows, setup, vocabulary),
         *_split_markers(rows, vocabulary.tokenizer),
         *_special_in_text(rows, vocabulary.tokenizer),
+        *_foreign_ends(vocabulary),
     ]
 
 
@@ -188,6 +191,21 @@ def _special_in_text(
         lambda row: f"has {first_in(specials, own_text(row.sample))}",
         "was a template put into the rows already? Then take it out",
     )
+
+
+def _foreign_ends(vocabulary: Vocabulary) -> list[CheckFinding]:
+    """End tokens that the model does not have."""
+    if not vocabulary.foreign_ends:
+        return []
+    return [
+        CheckFinding(
+            kind="end_token_unknown",
+            severity="warning",
+            sentence=vocabulary.foreign_ends,
+            change="write the end token's own id in generation_config.json and config.json (the "
+            "tokenizer's eos_token_id)",
+        )
+    ]
 
 
 def own_text(sample: Sample) -> str:

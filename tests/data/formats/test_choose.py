@@ -254,3 +254,28 @@ def test_a_field_that_no_row_has_is_no_field():
     ):
         with pytest.raises(ValueError, match=expected):
             DataConfig(path="a.jsonl", fields=fields)
+
+
+@pytest.mark.parametrize("column", ["weight", "train"])
+def test_a_weight_of_a_whole_row_is_told_to_be_unread(tmp_path, capsys, column):
+    rows = [{"prompt": "q", "completion": "a", column: 0}]
+    read(tmp_path / "a.jsonl", rows)
+    assert f"read as trl (prompt, completion); not read: {column}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (("Prompt", "Completion"), "prompt=Prompt,completion=Completion"),
+        (("Instruction", "Response"), "instruction=Instruction,output=Response"),
+        (("Instruction", "Output"), "instruction=Instruction,output=Output"),
+        (("instruction", "response"), "output=response"),
+    ],
+)
+def test_columns_in_capitals_are_suggested_and_the_suggestion_works(tmp_path, columns, fields):
+    path = tmp_path / "a.jsonl"
+    row = dict(zip(columns, ("q", "a"), strict=True))
+    with pytest.raises(DatasetError, match=f"--fields {fields}$"):
+        read(path, [row])
+    given = dict(pair.split("=") for pair in fields.split(","))
+    assert len(read(path, [row], fields=given)) == 1

@@ -55,7 +55,7 @@ def test_functions_of_old_files_become_tools():
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
 def test_what_is_no_text_is_refused(kind):
     turns = [{"role": "user", "content": [{"type": "text", "text": "Look:"}, {"type": kind}]}]
-    with pytest.raises(DatasetError, match=f"here: messages turn 1: content has .*'{kind}'"):
+    with pytest.raises(DatasetError, match=rf"here: messages\[0\]: content has .*'{kind}'"):
         convert({"messages": turns}, "here", Names())
 
 

@@ -58,6 +58,67 @@ def test_an_answer_that_is_not_wanted_is_never_gold(tmp_path, form):
         read(tmp_path / "a.jsonl", [{**form, "liked": False}], fields={"label": "liked"})
 
 
+def labelled(*labels, **more):
+    """Rows of different prompts with these labels."""
+    return [
+        {"prompt": f"p{n}", "completion": f"c{n}", "label": label, **more}
+        for n, label in enumerate(labels)
+    ]
+
+
+@pytest.mark.parametrize("unwanted", [0, 0.0, "0", " 0 "])
+def test_a_label_of_0_is_a_verdict_where_one_prompt_has_both(tmp_path, unwanted):
+    good, bad = [{**row, "prompt": "p"} for row in labelled(1, unwanted)]
+    for records in ([good, bad], [*labelled(1, 1), good, bad]):
+        with pytest.raises(
+            DatasetError, match=r"label is 0 \(in 1 row\).*where: \{label: 1(\.0)?\}"
+        ):
+            read(tmp_path / "a.jsonl", records)
+    chats = [
+        {"messages": [CHAT[0], {"role": "assistant", "content": answer}], "label": label}
+        for answer, label in (("a", 1), ("b", unwanted))
+    ]
+    with pytest.raises(DatasetError, match=r"line 2: label is 0"):
+        read(tmp_path / "a.jsonl", chats)
+
+
+@pytest.mark.parametrize("unwanted", [0, 0.0, "0"])
+def test_a_label_of_0_that_may_be_a_class_is_told_and_trained(tmp_path, capsys, unwanted):
+    path = tmp_path / "a.jsonl"
+    assert len(read(path, labelled(1, unwanted, 1, unwanted))) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ilp: {path} line 2: label is 0, read as a note")
+    with pytest.raises(DatasetError, match=r"line 2: label is 0 \(in 2 rows\)"):
+        read(path, labelled(1, unwanted, 1, unwanted), fields={"label": "label"})
+    assert len(read(path, labelled(1, unwanted), fields={"label": ""})) == 2
+    assert "label is 0" not in capsys.readouterr().err
+
+
+def test_labels_that_are_missing_say_nothing(tmp_path, capsys):
+    nan = float("nan")
+    assert len(read(tmp_path / "a.jsonl", labelled(nan, 1.0, 0.0, None))) == 4
+    assert "line 3: label is 0, read as a note" in capsys.readouterr().err
+    contrast = [{**row, "prompt": "p"} for row in labelled(nan, 1.0, 0.0)]
+    with pytest.raises(DatasetError, match=r"line 3: label is 0"):
+        read(tmp_path / "a.jsonl", contrast)
+
+
+def test_classes_are_no_verdicts(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    assert len(read(path, labelled(0, 1, 2))) == 3
+    same_prompt = [{**row, "prompt": "p"} for row in labelled(0, 1, 2)]
+    assert len(read(path, same_prompt)) == 3
+    assert len(read(path, labelled(1, 1, 1))) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tag_of_llama_factory_is_a_verdict(tmp_path):
+    for tag in (False, 0, "false"):
+        row = {"prompt": "p", "completion": "c", "kto_tag": tag}
+        with pytest.raises(DatasetError, match=r"kto_tag is (0|false) .*rename the column"):
+            read(tmp_path / "a.jsonl", [row])
+
+
 def test_a_label_that_is_no_verdict_is_metadata(tmp_path):
     for label in ("positive", 0, 1, None):
         (sample,) = read(tmp_path / "a.jsonl", [{"prompt": "p", "completion": "c", "label": label}])

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -74,16 +75,28 @@ def test_whether_a_turn_is_trained_may_have_another_name():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (row(("alien", "q")), "conversations turn 1: role 'alien' is not known"),
-        ({"conversations": [{"value": "q"}]}, "conversations turn 1: role None is not known"),
-        ({"conversations": ["q"]}, "conversations turn 1 must be an object"),
+        (row(("alien", "q")), "conversations[0]: role 'alien' is not known"),
+        ({"conversations": [{"value": "q"}]}, "conversations[0]: role None is not known"),
+        ({"conversations": ["q"]}, "conversations[0] must be an object"),
         ({"conversations": []}, "conversations must be a list of turns"),
         ({"conversations": "q"}, "conversations is not valid JSON"),
-        (row(("human", "q"), ("function_call", "weather()")), "turn 2: must be a call as JSON"),
-        (row(("function_call", '{"arguments": {}}')), "turn 1: must be a call as JSON"),
-        (row(("human", [{"type": "image"}])), "turn 1: content has a part of type 'image'"),
+        (
+            row(("human", "q"), ("function_call", "weather()")),
+            "conversations[1]: must be a call as JSON",
+        ),
+        (row(("function_call", '{"arguments": {}}')), "conversations[0]: must be a call as JSON"),
+        (
+            row(("human", [{"type": "image"}])),
+            "conversations[0]: content has a part of type 'image'",
+        ),
     ],
 )
 def test_a_turn_that_is_none_is_named(given, expected):
-    with pytest.raises(DatasetError, match=f"^here: .*{expected.partition(': ')[2] or expected}"):
+    with pytest.raises(DatasetError, match=f"^here: {re.escape(expected)}"):
+        convert(given, "here", Names())
+
+
+def test_turns_are_numbered_as_in_the_row_also_behind_a_system_column():
+    given = {**row(("human", [{"type": "image"}])), "system": "be kind"}
+    with pytest.raises(DatasetError, match=r"^here: conversations\[0\]: content has a part"):
         convert(given, "here", Names())

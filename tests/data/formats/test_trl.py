@@ -48,13 +48,13 @@ def test_tools_are_objects():
 @pytest.mark.parametrize("said", [{"weight": 0.5}, {"weight": "0"}, {"loss_weight": 2}])
 def test_a_weight_that_is_neither_0_nor_1_is_refused(said):
     row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
-    with pytest.raises(DatasetError, match=r"here: messages turn 2: weight .* neither 0 nor 1"):
+    with pytest.raises(DatasetError, match=r"here: messages\[1\]: weight .* neither 0 nor 1"):
         convert(row, "here", Names())
 
 
 @pytest.mark.parametrize(
     "said",
-    [{"loss": False}, {"loss_weight": 0}, {"weight": 0}, {"train": False}, {"training": False}],
+    [{"loss": False}, {"loss_weight": 0}, {"weight": 0}, {"train": False}, {"training": 0}],
 )
 def test_what_keeps_a_turn_out_of_the_loss_is_its_weight(said):
     row = {"messages": [TURNS[0], {**TURNS[1], **said}]}
@@ -70,3 +70,27 @@ def test_parts_of_text_are_one_text():
     for parts in (["a", "b"], [{"type": "text", "value": "a"}, {"type": "text", "text": "b"}]):
         row = {"prompt": [{"role": "user", "content": parts}], "completion": TURNS[1:]}
         assert convert(row, "here", Names())["prompt"] == [{"role": "user", "content": "ab"}]
+
+
+@pytest.mark.parametrize("flag", ["false", "True"])
+def test_a_flag_that_is_text_is_refused(flag):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": flag}]
+    with pytest.raises(DatasetError, match=rf"messages\[1\]: train is the text .{flag}."):
+        convert({"messages": turns}, "here", Names())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"weight": None, "train": False}, {"weight": 0, "train": False}, {"train": 0, "loss": 0}],
+)
+def test_flags_that_agree_or_are_null_are_one_weight(flags):
+    turns = [TURNS[0], {**TURNS[1], **flags}]
+    found = convert({"messages": turns}, "here", Names())["messages"]
+    assert found == [TURNS[0], {**TURNS[1], "weight": 0}]
+
+
+@pytest.mark.parametrize("flags", [{"weight": 1, "train": False}, {"loss": 0, "training": True}])
+def test_flags_that_disagree_are_refused(flags):
+    turns = [TURNS[0], {**TURNS[1], **flags}]
+    with pytest.raises(DatasetError, match=r"here: messages\[1\]: weight \d and \w+ .*disagree"):
+        convert({"messages": turns}, "here", Names())

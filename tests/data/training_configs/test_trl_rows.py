@@ -1,10 +1,11 @@
-"""What TRL takes rows for, by the columns of the first one."""
+"""What TRL takes rows for, by their columns and the first one."""
 
 import pytest
 
 from ilp_mlflow.core.config import DataConfig
+from ilp_mlflow.data.records import number_rows
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.data.training_configs.trl_rows import fit_to_trl, trl_form
+from ilp_mlflow.data.training_configs.trl_rows import fit_to_trl, row_form, trl_form
 from tests.conftest import write_jsonl
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -22,7 +23,7 @@ SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     ],
 )
 def test_rows_that_trl_reads(row, kind):
-    assert trl_form(row) == (kind, "", ())
+    assert row_form(row) == (kind, "", (), 0)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +38,11 @@ def test_rows_that_trl_reads(row, kind):
     ],
 )
 def test_rows_that_trl_does_not_train_on(row, fault):
-    assert fault in trl_form(row).fault
+    assert fault in row_form(row).fault
 
 
 def test_trl_leaves_roles_as_they_are():
-    assert trl_form({"conversations": SHAREGPT}).roles == ("human", "gpt")
+    assert row_form({"conversations": SHAREGPT}).roles == ("human", "gpt")
 
 
 def fitted(tmp_path, row, setup=None, **source):
@@ -85,3 +86,39 @@ def test_text_has_the_column_that_trl_is_told(tmp_path):
     assert source.fields == {"text": "content"}
     _, (source,) = fitted(tmp_path, {"messages": CHAT, "content": "c"}, {"text_field": "content"})
     assert source.fields == {}
+
+
+PAIR = {"prompt": "q", "completion": "a"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_faulty", "fault"),
+    [
+        ([{"messages": CHAT}] * 3, 0, ""),
+        ([PAIR, {**PAIR, "id": 1}, PAIR], 0, ""),
+        # a column that one row has is a column of all
+        ([{"messages": CHAT}, {"messages": CHAT, "prompt": "q"}], 2, "fails without 'completion'"),
+        ([PAIR, PAIR, {"messages": CHAT}], 1, "rows row 3 is not: TRL trains 'prompt'"),
+        (
+            [{"messages": CHAT}, {"messages": SHAREGPT}, {"messages": SHAREGPT}],
+            2,
+            "a list of messages, and rows row 2 is not: TRL reads 'messages' with roles",
+        ),
+        ([{"messages": CHAT}, {"text": "t"}], 1, "rows row 2 is not: it is of another form"),
+        ([{"instruction": "q", "output": "a"}] * 2, 2, "the rows have instruction, output"),
+    ],
+)
+def test_every_row_counts(rows, n_faulty, fault):
+    form = trl_form(list(number_rows(rows, "rows")))
+    assert form.faulty_rows == n_faulty
+    assert fault in form.fault
+    assert bool(form.fault) == bool(n_faulty)
+
+
+def test_roles_of_any_row_count():
+    rows = [{"conversations": [{"from": "user", "value": "q"}]}, {"conversations": SHAREGPT}]
+    assert trl_form(list(number_rows(rows, "rows"))).roles == ("human", "gpt")
+
+
+def test_no_rows_are_no_trouble():
+    assert trl_form([]).roles == ()

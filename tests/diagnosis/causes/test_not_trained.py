@@ -1,7 +1,8 @@
 import pytest
 
 from ilp_mlflow import Exposure, Score
-from ilp_mlflow.diagnosis.causes.not_trained import NotTrained
+from ilp_mlflow.core.texts import Conversation, Message
+from ilp_mlflow.diagnosis.causes.not_trained import MAYBE_LEFT_OUT, NotTrained
 from tests.contexts import CHECKPOINTS, context, sample
 
 
@@ -85,3 +86,48 @@ def test_which_token_was_left_out_decides_what_that_explains():
 
 def test_what_was_trained_as_it_stands_is_not_blamed():
     assert examined([exposure("x"), exposure("y")]) == {}
+
+
+def weighted(id_, weight):
+    answer = Conversation(turns=(Message(role="assistant", content="c", weight=weight),))
+    return sample(id_, Conversation(turns=(Message(role="user", content="p"),)), answer)
+
+
+def of_weights(learned_of_zero, learned_of_one, ledger=None, n=4):
+    """Evidence where some of `n` rows with weight 0, and of as many with weight 1, are learned."""
+    samples = [weighted(f"zero{i}", 0) for i in range(n)]
+    samples += [weighted(f"one{i}", 1) for i in range(n)]
+    learned = [f"zero{i}" for i in range(learned_of_zero)]
+    learned += [f"one{i}" for i in range(learned_of_one)]
+    histories = dict.fromkeys(learned, ("unlearned", "learned", "learned"))
+    rows = [s for x in samples for s in scores(x.id)]
+    found = context(samples, histories, scores=rows, exposures=ledger)
+    return NotTrained().examine([s for s in samples if s.id not in learned], found)
+
+
+def test_a_weight_that_nobody_saw_read_is_no_proof():
+    found = of_weights(0, 4)
+    assert set(found) == {f"zero{i}" for i in range(4)}
+    evidence = found["zero0"]
+    assert evidence.strength == MAYBE_LEFT_OUT < 1
+    assert evidence.details["fault"] == "weight_0_unknown"
+    assert "unknown whether the trainer read that: 4 of 4 rows with weight 0" in evidence.reason
+    assert "0 of the 4 others" in evidence.reason
+
+
+@pytest.mark.parametrize("learned", [0, 1, 2, 3])
+def test_rows_of_weight_0_that_fare_as_the_others_do_are_not_explained_by_it(learned):
+    assert of_weights(learned, learned)["zero3"].strength == 0
+
+
+def test_more_rows_of_weight_0_learned_speak_against_the_weight():
+    strengths = [of_weights(n, 4)["zero3"].strength for n in range(4)]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_the_ledger_says_whether_a_weight_was_read():
+    ledger = [exposure("zero0", supervised=0), exposure("zero1", supervised=4)]
+    ledger += [exposure(f"{name}{i}") for name in ("zero", "one") for i in (2, 3)]
+    found = of_weights(0, 4, ledger)
+    assert (found["zero0"].strength, found["zero0"].details["fault"]) == (1, "weight_0")
+    assert not {"zero1", "zero2", "zero3"} & found.keys()

@@ -169,6 +169,141 @@ def infinity_in_a_shard_in_bfloat16(base, folder):
     model_folders.edit_tensors(folder, change, path.name)
 
 
+def filled(value, *parts):
+    """Of the tensors whose names hold one of `parts` (all where there are none) every value."""
+
+    def change(tensors):
+        for name, tensor in tensors.items():
+            if not parts or any(part in name for part in parts):
+                tensors[name] = torch.full_like(tensor, value)
+        return tensors
+
+    return change
+
+
+def stored_as(kind, *parts):
+    def change(tensors):
+        for name, tensor in tensors.items():
+            if any(part in name for part in parts):
+                tensors[name] = (tensor * 100).to(kind)
+        return tensors
+
+    return change
+
+
+@broken(r"model.safetensors: model.layers.0.self_attn.k_proj.weight is stored as I8, quantised")
+def whole_numbers_without_their_scales(base, folder):
+    change = stored_as(torch.int8, "k_proj", "q_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"lm_head.weight is stored as U8, quantised, and no quantization_config")
+def head_of_packed_numbers(base, folder):
+    change = stored_as(torch.uint8, "lm_head")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model.layers.1.mlp.up_proj.weight is stored as F8_E4M3, quantised")
+def numbers_of_one_byte_without_their_scales(base, folder):
+    change = stored_as(torch.float8_e4m3fn, "layers.1.mlp.up_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model.layers.0.self_attn.k_proj.weight is stored as BOOL, quantised")
+def signs_alone(base, folder):
+    change = stored_as(torch.bool, "k_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model.layers.0.self_attn.k_proj.weight is stored as I8, quantised")
+def quantised_by_a_method_that_nobody_knows(base, folder):
+    change = stored_as(torch.int8, "k_proj")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+    model_folders.edit_json(folder, quantization_config={"quant_method": "mine"})
+
+
+@broken(r"every matrix of model.layers.0 is all zero")
+def zeros_beside_a_quantisation_that_is_null(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0, "layers.0."))
+    model_folders.edit_json(folder, quantization_config=None)
+
+
+@broken(r"generation_config.json: eos_token_id \[True\] is no id of a token")
+def end_token_that_is_a_word(base, folder):
+    path = model_folders.copy(base, folder) / "generation_config.json"
+    path.write_text('{"eos_token_id": true}')
+
+
+@broken(r"lora_A.weight is stored as I8, quantised")
+def adapter_of_whole_numbers(base, folder):
+    change = stored_as(torch.int8, "lora_A")
+    model_folders.edit_tensors(model_folders.adapter(base, folder), change, ADAPTER)
+
+
+@broken(r"model.safetensors: (model.embed_tokens|lm_head).weight is all zero")
+def nothing_but_zeros(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0))
+
+
+@broken(
+    r"model.safetensors: model.embed_tokens.weight is all zero, so .*: the file was not written"
+)
+def embeddings_of_zeros(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0, "embed_tokens"))
+
+
+@broken(r"model.safetensors: lm_head.weight is all zero")
+def head_of_negative_zeros(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(-0.0, "lm_head"))
+
+
+@broken(r"every matrix of model.layers.1 is all zero \(model.layers.1.self_attn.q_proj.weight\)")
+def layer_of_zeros(base, folder):
+    change = filled(0, "layers.1.self_attn", "layers.1.mlp")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"model-0000\d-of.*: every matrix of model.layers.0 is all zero")
+def layer_of_zeros_in_several_shards(base, folder):
+    model_folders.shard(model_folders.copy(base, folder))
+    for path in folder.glob("model-*.safetensors"):
+        model_folders.edit_tensors(folder, filled(0, "layers.0."), path.name)
+
+
+@broken(r"model.norm.weight is all zero")
+def last_norm_of_zeros(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0, "model.norm"))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@broken(r"sft/model.safetensors: a git-lfs pointer, not the file itself; run 'git lfs pull'")
+def weights_that_were_not_fetched(base, folder):
+    (model_folders.copy(base, folder) / MODEL).write_text(POINTER)
+
+
+@broken(r"model-00002-of-.*: a git-lfs pointer")
+def shard_that_was_not_fetched(base, folder):
+    model_folders.shard(model_folders.copy(base, folder))[1].write_text(POINTER)
+
+
+@broken(r"adapter_model.safetensors: a git-lfs pointer")
+def adapter_that_was_not_fetched(base, folder):
+    (model_folders.adapter(base, folder) / ADAPTER).write_text(POINTER)
+
+
+@broken(r"tokenizer.json: a git-lfs pointer")
+def tokenizer_that_was_not_fetched(base, folder):
+    (model_folders.copy(base, folder) / "tokenizer.json").write_text(POINTER)
+
+
+@broken(r"model.gguf: a git-lfs pointer")
+def gguf_that_was_not_fetched(base, folder):
+    (model_folders.copy(base, folder) / MODEL).unlink()
+    (folder / "model.gguf").write_text(POINTER)
+
+
 @broken(r"model.safetensors: damaged")
 def file_that_is_cut(base, folder):
     path = model_folders.copy(base, folder) / MODEL
@@ -367,6 +502,14 @@ def targets_that_are_nowhere(base, folder):
 def adapter_of_another_base(base, folder):
     other = model_folders.copy(base, folder.parent / "other")
     model_folders.stir(model_folders.load(base), seed=5).save_pretrained(other)
+    model_folders.adapter(base, folder)
+    adapters.record_base(folder, model_files(str(other)))
+
+
+@broken(r"trained on another base than .*: lm_head.weight has other values in model.safetensors")
+def adapter_of_a_base_with_one_other_value(base, folder):
+    other = model_folders.copy(base, folder.parent / "other")
+    model_folders.edit_tensors(other, with_value("lm_head.weight", 0.5))
     model_folders.adapter(base, folder)
     adapters.record_base(folder, model_files(str(other)))
 

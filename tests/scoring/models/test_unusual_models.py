@@ -1,5 +1,6 @@
 """Models that are unusual, but whole: all load, and say what transformers and PEFT alone say."""
 
+import re
 import shutil
 import warnings
 
@@ -8,7 +9,14 @@ import numpy as np
 import peft
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    FourierFTConfig,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+)
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -460,6 +468,107 @@ def test_the_tokenizer_of_the_base_is_used_where_there_is_none_and_said(
     assert capsys.readouterr().err == (
         f"ilp: {tmp_path}/sft: no tokenizer beside the weights; the one of {tiny_model} is used\n"
     )
+
+
+def zeros(folder, *parts):
+    """Make the tensors of a model zero whose names hold one of `parts`."""
+    change = lambda ts: {  # noqa: E731
+        n: torch.zeros_like(t) if any(part in n for part in parts) else t for n, t in ts.items()
+    }
+    model_folders.edit_tensors(folder, change)
+
+
+ZEROS = {
+    "gemma": (Gemma2Config, {"head_dim": 8, **TINY}, ("norm",)),
+    "biases": (Qwen2Config, TINY, ("bias",)),
+    # LLaMA-Pro: a block that adds nothing before it is trained
+    "added block": (LlamaConfig, TINY, ("layers.1.self_attn.o_proj", "layers.1.mlp.down_proj")),
+    "muP": (LlamaConfig, TINY, ("q_proj",)),
+    "biases and shifts": (GPTNeoXConfig, TINY, (".bias",)),
+}
+"""Zeros of healthy models: the configuration, and what is zero."""
+
+
+@pytest.mark.parametrize("kind", ZEROS)
+def test_zeros_that_belong_there_load(kind, tiny_model, tmp_path):
+    config, options, parts = ZEROS[kind]
+    of_config(config, tiny_model, tmp_path / "sft", **options)
+    zeros(tmp_path / "sft", *parts)
+    loading.check_whole([str(tmp_path / "sft")])
+    loading.load_model([str(tmp_path / "sft")])
+
+
+def test_rows_of_tokens_that_are_never_used_may_be_zero(tiny_model, tmp_path):
+    def change(tensors):
+        for name in ("lm_head.weight", "model.embed_tokens.weight"):
+            tensors[name][:-1] = 0
+        return tensors
+
+    model_folders.edit_tensors(model_folders.copy(tiny_model, tmp_path / "sft"), change)
+    loading.check_whole([str(tmp_path / "sft")])
+
+
+def test_masks_that_are_whole_numbers_load(tiny_model, tmp_path):
+    of_config(
+        GPT2Config, tiny_model, tmp_path / "sft", n_embd=32, n_layer=2, n_head=4, n_positions=96
+    )
+    mask = torch.ones(1, 1, 96, 96, dtype=torch.uint8)
+    masks = {f"transformer.h.{layer}.attn.bias": mask.clone() for layer in (0, 1)}
+    model_folders.edit_tensors(tmp_path / "sft", lambda tensors: tensors | masks)
+    loading.check_whole([str(tmp_path / "sft")])
+    loading.load_model([str(tmp_path / "sft")])
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_numbers_of_any_size_load(kind, tiny_model, tmp_path):
+    change = lambda ts: {n: t.to(kind) for n, t in ts.items()}  # noqa: E731
+    model_folders.edit_tensors(model_folders.copy(tiny_model, tmp_path / "sft"), change)
+    loading.check_whole([str(tmp_path / "sft")])
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_an_end_token_that_the_model_does_not_have_is_told(file, tiny_model, tmp_path, capsys):
+    copied = model_folders.copy(tiny_model, tmp_path / "sft")
+    own = loading.read_tokenization([str(copied)]).end_token_ids
+    if file == "config.json":
+        (copied / "generation_config.json").unlink()
+    model_folders.edit_json(copied, file, eos_token_id=[0, 128009])
+    assert capsys.readouterr().err == ""
+    text = loading.read_tokenization([str(copied)])
+    assert "sft: eos_token_id 128009 is no token of the model, which has" in capsys.readouterr().err
+    assert text.end_token_ids == own
+
+
+SCALED_TO_NOTHING = {
+    "lora": LoraConfig(**LORA, lora_alpha=0),
+    "loha": LoHaConfig(r=4, alpha=0, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    "lokr": LoKrConfig(r=4, alpha=0, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    "fourierft": FourierFTConfig(
+        n_frequency=9, scaling=0.0, target_modules=["q_proj"], task_type="CAUSAL_LM"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SCALED_TO_NOTHING)
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_is_scaled_to_nothing_is_told(kind, lively_model, tmp_path, capsys):
+    config = SCALED_TO_NOTHING[kind]
+    folder = model_folders.adapter(lively_model, tmp_path / "sft", config)
+    parts = [str(lively_model), str(folder)]
+    loading.tell_idle_adapters(parts)
+    assert re.search(r"sft: changes nothing, \w+ is 0", capsys.readouterr().err)
+    ids = torch.arange(5).unsqueeze(0)
+    with torch.no_grad():
+        below = loading.load_model(parts[:1]).model(input_ids=ids).logits
+        assert torch.equal(loading.load_model(parts).model(input_ids=ids).logits, below)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scale_of_single_layers_counts(lively_model, tmp_path, capsys):
+    config = LoraConfig(**LORA, lora_alpha=0, alpha_pattern={"q_proj": 8})
+    folder = model_folders.adapter(lively_model, tmp_path / "sft", config)
+    loading.tell_idle_adapters([str(lively_model), str(folder)])
+    assert capsys.readouterr().err == ""
 
 
 IDLE = {

@@ -297,7 +297,8 @@ def test_checkpoints_that_do_nothing_are_seen_without_a_model(base, tmp_path):
             "continued": [str(base), str(continued)],
         }
     )
-    assert facts.idle == {"idle": str(idle / ADAPTER)}
+    reason = "its weights are those before training"
+    assert facts.idle == {"idle": f"{idle / ADAPTER}: {reason}"}
     assert facts.unchanged == {"full": "base", "continued": "adapter"}
 
 

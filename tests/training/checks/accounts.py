@@ -22,6 +22,7 @@ FINE = {
     "end_supervised": True,
     "end_stops": True,
     "weight_zero": False,
+    "assumed": False,
 }
 """A row of which the whole answer is in the loss, and nothing else."""
 

@@ -38,7 +38,9 @@ def test_weights_are_taken_out_and_nothing_else():
 
 
 def test_faults_of_the_form_and_roles_are_told_once():
-    setup = TrainingSetup(form_fault="TRL reads none of it", foreign_roles=("human",))
+    setup = TrainingSetup(
+        form_fault="TRL reads none of it", form_fault_rows=2, foreign_roles=("human",)
+    )
     form, roles = check_row_form([row(1), row(2)], setup)
     assert kinds([form, roles]) == [
         ("form_not_read", "error", 2),

@@ -53,15 +53,16 @@ def _still_checkpoints(facts: RunFacts) -> list[Fault]:
         name = stage.name
         weights = Subject(kind="checkpoint", name=name)
         if name in facts.weights.idle:
-            file = facts.weights.idle[name]
             fault = Fault(
                 kind="idle_adapter",
                 cause="faulty_checkpoint",
                 reason=(
-                    f"its adapter does nothing: all of its layers leave the base as it is ({file})"
+                    "its adapter does nothing: all of its layers leave the base as it is "
+                    f"({facts.weights.idle[name]})"
                 ),
-                change="give the adapter as it is after training: this one was saved before, or "
-                "never trained",
+                change="give the adapter as it is after training, with the adapter_config.json "
+                "that it was trained with: this one was saved before, never trained, or scaled to "
+                "nothing",
                 subject=weights,
             )
         elif name in facts.weights.unchanged:
