@@ -15,7 +15,7 @@ from ilp_mlflow.diagnosis.faults.optimization.logged_loss import LOSS_GAP, find_
 from ilp_mlflow.diagnosis.faults.text.new_tokens import find_untrained_tokens
 from ilp_mlflow.diagnosis.faults.text.text_form import find_text_faults
 from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
-    find_still_trainings,
+    find_still_checkpoints,
     find_weight_faults,
 )
 from ilp_mlflow.diagnosis.faults.weights.self_check import find_scoring_gaps
@@ -31,10 +31,10 @@ FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
     find_cut_off,
     find_exposure_faults,
     find_row_faults,
-    find_still_trainings,
+    find_still_checkpoints,
 )
 """What looks for faults, in the order in which they are said: weights, mask, text, vocabulary,
-optimisation, data, ledger; that a training moved nothing comes behind what says why."""
+optimisation, data, ledger; that a checkpoint does nothing comes behind what says why."""
 
 
 def find_faults(facts: RunFacts) -> list[Fault]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-
-import pyarrow.compute as pc
 
 from ilp_mlflow.core.interfaces import Context
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.stage_scores import stage_movement
 from ilp_mlflow.scoring.models.compared_weights import Comparison
 from ilp_mlflow.scoring.models.weight_facts import Copy
 
-STILL = 1e-4
-"""A stage moved nothing when no log-probability of its samples changed by more, nats:
-that much is rounding, not learning."""
 COARSE = 0.3
 """Size of an error beside that of what training changed from which it is held to be the cause of
 what is lost. Rounding to bfloat16 errs by 0.24 % of a tensor, so a change of 3 % is far from it."""
@@ -27,27 +22,16 @@ NAMED = 3
 
 
 def find_weight_faults(facts: RunFacts) -> list[Fault]:
-    """Checkpoints whose weights are not what training made of them.
+    """Checkpoints that lost what they should have: faulty copies, and adapters without another."""
+    return [*_faulty_copies(facts), *_adapters_apart(facts)]
 
-    Those that do nothing come here where nobody followed their training.
+
+def find_still_checkpoints(facts: RunFacts) -> list[Fault]:
+    """Checkpoints that do nothing: their adapter does not, or they are the ones before them.
+
+    Where their training was followed, that is what it came to, and stops nothing: other faults say
+    why.
     """
-    faults = [*_faulty_copies(facts), *_adapters_apart(facts)]
-    if not facts.followed:
-        faults += _still_checkpoints(facts)
-    return faults
-
-
-def find_still_trainings(facts: RunFacts) -> list[Fault]:
-    """Checkpoints that do nothing though their training was followed: what it came to.
-
-    They stop nothing: other faults say why.
-    """
-    return _still_checkpoints(facts) if facts.followed else []
-
-
-def _still_checkpoints(facts: RunFacts) -> list[Fault]:
-    """Checkpoints that do nothing: their adapter does not, or they are the ones before them."""
-    moved_nothing = _unmoved_stages(facts.context)
     faults = []
     for stage in facts.context.stages:
         name = stage.name
@@ -75,7 +59,7 @@ def _still_checkpoints(facts: RunFacts) -> list[Fault]:
                 change="give the folder that the trained model was saved to",
                 subject=weights,
             )
-        elif name in moved_nothing:
+        elif _moved_nothing(facts.context, name):
             fault = Fault(
                 kind="unmoved_stage",
                 cause="not_trained",
@@ -92,27 +76,12 @@ def _still_checkpoints(facts: RunFacts) -> list[Fault]:
     return faults
 
 
-def _unmoved_stages(context: Context) -> set[str]:
-    """Stages that left all their samples' log-probabilities where they were."""
-    # a stage is compared with the one before it, not with checkpoints inside it
-    names = [c.name for c in context.checkpoints if "@" not in c.name]
-    unmoved = set()
-    for before, after in itertools.pairwise(names):
-        logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
-        changes = []
-        for id_, sample in context.samples.items():
-            if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
-                changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
-        if changes and max(changes) <= STILL:
-            unmoved.add(after)
-    return unmoved
-
-
-def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
-    """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
-    rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    rows = rows.filter(pc.is_valid(rows["logprob"]))
-    return dict(zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True))
+def _moved_nothing(context: Context, stage: str) -> bool:
+    """Whether a stage left all its samples where they were under an earlier checkpoint."""
+    if stage not in [checkpoint.name for checkpoint in context.checkpoints]:
+        return False
+    movement = stage_movement(context, stage)
+    return movement is not None and movement.is_none
 
 
 def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ from ilp_mlflow import Score
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
-    find_still_trainings,
+    find_still_checkpoints,
     find_weight_faults,
 )
 from ilp_mlflow.scoring.models.compared_weights import Comparison
@@ -31,7 +31,7 @@ def faults(histories, weights=None, logprobs=None, names=NAMES, **facts):
         rows += scores(id_, (logprobs or {}).get(id_, range(len(names))), names)
     known = context(samples, histories=histories, scores=rows, checkpoints=names)
     known_facts = RunFacts(known, weights=weights or WeightFacts(), **facts)
-    return [*find_weight_faults(known_facts), *find_still_trainings(known_facts)]
+    return [*find_weight_faults(known_facts), *find_still_checkpoints(known_facts)]
 
 
 def copy(relation="lost", **fields):
