@@ -40,6 +40,7 @@ RANKS: Mapping[Relation, int] = {
     "base": 3,
     "scaled": 4,
     "other_base": 5,
+    "other_weights": 6,
 }
 """How well relations fit, the best first: a copy is one of the checkpoint that it fits best."""
 NO_SETTINGS = (
@@ -77,6 +78,11 @@ class Copy(Value):
     """What its config.json has otherwise: `rms_norm_eps 1e-05 (1e-06)`, then the source's."""
     reading: tuple[str, ...] = ()
     """How it reads and ends text otherwise: `chat template`."""
+
+    @property
+    def may_be_trained(self) -> bool:
+        """Whether it may be trained on in place of copied: weights alone do not tell."""
+        return self.comparison is not None and self.comparison.relation == "other_weights"
 
 
 class WeightFacts(Value):
@@ -148,7 +154,8 @@ def find_copies(parts: Mapping[str, Sequence[str]]) -> list[Copy]:
     base, *stages = [name for name in parts if "@" not in name]
     copies: list[Copy] = []
     for place, name in enumerate(stages):
-        before = [n for n in stages[:place] if n not in {copy.checkpoint for copy in copies}]
+        certain = {copy.checkpoint for copy in copies if not copy.may_be_trained}
+        before = [n for n in stages[:place] if n not in certain]
         if len(parts[name]) > 1 or not before:
             continue
         with task(f"compare the weights of {name}"):
@@ -180,6 +187,9 @@ def _copy_of(
             break
     if best is None:
         return None
+    copy = Copy(checkpoint=name, source=source, holds=best.name, comparison=found)
+    if copy.may_be_trained:
+        return copy
     return Copy(
         checkpoint=name,
         source=source,

@@ -171,6 +171,34 @@ def test_an_adapter_that_was_merged_with_another_scale(base, tmp_path, scale):
     assert found.comparison.held == pytest.approx(scale, abs=0.01)
 
 
+def noised(base, folder, share):
+    """The base with noise in all its matrices, of a share of their size."""
+    model = model_folders.load(base)
+    torch.manual_seed(3)
+    for weights in model.parameters():
+        weights.data += share * weights.std() * torch.randn_like(weights) * (weights.dim() > 1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_merge_into_a_base_that_is_akin_or_training_after_it(base, tmp_path, share):
+    adapter = train(base, tmp_path / "adapter")
+    merged = merge(noised(base, tmp_path / "other", share), adapter, tmp_path / "merged")
+    found = copy_of(base, adapter, merged)
+    assert (found.comparison.relation, found.may_be_trained) == ("other_weights", True)
+    assert found.comparison.apart == pytest.approx(share, rel=0.1)
+
+
+def test_other_weights_without_the_change_or_near_those_of_the_base_are_no_copy(base, tmp_path):
+    adapter = train(base, tmp_path / "adapter")
+    # training after a merge moves weights by a few percent
+    near = merge(noised(base, tmp_path / "near", 0.04), adapter, tmp_path / "merged")
+    assert copy_of(base, adapter, near) is None
+    assert copy_of(base, adapter, noised(base, tmp_path / "other", 0.5)) is None
+
+
 def test_a_merge_into_another_base(base, tmp_path):
     adapter = train(base, tmp_path / "adapter")
     other = model_of(base, tmp_path / "other", seed=7)

@@ -102,7 +102,7 @@ def _jumped(known: StageFacts, movement: Movement) -> str:
         # it may have jumped before anything was logged, or the prompt may be in the loss; no text
         # is as improbable as this to a model that finds the answers probable
         is_absurd = losses[0] > ABSURD > 2 * movement.before
-        start = movement.before if is_absurd else losses[0]
+        start = movement.before if is_absurd else max(losses[0], movement.before)
     spread = SPREADS * movement.spread / math.sqrt(known.batch_rows)
     rise = max(MOVED, spread, (JUMPED - 1) * start)
     high = [loss for loss in losses if loss > start + rise]

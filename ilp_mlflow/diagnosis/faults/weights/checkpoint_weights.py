@@ -15,6 +15,10 @@ from ilp_mlflow.scoring.models.weight_facts import Copy
 COARSE = 0.3
 """Size of an error beside that of what training changed from which it is held to be the cause of
 what is lost. Rounding to bfloat16 errs by 0.24 % of a tensor, so a change of 3 % is far from it."""
+MAY_BE_TRAINED = 0.7
+"""How sure it is that a copy is at fault that may as well be trained on."""
+GAINED = 0.1
+"""A checkpoint was trained on that has learned more than this share 0..1 of what it lost."""
 STEPS_THAT_MOVE = "see that its weights require gradients, and that its steps have a rate above 0"
 """What mends a training that moved nothing."""
 NAMED = 3
@@ -101,29 +105,31 @@ def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
                 strength=0.5,
                 subject=subject,
             )
-        if not lost:
+        if not lost or (copy.may_be_trained and _has_learned(copy, len(lost), facts)):
             continue
         what, change = _what_is_lost(copy)
         rows = "1 row was" if len(lost) == 1 else f"{len(lost)} rows were"
         are = "is" if len(lost) == 1 else "are"
+        which = "which taught none" if copy.may_be_trained else "which no rows trained"
+        blame = "" if copy.may_be_trained else "the copy is at fault, not the training "
         learned = (
-            f"{rows} learned under '{copy.source}' and {are} lost in '{copy.checkpoint}', which no "
-            "rows trained"
+            f"{rows} learned under '{copy.source}' and {are} lost in '{copy.checkpoint}', {which}"
         )
         if change:
             yield Fault(
                 kind="faulty_copy",
                 cause="faulty_checkpoint",
-                reason=f"{learned}: the copy is at fault, not the training ({what})",
+                reason=f"{learned}: {blame}({what})" if blame else f"{learned}: {what}",
                 change=change,
                 subject=subject,
                 samples=lost,
                 reasons=dict.fromkeys(
                     lost,
                     f"it was learned under '{copy.source}' and is lost in '{copy.checkpoint}', "
-                    f"which no rows trained: {what}",
+                    f"{which}: {what}",
                 ),
-                stops=True,
+                strength=MAY_BE_TRAINED if copy.may_be_trained else 1.0,
+                stops=not copy.may_be_trained,
             )
         else:
             yield Fault(
@@ -134,6 +140,15 @@ def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
                 strength=0.0,
                 subject=subject,
             )
+
+
+def _has_learned(copy: Copy, lost: int, facts: RunFacts) -> bool:
+    """Whether a copy knows rows that its source does not, so that it was trained on."""
+    names = [c.name for c in facts.context.checkpoints]
+    before, after = names.index(copy.source), names.index(copy.checkpoint)
+    histories = facts.context.histories.values()
+    gained = sum(h[before] == "unlearned" and h[after] == "learned" for h in histories)
+    return gained > GAINED * lost
 
 
 def _what_is_lost(copy: Copy) -> tuple[str, str]:
@@ -186,6 +201,13 @@ def _what_is_lost(copy: Copy) -> tuple[str, str]:
         "other_base": (
             f"what '{source}' changed is in it, on another base: all other tensors differ, too",
             "merge the adapter into the base that it was trained on",
+        ),
+        "other_weights": (
+            f"what '{source}' changed is in it, and all matrices are otherwise far from what they "
+            f"were, by {found.apart:.0%} of their size or more: it is merged into another base, or "
+            "was trained on with other rows",
+            "merge the adapter into the base that it was trained on; if it was trained on, give "
+            "the rows of that, too",
         ),
     }
     return texts[found.relation]

@@ -76,6 +76,18 @@ def test_rows_that_a_copy_lost_are_its_fault(made, what, change):
     assert change in fault.change
 
 
+def test_a_copy_in_other_weights_may_be_trained_on_and_stops_nothing():
+    made = copy("other_weights", compared={"apart": 0.4})
+    (fault,) = faults({"x": LOST, "y": NEVER}, WeightFacts(copies=(made,)))
+    assert (fault.kind, fault.samples, fault.stops) == ("faulty_copy", ("x",), False)
+    assert fault.strength < 1
+    assert "by 40% of their size or more: it is merged into another base" in fault.reason
+    assert "was trained on with other rows" in fault.reasons["x"]
+    # one that has learned something was trained
+    learned = ("unlearned", "unlearned", "learned")
+    assert faults({"x": LOST, "y": learned}, WeightFacts(copies=(made,))) == []
+
+
 def test_a_copy_is_not_at_fault_for_rows_that_were_never_learned():
     assert faults({"x": NEVER}, WeightFacts(copies=(copy("quantised"),))) == []
     # nor where none is lost
