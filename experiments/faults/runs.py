@@ -216,6 +216,48 @@ def other_base(bench: Bench) -> Report:
     return bench.diagnose()
 
 
+def put_on_other_base(bench: Bench) -> Report:
+    """The adapter of a model that is trained further is put on the model below that."""
+    bench.train(num_train_epochs=12, name="instruct")
+    base = AutoModelForCausalLM.from_pretrained(bench.checkpoints.pop("instruct"), dtype="float32")
+    bench.train(model=base, lora={}, logging_steps=1)
+    _name_base(bench, "elsewhere/instruct")
+    return bench.diagnose()
+
+
+def put_on_noise(bench: Bench) -> Report:
+    """The adapter is put on another base, under which its rows lose no more than under its own."""
+    bench.train(lora={})
+    _name_base(bench, "elsewhere/base")
+    bench.checkpoints["base"] = _other_base(bench)
+    return bench.diagnose()
+
+
+def base_moved(bench: Bench) -> Report:
+    """The adapter is put on its own base, which lies elsewhere by now."""
+    bench.train(lora={})
+    _name_base(bench, "elsewhere/base")
+    return bench.diagnose()
+
+
+def _name_base(bench: Bench, name: str) -> None:
+    """Make the adapter say that its base is called `name`."""
+    file = Path(bench.checkpoints["sft"]) / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": name}))
+
+
+def _other_base(bench: Bench) -> str:
+    """Folder of a base of the same form with other weights."""
+    folder = bench.home / "other"
+    shutil.copytree(bench.base, folder)
+    model = bench.model()
+    torch.manual_seed(bench.seed)
+    for weights in model.parameters():
+        weights.data += weights.std() * torch.randn_like(weights)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 def new_tokens(bench: Bench) -> Report:
     """Answers begin with new tokens, and the adapter leaves embedding and head as they were made."""
     tokenizer, model = bench.tokenizer(), bench.model()
@@ -304,6 +346,7 @@ HEALTHY: dict[str, Callable[[Bench], Report]] = {
     "accumulation": folders(per_device_train_batch_size=1, gradient_accumulation_steps=8),
     "smoothing": folders(label_smoothing_factor=0.1),
     "merged": merged,
+    "base_moved": base_moved,
     "followed": followed(),
     "followed_lora": followed(lora={}),
     "own_loss": followed(trainer_class=OwnLoss),
@@ -320,6 +363,8 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
     "copy_lost": ("faulty_copy", copy_lost),
     "copy_coarse": ("faulty_copy", copy_coarse),
     "other_base": ("faulty_copy", other_base),
+    "put_on_other_base": ("other_base", put_on_other_base),
+    "put_on_noise": ("scored_is_not_trained", put_on_noise),
     "new_tokens": ("untrained_tokens", new_tokens),
     "cut_off": ("cut", cut_off),
     "no_stop": ("end_does_not_stop", no_stop),

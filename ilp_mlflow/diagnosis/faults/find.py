@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ilp_mlflow.diagnosis.faults.data.cut_off import find_cut_off
 from ilp_mlflow.diagnosis.faults.data.exposure import find_exposure_faults
@@ -18,11 +18,13 @@ from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
     find_still_checkpoints,
     find_weight_faults,
 )
+from ilp_mlflow.diagnosis.faults.weights.other_base import find_other_bases
 from ilp_mlflow.diagnosis.faults.weights.self_check import find_scoring_gaps
 
 FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
     find_weight_faults,
     find_scoring_gaps,
+    find_other_bases,
     find_mask_faults,
     find_text_faults,
     find_untrained_tokens,
@@ -41,7 +43,7 @@ def find_faults(facts: RunFacts) -> list[Fault]:
     """All faults of a run, those that stop the diagnosis of their samples first.
 
     A sample that a stopping fault speaks for is not spoken for by the ones behind it, and a stage
-    most of whose rows it speaks for is not asked why its loss is not the logged one.
+    most of whose rows are spoken for is not asked why its loss is not the logged one.
     """
     faults: list[Fault] = []
     for finder in FINDERS:
@@ -56,12 +58,25 @@ def find_faults(facts: RunFacts) -> list[Fault]:
             stopped.update(left)
     # one that spoke for samples, all of which have a graver fault, is not worth a line
     worth = [f for f, was in zip(kept, faults, strict=True) if f.samples or not was.samples]
-    return [f for f in worth if f.kind != LOSS_GAP or not _is_explained(f, stopped, facts)]
+    explained = _explaining_a_gap(worth)
+    return [f for f in worth if f.kind != LOSS_GAP or not _is_explained(f, explained, facts)]
 
 
-def _is_explained(gap: Fault, stopped: set[str], facts: RunFacts) -> bool:
-    """Whether stopping faults speak for most unlearned rows of the stage that has the gap."""
+def _explaining_a_gap(faults: Sequence[Fault]) -> set[str]:
+    """Ids of samples of which faults say why they lose more than was logged.
+
+    What an optimizer did not reach is in its log, too.
+    """
+    explained: set[str] = set()
+    for fault in faults:
+        if fault.stops or fault.cause != "failed_optimization":
+            explained.update(fault.samples)
+    return explained
+
+
+def _is_explained(gap: Fault, explained: set[str], facts: RunFacts) -> bool:
+    """Whether faults speak for most unlearned rows of the stage that has the gap."""
     assert gap.subject is not None
     samples = facts.context.samples
     rows = [id_ for id_ in facts.unlearned if samples[id_].stage == gap.subject.name]
-    return 2 * sum(id_ in stopped for id_ in rows) > len(rows)
+    return 2 * sum(id_ in explained for id_ in rows) > len(rows)

@@ -24,7 +24,8 @@ Relation = Literal[
 
 same: equal within rounding. lost: equal, but for tensors that are the base's. tied: equal, but for
 embeddings of which the copy has one for both ends. base: nothing of what the source changed is in
-it. quantised: coarser. scaled: a part of every change. other_base: every change, in weights that are none of the base's.
+it. quantised: coarser. scaled: a part of every change. other_base: every change, in weights that
+have nothing of the base's.
 other_weights: every change, in weights that are otherwise far from the source's everywhere: those
 of another base, or trained on.
 """

@@ -27,7 +27,7 @@ from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
 from ilp_mlflow.scoring.models.stacked_changes import shared_change
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, tensor_digests
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
-from ilp_mlflow.tracking.model_registry import side_by_side
+from ilp_mlflow.tracking.model_registry import MLFLOW_URI, adapter_base, side_by_side
 
 MAX_SHARED_CHANGE = 0.3
 """Share of what the adapter of a stage changed that the next one has, at most, where it was not
@@ -96,6 +96,8 @@ class WeightFacts(Value):
     """Copies, in the order of the checkpoints."""
     apart: dict[str, str] = Field(default_factory=dict)
     """An earlier checkpoint whose adapter is not below, and not in, that of a checkpoint."""
+    named_bases: dict[str, str] = Field(default_factory=dict)
+    """What the adapter of a checkpoint names as its base, where that is not what it is put on."""
 
 
 def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
@@ -111,7 +113,18 @@ def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
             if has_same_weights(parts[name], parts[earlier]):
                 unchanged[name] = earlier
                 break
-    return WeightFacts(idle=idle, unchanged=unchanged)
+    return WeightFacts(idle=idle, unchanged=unchanged, named_bases=_other_names(parts))
+
+
+def _other_names(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Bases that adapters name and are not put on, since they are not here, by checkpoint."""
+    names = {}
+    for checkpoint, (base, *adapters) in parts.items():
+        named = adapter_base(adapters[0]) if adapters else ""
+        is_elsewhere = not MLFLOW_URI.match(named) and not Path(named).exists()
+        if named and named != base and is_elsewhere:
+            names[checkpoint] = named
+    return names
 
 
 def has_same_weights(parts: Sequence[str], others: Sequence[str]) -> bool:

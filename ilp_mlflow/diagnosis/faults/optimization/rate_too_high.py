@@ -103,7 +103,7 @@ def _jumped(known: StageFacts, movement: Movement) -> str:
         # is as improbable as this to a model that finds the answers probable
         is_absurd = losses[0] > ABSURD > 2 * movement.before
         start = movement.before if is_absurd else max(losses[0], movement.before)
-    spread = SPREADS * movement.spread / math.sqrt(known.batch_rows)
+    spread = SPREADS * movement.spread / math.sqrt(known.log.batch_rows)
     rise = max(MOVED, spread, (JUMPED - 1) * start)
     high = [loss for loss in losses if loss > start + rise]
     # one batch of odd rows is no jump

@@ -31,12 +31,6 @@ class StageFacts:
     """Whether its loss is known to be the plain one of the rows' answers, and nothing else."""
 
     @property
-    def batch_rows(self) -> float:
-        """Rows of an optimizer step; 1 where that is not known."""
-        size = self.log.number("per_device_train_batch_size") or self.log.number("train_batch_size")
-        return (size or 1) * (self.log.number("gradient_accumulation_steps") or 1)
-
-    @property
     def norms(self) -> list[float]:
         """All logged gradient norms."""
         return [e.grad_norm for e in self.log.kept if e.grad_norm is not None]
