@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ilp_mlflow.diagnosis.faults.data.batches import find_batch_faults
 from ilp_mlflow.diagnosis.faults.data.cut_off import find_cut_off
 from ilp_mlflow.diagnosis.faults.data.exposure import find_exposure_faults
 from ilp_mlflow.diagnosis.faults.data.rows import find_row_faults
@@ -25,6 +26,7 @@ FINDERS: tuple[Callable[[RunFacts], list[Fault]], ...] = (
     find_weight_faults,
     find_scoring_gaps,
     find_other_bases,
+    find_batch_faults,
     find_mask_faults,
     find_text_faults,
     find_untrained_tokens,
