@@ -258,6 +258,42 @@ def _other_base(bench: Bench) -> str:
     return str(folder)
 
 
+def head_remade(bench: Bench) -> Report:
+    """The head is made anew when the trained model is loaded once more to be resized."""
+    bench.train()
+    folder = bench.checkpoints["sft"]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(bench.seed)
+    old = model.lm_head.weight
+    made = old.std() * torch.randn_like(old)
+    model.lm_head.weight = torch.nn.Parameter(made)
+    model.save_pretrained(folder)
+    return bench.diagnose()
+
+
+def shift_labels(batch: dict) -> dict:
+    """Labels one place to the left, as a model shifts them itself."""
+    batch["labels"] = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
+    return batch
+
+
+def pad_in_front(batch: dict) -> dict:
+    """Padding in front of the rows, with a mask that leaves it out."""
+    lengths = batch["attention_mask"].sum(1)
+    for name in ("input_ids", "labels", "attention_mask"):
+        for place, length in enumerate(lengths):
+            batch[name][place] = batch[name][place].roll(-int(length))
+    return batch
+
+
+def attend_to_padding(batch: dict) -> dict:
+    """The same with a mask that leaves nothing out."""
+    batch = pad_in_front(batch)
+    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+    return batch
+
+
 def new_tokens(bench: Bench) -> Report:
     """Answers begin with new tokens, and the adapter leaves embedding and head as they were made."""
     tokenizer, model = bench.tokenizer(), bench.model()
@@ -350,6 +386,7 @@ HEALTHY: dict[str, Callable[[Bench], Report]] = {
     "followed": followed(),
     "followed_lora": followed(lora={}),
     "own_loss": followed(trainer_class=OwnLoss),
+    "padded_in_front": followed(collate=pad_in_front),
 }
 """Unusual settings that are right: nothing may be said of them but what is true."""
 FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
@@ -369,6 +406,9 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
     "cut_off": ("cut", cut_off),
     "no_stop": ("end_does_not_stop", no_stop),
     "inner_model": ("no_ledger", followed(trainer_class=InnerModel)),
+    "head_remade": ("remade_embedding", head_remade),
+    "labels_shifted": ("labels_shifted", followed(collate=shift_labels)),
+    "padding_attended": ("attended_padding", followed(collate=attend_to_padding)),
     "few_steps": ("rows_in_no_batch", followed(max_steps=4)),
     "other_run": ("scored_is_not_trained", other_run),
 }

@@ -73,15 +73,40 @@ class FileWeights:
 
     def get(self, name: str) -> torch.Tensor | None:
         """The tensor of that name; for one end of tied embeddings the other end's."""
-        found = self._find(name)
-        if found is None and self.tied and name in self.ends:
-            other = self.ends[1 - self.ends.index(name)]
-            found = self._find(other)
+        found = self._find_end(name)
         if found is None:
             return None
         with safe_open(str(self._file_of[found]), "pt") as file:
             tensor: torch.Tensor = file.get_tensor(found)
         return tensor
+
+    def get_rows(self, name: str, start: int, end: int) -> torch.Tensor | None:
+        """Rows `start` to `end` of the tensor of that name, as far as it has them."""
+        found = self._find_end(name)
+        if found is None:
+            return None
+        with safe_open(str(self._file_of[found]), "pt") as file:
+            part = file.get_slice(found)
+            if not part.get_shape():
+                return None
+            rows: torch.Tensor = part[start:end]
+        return rows
+
+    def count_rows(self, name: str) -> int:
+        """Rows of the tensor of that name, 0 where there is none."""
+        found = self._find_end(name)
+        if found is None:
+            return 0
+        with safe_open(str(self._file_of[found]), "pt") as file:
+            shape = file.get_slice(found).get_shape()
+        return int(shape[0]) if shape else 0
+
+    def _find_end(self, name: str) -> str | None:
+        """The name in the files of a tensor; for one end of tied embeddings the other end's."""
+        found = self._find(name)
+        if found is None and self.tied and name in self.ends:
+            return self._find(self.ends[1 - self.ends.index(name)])
+        return found
 
     def _find(self, name: str) -> str | None:
         """The name in the files of a tensor: some are saved without the model's prefix."""

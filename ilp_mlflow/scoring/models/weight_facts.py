@@ -24,6 +24,7 @@ from ilp_mlflow.scoring.models.compared_weights import (
     compare_weights,
 )
 from ilp_mlflow.scoring.models.idle_adapters import changes_nothing
+from ilp_mlflow.scoring.models.remade_ends import find_remade_ends
 from ilp_mlflow.scoring.models.stacked_changes import shared_change
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, tensor_digests
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
@@ -96,6 +97,8 @@ class WeightFacts(Value):
     """Copies, in the order of the checkpoints."""
     apart: dict[str, str] = Field(default_factory=dict)
     """An earlier checkpoint whose adapter is not below, and not in, that of a checkpoint."""
+    remade: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Embeddings of a full checkpoint that have nothing of an earlier one's, by checkpoint."""
     named_bases: dict[str, str] = Field(default_factory=dict)
     """What the adapter of a checkpoint names as its base, where that is not what it is put on."""
 
@@ -113,7 +116,33 @@ def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
             if has_same_weights(parts[name], parts[earlier]):
                 unchanged[name] = earlier
                 break
-    return WeightFacts(idle=idle, unchanged=unchanged, named_bases=_other_names(parts))
+    return WeightFacts(
+        idle=idle,
+        unchanged=unchanged,
+        remade=_remade(parts),
+        named_bases=_other_names(parts),
+    )
+
+
+def _remade(parts: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Embeddings of full checkpoints that have nothing of those of any earlier model."""
+    remade = {}
+    models: list[FileWeights] = []
+    seen = set[str]()
+    for name, (location, *_) in parts.items():
+        if location in seen or not _files(location) or _quantised_form(location):
+            continue
+        seen.add(location)
+        try:
+            model, ends = _file_weights(location)
+        except ModelError:
+            # what cannot be loaded is refused elsewhere
+            continue
+        found = [find_remade_ends(model, earlier, ends) for earlier in models]
+        if found and all(found):
+            remade[name] = found[-1]
+        models.append(model)
+    return remade
 
 
 def _other_names(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:

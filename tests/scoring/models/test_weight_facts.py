@@ -357,3 +357,41 @@ def test_an_adapter_that_names_a_base_which_is_not_here_says_so(base, tmp_path):
         "elsewhere": [str(base), str(elsewhere)],
     }
     assert read_weight_facts(parts).named_bases == {"elsewhere": "/mnt/models/other"}
+
+
+def with_new_ends(folder, target, names, rows=None):
+    """A model some of whose embeddings were made anew, all of them or so many rows."""
+    model = model_folders.load(folder)
+    torch.manual_seed(5)
+    for name, weights in model.named_parameters():
+        if name in names:
+            made = weights.std() * torch.randn_like(weights)
+            weights.data[:rows] = made[:rows]
+    model.save_pretrained(target)
+    return target
+
+
+def remade(base, trained):
+    return read_weight_facts({"base": [str(base)], "sft": [str(trained)]}).remade
+
+
+ENDS = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@pytest.mark.parametrize("names", [ENDS, ENDS[:1], ENDS[1:]])
+def test_embeddings_that_were_made_anew_are_named(base, tmp_path, names):
+    trained = tmp_path / "trained"
+    model_folders.stir(model_folders.load(base), std=0.002).save_pretrained(trained)
+    assert remade(base, trained) == {}
+    assert remade(base, with_new_ends(trained, tmp_path / "new", names)) == {"sft": names}
+    # a few rows may be new, or trained far
+    few = with_new_ends(trained, tmp_path / "few", names, rows=20)
+    assert remade(base, few) == {}
+
+
+def test_resized_embeddings_and_other_models_are_not_made_anew(base, tmp_path):
+    model = model_folders.load(base)
+    model.resize_token_embeddings(model.config.vocab_size + 64)
+    model.save_pretrained(tmp_path / "larger")
+    assert remade(base, tmp_path / "larger") == {}
+    assert remade(base, model_of(base, tmp_path / "other", seed=9)) == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Context
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
@@ -26,8 +26,8 @@ NAMED = 3
 
 
 def find_weight_faults(facts: RunFacts) -> list[Fault]:
-    """Checkpoints that lost what they should have: faulty copies, and adapters without another."""
-    return [*_faulty_copies(facts), *_adapters_apart(facts)]
+    """Checkpoints that lost what they should have: copies, remade embeddings, adapters apart."""
+    return [*_faulty_copies(facts), *_remade_ends(facts), *_adapters_apart(facts)]
 
 
 def find_still_checkpoints(facts: RunFacts) -> list[Fault]:
@@ -227,6 +227,28 @@ def _rounding_error(found: Comparison) -> tuple[str, str]:
 def _some_of(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:NAMED])
     return f"{shown}, ..." if len(names) > NAMED else shown
+
+
+def _remade_ends(facts: RunFacts) -> Iterator[Fault]:
+    """Embeddings that were made anew and not trained since: the checkpoint knows hardly a row."""
+    stages = facts.context.taught
+    for name, tensors in facts.weights.remade.items():
+        if stages.get(name, 1.0) >= MIN_TAUGHT_SHARE:
+            continue
+        yield Fault(
+            kind="remade_embedding",
+            cause="faulty_checkpoint",
+            reason=(
+                f"{' and '.join(tensors)} have nothing of what they were in the models before, and "
+                "all other weights have: they were made anew (by a resize, or by loading with "
+                "ignore_mismatched_sizes)"
+            ),
+            change="save the model as it is after training; resize its embeddings before that, "
+            "with resize_token_embeddings, which keeps the rows there are",
+            subject=Subject(kind="checkpoint", name=name),
+            samples=_unlearned_of(name, facts),
+            stops=True,
+        )
 
 
 def _adapters_apart(facts: RunFacts) -> Iterator[Fault]:

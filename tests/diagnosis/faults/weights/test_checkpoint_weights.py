@@ -148,3 +148,12 @@ def test_rows_of_an_adapter_that_is_not_below_the_next_one_were_not_forgotten():
     assert (fault.kind, fault.samples, fault.stops) == ("adapter_apart", ("x",), True)
     assert "--checkpoint second=first+FOLDER" in fault.change
     assert faults({"x": NEVER}, WeightFacts(apart={"second": "first"})) == []
+
+
+def test_embeddings_made_anew_explain_rows_unless_they_are_learned():
+    made = WeightFacts(remade={"first": ("lm_head.weight",)})
+    (fault,) = faults({"x": NEVER, "y": NEVER}, made)
+    assert (fault.kind, fault.samples, fault.stops) == ("remade_embedding", ("x", "y"), True)
+    assert "lm_head.weight" in fault.reason
+    # a new head that was trained is none
+    assert faults({"x": ("unlearned", "learned", "learned"), "y": NEVER}, made) == []
