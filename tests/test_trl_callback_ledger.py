@@ -311,8 +311,8 @@ def as_it_is(batch):
         (changed(shift), "the label of each token is the next token already"),
         (changed(shift, "left"), "the label of each token is the next token already"),
         (changed(delay), "the label of each token is the token before already"),
-        (changed(attend_to_all, "left"), "padding in front that no attention mask left out"),
-        (changed(leave_the_mask_out, "left"), "padding in front that no attention mask left out"),
+        (changed(attend_to_all, "left"), "was left out by no attention mask"),
+        (changed(leave_the_mask_out, "left"), "was left out by no attention mask"),
         # behind the rows nobody reads it
         (changed(attend_to_all), ""),
         (changed(leave_the_mask_out), ""),

@@ -52,16 +52,31 @@ def find_faults(facts: RunFacts) -> list[Fault]:
         faults += finder(facts)
     faults.sort(key=lambda fault: not fault.stops)
     stopped: set[str] = set()
-    kept = []
+    kept, asked = [], []
     for fault in faults:
+        if _is_beside_the_point(fault, stopped, facts):
+            continue
         left = tuple(id_ for id_ in fault.samples if id_ not in stopped)
+        asked.append(fault)
         kept.append(fault.model_copy(update={"samples": left}))
         if fault.stops:
             stopped.update(left)
     # one that spoke for samples, all of which have a graver fault, is not worth a line
-    worth = [f for f, was in zip(kept, faults, strict=True) if f.samples or not was.samples]
+    worth = [f for f, was in zip(kept, asked, strict=True) if f.samples or not was.samples]
     explained = _explaining_a_gap(worth)
     return [f for f in worth if f.kind != LOSS_GAP or not _is_explained(f, explained, facts)]
+
+
+def _is_beside_the_point(fault: Fault, stopped: set[str], facts: RunFacts) -> bool:
+    """Whether a fault that explains no row is of a stage all of whose rows have a graver one.
+
+    What scores and labels seem to say of the loss is then the doing of that.
+    """
+    if not fault.stops or fault.samples or fault.subject is None:
+        return False
+    samples = facts.context.samples
+    rows = {id_ for id_ in facts.unlearned if samples[id_].stage == fault.subject.name}
+    return bool(rows) and rows <= stopped
 
 
 def _explaining_a_gap(faults: Sequence[Fault]) -> set[str]:

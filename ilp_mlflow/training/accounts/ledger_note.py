@@ -33,7 +33,7 @@ class LedgerNote(Value):
     """How far behind its label the token of each stands: 1 where labels were shifted before the
     model shifts them, too."""
     rows: int = 0
-    """Rows of all batches."""
+    """Rows of all batches, each as often as it was in one."""
     attended_padding: int = 0
     """Of these, those with padding in front that the model read as text."""
 
@@ -51,8 +51,8 @@ class LedgerNote(Value):
     def padding_sentence(self) -> str:
         """What is so of padding that a model reads as text."""
         return (
-            f"{self.attended_padding} of {self.rows} rows had padding in front that no attention "
-            "mask left out: the model read it as text"
+            f"padding in front of {self.attended_padding} of {self.rows} rows was left out by no "
+            "attention mask: the model read it as text"
         )
 
     @property

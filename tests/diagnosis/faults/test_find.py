@@ -83,3 +83,23 @@ def test_a_gap_to_the_log_is_not_told_of_a_stage_whose_rows_are_explained(
     monkeypatch.setattr(find, "FINDERS", (lambda facts: [idle, gap],))
     known = context([sample("a"), sample("b"), sample("c")][: 3 if explained == "a" else 2])
     assert [fault.kind for fault in find.find_faults(RunFacts(known))] == kinds
+
+
+@pytest.mark.parametrize(
+    ("explained", "changes", "kinds"),
+    [
+        ("ab", {}, ["idle"]),
+        ("a", {}, ["idle", "masked"]),
+        # what is to be known is said all the same
+        ("ab", {"stops": False}, ["idle", "masked"]),
+    ],
+)
+def test_a_fault_without_rows_is_not_told_of_a_stage_that_has_a_graver_one(
+    monkeypatch, explained, changes, kinds
+):
+    idle = IDLE.model_copy(update={"samples": tuple(explained)})
+    without = {"samples": (), "subject": STAGE, "stops": True, **changes}
+    masked = MASKED.model_copy(update=without)
+    monkeypatch.setattr(find, "FINDERS", (lambda facts: [idle, masked],))
+    known = context([sample("a"), sample("b")])
+    assert [fault.kind for fault in find.find_faults(RunFacts(known))] == kinds

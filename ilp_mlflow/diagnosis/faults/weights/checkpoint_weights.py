@@ -239,9 +239,8 @@ def _remade_ends(facts: RunFacts) -> Iterator[Fault]:
             kind="remade_embedding",
             cause="faulty_checkpoint",
             reason=(
-                f"{' and '.join(tensors)} have nothing of what they were in the models before, and "
-                "all other weights have: they were made anew (by a resize, or by loading with "
-                "ignore_mismatched_sizes)"
+                f"nothing of the models before is left in {' and '.join(tensors)}, as it is in all "
+                "other weights: made anew, by a resize or by loading with ignore_mismatched_sizes"
             ),
             change="save the model as it is after training; resize its embeddings before that, "
             "with resize_token_embeddings, which keeps the rows there are",
