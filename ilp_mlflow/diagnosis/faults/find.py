@@ -44,8 +44,9 @@ optimisation, data, ledger; that a checkpoint does nothing comes behind what say
 def find_faults(facts: RunFacts) -> list[Fault]:
     """All faults of a run, those that stop the diagnosis of their samples first.
 
-    A sample that a stopping fault speaks for is not spoken for by the ones behind it, and a stage
-    most of whose rows are spoken for is not asked why its loss is not the logged one.
+    A sample that a stopping fault speaks for is not spoken for by the ones behind it, one that
+    explains nothing is left out where all rows of its stage are spoken for, and a stage most of
+    whose rows are spoken for is not asked why its loss is not the logged one.
     """
     faults: list[Fault] = []
     for finder in FINDERS:

@@ -161,6 +161,11 @@ def test_a_rise_before_the_first_entry_shows_where_the_log_is_of_answers(
     assert kinds(logged, after, before=2.47) == expected
 
 
+def test_a_first_entry_of_easy_rows_makes_no_jump_of_what_the_rows_lost_before():
+    losses = [1.8, 2.2, 2.4, 2.6, 3.5, 3.4, 3.3, *[2.3] * 23]
+    assert kinds(later(log(losses, RATE, NORMS)), 2.3, before=2.4) == []
+
+
 @pytest.mark.parametrize("norms", [[0.0], [0.0, 0.0], [0.0] * STEPS])
 def test_zero_gradients_are_told_from_few_entries_where_nothing_moved(norms):
     logged = log([4.0] * len(norms), [1e-3] * len(norms), norms)
