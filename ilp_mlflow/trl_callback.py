@@ -269,6 +269,9 @@ class IlpCallback(TrainerCallback):
             unread=self._ledger.unread,
             evaluated=evaluated,
             evaluated_trained=evaluated_trained,
+            label_offset=self._ledger.form.label_offset,
+            rows=self._ledger.form.rows,
+            attended_padding=self._ledger.form.attended,
         )
 
     def _stop_listening(self) -> None:

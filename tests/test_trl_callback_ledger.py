@@ -268,6 +268,69 @@ def test_a_collator_that_masks_the_end_as_padding_is_told_at_the_first_step(
     assert said.count("does not learn to stop") == 1
 
 
+def changed(change, side="right"):
+    """A collator that pads on one side and then changes the batch."""
+
+    def make(tokenizer):
+        tokenizer.padding_side = side
+        pad = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=12)
+
+        def collate(features):
+            batch = pad(features)
+            change(batch)
+            return batch
+
+        return collate
+
+    return make
+
+
+def shift(batch):
+    batch["labels"] = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
+
+
+def delay(batch):
+    batch["labels"] = torch.nn.functional.pad(batch["labels"][:, :-1], (1, 0), value=-100)
+
+
+def attend_to_all(batch):
+    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+
+
+def leave_the_mask_out(batch):
+    del batch["attention_mask"]
+
+
+def as_it_is(batch):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("collate", "said"),
+    [
+        (changed(shift), "the label of each token is the next token already"),
+        (changed(shift, "left"), "the label of each token is the next token already"),
+        (changed(delay), "the label of each token is the token before already"),
+        (changed(attend_to_all, "left"), "was left out by no attention mask"),
+        (changed(leave_the_mask_out, "left"), "was left out by no attention mask"),
+        # behind the rows nobody reads it
+        (changed(attend_to_all), ""),
+        (changed(leave_the_mask_out), ""),
+        (changed(as_it_is, "left"), ""),
+    ],
+)
+def test_the_form_of_batches_is_told_at_the_first_step(
+    tiny_model, store, tmp_path, capsys, collate, said
+):
+
+    ilp = plain(tiny_model, tmp_path, collate, True)
+    assert (ilp._ledger.unread, counts(ilp._ledger)) == ("", [3] * 8)
+    told = capsys.readouterr().err
+    assert told.count("stage 'sft': ") == bool(said)
+    assert said in told
+    assert ilp._ledger_note.rows == 24
+
+
 class Lying(torch.utils.data.DataLoader):
     """Says that it has one batch more than it gives: the last batch of a pass is in no step."""
 

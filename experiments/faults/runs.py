@@ -216,6 +216,84 @@ def other_base(bench: Bench) -> Report:
     return bench.diagnose()
 
 
+def put_on_other_base(bench: Bench) -> Report:
+    """The adapter of a model that is trained further is put on the model below that."""
+    bench.train(num_train_epochs=12, name="instruct")
+    base = AutoModelForCausalLM.from_pretrained(bench.checkpoints.pop("instruct"), dtype="float32")
+    bench.train(model=base, lora={}, logging_steps=1)
+    _name_base(bench, "elsewhere/instruct")
+    return bench.diagnose()
+
+
+def put_on_noise(bench: Bench) -> Report:
+    """The adapter is put on another base, under which its rows lose no more than under its own."""
+    bench.train(lora={})
+    _name_base(bench, "elsewhere/base")
+    bench.checkpoints["base"] = _other_base(bench)
+    return bench.diagnose()
+
+
+def base_moved(bench: Bench) -> Report:
+    """The adapter is put on its own base, which lies elsewhere by now."""
+    bench.train(lora={})
+    _name_base(bench, "elsewhere/base")
+    return bench.diagnose()
+
+
+def _name_base(bench: Bench, name: str) -> None:
+    """Make the adapter say that its base is called `name`."""
+    file = Path(bench.checkpoints["sft"]) / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": name}))
+
+
+def _other_base(bench: Bench) -> str:
+    """Folder of a base of the same form with other weights."""
+    folder = bench.home / "other"
+    shutil.copytree(bench.base, folder)
+    model = bench.model()
+    torch.manual_seed(bench.seed)
+    for weights in model.parameters():
+        weights.data += weights.std() * torch.randn_like(weights)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def head_remade(bench: Bench) -> Report:
+    """The head is made anew when the trained model is loaded once more to be resized."""
+    bench.train()
+    folder = bench.checkpoints["sft"]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(bench.seed)
+    old = model.lm_head.weight
+    made = old.std() * torch.randn_like(old)
+    model.lm_head.weight = torch.nn.Parameter(made)
+    model.save_pretrained(folder)
+    return bench.diagnose()
+
+
+def shift_labels(batch: dict) -> dict:
+    """Labels one place to the left, as a model shifts them itself."""
+    batch["labels"] = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100)
+    return batch
+
+
+def pad_in_front(batch: dict) -> dict:
+    """Padding in front of the rows, with a mask that leaves it out."""
+    lengths = batch["attention_mask"].sum(1)
+    for name in ("input_ids", "labels", "attention_mask"):
+        for place, length in enumerate(lengths):
+            batch[name][place] = batch[name][place].roll(-int(length))
+    return batch
+
+
+def attend_to_padding(batch: dict) -> dict:
+    """The same with a mask that leaves nothing out."""
+    batch = pad_in_front(batch)
+    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+    return batch
+
+
 def new_tokens(bench: Bench) -> Report:
     """Answers begin with new tokens, and the adapter leaves embedding and head as they were made."""
     tokenizer, model = bench.tokenizer(), bench.model()
@@ -304,9 +382,11 @@ HEALTHY: dict[str, Callable[[Bench], Report]] = {
     "accumulation": folders(per_device_train_batch_size=1, gradient_accumulation_steps=8),
     "smoothing": folders(label_smoothing_factor=0.1),
     "merged": merged,
+    "base_moved": base_moved,
     "followed": followed(),
     "followed_lora": followed(lora={}),
     "own_loss": followed(trainer_class=OwnLoss),
+    "padded_in_front": followed(collate=pad_in_front),
 }
 """Unusual settings that are right: nothing may be said of them but what is true."""
 FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
@@ -320,10 +400,15 @@ FAULTS: dict[str, tuple[str, Callable[[Bench], Report]]] = {
     "copy_lost": ("faulty_copy", copy_lost),
     "copy_coarse": ("faulty_copy", copy_coarse),
     "other_base": ("faulty_copy", other_base),
+    "put_on_other_base": ("other_base", put_on_other_base),
+    "put_on_noise": ("scored_is_not_trained", put_on_noise),
     "new_tokens": ("untrained_tokens", new_tokens),
     "cut_off": ("cut", cut_off),
     "no_stop": ("end_does_not_stop", no_stop),
     "inner_model": ("no_ledger", followed(trainer_class=InnerModel)),
+    "head_remade": ("remade_embedding", head_remade),
+    "labels_shifted": ("labels_shifted", followed(collate=shift_labels)),
+    "padding_attended": ("attended_padding", followed(collate=attend_to_padding)),
     "few_steps": ("rows_in_no_batch", followed(max_steps=4)),
     "other_run": ("scored_is_not_trained", other_run),
 }

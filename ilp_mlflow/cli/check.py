@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -79,7 +78,7 @@ def check_command(
         "setup": setup.model_dump(mode="json"),
         **checked.model_dump(mode="json"),
     }
-    lines = [setup.read_as, *_steps(setup, checked), "", *_table(checked), ""]
+    lines = [setup.read_as, *_steps(setup, checked.rows), "", *_table(checked), ""]
     lines += _finding_lines(checked)
     print_result(document, "\n".join(lines))
     if strict and any(finding.severity != "note" for finding in checked.findings):
@@ -172,15 +171,26 @@ def _parts(location: str) -> list[str]:
     return model_registry.resolve_parts(location)
 
 
-def _steps(setup: TrainingSetup, checked: RowCheck) -> list[str]:
+def _steps(setup: TrainingSetup, rows: int) -> list[str]:
     """How long the training is, where that is known."""
-    if setup.packing:
+    from ilp_mlflow.training.checks.optimization import planned_steps, steps_per_pass
+
+    steps = planned_steps(setup, rows)
+    if setup.packing or steps is None:
         return ["packed: several rows share a sequence; counts are of single rows"]
-    per_step = setup.batch_size * setup.accumulation
-    if setup.max_steps > 0:
-        return [f"{setup.max_steps} steps, {per_step} rows each, on one device"]
-    steps = math.ceil(checked.rows / per_step)
-    return [f"{setup.epochs:g} epochs of {steps} steps, {per_step} rows each, on one device"]
+    per_step = _count(min(setup.batch_size * setup.accumulation, rows), "row")
+    in_a_pass = steps_per_pass(setup, rows)
+    passes = steps / in_a_pass
+    if setup.max_steps <= 0 and passes == int(passes):
+        length = f"{_count(int(passes), 'epoch')} of {_count(in_a_pass, 'step')}"
+        return [f"{length}, {per_step} a step, on one device"]
+    # a training ends with a whole step, so that its passes may be more than what was asked for
+    return [f"{_count(steps, 'step')}, {per_step} a step, on one device: {passes:.3g} epochs"]
+
+
+def _count(number: int, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _table(checked: RowCheck) -> list[str]:

@@ -49,6 +49,12 @@ class TrainingLog(Value):
             return self.entries
         return tuple(entry for entry in self.entries if entry.step <= self.kept_step)
 
+    @property
+    def batch_rows(self) -> float:
+        """Rows of an optimizer step; 1 where that is not known."""
+        size = self.number("per_device_train_batch_size") or self.number("train_batch_size")
+        return (size or 1) * (self.number("gradient_accumulation_steps") or 1)
+
     def number(self, name: str) -> float | None:
         """A setting that is a number; None where it is not known."""
         value = self.settings.get(name)

@@ -327,9 +327,16 @@ def _is_fault_of(finding: Finding, stage: str) -> bool:
 
 
 def unavailable_sentences(report: Report) -> list[str]:
-    """A sentence for everything that the diagnosis had to do without."""
-    sentences = [UNAVAILABLE[name] for name in report.unavailable]
+    """A sentence for everything that the diagnosis had to do without.
+
+    What training left behind matters only where a cause was looked for: not where all is learned,
+    or where faults that stop the diagnosis explain what is not.
+    """
     unlearned = len(report.diagnoses)
+    stopped = sum(finding.samples for finding in report.findings if finding.stops)
+    sentences = []
+    if unlearned > stopped:
+        sentences += [UNAVAILABLE[name] for name in report.unavailable]
     if report.asked < unlearned:
         sentences.append(
             f"The models were asked about {report.asked} of the {unlearned} unlearned samples, "

@@ -15,12 +15,12 @@ def give_rows_to_sources(
 ) -> tuple[Experiment, list[Stage]]:
     """The experiment and its stages with the rows of every copy as rows of its source.
 
-    Where both have rows, the copy keeps its own. What is changed is told.
+    Where both have rows, or the copy may be trained on, it keeps its own. What is changed is told.
     """
     configs, moved = list(experiment.stages), list(stages)
     for copy in copies:
         names = [stage.name for stage in moved]
-        if copy.checkpoint not in names or copy.source in names:
+        if copy.checkpoint not in names or copy.source in names or copy.may_be_trained:
             continue
         place = names.index(copy.checkpoint)
         say_once(

@@ -12,6 +12,7 @@ from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
+from ilp_mlflow.training.accounts.ledger_note import LABELS_IN_PLACE, MASK_PADDING, LedgerNote
 from ilp_mlflow.training.checks.embeddings import LoadedEmbedding
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, counted
 from ilp_mlflow.training.checks.lengths import check_lengths
@@ -54,12 +55,10 @@ def first_step_findings(
     setup = _setup(model, options)
     findings = [*_no_ledger(ledger), *_nothing_trainable(model)]
     findings += check_optimization(setup, len(ledger.samples))
-    masked = _ends_masked_as_padding(rows, tokenization) if ledger.relabelled else []
-    for finding in _of_the_mask(rows, setup, tokenization):
-        # the same rows, with the reason
-        if not (masked and finding.kind == "end_not_in_the_loss"):
-            findings.append(finding)
-    findings += masked
+    shifted = _shifted_labels(ledger)
+    # of labels that stand elsewhere than their tokens nothing else can be said
+    findings += shifted or _of_the_labels(ledger, rows, setup, tokenization)
+    findings += _attended_padding(ledger)
     findings += [found for found in check_rendering(rows) if found.severity != "note"]
     if isinstance(model, PeftModel):
         embedding = LoadedEmbedding.of_model(model)
@@ -67,6 +66,63 @@ def first_step_findings(
         of_tokens = check_vocabulary(rows, setup, vocabulary)
         findings += [found for found in of_tokens if found.kind == "untrained_tokens"]
     return findings
+
+
+def _of_the_labels(
+    ledger: ExposureLedger,
+    rows: Sequence[CheckedRow],
+    setup: TrainingSetup,
+    tokenization: Tokenization,
+) -> list[CheckFinding]:
+    """What the labels leave out of the loss."""
+    masked = _ends_masked_as_padding(rows, tokenization) if ledger.relabelled else []
+    findings = []
+    for finding in _of_the_mask(rows, setup, tokenization):
+        # the same rows, with the reason
+        if not (masked and finding.kind == "end_not_in_the_loss"):
+            findings.append(finding)
+    return [*findings, *masked]
+
+
+def _shifted_labels(ledger: ExposureLedger) -> list[CheckFinding]:
+    """Labels that a collator shifted before the model does."""
+    note = _note_of(ledger)
+    if not note.label_offset:
+        return []
+    return [
+        CheckFinding(
+            kind="labels_shifted",
+            severity="error",
+            sentence=note.label_sentence,
+            change=f"{LABELS_IN_PLACE}; where the trainer computes its loss from logits itself, "
+            "see that it does not",
+        )
+    ]
+
+
+def _attended_padding(ledger: ExposureLedger) -> list[CheckFinding]:
+    """Padding in front of rows that the model reads as text."""
+    note = _note_of(ledger)
+    if not note.attended_padding:
+        return []
+    return [
+        CheckFinding(
+            kind="attended_padding",
+            severity="warning",
+            sentence=note.padding_sentence,
+            change=MASK_PADDING,
+        )
+    ]
+
+
+def _note_of(ledger: ExposureLedger) -> LedgerNote:
+    return LedgerNote(
+        stage=ledger.stage,
+        steps=1,
+        label_offset=ledger.form.label_offset,
+        rows=ledger.form.rows,
+        attended_padding=ledger.form.attended,
+    )
 
 
 def _rows_as_trained(ledger: ExposureLedger) -> list[CheckedRow]:

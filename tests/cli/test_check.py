@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from ilp_mlflow.cli.check import _steps
 from ilp_mlflow.cli.lab import OWN_EXPERIMENT
+from ilp_mlflow.data.training_configs.setup import TrainingSetup
 from tests.cli.commands import document, ilp
 from tests.conftest import rows, write_jsonl
 
@@ -111,13 +113,35 @@ def test_the_length_of_the_training_is_told_unless_rows_are_packed(tiny_model, d
     text = "num_train_epochs: 2\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 2\n"
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\n{text}")
     _, told, _ = ilp("check", "--data", data, "--training", path)
-    assert "2 epochs of 2 steps, 4 rows each, on one device" in told
+    assert "2 epochs of 2 steps, 4 rows a step, on one device" in told
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\nmax_steps: 30\n{text}")
     _, told, _ = ilp("check", "--data", data, "--training", path)
-    assert "30 steps, 4 rows each, on one device" in told
+    assert "30 steps, 4 rows a step, on one device: 15 epochs" in told
     path = config(tmp_path, f"model_name_or_path: {tiny_model}\npacking: true\n")
     _, told, _ = ilp("check", "--data", data, "--training", path)
     assert "packed: several rows share a sequence" in told
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "told"),
+    [
+        (8, {"epochs": 1.0}, "1 epoch of 1 step, 8 rows a step"),
+        (491, {}, "3 epochs of 62 steps, 8 rows a step"),
+        (20_000, {"epochs": 2.0}, "2 epochs of 2,500 steps, 8 rows a step"),
+        # a step is never halved, so half an epoch of one step is a whole one
+        (8, {"epochs": 0.5}, "1 epoch of 1 step, 8 rows a step"),
+        (3, {"epochs": 0.01}, "1 epoch of 1 step, 3 rows a step"),
+        (1, {"batch_size": 1, "epochs": 1.0}, "1 epoch of 1 step, 1 row a step"),
+        (24, {"epochs": 0.5}, "2 steps, 8 rows a step, on one device: 0.667 epochs"),
+        (24, {"epochs": 2.5}, "8 steps, 8 rows a step, on one device: 2.67 epochs"),
+        (16, {"max_steps": 1}, "1 step, 8 rows a step, on one device: 0.5 epochs"),
+        (16, {"epochs": 0.0}, "0 epochs of 2 steps, 8 rows a step"),
+        (16, {"packing": True, "max_steps": 5}, "packed: several rows share a sequence"),
+    ],
+)
+def test_the_steps_told_are_those_that_are_planned(rows, options, told):
+    (line,) = _steps(TrainingSetup(**options), rows)
+    assert line.startswith(told)
 
 
 def test_an_experiment_file_is_a_configuration(experiment_file):

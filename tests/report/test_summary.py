@@ -100,12 +100,32 @@ def test_a_leak_is_told_against_chance():
 
 def test_what_training_did_not_leave_behind_is_said_once():
     samples = {i: Sample(id=i, stage="one", prompt="p", completion="c") for i in "ab"}
-    bare = report(unavailable=("exposures", "signals"))
+    unlearned = tuple(
+        Diagnosis(verdict=Verdict(sample_id=i, status="unlearned"), evidence={}) for i in "ab"
+    )
+    bare = report(unavailable=("exposures", "signals"), diagnoses=unlearned, asked=2)
     for text in (terminal_summary(bare), markdown_summary(bare), render_html(bare, samples)):
         assert text.count("No training ledger: ") == text.count("No training signals: ") == 1
-    assert "No training" not in terminal_summary(report()) + markdown_summary(
-        report()
-    ) + render_html(report(), samples)
+    learned = (Verdict(sample_id="a", status="learned"),)
+    stopping = Finding(
+        subject=Subject(kind="checkpoint", name="two"),
+        kind="idle_adapter",
+        evidence=Evidence(cause="faulty_checkpoint", strength=1, reason="it does nothing"),
+        samples=len(bare.diagnoses),
+        stops=True,
+    )
+    without_use = (
+        report(),
+        # nothing is unlearned, or nothing else was looked for in what is
+        report(unavailable=bare.unavailable, diagnoses=(), verdicts=learned),
+        bare.model_copy(update={"findings": (stopping,)}),
+    )
+    for told in without_use:
+        assert "No training" not in terminal_summary(told) + markdown_summary(told)
+        assert "No training" not in render_html(told, samples)
+    of_one = stopping.model_copy(update={"samples": 1})
+    part = bare.model_copy(update={"findings": (of_one,)})
+    assert "No training ledger: " in markdown_summary(part)
     assert max(map(len, terminal_summary(bare).splitlines())) <= 80
 
 

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 
 from ilp_mlflow.core.interfaces import Context
 
+UNMOVED = 1e-4
+"""Nats per token that no row moved by where nothing changed at all: that much is rounding."""
+
 
 class RowLoss(NamedTuple):
     """How a checkpoint does on the answer of one row."""
@@ -35,8 +38,15 @@ class Movement(NamedTuple):
     """Mean over the rows after it."""
     moved: float
     """Mean over the rows of how far each of them moved, up or down."""
+    furthest: float
+    """How far the row moved that moved most."""
     spread: float
     """Standard deviation of the rows before the stage."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether not a single row moved."""
+        return self.furthest <= UNMOVED
 
 
 def row_losses(context: Context, checkpoint: str) -> dict[str, RowLoss]:
@@ -81,5 +91,6 @@ def _movement(
         before=statistics.fmean(old),
         after=statistics.fmean(new),
         moved=statistics.fmean(moved),
+        furthest=max(moved),
         spread=statistics.pstdev(old),
     )

@@ -17,12 +17,17 @@ from safetensors import safe_open
 
 from ilp_mlflow.core.value import Value
 
-Relation = Literal["same", "lost", "tied", "base", "quantised", "scaled", "other_base"]
+Relation = Literal[
+    "same", "lost", "tied", "base", "quantised", "scaled", "other_base", "other_weights"
+]
 """How a copy stands to its source.
 
 same: equal within rounding. lost: equal, but for tensors that are the base's. tied: equal, but for
 embeddings of which the copy has one for both ends. base: nothing of what the source changed is in
-it. quantised: coarser. scaled: a part of every change. other_base: every change, in other weights.
+it. quantised: coarser. scaled: a part of every change. other_base: every change, in weights that
+have nothing of the base's.
+other_weights: every change, in weights that are otherwise far from the source's everywhere: those
+of another base, or trained on.
 """
 HALF = (torch.bfloat16, torch.float16)
 MERGE_ERROR = 1e-5
@@ -35,6 +40,9 @@ MAX_SCALED_ERROR = 0.05
 """How far apart the shares of a change in single tensors may be where all were scaled."""
 OTHER_MODEL = 1.0
 """Difference from the base, as a share of the size of a tensor, that no fine-tuning makes."""
+OTHER_WEIGHTS = 0.1
+"""Difference from the source, as a share of the size of a tensor, that rounding to 8 bits does not
+make, and that all matrices of a copy must show to be held to be other weights."""
 BLOCK = 32
 """Values that share a scale in the finest of the usual 4-bit types."""
 SAME_LEVEL = 5e-3
@@ -65,15 +73,40 @@ class FileWeights:
 
     def get(self, name: str) -> torch.Tensor | None:
         """The tensor of that name; for one end of tied embeddings the other end's."""
-        found = self._find(name)
-        if found is None and self.tied and name in self.ends:
-            other = self.ends[1 - self.ends.index(name)]
-            found = self._find(other)
+        found = self._find_end(name)
         if found is None:
             return None
         with safe_open(str(self._file_of[found]), "pt") as file:
             tensor: torch.Tensor = file.get_tensor(found)
         return tensor
+
+    def get_rows(self, name: str, start: int, end: int) -> torch.Tensor | None:
+        """Rows `start` to `end` of the tensor of that name, as far as it has them."""
+        found = self._find_end(name)
+        if found is None:
+            return None
+        with safe_open(str(self._file_of[found]), "pt") as file:
+            part = file.get_slice(found)
+            if not part.get_shape():
+                return None
+            rows: torch.Tensor = part[start:end]
+        return rows
+
+    def count_rows(self, name: str) -> int:
+        """Rows of the tensor of that name, 0 where there is none."""
+        found = self._find_end(name)
+        if found is None:
+            return 0
+        with safe_open(str(self._file_of[found]), "pt") as file:
+            shape = file.get_slice(found).get_shape()
+        return int(shape[0]) if shape else 0
+
+    def _find_end(self, name: str) -> str | None:
+        """The name in the files of a tensor; for one end of tied embeddings the other end's."""
+        found = self._find(name)
+        if found is None and self.tied and name in self.ends:
+            return self._find(self.ends[1 - self.ends.index(name)])
+        return found
 
     def _find(self, name: str) -> str | None:
         """The name in the files of a tensor: some are saved without the model's prefix."""
@@ -139,6 +172,8 @@ class Comparison(Value):
     """Size of what the source changed, as a share of the size of a tensor: median."""
     held: float = 1.0
     """Share of the change that is in the copy: median."""
+    apart: float = 0.0
+    """Smallest difference of a matrix from the source's, as a share of its size."""
     dtype: str = ""
     """What the copy is stored in."""
 
@@ -167,6 +202,8 @@ def compare_weights(
         elif not merged and not (compared.same or compared.as_base or compared.quantised):
             return None
     relation = _relation(found, copy, source, ends)
+    if relation is None and merged:
+        relation = _other_weights(found)
     if relation is None:
         return None
     of_changed = [tensor for tensor in found if tensor.changed]
@@ -179,6 +216,7 @@ def compare_weights(
         error=max((tensor.error for tensor in found), default=0.0),
         change=median(changes) if changes else 0.0,
         held=median(held) if held else 1.0,
+        apart=min((tensor.error for tensor in found if tensor.is_matrix), default=0.0),
         dtype=", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)),
     )
 
@@ -311,11 +349,23 @@ def _relation(
     is_even = max(shares) - min(shares) <= MAX_SCALED_ERROR
     if _explained(unchanged) and is_even and not HELD <= min(shares) <= 2 - HELD:
         return "scaled"
-    holds_all = all(HELD <= share <= 2 - HELD for share in shares)
-    apart = [tensor.error for tensor in unchanged if tensor.is_matrix]
-    if holds_all and apart and min(apart) >= OTHER_MODEL:
-        return "other_base"
     return None
+
+
+def _other_weights(found: Sequence[TensorComparison]) -> Relation | None:
+    """How a copy stands to its source that holds its changes in other weights; None: it does not.
+
+    What it holds of a change is known but roughly in small tensors that differ much, so the middle
+    of all counts.
+    """
+    shares = [tensor.held for tensor in found if tensor.held is not None]
+    apart = [tensor.error for tensor in found if tensor.is_matrix]
+    if not shares or not apart or not HELD <= median(shares) <= 2 - HELD:
+        return None
+    untouched = [tensor.error for tensor in found if tensor.is_matrix and not tensor.changed]
+    if untouched and min(untouched) >= OTHER_MODEL:
+        return "other_base"
+    return "other_weights" if min(apart) >= OTHER_WEIGHTS else None
 
 
 def _explained(found: Sequence[TensorComparison]) -> bool:

@@ -24,10 +24,11 @@ from ilp_mlflow.scoring.models.compared_weights import (
     compare_weights,
 )
 from ilp_mlflow.scoring.models.idle_adapters import why_idle
+from ilp_mlflow.scoring.models.remade_ends import find_remade_ends
 from ilp_mlflow.scoring.models.stacked_changes import shared_change
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, read_shapes
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
-from ilp_mlflow.tracking.model_registry import side_by_side
+from ilp_mlflow.tracking.model_registry import MLFLOW_URI, adapter_base, side_by_side
 
 MAX_SHARED_CHANGE = 0.3
 """Share of what the adapter of a stage changed that the next one has, at most, where it was not
@@ -40,6 +41,7 @@ RANKS: Mapping[Relation, int] = {
     "base": 3,
     "scaled": 4,
     "other_base": 5,
+    "other_weights": 6,
 }
 """How well relations fit, the best first: a copy is one of the checkpoint that it fits best."""
 NO_SETTINGS = (
@@ -78,6 +80,11 @@ class Copy(Value):
     reading: tuple[str, ...] = ()
     """How it reads and ends text otherwise: `chat template`."""
 
+    @property
+    def may_be_trained(self) -> bool:
+        """Whether it may be trained on in place of copied: weights alone do not tell."""
+        return self.comparison is not None and self.comparison.relation == "other_weights"
+
 
 class WeightFacts(Value):
     """What weights show of the checkpoints of a run."""
@@ -90,6 +97,10 @@ class WeightFacts(Value):
     """Copies, in the order of the checkpoints."""
     apart: dict[str, str] = Field(default_factory=dict)
     """An earlier checkpoint whose adapter is not below, and not in, that of a checkpoint."""
+    remade: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Embeddings of a full checkpoint that have nothing of an earlier one's, by checkpoint."""
+    named_bases: dict[str, str] = Field(default_factory=dict)
+    """What the adapter of a checkpoint names as its base, where that is not what it is put on."""
 
 
 def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
@@ -106,7 +117,44 @@ def read_weight_facts(parts: Mapping[str, Sequence[str]]) -> WeightFacts:
             if has_same_weights(parts[name], parts[earlier]):
                 unchanged[name] = earlier
                 break
-    return WeightFacts(idle=idle, unchanged=unchanged)
+    return WeightFacts(
+        idle=idle,
+        unchanged=unchanged,
+        remade=_remade(parts),
+        named_bases=_other_names(parts),
+    )
+
+
+def _remade(parts: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Embeddings of full checkpoints that have nothing of those of any earlier model."""
+    remade = {}
+    models: list[FileWeights] = []
+    seen = set[str]()
+    for name, (location, *_) in parts.items():
+        if location in seen or not _files(location) or _quantised_form(location):
+            continue
+        seen.add(location)
+        try:
+            model, ends = _file_weights(location)
+        except ModelError:
+            # what cannot be loaded is refused elsewhere
+            continue
+        found = [find_remade_ends(model, earlier, ends) for earlier in models]
+        if found and all(found):
+            remade[name] = found[-1]
+        models.append(model)
+    return remade
+
+
+def _other_names(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Bases that adapters name and are not put on, since they are not here, by checkpoint."""
+    names = {}
+    for checkpoint, (base, *adapters) in parts.items():
+        named = adapter_base(adapters[0]) if adapters else ""
+        is_elsewhere = not MLFLOW_URI.match(named) and not Path(named).exists()
+        if named and named != base and is_elsewhere:
+            names[checkpoint] = named
+    return names
 
 
 def has_same_weights(parts: Sequence[str], others: Sequence[str]) -> bool:
@@ -149,7 +197,8 @@ def find_copies(parts: Mapping[str, Sequence[str]]) -> list[Copy]:
     base, *stages = [name for name in parts if "@" not in name]
     copies: list[Copy] = []
     for place, name in enumerate(stages):
-        before = [n for n in stages[:place] if n not in {copy.checkpoint for copy in copies}]
+        certain = {copy.checkpoint for copy in copies if not copy.may_be_trained}
+        before = [n for n in stages[:place] if n not in certain]
         if len(parts[name]) > 1 or not before:
             continue
         with task(f"compare the weights of {name}"):
@@ -181,6 +230,9 @@ def _copy_of(
             break
     if best is None:
         return None
+    copy = Copy(checkpoint=name, source=source, holds=best.name, comparison=found)
+    if copy.may_be_trained:
+        return copy
     return Copy(
         checkpoint=name,
         source=source,

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ilp_mlflow.core.interfaces import SampleResult
 from ilp_mlflow.core.values import Exposure, Sample, Signal, schema
+from ilp_mlflow.training.accounts.batch_form import BatchForm, is_padded_in_front
 from ilp_mlflow.training.accounts.forward_passes import (
     ROW,
     ForwardPass,
@@ -84,6 +85,8 @@ class ExposureLedger:
         """Of these, those of which a sample is known."""
         self.relabelled: set[int] = set()
         """Positions of rows that were trained with other labels than they were prepared with."""
+        self.form = BatchForm()
+        """In what form batches come."""
         self._prepare_again = prepare_again
         self._has_other_rows = False
         self._rows_by_ids: dict[bytes, deque[int]] = {}
@@ -131,6 +134,9 @@ class ExposureLedger:
         self.noted_batches += 1
         others = [made for made in forward_passes if not made.with_gradients]
         for row in _merged(known, others):
+            self.form.rows += 1
+            if row.labels is not None:
+                self.form.note_labels(row.ids, row.labels)
             self._note_row(step, row)
 
     def holds(self, ids: Sequence[int]) -> bool:
@@ -164,7 +170,10 @@ class ExposureLedger:
             if row.number is None and row.ids_key not in self._rows_by_ids:
                 forms += forms_without_padding(row)
             known = [form for form in forms if form.ids_key in self._rows_by_ids]
-            rows.append(known[0] if known else row)
+            found = known[0] if known else row
+            if made.with_gradients and is_padded_in_front(row.ids, found.ids):
+                self.form.attended += 1
+            rows.append(found)
         return made._replace(rows=rows)
 
     def _is_known(self, row: Row) -> bool:

@@ -28,7 +28,12 @@ def planned_steps(setup: TrainingSetup, rows: int) -> int | None:
         return setup.max_steps
     if setup.packing:
         return None
-    return math.ceil(setup.epochs * math.ceil(rows / (setup.batch_size * setup.accumulation)))
+    return math.ceil(setup.epochs * steps_per_pass(setup, rows))
+
+
+def steps_per_pass(setup: TrainingSetup, rows: int) -> int:
+    """Optimizer steps in which every one of `rows` is seen once, where each is a sequence."""
+    return math.ceil(rows / (setup.batch_size * setup.accumulation))
 
 
 def _warmup(setup: TrainingSetup, rows: int) -> list[CheckFinding]:

@@ -58,12 +58,21 @@ def test_causes_of_faults_are_described_as_other_causes_are(cause):
     assert cause in [info.name for info in installed_causes()]
 
 
-@pytest.mark.parametrize(("explained", "kinds"), [("ab", ["idle"]), ("a", ["idle", "gap"])])
+@pytest.mark.parametrize(
+    ("explained", "changes", "kinds"),
+    [
+        ("ab", {}, ["idle"]),
+        ("a", {}, ["idle", "gap"]),
+        # one that stops nothing explains it, too, but for what is in the log
+        ("ab", {"stops": False, "cause": "not_trained"}, ["idle"]),
+        ("ab", {"stops": False, "cause": "failed_optimization"}, ["idle", "gap"]),
+    ],
+)
 def test_a_gap_to_the_log_is_not_told_of_a_stage_whose_rows_are_explained(
-    monkeypatch, explained, kinds
+    monkeypatch, explained, changes, kinds
 ):
     monkeypatch.setattr(find, "LOSS_GAP", "gap")
-    idle = IDLE.model_copy(update={"samples": tuple(explained)})
+    idle = IDLE.model_copy(update={"samples": tuple(explained), **changes})
     gap = Fault(
         kind="gap",
         cause="faulty_checkpoint",
@@ -72,5 +81,25 @@ def test_a_gap_to_the_log_is_not_told_of_a_stage_whose_rows_are_explained(
         subject=Subject(kind="checkpoint", name="first"),
     )
     monkeypatch.setattr(find, "FINDERS", (lambda facts: [idle, gap],))
-    known = context([sample("a"), sample("b"), sample("c")][: 2 if len(kinds) == 1 else 3])
+    known = context([sample("a"), sample("b"), sample("c")][: 3 if explained == "a" else 2])
+    assert [fault.kind for fault in find.find_faults(RunFacts(known))] == kinds
+
+
+@pytest.mark.parametrize(
+    ("explained", "changes", "kinds"),
+    [
+        ("ab", {}, ["idle"]),
+        ("a", {}, ["idle", "masked"]),
+        # what is to be known is said all the same
+        ("ab", {"stops": False}, ["idle", "masked"]),
+    ],
+)
+def test_a_fault_without_rows_is_not_told_of_a_stage_that_has_a_graver_one(
+    monkeypatch, explained, changes, kinds
+):
+    idle = IDLE.model_copy(update={"samples": tuple(explained)})
+    without = {"samples": (), "subject": STAGE, "stops": True, **changes}
+    masked = MASKED.model_copy(update=without)
+    monkeypatch.setattr(find, "FINDERS", (lambda facts: [idle, masked],))
+    known = context([sample("a"), sample("b")])
     assert [fault.kind for fault in find.find_faults(RunFacts(known))] == kinds

@@ -25,6 +25,9 @@ nothing."""
 ALIKE = 0.5
 """Share 0..1 of the rows that go wrong at one place which may stand equally far from the answer's
 beginning, or from its end: else it is what answers say there that is not learned."""
+ALL_BUT_A_FEW = 0.9
+"""Share 0..1 of the rows whose prompt alone fills the cut-off that must go wrong at once, and of
+the shorter rows that must be right, where the rows that are cut inside their answer are alike."""
 STRENGTH = 0.95
 """How sure: nothing else is known to end so many different answers at one token of the row."""
 
@@ -105,8 +108,34 @@ def _is_cut_off(place: int, rows: Sequence[_Row]) -> bool:
         and _count_right(longer) <= RIGHT_ALL_THE_SAME * len(longer)
         and len(shorter) >= FEW_ROWS
         and _count_right(shorter) >= SHORTER_RIGHT * len(shorter)
-        and _most_alike(row.start for row in there) <= ALIKE * len(there)
-        and _most_alike(row.length for row in there) <= ALIKE * len(there)
+        and (_are_unlike(there) or _tells_the_length_alone(place, there, rows))
+    )
+
+
+def _are_unlike(there: Sequence[_Row]) -> bool:
+    """Whether the place is as far from neither the beginning nor the end of their answers."""
+    return _most_alike(row.start for row in there) <= ALIKE * len(there) and _most_alike(
+        row.length for row in there
+    ) <= ALIKE * len(there)
+
+
+def _tells_the_length_alone(place: int, there: Sequence[_Row], rows: Sequence[_Row]) -> bool:
+    """Whether it is but the length of rows that tells right ones from wrong ones.
+
+    So it is where rows with longer prompts go wrong at once, those that go wrong at the place are
+    right up to it, and shorter ones get as far in their answers, and on.
+    """
+    filled = [row for row in rows if row.start >= place]
+    at_once = [row for row in filled if row.first_wrong == row.start]
+    shorter = [row for row in rows if row.length <= place]
+    reached = max(place - row.start for row in there)
+    as_far = [row for row in shorter if row.is_right and row.length - row.start > reached]
+    return (
+        len(filled) >= FEW_ROWS
+        and len({row.start for row in filled}) > 1
+        and len(at_once) >= ALL_BUT_A_FEW * len(filled)
+        and _count_right(shorter) >= ALL_BUT_A_FEW * len(shorter)
+        and len(as_far) >= FEW_ROWS
     )
 
 

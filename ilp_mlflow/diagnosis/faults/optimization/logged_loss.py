@@ -68,6 +68,12 @@ def find_loss_gaps(facts: RunFacts) -> list[Fault]:
             "see that these are the weights, the base, the rows and the chat template of that "
             "training, and that a loss of its own shifts labels by one token, once"
         )
+        if stage in facts.weights.named_bases:
+            named = facts.weights.named_bases[stage]
+            reason += (
+                f"; its adapter names '{named}' as its base, and is put on the one that was given"
+            )
+            change = f"see first that its base is '{named}', then {change.removeprefix('see ')}"
         faults.append(
             Fault(
                 kind=LOSS_GAP,
@@ -158,21 +164,37 @@ def _gap_to_log(
 ) -> LossGap | None:
     """The mean loss of the rows, against the mean of the last pass in the log.
 
-    What was in the loss there is not known: it may have been the whole row, the prompt at no loss.
-    Nor is it known whether its means are over tokens or over rows; the smaller one counts.
+    What was in the loss there is not known: it may have been the whole row.
     """
     losses = last_pass(log)
     if not losses:
         return None
     rows = [scored[sample.id] for sample in samples]
-    answer_tokens = sum(row.tokens for row in rows)
-    prompt_tokens = sum(accounts[s.id].prompt_tokens for s in samples if s.id in accounts)
-    over_tokens = sum(row.nats for row in rows) / answer_tokens
-    over_rows = statistics.fmean(row.mean for row in rows)
     logged = statistics.fmean(losses)
     return LossGap(
-        scored=min(over_tokens, over_rows),
+        scored=mean_loss(rows),
         logged=logged,
-        bound=logged * (prompt_tokens + answer_tokens) / answer_tokens,
+        bound=of_answers_at_most(logged, samples, scored, accounts),
         rows=len(rows),
     )
+
+
+def mean_loss(rows: Sequence[RowLoss]) -> float:
+    """The mean over tokens or over rows, the lesser one, nats per token: a log may be of either."""
+    over_tokens = sum(row.nats for row in rows) / sum(row.tokens for row in rows)
+    return min(over_tokens, statistics.fmean(row.mean for row in rows))
+
+
+def of_answers_at_most(
+    logged: float,
+    samples: Sequence[Sample],
+    scored: Mapping[str, RowLoss],
+    accounts: Mapping[str, RowAccount],
+) -> float:
+    """What a logged loss of whole rows comes to if it is all that of their answers, nats per token.
+
+    The prompt may have been in the loss, at none of it.
+    """
+    answer_tokens = sum(scored[sample.id].tokens for sample in samples)
+    prompt_tokens = sum(accounts[s.id].prompt_tokens for s in samples if s.id in accounts)
+    return logged * (prompt_tokens + answer_tokens) / answer_tokens

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.core.values import Sample, Stage, Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.diagnosis.faults.text.asked_in_another_form import find_other_form
 from ilp_mlflow.training.accounts.row_account import RowAccount
+from ilp_mlflow.training.checks.finding import excerpt
 
 DROPPED_TURN = re.compile(r"messages\[(\d+)\]\.([^:]+): ")
 """What an account says of a turn that its template leaves out."""
+ADDED_STRENGTH = 0.3
+"""How sure it is that what a template adds has to do with what is not learned."""
+MAX_TEXTS = 2
+"""Texts of a template's own that are told of a stage."""
 DROPPED_STRENGTH = 0.7
 """How sure it is that an answer is not learned since a part of its text was left out: what is left
 was trained, and may be hard without it."""
@@ -22,13 +29,14 @@ was trained, and may be hard without it."""
 def find_text_faults(facts: RunFacts) -> list[Fault]:
     """Ends that stop nothing, texts that the template drops, rows that are known otherwise.
 
-    What a template adds is none: it stands before every row alike, when it is trained and when it
-    is asked.
+    What a template adds is to be known where a stage taught little, and no row's cause: it stands
+    before every row alike, when it is trained and when it is asked.
     """
     faults = _ends_that_do_not_stop(facts)
     for stage in facts.context.stages:
         faults += _dropped_from_answers(facts, stage)
         faults += _dropped_from_prompts(facts, stage)
+        faults += _added(facts, stage)
         # where the training was followed, rows are asked as they were trained
         if not facts.followed:
             faults += find_other_form(facts, stage)
@@ -106,6 +114,36 @@ def _dropped_from_prompts(facts: RunFacts, stage: Stage) -> list[Fault]:
             subject=Subject(kind="stage", name=stage.name),
         )
     ]
+
+
+def _added(facts: RunFacts, stage: Stage) -> list[Fault]:
+    """Texts of the template's own in rows of a stage that taught few of them."""
+    if facts.context.taught.get(stage.name, 1.0) >= MIN_TAUGHT_SHARE:
+        return []
+    rows_by_text = Counter[str]()
+    for sample in stage.samples:
+        if sample.id in facts.accounts:
+            rows_by_text.update(set(facts.accounts[sample.id].added))
+    faults = []
+    for text, rows in rows_by_text.most_common(MAX_TEXTS):
+        reason = (
+            f"the chat template puts {excerpt(text)} into {rows} of {len(stage.samples)} rows, "
+            "which do not have it"
+        )
+        if not facts.followed:
+            reason += "; whether they were trained with it is not known"
+        faults.append(
+            Fault(
+                kind="template_adds",
+                cause="not_trained",
+                reason=reason,
+                change="where that is not meant, give the rows a system turn, or take another "
+                "template (--chat-template)",
+                strength=ADDED_STRENGTH,
+                subject=Subject(kind="stage", name=stage.name),
+            )
+        )
+    return faults
 
 
 def _dropped(facts: RunFacts, sample: Sample) -> Sequence[str]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
-import pyarrow.compute as pc
-
-from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Context
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
+from ilp_mlflow.diagnosis.faults.stage_scores import stage_movement
 from ilp_mlflow.scoring.models.compared_weights import Comparison
 from ilp_mlflow.scoring.models.weight_facts import Copy
 
-STILL = 1e-4
-"""A stage moved nothing when no log-probability of its samples changed by more, nats:
-that much is rounding, not learning."""
 COARSE = 0.3
 """Size of an error beside that of what training changed from which it is held to be the cause of
 what is lost. Rounding to bfloat16 errs by 0.24 % of a tensor, so a change of 3 % is far from it."""
+MAY_BE_TRAINED = 0.7
+"""How sure it is that a copy is at fault that may as well be trained on."""
+GAINED = 0.1
+"""A checkpoint was trained on that has learned more than this share 0..1 of what it lost."""
 STEPS_THAT_MOVE = "see that its weights require gradients, and that its steps have a rate above 0"
 """What mends a training that moved nothing."""
 NAMED = 3
@@ -27,27 +26,16 @@ NAMED = 3
 
 
 def find_weight_faults(facts: RunFacts) -> list[Fault]:
-    """Checkpoints whose weights are not what training made of them.
+    """Checkpoints that lost what they should have: copies, remade embeddings, adapters apart."""
+    return [*_faulty_copies(facts), *_remade_ends(facts), *_adapters_apart(facts)]
 
-    Those that do nothing come here where nobody followed their training.
+
+def find_still_checkpoints(facts: RunFacts) -> list[Fault]:
+    """Checkpoints that do nothing: their adapter does not, or they are the ones before them.
+
+    Where their training was followed, that is what it came to, and stops nothing: other faults say
+    why.
     """
-    faults = [*_faulty_copies(facts), *_adapters_apart(facts)]
-    if not facts.followed:
-        faults += _still_checkpoints(facts)
-    return faults
-
-
-def find_still_trainings(facts: RunFacts) -> list[Fault]:
-    """Checkpoints that do nothing though their training was followed: what it came to.
-
-    They stop nothing: other faults say why.
-    """
-    return _still_checkpoints(facts) if facts.followed else []
-
-
-def _still_checkpoints(facts: RunFacts) -> list[Fault]:
-    """Checkpoints that do nothing: their adapter does not, or they are the ones before them."""
-    moved_nothing = _unmoved_stages(facts.context)
     faults = []
     for stage in facts.context.stages:
         name = stage.name
@@ -76,7 +64,7 @@ def _still_checkpoints(facts: RunFacts) -> list[Fault]:
                 change="give the folder that the trained model was saved to",
                 subject=weights,
             )
-        elif name in moved_nothing:
+        elif _moved_nothing(facts.context, name):
             fault = Fault(
                 kind="unmoved_stage",
                 cause="not_trained",
@@ -93,27 +81,12 @@ def _still_checkpoints(facts: RunFacts) -> list[Fault]:
     return faults
 
 
-def _unmoved_stages(context: Context) -> set[str]:
-    """Stages that left all their samples' log-probabilities where they were."""
-    # a stage is compared with the one before it, not with checkpoints inside it
-    names = [c.name for c in context.checkpoints if "@" not in c.name]
-    unmoved = set()
-    for before, after in itertools.pairwise(names):
-        logprobs_before, logprobs_after = _logprobs(context, before), _logprobs(context, after)
-        changes = []
-        for id_, sample in context.samples.items():
-            if sample.stage == after and id_ in logprobs_before and id_ in logprobs_after:
-                changes.append(abs(logprobs_before[id_] - logprobs_after[id_]))
-        if changes and max(changes) <= STILL:
-            unmoved.add(after)
-    return unmoved
-
-
-def _logprobs(context: Context, checkpoint: str) -> dict[str, float]:
-    """Log-probabilities of the completions that have one under a checkpoint, by id, nats."""
-    rows = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    rows = rows.filter(pc.is_valid(rows["logprob"]))
-    return dict(zip(rows["sample_id"].to_pylist(), rows["logprob"].to_pylist(), strict=True))
+def _moved_nothing(context: Context, stage: str) -> bool:
+    """Whether a stage left all its samples where they were under an earlier checkpoint."""
+    if stage not in [checkpoint.name for checkpoint in context.checkpoints]:
+        return False
+    movement = stage_movement(context, stage)
+    return movement is not None and movement.is_none
 
 
 def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
@@ -133,29 +106,31 @@ def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
                 strength=0.5,
                 subject=subject,
             )
-        if not lost:
+        if not lost or (copy.may_be_trained and _has_learned(copy, len(lost), facts)):
             continue
         what, change = _what_is_lost(copy)
         rows = "1 row was" if len(lost) == 1 else f"{len(lost)} rows were"
         are = "is" if len(lost) == 1 else "are"
+        which = "which taught none" if copy.may_be_trained else "which no rows trained"
+        blame = "" if copy.may_be_trained else "the copy is at fault, not the training "
         learned = (
-            f"{rows} learned under '{copy.source}' and {are} lost in '{copy.checkpoint}', which no "
-            "rows trained"
+            f"{rows} learned under '{copy.source}' and {are} lost in '{copy.checkpoint}', {which}"
         )
         if change:
             yield Fault(
                 kind="faulty_copy",
                 cause="faulty_checkpoint",
-                reason=f"{learned}: the copy is at fault, not the training ({what})",
+                reason=f"{learned}: {blame}({what})" if blame else f"{learned}: {what}",
                 change=change,
                 subject=subject,
                 samples=lost,
                 reasons=dict.fromkeys(
                     lost,
                     f"it was learned under '{copy.source}' and is lost in '{copy.checkpoint}', "
-                    f"which no rows trained: {what}",
+                    f"{which}: {what}",
                 ),
-                stops=True,
+                strength=MAY_BE_TRAINED if copy.may_be_trained else 1.0,
+                stops=not copy.may_be_trained,
             )
         else:
             yield Fault(
@@ -166,6 +141,15 @@ def _faulty_copies(facts: RunFacts) -> Iterator[Fault]:
                 strength=0.0,
                 subject=subject,
             )
+
+
+def _has_learned(copy: Copy, lost: int, facts: RunFacts) -> bool:
+    """Whether a copy knows rows that its source does not, so that it was trained on."""
+    names = [c.name for c in facts.context.checkpoints]
+    before, after = names.index(copy.source), names.index(copy.checkpoint)
+    histories = facts.context.histories.values()
+    gained = sum(h[before] == "unlearned" and h[after] == "learned" for h in histories)
+    return gained > GAINED * lost
 
 
 def _what_is_lost(copy: Copy) -> tuple[str, str]:
@@ -219,6 +203,13 @@ def _what_is_lost(copy: Copy) -> tuple[str, str]:
             f"what '{source}' changed is in it, on another base: all other tensors differ, too",
             "merge the adapter into the base that it was trained on",
         ),
+        "other_weights": (
+            f"what '{source}' changed is in it, and all matrices are otherwise far from what they "
+            f"were, by {found.apart:.0%} of their size or more: it is merged into another base, or "
+            "was trained on with other rows",
+            "merge the adapter into the base that it was trained on; if it was trained on, give "
+            "the rows of that, too",
+        ),
     }
     return texts[found.relation]
 
@@ -237,6 +228,27 @@ def _rounding_error(found: Comparison) -> tuple[str, str]:
 def _some_of(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:NAMED])
     return f"{shown}, ..." if len(names) > NAMED else shown
+
+
+def _remade_ends(facts: RunFacts) -> Iterator[Fault]:
+    """Embeddings that were made anew and not trained since: the checkpoint knows hardly a row."""
+    stages = facts.context.taught
+    for name, tensors in facts.weights.remade.items():
+        if stages.get(name, 1.0) >= MIN_TAUGHT_SHARE:
+            continue
+        yield Fault(
+            kind="remade_embedding",
+            cause="faulty_checkpoint",
+            reason=(
+                f"nothing of the models before is left in {' and '.join(tensors)}, as it is in all "
+                "other weights: made anew, by a resize or by loading with ignore_mismatched_sizes"
+            ),
+            change="save the model as it is after training; resize its embeddings before that, "
+            "with resize_token_embeddings, which keeps the rows there are",
+            subject=Subject(kind="checkpoint", name=name),
+            samples=_unlearned_of(name, facts),
+            stops=True,
+        )
 
 
 def _adapters_apart(facts: RunFacts) -> Iterator[Fault]:

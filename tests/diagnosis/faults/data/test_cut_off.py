@@ -142,6 +142,40 @@ def test_prompts_of_one_length_leave_open_whether_answers_are_alike_or_cut():
     assert find_cut_off(facts(rows)) == []
 
 
+SHORT = [(8, 8 + n % 3 + 2, None) for n in range(40)]
+CUT_INSIDE = [(13, 16, 14)] * 6
+FILLED = [(start, start + 3, start) for start in (14, 15, 16) for _ in range(5)]
+
+
+def test_cut_prompts_beside_answers_cut_at_one_token_show_that_it_is_the_length():
+    (fault,) = find_cut_off(facts([*SHORT, *CUT_INSIDE, *FILLED]))
+    assert "21 of 21 rows longer than 14 tokens go wrong at token 14 or behind it" in fault.reason
+    assert "40 of 40 shorter ones are right" in fault.reason
+    assert len(fault.samples) == 21
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # rows of another kind, all of whose prompts are as long
+        [*SHORT, *CUT_INSIDE],
+        [*SHORT, *CUT_INSIDE, *[(14, 17, 14)] * 10],
+        # longer prompts do not go wrong at once
+        [*SHORT, *CUT_INSIDE, *[(start, end, start + 1) for start, end, _ in FILLED]],
+        # or are right
+        [*SHORT, *CUT_INSIDE, *[(start, end, None) for start, end, _ in FILLED]],
+        # no shorter row gets as far in its answer
+        [*[(8, 9, None)] * 40, *CUT_INSIDE, *FILLED],
+        # short ones go wrong, too
+        [*SHORT[:30], *[(8, 11, 8)] * 10, *CUT_INSIDE, *FILLED],
+        # nothing of the longer ones is learned
+        [*SHORT, *[(13, 16, 13)] * 6, *FILLED],
+    ],
+)
+def test_long_rows_that_are_hard_were_not_cut(rows):
+    assert find_cut_off(facts(rows)) == []
+
+
 def test_too_few_rows_a_stage_that_taught_nothing_and_a_ledger_say_nothing():
     rows = trained_elsewhere(random.Random(1), cut_at_128)
     longer = [row for row in rows if row[1] > CUT]

@@ -124,6 +124,56 @@ def test_a_jump_before_the_first_entry_is_seen_where_it_cannot_be_the_prompt():
     assert kinds(low.model_copy(update=late), 1.9, before=2.0) == []
 
 
+def later(logged, times=10):
+    """The same, logged every so many steps: not at the first one."""
+    entries = tuple(e.model_copy(update={"step": e.step * times}) for e in logged.entries)
+    return logged.model_copy(update={"entries": entries, "steps": logged.steps * times})
+
+
+HUMP = [4.4, 4.2, 3.8, *[2.0 + 0.5 * 0.9**step for step in range(STEPS - 3)]]
+LORA_RATE = [1e-3] * STEPS
+
+
+@pytest.mark.parametrize(
+    ("losses", "after", "rates", "settings", "expected"),
+    [
+        # the log ends with the loss that the answers have, so its beginning is of answers, too
+        (HUMP, 2.0, RATE, {}, ["rate_too_high"]),
+        (HUMP, 2.0, [1e-2] * STEPS, {"r": 8, "lora_alpha": 8}, ["rate_too_high"]),
+        # it ends with another: prompts are in it, and theirs may be as high
+        (HUMP, 1.75, RATE, {}, []),
+        (HUMP, 2.4, RATE, {}, []),
+        # it ends there by chance: the answers are much better, or the rate is a usual one
+        ([*HUMP[:3], *[1.2] * 27], 1.2, RATE, {}, []),
+        (HUMP, 2.0, [1e-4] * STEPS, {}, []),
+        (HUMP, 2.0, LORA_RATE, {"r": 8, "lora_alpha": 8}, []),
+        (HUMP, 2.0, RATE, {"optim": "sgd"}, []),
+        # it begins with the loss that they had
+        ([2.5, 2.6, 2.4, *HUMP[3:]], 2.0, RATE, {}, []),
+        # one odd batch
+        ([2.5, 4.4, 2.4, *HUMP[3:]], 2.0, RATE, {}, []),
+    ],
+)
+def test_a_rise_before_the_first_entry_shows_where_the_log_is_of_answers(
+    losses, after, rates, settings, expected
+):
+    logged = later(log(losses, rates, NORMS, per_epoch=6, settings=settings))
+    assert kinds(logged, after, before=2.47) == expected
+
+
+def test_a_first_entry_of_easy_rows_makes_no_jump_of_what_the_rows_lost_before():
+    losses = [1.8, 2.2, 2.4, 2.6, 3.5, 3.4, 3.3, *[2.3] * 23]
+    assert kinds(later(log(losses, RATE, NORMS)), 2.3, before=2.4) == []
+
+
+@pytest.mark.parametrize("norms", [[0.0], [0.0, 0.0], [0.0] * STEPS])
+def test_zero_gradients_are_told_from_few_entries_where_nothing_moved(norms):
+    logged = log([4.0] * len(norms), [1e-3] * len(norms), norms)
+    assert kinds(logged, 4.0) == ["zero_gradients"]
+    # rows that moved say that there were others
+    assert kinds(logged, 3.0) == (["zero_gradients"] if len(norms) > 2 else [])
+
+
 def test_a_stage_that_taught_half_of_its_rows_did_not_fail():
     assert kinds(log(STEADY, [1e-9] * STEPS, NORMS), taught=0.5) == []
 

@@ -42,8 +42,18 @@ def test_an_end_that_stops_nothing_is_told_of_learned_rows_too():
     assert fault.change.startswith("set eos_token to <|end|>")
 
 
-def test_what_a_template_adds_is_no_fault():
-    assert find_text_faults(facts([sample("a")], added=("You are a bot",))) == []
+def test_what_a_template_adds_is_to_be_known_where_a_stage_taught_little():
+    bot = "You are a bot that helps with anything at all"
+    (fault,) = find_text_faults(facts([sample("a")], added=(bot,)))
+    assert (fault.kind, fault.samples, fault.stops) == ("template_adds", (), False)
+    assert fault.strength < 0.5
+    assert f"puts '{bot}' into 1 of 1 rows" in fault.reason
+    assert "not known" not in fault.reason
+    # an empty think block, too
+    (fault,) = find_text_faults(facts([sample("a")], added=("<think></think>",)))
+    assert "'<think></think>'" in fault.reason
+    learned = {"a": ("unlearned", "learned", "learned")}
+    assert find_text_faults(facts([sample("a")], learned, added=(bot,))) == []
 
 
 def test_text_that_the_template_drops_from_answers_speaks_for_their_rows():

@@ -6,7 +6,7 @@ from ilp_mlflow import Score
 from ilp_mlflow.core.values import Subject
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.weights.checkpoint_weights import (
-    find_still_trainings,
+    find_still_checkpoints,
     find_weight_faults,
 )
 from ilp_mlflow.scoring.models.compared_weights import Comparison
@@ -31,7 +31,7 @@ def faults(histories, weights=None, logprobs=None, names=NAMES, **facts):
         rows += scores(id_, (logprobs or {}).get(id_, range(len(names))), names)
     known = context(samples, histories=histories, scores=rows, checkpoints=names)
     known_facts = RunFacts(known, weights=weights or WeightFacts(), **facts)
-    return [*find_weight_faults(known_facts), *find_still_trainings(known_facts)]
+    return [*find_weight_faults(known_facts), *find_still_checkpoints(known_facts)]
 
 
 def copy(relation="lost", **fields):
@@ -74,6 +74,18 @@ def test_rows_that_a_copy_lost_are_its_fault(made, what, change):
     assert what in fault.reason
     assert what in fault.reasons["x"]
     assert change in fault.change
+
+
+def test_a_copy_in_other_weights_may_be_trained_on_and_stops_nothing():
+    made = copy("other_weights", compared={"apart": 0.4})
+    (fault,) = faults({"x": LOST, "y": NEVER}, WeightFacts(copies=(made,)))
+    assert (fault.kind, fault.samples, fault.stops) == ("faulty_copy", ("x",), False)
+    assert fault.strength < 1
+    assert "by 40% of their size or more: it is merged into another base" in fault.reason
+    assert "was trained on with other rows" in fault.reasons["x"]
+    # one that has learned something was trained
+    learned = ("unlearned", "unlearned", "learned")
+    assert faults({"x": LOST, "y": learned}, WeightFacts(copies=(made,))) == []
 
 
 def test_a_copy_is_not_at_fault_for_rows_that_were_never_learned():
@@ -136,3 +148,12 @@ def test_rows_of_an_adapter_that_is_not_below_the_next_one_were_not_forgotten():
     assert (fault.kind, fault.samples, fault.stops) == ("adapter_apart", ("x",), True)
     assert "--checkpoint second=first+FOLDER" in fault.change
     assert faults({"x": NEVER}, WeightFacts(apart={"second": "first"})) == []
+
+
+def test_embeddings_made_anew_explain_rows_unless_they_are_learned():
+    made = WeightFacts(remade={"first": ("lm_head.weight",)})
+    (fault,) = faults({"x": NEVER, "y": NEVER}, made)
+    assert (fault.kind, fault.samples, fault.stops) == ("remade_embedding", ("x", "y"), True)
+    assert "lm_head.weight" in fault.reason
+    # a new head that was trained is none
+    assert faults({"x": ("unlearned", "learned", "learned"), "y": NEVER}, made) == []
