@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ilp_mlflow.cli.app import SEED_OPTION, main
+from ilp_mlflow.cli.app import MODEL_OPTION, SEED_OPTION, main
 from ilp_mlflow.cli.console import (
     links,
     load_libraries,
@@ -17,14 +17,24 @@ from ilp_mlflow.cli.console import (
 from ilp_mlflow.core.config import LAB_PREFIX, Experiment
 from ilp_mlflow.core.errors import ConfigError
 
-OWN_EXPERIMENT = Path(__file__).parents[1] / "lab" / "lab.yaml"
+LAB_FOLDER = Path(__file__).parents[1] / "lab"
+OWN_EXPERIMENT = LAB_FOLDER / "lab.yaml"
 """The experiment of the lab itself, which comes with the package."""
+WORLDS = {"invented": OWN_EXPERIMENT, "smollm2": LAB_FOLDER / "real" / "real_lab.yaml"}
+"""The experiments that come with the package, by what their rows are about."""
+FETCHED = "SmolLM2-135M-Instruct"
+"""Folder of the cache that has the base of the world `smollm2` once it was fetched."""
 
 
 @main.command("lab")
-@click.argument(
-    "experiment", required=False, default=OWN_EXPERIMENT, type=click.Path(path_type=Path)
+@click.argument("experiment", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--world",
+    type=click.Choice(list(WORLDS)),
+    help="What the rows are about: people whom the lab invents, for a tiny base that it trains "
+    "itself; or easy facts of the real world, for a pretrained base.",
 )
+@MODEL_OPTION
 @SEED_OPTION
 @click.option(
     "--seeds",
@@ -38,12 +48,20 @@ OWN_EXPERIMENT = Path(__file__).parents[1] / "lab" / "lab.yaml"
     help="'all': try every installed mitigation; 'auto': composed, and as an oracle would.",
 )
 @output_options
-def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
+def lab_command(
+    experiment: Path | None, world: str | None, model: str, seed: str, seeds: str, mitigate: str
+) -> None:
     """Run the lab, in which it is known what will not be learned.
 
     EXPERIMENT is the lab's own unless given.
     """
-    experiments = _read(experiment, seed, seeds, mitigate)
+    if experiment and world:
+        raise ConfigError(
+            f"{experiment} and --world {world}: give one of them; --world is for the experiments "
+            "that come with the package"
+        )
+    experiment = experiment or WORLDS[world or "invented"]
+    experiments = _read(experiment, model, seed, seeds, mitigate)
     load_libraries(experiments[0])
     from ilp_mlflow.core import config
     from ilp_mlflow.lab import counterfactuals, mitigation_benchmark, tables
@@ -73,7 +91,7 @@ def lab_command(experiment: Path, seed: str, seeds: str, mitigate: str) -> None:
     print_result({"seeds": documents}, "\n\n".join(texts))
 
 
-def _read(experiment: Path, seed: str, seeds: str, mitigate: str) -> list[Experiment]:
+def _read(experiment: Path, model: str, seed: str, seeds: str, mitigate: str) -> list[Experiment]:
     """The experiment, once for every seed. Raises ConfigError for options that do not fit."""
     from ilp_mlflow.core import config
 
@@ -90,7 +108,8 @@ def _read(experiment: Path, seed: str, seeds: str, mitigate: str) -> list[Experi
     if "" in (seeds or "0").split(","):
         raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
     experiments = [
-        config.read(experiment, {"seed": one.strip()}) for one in (seeds or seed).split(",")
+        config.read(experiment, {"seed": one.strip(), "model": model or _fetched(experiment)})
+        for one in (seeds or seed).split(",")
     ]
     if not config.is_lab(experiments[0]):
         raise ConfigError(
@@ -98,3 +117,11 @@ def _read(experiment: Path, seed: str, seeds: str, mitigate: str) -> list[Experi
             "for the lab's own experiment"
         )
     return experiments
+
+
+def _fetched(experiment: Path) -> str:
+    """The folder of the real lab's base where it was fetched without the Hub, else ""."""
+    from ilp_mlflow.core import cache
+
+    folder = cache.folder() / FETCHED
+    return str(folder) if experiment == WORLDS["smollm2"] and folder.exists() else ""
