@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -63,32 +64,54 @@ def lab_command(
     experiment = experiment or WORLDS[world or "invented"]
     experiments = _read(experiment, model, seed, seeds, mitigate)
     load_libraries(experiments[0])
-    from ilp_mlflow.core import config
-    from ilp_mlflow.lab import counterfactuals, mitigation_benchmark, tables
-
-    documents, texts = [], []
+    documents, texts = list[dict[str, Any]](), list[str]()
     for one in experiments:
-        if mitigate:
-            tried = mitigation_benchmark.all_mitigations(config.lab_size(one))
-            one = one.model_copy(update={"mitigations": tried})
-        if mitigate == "auto":
-            lab_run = mitigation_benchmark.run_composed(one, experiment)
-        else:
-            lab_run = mitigation_benchmark.run(one, experiment)
-        result = lab_run.result
-        if seeds:
-            result = counterfactuals.counterfactuals(lab_run, experiment)
-            texts.append(tables.benchmark(result))
-        else:
-            report = lab_run.report
-            parts = [report_text(report), "", tables.truth(result), *links(report.run_id)]
-            texts.append("\n".join(parts))
-        if mitigate == "auto":
-            texts.append(tables.composed(result["auto"]))
-        elif mitigate:
-            texts.append(tables.mitigations(result))
+        result, text = _run(one, experiment, mitigate, with_arms=bool(seeds))
         documents.append(result)
+        texts.append(text)
     print_result({"seeds": documents}, "\n\n".join(texts))
+
+
+def _run(
+    experiment: Experiment, source: Path, mitigate: str, *, with_arms: bool
+) -> tuple[dict[str, Any], str]:
+    """What became of one lab, as it is printed as JSON and as text.
+
+    Raises ConfigError where mitigations are asked for that only the lab's own world has files for.
+    """
+    from ilp_mlflow.core import config
+    from ilp_mlflow.lab import counterfactuals, data_files, mitigation_benchmark, tables
+    from ilp_mlflow.lab.real.acceptance import with_acceptance
+
+    is_real = data_files.is_real(experiment)
+    if mitigate and is_real:
+        raise ConfigError(
+            f"--mitigate {mitigate}: the real lab has no texts for mitigations to read; set "
+            "'mitigations' in a copy of its file, and leave --mitigate out"
+        )
+    if mitigate:
+        tried = mitigation_benchmark.all_mitigations(config.lab_size(experiment))
+        experiment = experiment.model_copy(update={"mitigations": tried})
+    if mitigate == "auto":
+        lab_run = mitigation_benchmark.run_composed(experiment, source)
+    else:
+        lab_run = mitigation_benchmark.run(experiment, source)
+    result = lab_run.result
+    if with_arms:
+        result = counterfactuals.counterfactuals(lab_run, source)
+        texts = [tables.benchmark(result)]
+    else:
+        report = lab_run.report
+        parts = [report_text(report), "", tables.truth(result), *links(report.run_id)]
+        texts = ["\n".join(parts)]
+    if is_real:
+        result = with_acceptance(result)
+        texts.append(tables.acceptance(result))
+    if mitigate == "auto":
+        texts.append(tables.composed(result["auto"]))
+    elif mitigate:
+        texts.append(tables.mitigations(result))
+    return result, "\n\n".join(texts)
 
 
 def _read(experiment: Path, model: str, seed: str, seeds: str, mitigate: str) -> list[Experiment]:
