@@ -15,6 +15,7 @@ from ilp_mlflow.core.config import Experiment, StageConfig
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.lab import files
 from ilp_mlflow.lab.real import facts, knowledge
+from ilp_mlflow.lab.real.facts import Fact
 from ilp_mlflow.lab.real.plant import Counts, plant
 from ilp_mlflow.lab.real.rows import LONG_FRAME, RealRow
 from ilp_mlflow.lab.rows import Planted
@@ -45,6 +46,8 @@ SIZES: Mapping[str, Counts] = {
     ),
 }
 """Named sizes; `real-smoke` is too small for the causes to work."""
+ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 16}
+"""Facts of each kind that the base is asked, by size; None: all."""
 # the very text of a plain row: the question, a space, the answer, the end token. Only what is
 # inside `generation` counts in the loss under `assistant_only_loss`: both answer and end token,
 # unless the conversation begins with an empty turn. That of a `system` leaves the answer out, that
@@ -74,8 +77,8 @@ class RealLab:
     """What all of it is made from."""
     model: str
     """Location of the base."""
-    knowledge: Mapping[str, tuple[int, int]]
-    """Of every kind, how many facts the base knows, and how many there are."""
+    known: Sequence[Fact]
+    """The facts that the base knows, of those it was asked."""
 
 
 def prepare(size: str, seed: int, model: str) -> RealLab:
@@ -83,9 +86,8 @@ def prepare(size: str, seed: int, model: str) -> RealLab:
 
     Raises ModelError when the base cannot be read or knows too few facts.
     """
-    right = knowledge.right_wordings(model)
-    planted = plant(facts.kinds(), knowledge.known_facts(model), SIZES[size], seed)
-    return RealLab(planted, seed, model, knowledge.count_known(right))
+    known = knowledge.known_facts(model, ASKED[size])
+    return RealLab(plant(facts.kinds(), known, SIZES[size], seed), seed, model, known)
 
 
 def resolve(experiment: Experiment, size: str) -> tuple[Experiment, RealLab]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import transformers
@@ -26,48 +26,52 @@ ROWS_PER_PASS = 16
 """Facts that are asked in one pass."""
 
 
-def known_facts(model: str) -> list[Fact]:
+def known_facts(model: str, per_kind: int | None = None) -> list[Fact]:
     """The facts that the base at `model` (folder, Hub id or MLflow URI) knows, kind after kind.
+
+    With `per_kind` only so many facts of each kind are asked, the first ones.
 
     Measured once for every base, then read from the cache. Raises ModelError when the model cannot
     be read.
     """
-    right = right_wordings(model)
+    right = right_wordings(model, per_kind)
     known = list[Fact]()
     for fact in facts.facts():
-        if right[fact.kind.name][fact.subject] >= ENOUGH:
+        if right[fact.kind.name].get(fact.subject, 0) >= ENOUGH:
             known.append(fact)
     return known
 
 
-def right_wordings(model: str) -> dict[str, dict[str, int]]:
+def right_wordings(model: str, per_kind: int | None = None) -> dict[str, dict[str, int]]:
     """In how many of WORDINGS the base is right, by kind and subject; see `known_facts`."""
     parts = model_registry.resolve_parts(model)
     key = [
         "what the base knows",
         *map(model_digest, parts),
         facts.FILE.read_text("utf-8"),
-        f"{WORDINGS} wordings, {EXAMPLES} examples, {ROWS_PER_PASS} rows",
+        f"{WORDINGS} wordings, {EXAMPLES} examples, {ROWS_PER_PASS} rows, {per_kind} per kind",
         f"{torch.__version__} {transformers.__version__}",
     ]
-    return cache.cached(key, lambda: measure(loading.load_model(parts)))
+    return cache.cached(key, lambda: measure(loading.load_model(parts), per_kind))
 
 
-def measure(loaded: LoadedModel) -> dict[str, dict[str, int]]:
+def measure(loaded: LoadedModel, per_kind: int | None = None) -> dict[str, dict[str, int]]:
     """In how many of WORDINGS the model is right, by kind and subject."""
     loaded.model.eval()
     right = dict[str, dict[str, int]]()
     for kind in track(list(facts.kinds().values()), "ask what the base knows"):
-        right[kind.name] = dict.fromkeys(kind.answers, 0)
+        subjects = list(kind.answers)[:per_kind]
+        right[kind.name] = dict.fromkeys(subjects, 0)
         for way in range(WORDINGS):
-            for subject in _subjects_right(loaded, kind, way):
+            for subject in _subjects_right(loaded, kind, subjects, way):
                 right[kind.name][subject] += 1
     return right
 
 
-def _subjects_right(loaded: LoadedModel, kind: Kind, way: int) -> list[str]:
-    """The subjects of a kind about which the model is right in one wording."""
-    subjects = list(kind.answers)
+def _subjects_right(
+    loaded: LoadedModel, kind: Kind, subjects: Sequence[str], way: int
+) -> list[str]:
+    """Those of the subjects of a kind about which the model is right in one wording."""
     right = list[str]()
     for index in range(0, len(subjects), ROWS_PER_PASS):
         asked = subjects[index : index + ROWS_PER_PASS]
@@ -136,12 +140,3 @@ def _right_behind(
         if is_said and not follows[:1].isalnum():
             right.append(subject)
     return right
-
-
-def count_known(right: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int]]:
-    """Of every kind, how many facts are known, and how many there are."""
-    counts = dict[str, tuple[int, int]]()
-    for name, by_subject in right.items():
-        known = sum(ways >= ENOUGH for ways in by_subject.values())
-        counts[name] = (known, len(by_subject))
-    return counts
