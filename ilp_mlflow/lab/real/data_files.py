@@ -12,7 +12,7 @@ from typing import Any
 
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import Experiment, StageConfig
-from ilp_mlflow.core.errors import ConfigError
+from ilp_mlflow.core.errors import ConfigError, ModelError
 from ilp_mlflow.lab import files
 from ilp_mlflow.lab.real import facts, knowledge
 from ilp_mlflow.lab.real.facts import Fact
@@ -145,13 +145,21 @@ def _cutting_long_rows(experiment: Experiment, lab: RealLab) -> Experiment:
 
 
 def _longest_row(tokenization: Tokenization, rows: Sequence[RealRow]) -> int:
-    """Tokens of the longest row that is not in the long frame, its end token included."""
+    """Tokens of the longest row that is not in the long frame, its end token included.
+
+    Raises ModelError when the question of one in the long frame is shorter.
+    """
+    tokenizer = tokenization.tokenizer
     longest = 0
     for row in rows:
         if row.frame != LONG_FRAME:
-            longest = max(longest, _count(tokenization, f"{row.prompt} {row.answer}") + 1)
+            text = f"{row.prompt} {row.answer}"
+            longest = max(longest, len(tokenizer(text)["input_ids"]) + 1)
+    for row in rows:
+        if row.frame == LONG_FRAME and len(tokenizer(row.prompt)["input_ids"]) < longest:
+            raise ModelError(
+                f"the base's tokenizer makes {longest} tokens of a short row, and fewer of the long "
+                f"question '{row.prompt}': no max_length cuts off the answers of long rows alone; "
+                "take another --model"
+            )
     return longest
-
-
-def _count(tokenization: Tokenization, text: str) -> int:
-    return len(tokenization.tokenizer(text)["input_ids"])
