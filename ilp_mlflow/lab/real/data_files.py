@@ -158,7 +158,7 @@ def _longest_row(tokenization: Tokenization, rows: Sequence[RealRow]) -> int:
     for row in rows:
         if row.frame == LONG_FRAME and len(tokenizer(row.prompt)["input_ids"]) < longest:
             raise ModelError(
-                f"the base's tokenizer makes {longest} tokens of a short row, and fewer of the long "
+                f"the base's tokenizer makes {longest} tokens of a short row, fewer of the long "
                 f"question '{row.prompt}': no max_length cuts off the answers of long rows alone; "
                 "take another --model"
             )
