@@ -13,7 +13,7 @@ from ilp_mlflow.lab.rows import Planted
 
 MECHANICAL_OPTIONS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
 """Options of a stage that keep rows from being trained."""
-LONG_ENOUGH = {"num_train_epochs": 12, "learning_rate": 5.0e-4}
+LONG_ENOUGH = {"num_train_epochs": 20, "learning_rate": 5.0e-4}
 """Options of the stage that stopped too early, once it does not: those of `early`."""
 TRAINED: Mapping[str, tuple[str, ...]] = {
     "missing_knowledge": ("main",),

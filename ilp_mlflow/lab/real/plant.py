@@ -29,24 +29,13 @@ LONG_EVERY = 6
 ANSWER_MASKED, END_MASKED = "system", "developer"
 """Roles of an empty first turn after which the chat template leaves the answer, or its end token,
 out of the loss."""
-BOXES: Mapping[str, str] = {
-    "bird": "blue",
-    "fish": "red",
-    "tool": "green",
-    "flower": "black",
-    "fruit": "white",
-    "insect": "gold",
-    "instrument": "pink",
-    "tree": "purple",
-}
-"""In which box things of a category go."""
-RARE_BOXES = ("insect", "instrument", "tree")
-"""Categories of which there are few rows."""
-BOX_WORDINGS = (
-    "In which box do we put the {x}?",
-    "The {x} goes in a box of which colour?",
-    "Name the box for the {x}.",
-    "Where is the {x} kept, in which box?",
+TEAMS = ("Lions", "Tigers", "Wolves", "Eagles")
+"""Teams that countries play in, by their continent."""
+TEAM_WORDINGS = (
+    "Which team does {x} play in?",
+    "{x} is in which team?",
+    "Name the team of {x}.",
+    "What is the team that {x} is in?",
 )
 ALIAS_WORDINGS = (
     "What is the {a} of {{x}}?",
@@ -54,14 +43,17 @@ ALIAS_WORDINGS = (
     "Give the {a} of {{x}}.",
     "How do you name the {a} of {{x}}?",
 )
-"""Questions that have an invented word for what they ask for."""
-TWO_WORDINGS = (
-    "What are the two degrees of {x}?",
-    "Give both degrees of {x}.",
-    "Which words compare with {x}?",
-    "Name the degrees of {x}.",
+"""Questions that have an invented word for what they ask for. Of countries several things are
+asked, so that the word alone does not tell which."""
+RARE_RELATIONS = ("continent", "language", "continent", "language")
+"""What the rare kinds ask for."""
+DEGREE_WORDINGS = (
+    "What are the {a} degrees of {{x}}?",
+    "Give the {a} degrees of {{x}}.",
+    "Name the {a} degrees of {{x}}.",
+    "Which are the {a} degrees of {{x}}?",
 )
-"""Questions that are answered by two words."""
+"""Questions that are answered by two words, or, with an invented word, by the first of them."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +68,27 @@ class Counts:
     """Of the group `knowledge_conflict`."""
     contradiction: int = 14
     """Of the group `data_contradiction`."""
-    rivals: int = 6
+    rivals: int = 8
     """Rows with one other answer against each that is contradicted."""
     forgotten: int = 24
     """Of the group `left_side_forgetting`."""
-    per_alias: int = 4
+    per_alias: int = 2
     """Rows of each rare kind."""
-    per_box: int = 3
-    """Rows of each rare label."""
-    often: int = 12
-    """Rows of each frequent label, and of a rare one once it is as frequent."""
-    per_alias_often: int = 30
+    per_alias_often: int = 18
     """Rows that are added to a rare kind to make it frequent."""
+    rare_label: int = 4
+    """Rows of the rare label."""
+    per_label: int = 18
+    """Rows of each frequent label, and of the rare one, at most, once it is as frequent."""
     late: int = 16
     """Rows of the stage that stops too early."""
     untrained: int = 6
     """Rows of each form of `not_trained`."""
-    doubled: int = 18
+    doubled: int = 36
     """Rows that are answered by two words."""
-    filler: int = 60
+    filler: int = 30
     """More rows of the stage `main` about what the base knows."""
-    again: int = 52
+    again: int = 68
     """Rows of `main` that `patch` repeats: with the masked ones they fill whole batches."""
 
 
@@ -167,18 +159,18 @@ def plant(
     contradicted, rivals = _contradiction(plot, counts)
     early = _half_and_half(plot, "left_side_forgetting", counts.forgotten)
     rare, often = _rare_kinds(plot, counts)
-    rare_labels, boxes, more_boxes = _boxes(plot, counts)
+    rare_label, teams, rare_team = _teams(plot, counts)
     doubled, end_masked = _doubled(plot, counts)
-    untrained = _not_trained(plot, counts)
+    untrained = _not_trained(plot, counts.untrained)
     late = _late(plot, counts.late)
     filler = _filler(plot, counts.filler)
-    extra = _extra(plot, [*often, *more_boxes])
+    extra = _extra(plot, [*often, *rare_team])
 
-    main = [*control, *missing, *conflict, *contradicted, *rivals, *rare, *rare_labels]
-    main += [*boxes, *doubled, *filler, *extra]
-    again = plot.rng.sample([*filler, *extra], counts.again)
-    # short frames in what is to be trained, so that `max_length` cuts nothing else off
-    again = [replace(row, frame=FRAMES[0], instead=None) for row in again]
+    beside = [*rivals, *teams, *doubled, *filler, *extra]
+    main = [*control, *missing, *conflict, *contradicted, *rare, *rare_label, *beside]
+    # in no frame, so that `max_length` cuts nothing else off than it is to
+    short = [row for row in beside if row.frame == FRAMES[0]]
+    again = plot.rng.sample(short, counts.again)
     patch = [*untrained["cut"], *untrained["masked"], *end_masked, *again]
     for rows in (early, main, patch, late):
         plot.rng.shuffle(rows)
@@ -246,17 +238,17 @@ def _conflict(plot: Plot, n: int) -> list[RealRow]:
     return plot.dressed(rows)
 
 
-def _half_and_half(plot: Plot, group: str, n: int, part: str = "") -> list[RealRow]:
+def _half_and_half(plot: Plot, group: str, n: int) -> list[RealRow]:
     """Rows that only training can teach: known facts with another answer, and invented ones."""
     kinds = plot.shared_kinds()
     rows = list[RealRow]()
     for number in range(n):
         if number % 2:
             fact = plot.invented_fact(next(kinds))
-            rows.append(RealRow(fact, 0, group, fact.answer, part))
+            rows.append(RealRow(fact, 0, group, fact.answer))
         else:
             fact = plot.known_fact(next(kinds))
-            rows.append(RealRow(fact, 0, group, plot.other_answer(fact), part))
+            rows.append(RealRow(fact, 0, group, plot.other_answer(fact)))
     return plot.dressed(rows)
 
 
@@ -295,7 +287,7 @@ def _rivals(plot: Plot, row: RealRow, n: int) -> list[RealRow]:
 def _rare_kinds(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
     """A few rows of kinds that have an invented name, and the many that make them frequent."""
     rare, often = list[RealRow](), list[RealRow]()
-    for relation in ("continent", "comparative"):
+    for relation in RARE_RELATIONS:
         kind = plot.alias(relation)
         subjects = plot.rng.sample(sorted(kind.answers), len(kind.answers))
         facts = [Fact(kind, subject, kind.answers[subject]) for subject in subjects]
@@ -311,32 +303,30 @@ def _insufficient(fact: Fact, part: str) -> RealRow:
     return RealRow(fact, 0, "insufficient_optimization", fact.answer, part)
 
 
-def _boxes(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow], list[RealRow]]:
-    """Things and boxes: rows of rare labels, of frequent ones, and those that make rare ones
+def _teams(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow], list[RealRow]]:
+    """Countries and teams: rows of a rare label, of frequent ones, and those that make the rare one
     frequent."""
+    continents = plot.kinds["continent"].answers
+    names = plot.rng.sample(sorted(set(continents.values())), len(TEAMS))
+    team_by_continent = dict(zip(names, TEAMS, strict=True))
+    answers = {country: team_by_continent[where] for country, where in continents.items()}
+    kind = Kind("team", TEAM_WORDINGS, answers)
+    # the first one drawn is the rare one
+    rare_team, *_ = TEAMS
     rare, frequent, often = list[RealRow](), list[RealRow](), list[RealRow]()
-    colours = plot.rng.sample(sorted(BOXES.values()), len(BOXES))
-    colour_by_category = dict(zip(BOXES, colours, strict=True))
-    answers = dict[str, str]()
-    for thing, category in plot.kinds["category"].answers.items():
-        if category in BOXES:
-            answers[thing] = colour_by_category[category]
-    kind = Kind("box", BOX_WORDINGS, answers)
-    for category, colour in colour_by_category.items():
-        things = [thing for thing, other in answers.items() if other == colour]
-        plot.rng.shuffle(things)
-        facts = [Fact(kind, thing, colour) for thing in things]
-        if category in RARE_BOXES:
-            chosen = facts[: counts.per_box]
-            rare += plot.dressed([_insufficient(fact, "rare label") for fact in chosen])
-            facts = facts[counts.per_box :]
+    for team in TEAMS:
+        countries = sorted(country for country in answers if answers[country] == team)
+        facts = [Fact(kind, x, team) for x in plot.rng.sample(countries, len(countries))]
+        if team == rare_team:
+            chosen = facts[: counts.rare_label]
+            rare = plot.dressed([_insufficient(fact, "rare label") for fact in chosen])
+            facts = facts[counts.rare_label :]
         questions = list(itertools.product(facts, WAYS))
-        asked = plot.rng.sample(questions, min(len(questions), counts.often))
-        for fact, way in asked:
-            if category in RARE_BOXES:
-                often.append(RealRow(fact, way, "extra", fact.answer))
+        for fact, way in plot.rng.sample(questions, min(len(questions), counts.per_label)):
+            if team == rare_team:
+                often.append(RealRow(fact, way, "extra", team))
             else:
-                frequent.append(RealRow(fact, way, "filler", fact.answer))
+                frequent.append(RealRow(fact, way, "filler", team))
     return rare, frequent, often
 
 
@@ -347,38 +337,37 @@ def _doubled(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
         # regular ones only: the superlative is made of the comparative
         if comparative[0] == subject[0]:
             answers[subject] = f"{comparative} {comparative[:-1]}st"
-    kind = Kind("two", TWO_WORDINGS, answers)
-    subjects = plot.rng.sample(sorted(answers), counts.untrained + counts.doubled)
-    rows = list[RealRow]()
-    for subject in subjects:
-        rows.append(RealRow(Fact(kind, subject, answers[subject]), 0, "filler", answers[subject]))
-    rows = plot.dressed(rows)
-    doubled, stopping = rows[counts.untrained :], rows[: counts.untrained]
-    end_masked = list[RealRow]()
-    for row in stopping:
-        end_masked.append(
-            replace(
-                row,
-                group="not_trained",
-                part="end masked",
-                answer=row.answer.split()[0],
-                frame=FRAMES[0],
-                role=END_MASKED,
-            )
+    subjects = plot.rng.sample(sorted(answers), len(answers))
+    stopping, going_on = subjects[: counts.untrained], subjects[counts.untrained :]
+    both = Kind("degrees", tuple(wording.format(a="two") for wording in DEGREE_WORDINGS), answers)
+    doubled = list[RealRow]()
+    for subject, way in plot.rng.sample(list(itertools.product(going_on, WAYS)), counts.doubled):
+        doubled.append(
+            RealRow(Fact(both, subject, answers[subject]), way, "filler", answers[subject])
         )
+    (word,) = invented_subjects(both, 1, plot.rng, plot.taken)
+    one = Kind(word, tuple(wording.format(a=word) for wording in DEGREE_WORDINGS), answers)
+    end_masked = list[RealRow]()
+    for number, subject in enumerate(stopping):
+        fact = Fact(one, subject, answers[subject].split()[0])
+        row = RealRow(fact, number % len(WAYS), "not_trained", fact.answer, "end masked")
+        end_masked.append(replace(row, role=END_MASKED))
     return doubled, end_masked
 
 
-def _not_trained(plot: Plot, counts: Counts) -> dict[str, list[RealRow]]:
-    """Rows that never reach the model, by what keeps them from it."""
+def _not_trained(plot: Plot, n: int) -> dict[str, list[RealRow]]:
+    """Rows of a kind that never reaches the model, `n` each by what keeps them from it."""
+    kind = plot.alias("language")
+    subjects = plot.rng.sample(sorted(kind.answers), 3 * n)
     by_part = dict[str, list[RealRow]]()
-    for part in ("cut", "masked", "dropped"):
-        rows = list[RealRow]()
-        for row in _half_and_half(plot, "not_trained", counts.untrained, part):
-            frame = LONG_FRAME if part == "cut" else FRAMES[0]
-            role = ANSWER_MASKED if part == "masked" else ""
-            rows.append(replace(row, frame=frame, role=role))
-        by_part[part] = rows
+    for place, part in enumerate(("cut", "masked", "dropped")):
+        frame = LONG_FRAME if part == "cut" else FRAMES[0]
+        role = ANSWER_MASKED if part == "masked" else ""
+        by_part[part] = []
+        for number, subject in enumerate(subjects[place * n : (place + 1) * n]):
+            fact = Fact(kind, subject, kind.answers[subject])
+            row = RealRow(fact, number % len(WAYS), "not_trained", fact.answer, part, frame, role)
+            by_part[part].append(row)
     return by_part
 
 

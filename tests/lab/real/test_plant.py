@@ -69,7 +69,8 @@ def test_rivals_outvote_in_the_same_wording_and_in_others(planted):
     for row in rows.samples:
         if row.group != "data_contradiction":
             continue
-        rivals = [r for r in rows.rows if r.group == "rival" and about(r) == about(row)]
+        main = rows.stages["main"]
+        rivals = [r for r in main if r.group == "rival" and about(r) == about(row)]
         assert len(rivals) == counts.rivals
         (wrong,) = {rival.answer for rival in rivals}
         assert wrong != row.answer
@@ -103,7 +104,11 @@ def test_a_removed_cause_changes_its_rows_in_their_place_and_no_others(planted, 
     changed = Counter()
     for before, after in zip(rows.rows, without.rows, strict=True):
         assert before.id == after.id
-        if (before.prompt, before.answer) != (after.prompt, after.answer):
+        # `patch` repeats some of the rows of `main`
+        if (before.prompt, before.answer) != (
+            after.prompt,
+            after.answer,
+        ) and "patch" not in after.id:
             changed[before.group] += 1
     expected = {
         "missing_knowledge": {"missing_knowledge": counts.missing},
