@@ -130,6 +130,11 @@ def _read(experiment: Path, model: str, seed: str, seeds: str, mitigate: str) ->
         )
     if "" in (seeds or "0").split(","):
         raise ConfigError(f"--seeds {seeds}: a seed is missing; write them as 3,4,5")
+    if model and config.read(experiment, {}).model.startswith(LAB_PREFIX):
+        raise ConfigError(
+            f"--model {model}: {experiment.name} is about people the lab invents, of whom only "
+            "its own base has read; leave --model out, or add --world smollm2"
+        )
     experiments = [
         config.read(experiment, {"seed": one.strip(), "model": model or _fetched(experiment)})
         for one in (seeds or seed).split(",")
