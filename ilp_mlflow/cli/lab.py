@@ -75,20 +75,11 @@ def lab_command(
 def _run(
     experiment: Experiment, source: Path, mitigate: str, *, with_arms: bool
 ) -> tuple[dict[str, Any], str]:
-    """What became of one lab, as it is printed as JSON and as text.
-
-    Raises ConfigError where mitigations are asked for that only the lab's own world has files for.
-    """
+    """What became of one lab, as it is printed as JSON and as text."""
     from ilp_mlflow.core import config
-    from ilp_mlflow.lab import counterfactuals, data_files, mitigation_benchmark, tables
+    from ilp_mlflow.lab import counterfactuals, mitigation_benchmark, tables
     from ilp_mlflow.lab.real.acceptance import with_acceptance
 
-    is_real = data_files.is_real(experiment)
-    if mitigate and is_real:
-        raise ConfigError(
-            f"--mitigate {mitigate}: the real lab has no texts for mitigations to read; set "
-            "'mitigations' in a copy of its file, and leave --mitigate out"
-        )
     if mitigate:
         tried = mitigation_benchmark.all_mitigations(config.lab_size(experiment))
         experiment = experiment.model_copy(update={"mitigations": tried})
@@ -104,7 +95,7 @@ def _run(
         report = lab_run.report
         parts = [report_text(report), "", tables.truth(result), *links(report.run_id)]
         texts = ["\n".join(parts)]
-    if is_real:
+    if _is_real(experiment):
         result = with_acceptance(result)
         texts.append(tables.acceptance(result))
     if mitigate == "auto":
@@ -144,7 +135,20 @@ def _read(experiment: Path, model: str, seed: str, seeds: str, mitigate: str) ->
             f"{experiment}: not a lab: nothing in it is located at '{LAB_PREFIX}...'; leave it out "
             "for the lab's own experiment"
         )
+    if mitigate and _is_real(experiments[0]):
+        raise ConfigError(
+            f"--mitigate {mitigate}: the real lab has no texts for mitigations to read; set "
+            "'mitigations' in a copy of its file, and leave --mitigate out"
+        )
     return experiments
+
+
+def _is_real(experiment: Experiment) -> bool:
+    """Whether the experiment's rows are of the real lab."""
+    from ilp_mlflow.core import config
+    from ilp_mlflow.lab.real.plant import SIZES
+
+    return config.lab_size(experiment) in SIZES
 
 
 def _fetched(experiment: Path) -> str:

@@ -16,6 +16,7 @@ from ilp_mlflow.lab import base_model, files
 from ilp_mlflow.lab.plant import Counts, plant, world_without
 from ilp_mlflow.lab.real import data_files as real_files
 from ilp_mlflow.lab.real.data_files import RealLab
+from ilp_mlflow.lab.real.plant import SIZES as REAL_SIZES
 from ilp_mlflow.lab.rows import Planted, Row, held_out_rows
 from ilp_mlflow.lab.world import Size, World, make, sentences
 
@@ -70,7 +71,7 @@ def prepare(size: str, seed: int) -> Lab:
     Raises ConfigError for an unknown size, and ModelError, see `base_model.pretrain`.
     """
     if size not in SIZES:
-        raise ConfigError(f"no lab of size '{size}'; {suggest(size, [*SIZES, *real_files.SIZES])}")
+        raise ConfigError(f"no lab of size '{size}'; {suggest(size, [*SIZES, *REAL_SIZES])}")
     dimensions, counts = SIZES[size]
     world = make(seed, dimensions)
     model = base_model.folder(world, seed)
@@ -84,14 +85,9 @@ def resolve(experiment: Experiment) -> tuple[Experiment, AnyLab]:
     sizes, or of a file that the lab does not make, and ModelError for a base that cannot be used.
     """
     size = _size(experiment)
-    if size in real_files.SIZES:
+    if size in REAL_SIZES:
         return real_files.resolve(experiment, size)
     return resolve_own_world(experiment, size)
-
-
-def is_real(experiment: Experiment) -> bool:
-    """Whether the files of an experiment are those of the real lab."""
-    return _size(experiment) in real_files.SIZES
 
 
 def resolve_own_world(experiment: Experiment, size: str) -> tuple[Experiment, Lab]:

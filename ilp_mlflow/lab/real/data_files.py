@@ -5,7 +5,7 @@ What was planted is in none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ilp_mlflow.core.errors import ConfigError, ModelError
 from ilp_mlflow.lab import files
 from ilp_mlflow.lab.real import facts, knowledge
 from ilp_mlflow.lab.real.facts import Fact
-from ilp_mlflow.lab.real.plant import Counts, plant
+from ilp_mlflow.lab.real.plant import ASKED, SIZES, plant
 from ilp_mlflow.lab.real.rows import LONG_FRAME, RealRow
 from ilp_mlflow.lab.rows import Planted
 from ilp_mlflow.scoring.encoding import Tokenization
@@ -25,29 +25,6 @@ from ilp_mlflow.tracking import model_registry
 
 EXPERIMENT = Path(__file__).with_name("real_lab.yaml")
 """The real lab's own experiment."""
-SIZES: Mapping[str, Counts] = {
-    "real": Counts(),
-    "real-smoke": Counts(
-        control=4,
-        missing=4,
-        conflict=4,
-        contradiction=2,
-        rivals=4,
-        forgotten=4,
-        per_alias=1,
-        per_alias_often=3,
-        rare_label=1,
-        per_label=2,
-        late=4,
-        untrained=2,
-        doubled=4,
-        filler=4,
-        again=12,
-    ),
-}
-"""Named sizes; `real-smoke` is too small for the causes to work."""
-ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 16}
-"""Facts of each kind that the base is asked, by size; None: all."""
 # the very text of a plain row: the question, a space, the answer, the end token. Only what is
 # inside `generation` counts in the loss under `assistant_only_loss`: both answer and end token,
 # unless the conversation begins with an empty turn. That of a `system` leaves the answer out, that

@@ -92,6 +92,31 @@ class Counts:
     """Rows of `main` that `patch` repeats: with the masked ones they fill whole batches."""
 
 
+SIZES: Mapping[str, Counts] = {
+    "real": Counts(),
+    "real-smoke": Counts(
+        control=4,
+        missing=4,
+        conflict=4,
+        contradiction=2,
+        rivals=4,
+        forgotten=4,
+        per_alias=1,
+        per_alias_often=3,
+        rare_label=1,
+        per_label=2,
+        late=4,
+        untrained=2,
+        doubled=4,
+        filler=4,
+        again=12,
+    ),
+}
+"""Named sizes; `real-smoke` is too small for the causes to work."""
+ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 16}
+"""Facts of each kind that the base is asked, by size; None: all."""
+
+
 class Plot:
     """What is left to plant with: known facts nobody has asked for, names nobody has used."""
 

@@ -1,8 +1,7 @@
 import pytest
 
-from ilp_mlflow.lab.real.data_files import SIZES
 from ilp_mlflow.lab.real.facts import facts, kinds
-from ilp_mlflow.lab.real.plant import plant
+from ilp_mlflow.lab.real.plant import SIZES, plant
 
 
 @pytest.fixture(scope="session", params=["real", "real-smoke"])

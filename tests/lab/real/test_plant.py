@@ -9,9 +9,8 @@ import pytest
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.data.matching import prompt_key
 from ilp_mlflow.lab.leak_check import surface_check
-from ilp_mlflow.lab.real.data_files import SIZES
 from ilp_mlflow.lab.real.facts import facts, kinds
-from ilp_mlflow.lab.real.plant import plant, rows_without
+from ilp_mlflow.lab.real.plant import SIZES, plant, rows_without
 from ilp_mlflow.lab.real.rows import HELD_WAY, LONG_FRAME, STAGES
 from ilp_mlflow.lab.rows import CAUSES, GROUPS
 
