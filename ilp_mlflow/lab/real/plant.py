@@ -18,8 +18,8 @@ from ilp_mlflow.lab.real.rows import FRAMES, HELD_WAY, LONG_FRAME, STAGES, RealR
 from ilp_mlflow.lab.rows import Planted
 
 SHARED_KINDS = (
-    *("capital", "opposite", "category", "symbol", "capital"),
-    *("opposite", "category", "symbol", "capital", "language"),
+    *("capital", "opposite", "symbol", "language", "capital"),
+    *("opposite", "category", "symbol", "capital", "opposite"),
 )
 """Kinds of the rows of most groups, in turn; those with more facts come more often."""
 WAYS = range(HELD_WAY)
@@ -45,7 +45,7 @@ ALIAS_WORDINGS = (
 )
 """Questions that have an invented word for what they ask for. Of countries several things are
 asked, so that the word alone does not tell which."""
-RARE_RELATIONS = ("continent", "language", "continent", "language")
+RARE_RELATIONS = ("continent", "language", "continent", "continent")
 """What the rare kinds ask for."""
 DEGREE_WORDINGS = (
     "What are the {a} degrees of {{x}}?",
@@ -68,7 +68,7 @@ class Counts:
     """Of the group `knowledge_conflict`."""
     contradiction: int = 14
     """Of the group `data_contradiction`."""
-    rivals: int = 8
+    rivals: int = 9
     """Rows with one other answer against each that is contradicted."""
     forgotten: int = 24
     """Of the group `left_side_forgetting`."""
@@ -78,15 +78,15 @@ class Counts:
     """Rows that are added to a rare kind to make it frequent."""
     rare_label: int = 4
     """Rows of the rare label."""
-    per_label: int = 18
+    per_label: int = 22
     """Rows of each frequent label, and of the rare one, at most, once it is as frequent."""
     late: int = 16
     """Rows of the stage that stops too early."""
     untrained: int = 6
     """Rows of each form of `not_trained`."""
-    doubled: int = 36
+    doubled: int = 40
     """Rows that are answered by two words."""
-    filler: int = 30
+    filler: int = 40
     """More rows of the stage `main` about what the base knows."""
     again: int = 68
     """Rows of `main` that `patch` repeats: with the masked ones they fill whole batches."""
@@ -382,7 +382,7 @@ def _doubled(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
 
 def _not_trained(plot: Plot, n: int) -> dict[str, list[RealRow]]:
     """Rows of a kind that never reaches the model, `n` each by what keeps them from it."""
-    kind = plot.alias("language")
+    kind = plot.alias("continent")
     subjects = plot.rng.sample(sorted(kind.answers), 3 * n)
     by_part = dict[str, list[RealRow]]()
     for place, part in enumerate(("cut", "masked", "dropped")):
@@ -398,7 +398,7 @@ def _not_trained(plot: Plot, n: int) -> dict[str, list[RealRow]]:
 
 def _late(plot: Plot, n: int) -> list[RealRow]:
     """Rows of a kind with an invented name, in a stage that stops before it is learned."""
-    kind = plot.alias("language")
+    kind = plot.alias("continent")
     rows = list[RealRow]()
     for subject in plot.rng.sample(sorted(kind.answers), n):
         rows.append(_insufficient(Fact(kind, subject, kind.answers[subject]), "stopped early"))
