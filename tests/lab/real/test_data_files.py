@@ -5,23 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import ConfigError
-from ilp_mlflow.lab import data_files as labs
-from ilp_mlflow.lab.real import data_files, knowledge
-from ilp_mlflow.lab.real.facts import facts
+from ilp_mlflow.lab.real import data_files
 from ilp_mlflow.lab.real.plant import ANSWER_MASKED, END_MASKED
 from ilp_mlflow.lab.real.rows import STAGES
 from ilp_mlflow.scoring.models import loading
-
-
-@pytest.fixture
-def resolved(tiny_model, tmp_path, monkeypatch):
-    """The real lab around a tiny base that is taken to know everything."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(knowledge, "known_facts", lambda model, per_kind: facts())
-    experiment = config.read(data_files.EXPERIMENT, {"model": str(tiny_model), "seed": "3"})
-    return labs.resolve(experiment)
 
 
 def test_every_stage_has_its_rows_in_a_file(resolved):
