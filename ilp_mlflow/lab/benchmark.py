@@ -16,9 +16,9 @@ from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.diagnose import diagnose_run
 from ilp_mlflow.lab import data_files
-from ilp_mlflow.lab.data_files import Lab
+from ilp_mlflow.lab.data_files import AnyLab
 from ilp_mlflow.lab.leak_check import surface_check
-from ilp_mlflow.lab.rows import CAUSES, GROUPS, Row, paraphrases, record
+from ilp_mlflow.lab.rows import CAUSES, GROUPS, PlantedRow
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.verdicts import Preset, verdict_table
 from ilp_mlflow.tracking import runs
@@ -35,8 +35,8 @@ class LabRun:
 
     experiment: Experiment
     """With paths of real files in place of the lab's locations."""
-    lab: Lab
-    """Its world, its base model and its rows."""
+    lab: AnyLab
+    """Its rows, and what they were planted in: a world of its own, or a pretrained base."""
     report: Report
     """What the tool found."""
     result: dict[str, Any]
@@ -86,7 +86,7 @@ def run(experiment: Experiment, source: Path, run_id: str | None = None) -> LabR
     return LabRun(resolved, lab, report, result)
 
 
-def _ask_last_checkpoint(report: Report, experiment: Experiment, lab: Lab) -> Replies:
+def _ask_last_checkpoint(report: Report, experiment: Experiment, lab: AnyLab) -> Replies:
     """Ask for all samples, in their own words and in others, and for the rules of unseen people."""
     # one call each: which rows share a batch may change the last digits of a score
     locations = first_and_last(report.checkpoints)
@@ -98,7 +98,7 @@ def _ask_last_checkpoint(report: Report, experiment: Experiment, lab: Lab) -> Re
     )
 
 
-def _shares_by_group(lab: Lab, replies: Replies) -> dict[str, dict[str, float]]:
+def _shares_by_group(lab: AnyLab, replies: Replies) -> dict[str, dict[str, float]]:
     """Each group's number of samples, and shares 0..1 said in their own and in other words."""
     shares = dict[str, dict[str, float]]()
     for group, rows in by_group(lab.planted.samples).items():
@@ -107,15 +107,16 @@ def _shares_by_group(lab: Lab, replies: Replies) -> dict[str, dict[str, float]]:
             "learned": share(replies.samples, rows),
             "paraphrased": share(replies.paraphrases, all_paraphrases(rows)),
         }
-    shares[RULE_GROUP]["rule"] = share(replies.rules, lab.planted.unseen)
+    if lab.planted.unseen:
+        shares[RULE_GROUP]["rule"] = share(replies.rules, lab.planted.unseen)
     return shares
 
 
-def all_paraphrases(rows: Iterable[Row]) -> list[Row]:
+def all_paraphrases(rows: Iterable[PlantedRow]) -> list[PlantedRow]:
     """Every paraphrase of every row."""
-    reworded = list[Row]()
+    reworded = list[PlantedRow]()
     for row in rows:
-        reworded += paraphrases(row)
+        reworded += row.paraphrases()
     return reworded
 
 
@@ -126,17 +127,19 @@ def first_and_last(checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
 
 
 def reproduced(
-    rows: Sequence[Row], checkpoints: Mapping[str, str], experiment: Experiment
+    rows: Sequence[PlantedRow], checkpoints: Mapping[str, str], experiment: Experiment
 ) -> dict[str, bool]:
     """Whether the last checkpoint says each row's city and stops, greedily, by row id.
 
     `checkpoints` are locations by name, the base first.
     """
+    if not rows:
+        return {}
     samples = list[Sample]()
     for number, row in enumerate(rows, 1):
         # an id is STAGE-NUMBER; without a stage all rows are asked alike, as plain text
         stage, _, _ = row.id.partition("-")
-        samples.append(sample_from_record(record(row, ""), stage, number, row.id))
+        samples.append(sample_from_record(row.record(""), stage, number, row.id))
     # no wrong options: the verdict needs them, greedy reproduction does not
     no_options = {sample.id: () for sample in samples}
     scores = score_checkpoints(
@@ -150,29 +153,29 @@ def reproduced(
     return greedy_by_id
 
 
-def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_group(rows: Iterable[PlantedRow]) -> dict[str, list[PlantedRow]]:
     """Rows by group, in the order of GROUPS."""
-    rows_by_group: dict[str, list[Row]] = {group: [] for group in GROUPS}
+    rows_by_group: dict[str, list[PlantedRow]] = {group: [] for group in GROUPS}
     for row in rows:
         rows_by_group[row.group].append(row)
     return rows_by_group
 
 
-def share(learned: Mapping[str, bool], rows: Sequence[Row]) -> float:
-    """Share 0..1 of `rows` that are `learned` (by row id)."""
-    return sum(learned[row.id] for row in rows) / len(rows)
+def share(learned: Mapping[str, bool], rows: Sequence[PlantedRow]) -> float:
+    """Share 0..1 of `rows` that are `learned` (by row id); 0 without rows."""
+    return sum(learned[row.id] for row in rows) / len(rows) if rows else 0.0
 
 
-def holds(row: Row, paraphrase_said: Mapping[str, bool]) -> bool:
+def holds(row: PlantedRow, paraphrase_said: Mapping[str, bool]) -> bool:
     """Whether most paraphrases of a row are said (by id)."""
     # more than half of them: to have learned one other wording is no knowledge
-    return share(paraphrase_said, paraphrases(row)) > 0.5
+    return share(paraphrase_said, row.paraphrases()) > 0.5
 
 
 def detection(
     report: Report,
     experiment: Experiment,
-    lab: Lab,
+    lab: AnyLab,
     paraphrase_said: Mapping[str, bool],
     preset: Preset,
 ) -> dict[str, float | None]:
@@ -199,7 +202,7 @@ def detection(
     }
 
 
-def attribution(report: Report, experiment: Experiment, lab: Lab) -> dict[str, Any]:
+def attribution(report: Report, experiment: Experiment, lab: AnyLab) -> dict[str, Any]:
     """How the unlearned samples of every group are explained.
 
     `default`: by the experiment's diagnostics, which are given the rows' probes; `without_probes`:
@@ -207,10 +210,12 @@ def attribution(report: Report, experiment: Experiment, lab: Lab) -> dict[str, A
     """
     group_by_id = {row.id: row.group for row in lab.planted.samples}
     # a user's rows have no probes, and the study knows none
-    bare = list[Sample]()
-    for sample in runs.read_samples(report.run_id):
-        bare.append(sample.model_copy(update={"probes": ()}))
-    without_probes = diagnose_run(experiment, report.run_id, bare)
+    samples = runs.read_samples(report.run_id)
+    bare = [sample.model_copy(update={"probes": ()}) for sample in samples]
+    without_probes: Sequence[Diagnosis] = report.diagnoses
+    # where no row has any, that is what was diagnosed
+    if any(sample.probes for sample in samples):
+        without_probes = diagnose_run(experiment, report.run_id, bare)
     paper = diagnose_run(experiment, report.run_id, bare, "paper")
     return {
         "default": confusion(group_by_id, report.diagnoses),

@@ -13,7 +13,7 @@ from typing import Any
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment, StageConfig
 from ilp_mlflow.core.errors import ConfigError
-from ilp_mlflow.lab import base_model, data_files
+from ilp_mlflow.lab import base_model, files
 from ilp_mlflow.lab.benchmark import (
     RULE_GROUP,
     LabRun,
@@ -24,7 +24,9 @@ from ilp_mlflow.lab.benchmark import (
 )
 from ilp_mlflow.lab.data_files import Lab
 from ilp_mlflow.lab.plant import rows_without, world_without
-from ilp_mlflow.lab.rows import CAUSES, GROUPS, SHORT_QUESTIONS, STAGES, Row, record
+from ilp_mlflow.lab.real import arms as real_arms
+from ilp_mlflow.lab.real.data_files import RealLab
+from ilp_mlflow.lab.rows import CAUSES, GROUPS, SHORT_QUESTIONS, Row
 from ilp_mlflow.tracking import runs
 
 MECHANICAL_OPTIONS = ("max_length", "dataloader_drop_last", "assistant_only_loss")
@@ -43,9 +45,10 @@ def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
     stages than the lab, and IlpError.
     """
     experiment, lab, result = lab_run.experiment, lab_run.lab, lab_run.result
-    if [stage.name for stage in experiment.stages] != list(STAGES):
+    planted_stages = list(lab.planted.stages)
+    if [stage.name for stage in experiment.stages] != planted_stages:
         raise ConfigError(
-            f"{source}: a cause can be removed from the stages {', '.join(STAGES)} only; "
+            f"{source}: a cause can be removed from the stages {', '.join(planted_stages)} only; "
             "name them so, in this order"
         )
     started = time.perf_counter()
@@ -53,9 +56,13 @@ def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
     groups = copy.deepcopy(result["groups"])
     arms = dict[str, dict[str, float]]()
     for cause in CAUSES:
-        arms[cause] = _train_without(cause, experiment, lab, source)
+        if isinstance(lab, Lab):
+            arms[cause] = _train_without(cause, experiment, lab, source)
+        else:
+            arms[cause] = {cause: _train_real_arms(cause, lab_run, lab, source)}
         groups[cause]["learned_when_removed"] = arms[cause][cause]
-    groups[RULE_GROUP]["rule_when_removed"] = arms[RULE_GROUP]["rule"]
+    if lab.planted.unseen:
+        groups[RULE_GROUP]["rule_when_removed"] = arms[RULE_GROUP]["rule"]
     seconds = result["seconds"] | {"counterfactuals": time.perf_counter() - started}
     return result | {
         "groups": groups,
@@ -79,6 +86,17 @@ def _train_without(cause: str, experiment: Experiment, lab: Lab, source: Path) -
     return shares
 
 
+def _train_real_arms(cause: str, lab_run: LabRun, lab: RealLab, source: Path) -> float:
+    """Share 0..1 of a group of the real lab that is learned without its cause."""
+    locations = {point.name: point.model_uri for point in lab_run.report.checkpoints}
+    learned = dict[str, bool]()
+    for arm in real_arms.arms(cause, lab_run.experiment, lab, locations):
+        run_id = pipeline.train(arm.experiment, source)
+        last = runs.read_checkpoints(run_id)[-1]
+        learned |= reproduced(arm.rows, {last.name: last.model_uri}, arm.experiment)
+    return sum(learned.values()) / len(learned)
+
+
 def _moves_of_other_groups(
     groups: Mapping[str, Mapping[str, float]], arms: Mapping[str, Mapping[str, float]]
 ) -> dict[str, int]:
@@ -86,7 +104,8 @@ def _moves_of_other_groups(
     cells = moved = 0
     for cause in CAUSES:
         for group in GROUPS:
-            if group == cause:
+            # the real lab asks for the group alone whose cause is removed
+            if group == cause or group not in arms[cause]:
                 continue
             # of a rule, what counts is whether it holds for people in no row: its rows are learned
             # by rote as soon as anything else is easier
@@ -117,8 +136,8 @@ def without(cause: str, experiment: Experiment, lab: Lab) -> Experiment:
     # a folder of its own for each arm and seed: the files of the lab as planted stay
     records = dict[str, list[dict[str, Any]]]()
     for stage_name, rows in rows_by_stage.items():
-        records[stage_name] = [record(row, stage_name) for row in rows]
-    paths = data_files.write(records, f"{name}-{experiment.seed}")
+        records[stage_name] = [row.record(stage_name) for row in rows]
+    paths = files.write(records, f"{name}-{experiment.seed}")
     # another base only where the cause is one of its knowledge; else the one in the cache
     model = base_model.folder(world_without(cause, lab.planted, lab.world), lab.seed)
     located = [_with_data(stage, paths[f"{stage.name}.jsonl"]) for stage in stages]

@@ -5,20 +5,19 @@ What was planted is in none of them.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import LAB_PREFIX, DataConfig, Experiment, StageConfig
 from ilp_mlflow.core.errors import ConfigError, suggest
-from ilp_mlflow.lab import base_model
+from ilp_mlflow.lab import base_model, files
 from ilp_mlflow.lab.plant import Counts, plant, world_without
-from ilp_mlflow.lab.rows import Planted, held_out_rows, record
+from ilp_mlflow.lab.real import data_files as real_files
+from ilp_mlflow.lab.real.data_files import RealLab
+from ilp_mlflow.lab.real.plant import SIZES as REAL_SIZES
+from ilp_mlflow.lab.rows import Planted, Row, held_out_rows
 from ilp_mlflow.lab.world import Size, World, make, sentences
 
 EXPERIMENT = Path(__file__).with_name("lab.yaml")
@@ -54,12 +53,16 @@ class Lab:
 
     world: World
     """Who is linked to which city."""
-    planted: Planted
+    planted: Planted[Row]
     """The rows of every stage, and what is known about them."""
     seed: int
     """What all of it is made from."""
     model: Path
     """Folder of the base model."""
+
+
+AnyLab = Lab | RealLab
+"""The lab's own world, or causes planted around what a pretrained base knows."""
 
 
 def prepare(size: str, seed: int) -> Lab:
@@ -68,26 +71,33 @@ def prepare(size: str, seed: int) -> Lab:
     Raises ConfigError for an unknown size, and ModelError, see `base_model.pretrain`.
     """
     if size not in SIZES:
-        raise ConfigError(f"no lab of size '{size}'; {suggest(size, SIZES)}")
+        raise ConfigError(f"no lab of size '{size}'; {suggest(size, [*SIZES, *REAL_SIZES])}")
     dimensions, counts = SIZES[size]
     world = make(seed, dimensions)
     model = base_model.folder(world, seed)
     return Lab(world, plant(world, counts, seed), seed, model)
 
 
-def resolve(experiment: Experiment) -> tuple[Experiment, Lab]:
+def resolve(experiment: Experiment) -> tuple[Experiment, AnyLab]:
     """An experiment with paths of real files in place of its locations `lab:SIZE/FILE`.
 
     Returned beside it is what the files hold. Raises ConfigError when locations are of several
-    sizes, or of a file that the lab does not make.
+    sizes, or of a file that the lab does not make, and ModelError for a base that cannot be used.
     """
     size = _size(experiment)
+    if size in REAL_SIZES:
+        return real_files.resolve(experiment, size)
+    return resolve_own_world(experiment, size)
+
+
+def resolve_own_world(experiment: Experiment, size: str) -> tuple[Experiment, Lab]:
+    """As `resolve`, for the lab's own world of a size."""
     lab = prepare(size, experiment.seed)
-    files = dict[str, list[dict[str, Any]]]()
+    records = dict[str, list[dict[str, Any]]]()
     for stage, rows in lab.planted.stages.items():
-        files[stage] = [record(row, stage) for row in rows]
-    files.update(files_for_mitigations(lab))
-    paths = write(files, f"{size}-{experiment.seed}")
+        records[stage] = [row.record(stage) for row in rows]
+    records.update(files_for_mitigations(lab))
+    paths = files.write(records, f"{size}-{experiment.seed}")
     # no file of records: the location of the base is `lab:SIZE/base`
     paths["base"] = lab.model
     stages = list[StageConfig]()
@@ -155,7 +165,7 @@ def files_for_mitigations(lab: Lab) -> dict[str, list[dict[str, Any]]]:
     held_out = held_out_rows(lab.world, prompts, HELD_OUT, lab.seed)
     return {
         # rows of no stage: a plain text, not a conversation
-        "held_out": [record(row, "") for row in held_out],
+        "held_out": [row.record("") for row in held_out],
         "knowledge": _text_records(statements),
         "general": _text_records(sentences(lab.world, lab.seed)),
         "spare": _spare_records(lab.planted),
@@ -167,7 +177,7 @@ def _text_records(texts: Iterable[str]) -> list[dict[str, Any]]:
     return [{"text": text} for text in texts]
 
 
-def _spare_records(planted: Planted) -> list[dict[str, Any]]:
+def _spare_records(planted: Planted[Row]) -> list[dict[str, Any]]:
     """The distinct rows of the rules, each as often as some row can be replaced by it."""
     records = list[dict[str, Any]]()
     for row in planted.rows:
@@ -175,19 +185,3 @@ def _spare_records(planted: Planted) -> list[dict[str, Any]]:
             spare = row.instead
             records.append({"prompt": spare.prompt, "completion": f" {spare.city}"})
     return records
-
-
-def write(files: Mapping[str, Iterable[Mapping[str, Any]]], name: str) -> dict[str, Path]:
-    """Write records as JSON Lines, by file name, in the cache folder `name`."""
-    folder = cache.folder() / "lab" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = dict[str, Path]()
-    for stem, records in files.items():
-        path = folder / f"{stem}.jsonl"
-        paths[path.name] = path
-        text = "".join(json.dumps(fields) + "\n" for fields in records)
-        # renamed when complete: another process may read the file of the same name meanwhile
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.replace(file.name, path)
-    return paths

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ilp_mlflow.lab.rows import Row
+from ilp_mlflow.lab.rows import PlantedRow
 
 FOLDS = 4
 """Parts of the rows of which each is classified by what was learned from the others."""
 
 
-def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dict[str, float]:
+def surface_check(
+    rows: Sequence[PlantedRow], trained: Sequence[PlantedRow], seed: int
+) -> dict[str, float]:
     """Macro-F1 0..1 of a random forest that sees only the words of `rows`, and that of a guess.
 
     It is given the words in no order, their number, and how often they occur in all `trained` rows.
@@ -28,23 +30,23 @@ def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dic
     occurrences = Counter[str]()
     for row in trained:
         occurrences.update(_text(row).split())
-    texts, groups, adjectives = list[str](), list[str](), list[str]()
+    texts, groups, families = list[str](), list[str](), list[str]()
     frequencies = list[list[float]]()
     for row in rows:
         texts.append(_text(row))
         frequencies.append(_frequencies(_text(row), occurrences))
         groups.append(row.group)
-        adjectives.append(row.adjective)
+        families.append(row.family)
     # words as the lab's tokenizer sees them, signs included
     words = CountVectorizer(token_pattern=r"\S+").fit_transform(texts).toarray()
-    # scikit-learn's `groups` are what must not be split between folds: here the adjectives
+    # scikit-learn's `groups` are what must not be split between folds: here the families
     predicted = cross_val_predict(
         # balanced: a guess at the largest group would else be better than chance
         RandomForestClassifier(200, class_weight="balanced", random_state=seed),
         # (rows, 4) beside (rows, distinct words)
         np.hstack([frequencies, words]),
         groups,
-        groups=adjectives,
+        groups=families,
         cv=StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed),
     )
     return {
@@ -53,8 +55,8 @@ def surface_check(rows: Sequence[Row], trained: Sequence[Row], seed: int) -> dic
     }
 
 
-def _text(row: Row) -> str:
-    return f"{row.prompt} {row.city}"
+def _text(row: PlantedRow) -> str:
+    return f"{row.prompt} {row.answer}"
 
 
 def _frequencies(text: str, occurrences: Mapping[str, int]) -> list[float]:

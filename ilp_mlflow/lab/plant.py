@@ -152,7 +152,7 @@ class Untrained:
     """In the last, incomplete batch, if they are last in the file."""
 
 
-def plant(world: World, counts: Counts, seed: int) -> Planted:
+def plant(world: World, counts: Counts, seed: int) -> Planted[Row]:
     """Rows in which every group has its cause."""
     plot = Plot(world, counts, seed)
     sharing, contradicting = _groups_that_share_rare_adjectives(plot)
@@ -180,7 +180,7 @@ def plant(world: World, counts: Counts, seed: int) -> Planted:
     return Planted(stages, _numbered("unseen", rules.unseen))
 
 
-def rows_without(cause: str, planted: Planted, world: World) -> Planted:
+def rows_without(cause: str, planted: Planted[Row], world: World) -> Planted[Row]:
     """The same rows without one cause, where that is a matter of rows."""
     # a row is changed where it stands: every other row keeps its place, its batch and its id
     stages = dict[str, tuple[Row, ...]]()
@@ -194,7 +194,7 @@ def rows_without(cause: str, planted: Planted, world: World) -> Planted:
     return replace(planted, stages=stages)
 
 
-def world_without(cause: str, planted: Planted, world: World) -> World:
+def world_without(cause: str, planted: Planted[Row], world: World) -> World:
     """The world as the base is told it without one cause, where that is a matter of knowledge."""
     if cause == "missing_knowledge":
         return replace(world, withheld=frozenset())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from ilp_mlflow.lab.world import COMMON, QUESTIONS, RELATIONS, STATEMENTS, Fact, World
 
@@ -27,6 +27,39 @@ SHORT_QUESTIONS, LONG_QUESTIONS = range(6), range(6, len(QUESTIONS))
 """The ways to ask that fit into the `max_length` of the stage `patch`, and those that do not."""
 PARAPHRASES_PER_ROW = 6
 """Paraphrases that a file gives of every row; of some rows there are no more."""
+
+
+class PlantedRow(Protocol):
+    """A row of some lab, as its measures see it."""
+
+    @property
+    def id(self) -> str:
+        """Stage and number."""
+
+    @property
+    def group(self) -> str:
+        """One of GROUPS, or what the row is there for."""
+
+    @property
+    def prompt(self) -> str:
+        """The question."""
+
+    @property
+    def answer(self) -> str:
+        """The label."""
+
+    @property
+    def family(self) -> str:
+        """What is asked for: the words of some families are in rows of one group only."""
+
+    def paraphrases(self) -> Sequence[PlantedRow]:
+        """The same question in other words, in which no row asks it."""
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """The row as it stands in the data file of `stage`."""
+
+
+AnyRow = TypeVar("AnyRow", bound=PlantedRow, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -57,44 +90,61 @@ class Row:
         """The question."""
         return QUESTIONS[self.way].format(a=self.adjective, p=self.fact[0])
 
+    @property
+    def family(self) -> str:
+        """What the rows of one group may share and no other has: the adjective."""
+        return self.adjective
+
+    @property
+    def answer(self) -> str:
+        """The label."""
+        return self.city
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """The row as it stands in the data file of `stage`; nothing in it tells its group."""
+        fields: dict[str, Any] = {
+            "id": self.id,
+            "prompt": self.prompt,
+            "completion": f" {self.city}",
+            "probes": probes(self),
+            # cut: a row that is asked in two ways has one fewer; their number must not tell that
+            "paraphrases": [p.prompt for p in self.paraphrases()][:PARAPHRASES_PER_ROW],
+        }
+        # the one stage of conversations: only a chat template can leave parts of an answer out of
+        # the loss, and the role of an empty first turn says which (see `base_model.CHAT_TEMPLATE`)
+        if stage == "patch":
+            opener = [{"role": self.role, "content": ""}] if self.role else []
+            fields["prompt"] = [*opener, {"role": "user", "content": self.prompt}]
+            fields["completion"] = [{"role": "assistant", "content": self.city}]
+        return fields
+
+    def paraphrases(self) -> list[Row]:
+        """The same question in the other ways, which no row asks with this adjective."""
+        reworded = list[Row]()
+        for way in range(len(QUESTIONS)):
+            if way not in (self.way, self.also):
+                reworded.append(replace(self, way=way, id=f"{self.id}/{way}"))
+        return reworded
+
 
 @dataclass(frozen=True)
-class Planted:
-    """The rows of an experiment."""
+class Planted(Generic[AnyRow]):
+    """The rows of an experiment, of one world or around one base."""
 
-    stages: Mapping[str, tuple[Row, ...]]
+    stages: Mapping[str, tuple[AnyRow, ...]]
     """By stage, in the order of the file."""
-    unseen: tuple[Row, ...]
+    unseen: tuple[AnyRow, ...] = ()
     """Never trained: the rules of `insufficient_optimization`, asked about other people."""
 
     @property
-    def samples(self) -> list[Row]:
+    def samples(self) -> list[AnyRow]:
         """The rows that belong to a group."""
         return [row for row in self.rows if row.group in GROUPS]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[AnyRow]:
         """All rows that are trained, stage after stage."""
         return list(itertools.chain(*self.stages.values()))
-
-
-def record(row: Row, stage: str) -> dict[str, Any]:
-    """A row as it stands in the data file of `stage`; nothing in it tells its group."""
-    fields: dict[str, Any] = {
-        "id": row.id,
-        "prompt": row.prompt,
-        "completion": f" {row.city}",
-        "probes": probes(row),
-        # cut: a row that is asked in two ways has one fewer, and their number must not tell that
-        "paraphrases": [p.prompt for p in paraphrases(row)][:PARAPHRASES_PER_ROW],
-    }
-    # the one stage of conversations: only a chat template can leave parts of an answer out of the
-    # loss, and the role of an empty first turn says which (see `base_model.CHAT_TEMPLATE`)
-    if stage == "patch":
-        opener = [{"role": row.role, "content": ""}] if row.role else []
-        fields["prompt"] = [*opener, {"role": "user", "content": row.prompt}]
-        fields["completion"] = [{"role": "assistant", "content": row.city}]
-    return fields
 
 
 def probes(row: Row) -> list[dict[str, str]]:
@@ -111,15 +161,6 @@ def probes(row: Row) -> list[dict[str, str]]:
         prompt = beginning.format(p=person).strip()
         records.append({"prompt": prompt, "completion": f" {city}"})
     return records
-
-
-def paraphrases(row: Row) -> list[Row]:
-    """The same question in the other ways, which no row asks with this adjective."""
-    reworded = list[Row]()
-    for way in range(len(QUESTIONS)):
-        if way not in (row.way, row.also):
-            reworded.append(replace(row, way=way, id=f"{row.id}/{way}"))
-    return reworded
 
 
 def held_out_rows(world: World, prompts: Collection[str], n: int, seed: int) -> list[Row]:

@@ -100,6 +100,23 @@ def benchmark(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def acceptance(result: Mapping[str, Any]) -> str:
+    """Which groups of the real lab are as they were planted to be, and the score of these alone."""
+    lines = list[str]()
+    for group, fault in result["acceptance"].items():
+        if fault:
+            lines += wrap(f"{group}: not accepted, so not scored: {fault}", hang=2)
+    if not lines:
+        lines.append("every group is as it was planted to be")
+    scores = list[str]()
+    for name, found in result["attribution"].items():
+        scores.append(f"{name} {found['macro_f1']:.2f}")
+    blamed = result["attribution"]["default"]["control_blamed"]
+    lines += wrap(f"causes named right, macro-F1 of the groups scored: {', '.join(scores)}", hang=2)
+    lines.append(f"control rows that are given a cause: {blamed:.1%}")
+    return "\n".join(lines)
+
+
 def _benchmark_sentences(result: Mapping[str, Any]) -> list[str]:
     """What is said of all groups together, below the table."""
     surface, others = result["surface"], result["others"]

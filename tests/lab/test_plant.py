@@ -11,8 +11,6 @@ from ilp_mlflow.lab.rows import (
     GROUPS,
     LONG_QUESTIONS,
     PARAPHRASES_PER_ROW,
-    paraphrases,
-    record,
 )
 from ilp_mlflow.lab.world import QUESTIONS
 
@@ -79,7 +77,7 @@ def test_the_fact_of_a_sample_is_its_own(planted):
     prompts = Counter(r.prompt for r in rows if r.group in GROUPS)
     assert max(prompts.values()) == 1
     asked = {r.prompt for r in rows}
-    assert not asked & {p.prompt for r in found.samples for p in paraphrases(r)}
+    assert not asked & {p.prompt for r in found.samples for p in r.paraphrases()}
     assert not asked & {r.prompt for r in found.unseen}
     spoilt = {
         r.fact for r in found.samples if r.group in ("missing_knowledge", "knowledge_conflict")
@@ -100,10 +98,10 @@ def test_the_last_batch_of_the_patch_is_the_dropped_rows(planted):
 def test_a_file_does_not_tell_the_groups(planted):
     _, found, _ = planted
     for stage, rows in found.stages.items():
-        keys = {frozenset(record(r, stage)) for r in rows}
+        keys = {frozenset(r.record(stage)) for r in rows}
         assert keys == {frozenset({"id", "prompt", "completion", "probes", "paraphrases"})}
-        assert {len(record(r, stage)["paraphrases"]) for r in rows} == {PARAPHRASES_PER_ROW}
-        text = json.dumps([record(r, stage) for r in rows])
+        assert {len(r.record(stage)["paraphrases"]) for r in rows} == {PARAPHRASES_PER_ROW}
+        text = json.dumps([r.record(stage) for r in rows])
         assert not [group for group in GROUPS if group in text]
 
 

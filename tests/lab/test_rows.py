@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from ilp_mlflow.lab.rows import STAGES, held_out_rows, paraphrases, probes, record
+from ilp_mlflow.lab.rows import STAGES, held_out_rows, probes
 
 
 def test_a_conversation_is_in_the_stage_patch_only(planted):
     _, rows, _ = planted
     for stage in STAGES:
         for row in rows.stages[stage][:20]:
-            fields = record(row, stage)
+            fields = row.record(stage)
             if stage == "patch":
                 assert fields["prompt"][-1] == {"role": "user", "content": row.prompt}
                 assert fields["completion"] == [{"role": "assistant", "content": row.city}]
@@ -23,12 +23,12 @@ def test_a_conversation_is_in_the_stage_patch_only(planted):
 def test_paraphrases_ask_in_every_way_that_no_row_does(planted):
     _, rows, _ = planted
     row = rows.samples[0]
-    ways = {other.way for other in paraphrases(row)}
+    ways = {other.way for other in row.paraphrases()}
     assert ways == {*range(8)} - {row.way, row.also}
-    assert {other.way for other in paraphrases(replace(row, also=(row.way + 1) % 8))} == {
+    assert {other.way for other in replace(row, also=(row.way + 1) % 8).paraphrases()} == {
         *range(8)
     } - {row.way, (row.way + 1) % 8}
-    assert {(p.fact, p.adjective, p.city) for p in paraphrases(row)} == {
+    assert {(p.fact, p.adjective, p.city) for p in row.paraphrases()} == {
         (row.fact, row.adjective, row.city)
     }
 
