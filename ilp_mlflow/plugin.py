@@ -16,6 +16,7 @@ from ilp_mlflow.core.interfaces import (
     Round,
     SampleResult,
     Schedule,
+    SlickClass,
     UnlearnedRisk,
 )
 from ilp_mlflow.core.texts import Conversation, Exchange, Message, Text
@@ -95,6 +96,7 @@ __all__ = [
     "Schedule",
     "Score",
     "Signal",
+    "SlickClass",
     "Stage",
     "Subject",
     "Tally",

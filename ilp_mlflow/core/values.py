@@ -299,6 +299,15 @@ class Details(Value):
     """The cause that evidence with such details speaks for."""
 
 
+class Subject(Value):
+    """What evidence is about where that is more than one sample."""
+
+    kind: Literal["stage", "checkpoint", "run"]
+    """A stage and all its samples, a checkpoint, or the run as a whole."""
+    name: str = ""
+    """Name of the stage or checkpoint; "" for the run."""
+
+
 class Evidence(Value):
     """What one diagnostic found for one sample, or for a `Subject`."""
 
@@ -312,6 +321,8 @@ class Evidence(Value):
     """What mends it, as one would be told to do it; "" where that is not known."""
     details: dict[str, Any] = Field(default_factory=dict)
     """What it was read from, as JSON values; of a `Details` value, the fields that are set."""
+    subject: Subject | None = None
+    """What it is about, where that is not the sample alone whose evidence it is."""
 
     @field_validator("details", mode="before")
     @classmethod
@@ -319,15 +330,6 @@ class Evidence(Value):
         if isinstance(details, Details):
             return details.model_dump(mode="json", exclude_unset=True)
         return details
-
-
-class Subject(Value):
-    """What evidence is about where that is more than one sample."""
-
-    kind: Literal["stage", "checkpoint", "run"]
-    """A stage and all its samples, a checkpoint, or the run as a whole."""
-    name: str = ""
-    """Name of the stage or checkpoint; "" for the run."""
 
 
 class Finding(Value):

@@ -55,6 +55,7 @@ def attribute(
 ) -> list[Diagnosis]:
     """A diagnosis for every unlearned sample: the first cause with evidence that is not weak.
 
+    Evidence about a sample alone goes before what is said of its stage, its checkpoint or the run.
     `evidence` is by diagnostic, then sample id; `order` by diagnostic, and so by the cause of its
     name. Evidence for a cause that no diagnostic is named after has the order of the diagnostic
     that found it. Causes of one order go by their strongest evidence.
@@ -75,9 +76,9 @@ def _diagnosis(
 ) -> Diagnosis:
     """The diagnosis of one sample by its `evidence`, which is by diagnostic."""
 
-    def rank(name: str) -> tuple[int, float]:
+    def rank(name: str) -> tuple[bool, int, float]:
         place = order.get(evidence[name].cause, order.get(name, Diagnostic.order))
-        return place, -evidence[name].strength
+        return evidence[name].subject is not None, place, -evidence[name].strength
 
     # By cause, first cause first: weak evidence names none, however early its cause comes.
     strongest: dict[str, Evidence] = {}

@@ -43,10 +43,16 @@ def spread_findings(
             spoken_for = 0
             for sample in unlearned:
                 if sample.id not in evidence_by_id and _concerns(key, sample, context):
-                    evidence_by_id[sample.id] = value
+                    evidence_by_id[sample.id] = _spread(value, key)
                     spoken_for += 1
             findings.append(Finding(subject=key, evidence=value, samples=spoken_for))
     return evidence_by_id, findings
+
+
+def _spread(evidence: Evidence, subject: Subject) -> Evidence:
+    """The evidence for a subject, as it speaks for one of its samples."""
+    what = f"{subject.kind} '{subject.name}'" if subject.name else "the run"
+    return evidence.model_copy(update={"subject": subject, "reason": f"as is said of {what}"})
 
 
 def _concerns(subject: Subject, sample: Sample, context: Context) -> bool:

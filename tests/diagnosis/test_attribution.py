@@ -1,6 +1,6 @@
 import pytest
 
-from ilp_mlflow.core.values import Evidence, Sample, Verdict
+from ilp_mlflow.core.values import Evidence, Sample, Subject, Verdict
 from ilp_mlflow.diagnosis.attribution import (
     NO_LEDGER_FACTOR,
     attribute,
@@ -70,6 +70,16 @@ def test_weak_evidence_does_not_name_even_the_first_cause():
     given = {"first": {"a": evidence("first", 0.4)}, "last": {"a": evidence("last", 0.5)}}
     (found,) = attribute([verdict("a")], given, {"first": 1, "last": 2})
     assert (found.cause, found.strength, found.runner_up) == ("last", 0.5, None)
+
+
+def test_what_is_said_of_its_stage_names_a_cause_only_where_nothing_is_said_of_the_sample():
+    of_stage = evidence("first", 0.9).model_copy(
+        update={"subject": Subject(kind="stage", name="sft")}
+    )
+    given = {"first": {"a": of_stage, "b": of_stage}, "last": {"a": evidence("last", 0.6)}}
+    own, alone = attribute([verdict("a"), verdict("b")], given, {"first": 1, "last": 2})
+    assert (own.cause, own.runner_up) == ("last", "first")
+    assert alone.cause == "first"
 
 
 def test_the_table_has_a_row_per_sample_and_a_column_per_cause():

@@ -71,7 +71,7 @@ def test_a_finding_is_kept_once_and_spread_to_its_samples():
     (found,) = explanation.findings
     assert (found.subject.name, found.samples, found.evidence.strength) == ("first", 2, 0.8)
     assert [(d.cause, d.strength) for d in explanation.diagnoses] == [("short", 0.8)] * 2
-    assert {d.reason for d in explanation.diagnoses} == {"stage 'first' is too short"}
+    assert {d.reason for d in explanation.diagnoses} == {"as is said of stage 'first'"}
 
 
 def test_without_a_ledger_a_finding_is_less_sure_too():

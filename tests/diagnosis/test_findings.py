@@ -18,6 +18,11 @@ STAGE = Subject(kind="stage", name="first")
 RUN = Subject(kind="run")
 
 
+def spread(found, subject):
+    what = f"{subject.kind} '{subject.name}'" if subject.name else "the run"
+    return found.model_copy(update={"subject": subject, "reason": f"as is said of {what}"})
+
+
 def evidence(reason="stage 'first' is empty", strength=0.75):
     return Evidence(cause="x", strength=strength, reason=reason)
 
@@ -34,7 +39,7 @@ def evidence(reason="stage 'first' is empty", strength=0.75):
 )
 def test_a_finding_speaks_for_the_unlearned_samples_of_its_subject(subject, ids):
     by_id, (found,) = spread_findings({subject: evidence()}, SAMPLES, KNOWN)
-    assert by_id == dict.fromkeys(ids, evidence())
+    assert by_id == dict.fromkeys(ids, spread(evidence(), subject))
     assert (found.subject, found.evidence, found.samples) == (subject, evidence(), len(ids))
 
 
@@ -47,7 +52,7 @@ def test_a_learned_sample_is_not_spoken_for():
 def test_the_evidence_of_a_sample_goes_before_that_of_its_stage_and_that_before_the_run():
     own, of_stage, of_run = (evidence(reason) for reason in ("own", "stage", "run"))
     by_id, findings = spread_findings({STAGE: of_stage, "a": own, RUN: of_run}, SAMPLES, KNOWN)
-    assert by_id == {"a": own, "b": of_stage, "c": of_run}
+    assert by_id == {"a": own, "b": spread(of_stage, STAGE), "c": spread(of_run, RUN)}
     assert [found.samples for found in findings] == [1, 1]
 
 

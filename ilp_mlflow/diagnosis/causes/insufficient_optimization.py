@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field
 
 from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
-from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, to_rows
+from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, Subject, to_rows
 from ilp_mlflow.data.matching import answer_key, prompt_text
 
 
@@ -88,8 +88,6 @@ class Claim(NamedTuple):
     """How sure it is, 0..1."""
     reasons: list[str]
     """Why, the most important first."""
-    blames_word: bool = True
-    """Whether the rarest word of the prompt may be to blame."""
 
 
 class InsufficientOptimization(Diagnostic):
@@ -117,38 +115,38 @@ class InsufficientOptimization(Diagnostic):
     unknown: float = Field(default=0.7, ge=0, le=1)
     """Strength at most where it cannot be told what the base knows."""
 
-    def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
+    def examine(
+        self, unlearned: Sequence[Sample], context: Context
+    ) -> Mapping[str | Subject, Evidence]:
         """Evidence for samples that could have been learned, by the first rule that applies.
 
         Where it matters what the base knows, that alone decides: see `_known_to_base`. Where the
         base cannot be asked, or it is not known whether what it knows matters, the rules are
-        `_scarce_answer`, `_unfinished_stage` and `_partly_right`.
+        `_scarce_answer` and `_partly_right`. That a stage stopped too early is said of the stage:
+        see `_unfinished_stages`.
         """
         beliefs = context.beliefs()
         signals = _read_signals(unlearned, context)
-        unfinished_stages = self._unfinished_stages(unlearned, signals, context)
-        evidence = {}
+        evidence: dict[str | Subject, Evidence] = {}
         for sample in unlearned:
             observed = self._observe(sample, beliefs.get(sample.id), signals)
             signs = self._signs(sample, observed, signals)
             if observed.belief:
                 claim = self._known_to_base(observed.belief, signs)
             else:
-                claim = (
-                    self._scarce_answer(observed, signs)
-                    or self._unfinished_stage(unfinished_stages.get(sample.stage), signs)
-                    or self._partly_right(observed, signs)
-                )
+                scarce = self._scarce_answer(observed, signs)
+                claim = scarce or self._partly_right(observed, signs)
             if claim:
-                details = observed.details
-                if not claim.blames_word:
-                    details = details.model_copy(update={"rarest_word": "", "rarest_word_rows": 0})
                 evidence[sample.id] = Evidence(
-                    cause=details.cause,
+                    cause=observed.details.cause,
                     strength=claim.strength,
                     reason="; ".join(claim.reasons),
-                    details=details,
+                    details=observed.details,
                 )
+        for stage, reason in self._unfinished_stages(unlearned, signals, context).items():
+            evidence[Subject(kind="stage", name=stage)] = Evidence(
+                cause=OptimizationDetails.cause, strength=self.unknown, reason=reason
+            )
         return evidence
 
     def _known_to_base(self, belief: Belief, signs: list[str]) -> Claim | None:
@@ -167,13 +165,6 @@ class InsufficientOptimization(Diagnostic):
         if not observed.is_scarce:
             return None
         return Claim(self.unknown, signs)
-
-    def _unfinished_stage(self, unfinished: str | None, signs: list[str]) -> Claim | None:
-        """Its stage stopped too early, in the words of `unfinished`; None if it did not."""
-        if unfinished is None:
-            return None
-        # No word is to blame: there was too little of all words.
-        return Claim(self.unknown, [unfinished, *signs], blames_word=False)
 
     def _partly_right(self, observed: Observed, signs: list[str]) -> Claim | None:
         """Its long answer is partly right, and its loss still fell."""
@@ -255,8 +246,8 @@ class InsufficientOptimization(Diagnostic):
             fell = total.fell
             if taught < MIN_TAUGHT_SHARE and self._falls(fell):
                 unfinished[stage] = (
-                    f"its stage taught {taught:.0%} of its rows, and the loss of the others "
-                    f"fell by {fell:.0%} from their last batch but one to the last"
+                    f"it stopped too early: it taught {taught:.0%} of its rows, and the loss of "
+                    f"the others still fell by {fell:.0%} from their last batch but one to the last"
                 )
         return unfinished
 
