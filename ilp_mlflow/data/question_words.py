@@ -19,6 +19,13 @@ kindly hello hi hey so ok thanks
 ASKING_WORDS = frozenset(_ASKING.split())
 """English words that only ask. Left out, on purpose, are those that change what is asked: `who`,
 `when`, `how`, `was`, `not`, `my`, `and`, `from`, `off`."""
+MISTYPED_ASKING_WORDS = frozenset(
+    (
+        *("what", "which", "that", "have", "name", "tell", "give", "could", "would", "please"),
+        *("identify", "specify", "provide", "question", "answer"),
+    )
+)
+"""Those of them that no other word comes from by one slip, as `three` does from `there`."""
 SHORTENED = re.compile(r"(?<=\w)['\u2019](?:re|m|ve|ll|d)\b")
 """What is shortened behind a word: `you're`."""
 GENITIVE = re.compile(r"(?<=\w)['\u2019]s\b|(?<=s)['\u2019](?=\s)")
@@ -36,8 +43,10 @@ DASH = re.compile(r"(?<=[^\W\d])-|-(?!\s*\d)")
 """A dash or hyphen that is no minus."""
 MIN_LETTERS = 5
 """Letters of the shortest word that may be another one mistyped."""
-MIN_LETTERS_OTHER = 6
+MIN_LETTERS_CHANGED = 6
 """The same where a letter was left out, or a key beside the right one was hit."""
+MIN_LETTERS_ASKING = 4
+"""The same of words that only ask."""
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """Letters of a keyboard, by row."""
 
@@ -61,27 +70,40 @@ def is_slip(word: str, other: str) -> bool:
     """Whether two words differ by one slip of a finger, behind their first letter.
 
     Two letters in a row swapped, one doubled, one left out, or one for its neighbour on the
-    keyboard; the words have at least MIN_LETTERS letters, the last two slips MIN_LETTERS_OTHER.
-    Other changes of a letter make another word too often: `Iceland` and `Ireland`.
+    keyboard; the longer word has at least MIN_LETTERS letters, for the last two slips
+    MIN_LETTERS_CHANGED. Other changes of a letter make another word too often: `Iceland` and
+    `Ireland`.
     """
+    return _is_slip(word, other, MIN_LETTERS, MIN_LETTERS_CHANGED)
+
+
+def is_mistyped_asking_word(word: str) -> bool:
+    """Whether a word differs by one slip of a finger from one that only asks."""
+    if not len(word) >= MIN_LETTERS_ASKING - 1:
+        return False
+    for asking in MISTYPED_ASKING_WORDS:
+        if _is_slip(word, asking, MIN_LETTERS_ASKING, MIN_LETTERS_ASKING):
+            return True
+    return word in ("teh", "hte")
+
+
+def _is_slip(word: str, other: str, min_letters: int, min_letters_changed: int) -> bool:
+    """The same with other bounds on the letters of the longer word."""
     shorter, longer = sorted((word, other), key=len)
-    if word == other or len(longer) < MIN_LETTERS or word[0] != other[0]:
+    if word == other or len(longer) < min_letters or word[0] != other[0]:
         return False
-    if not (word.isalpha() and other.isalpha()):
+    if not (word.isalpha() and other.isalpha()) or len(longer) > len(shorter) + 1:
         return False
+    may_change = len(longer) >= min_letters_changed
     if len(longer) == len(shorter):
-        return _is_swapped(shorter, longer) or (
-            len(longer) >= MIN_LETTERS_OTHER and _is_neighbour_key(shorter, longer)
-        )
-    if len(longer) != len(shorter) + 1:
-        return False
+        return _is_swapped(word, other) or (may_change and _is_neighbour_key(word, other))
     place = _first_difference(shorter, longer)
     if shorter[place:] != longer[place + 1 :]:
         return False
     is_doubled = longer[place] == longer[place - 1]
     # a letter at the end makes another word of many: `Dominica` and `Dominican`
     is_inside = place < len(shorter)
-    return is_doubled or (is_inside and len(longer) >= MIN_LETTERS_OTHER)
+    return is_doubled or (may_change and is_inside)
 
 
 def is_one_edit(word: str, other: str) -> bool:

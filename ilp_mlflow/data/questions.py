@@ -13,6 +13,7 @@ from ilp_mlflow.data.question_words import (
     ASKING_WORDS,
     OWNS,
     deletion_keys,
+    is_mistyped_asking_word,
     is_one_edit,
     is_slip,
     prompt_words,
@@ -27,9 +28,12 @@ MIN_FRAME_PROMPTS = 20
 MAX_OWNED_WORDS = 12
 """Words of the longest question in which `Ann's city` is also read as `city Ann`."""
 MIN_ESTABLISHED = 10
-"""Prompts that have a word from which a word of one prompt, one letter off, is taken for it."""
+"""Prompts that have a word from which a word of fewer prompts, one letter off, is taken for it."""
+MAX_ODD_SHARE = 0.05
+"""Share 0..1 of the prompts with a word that may have another one that is taken for it; one may
+always."""
 MIN_ESTABLISHED_LETTERS = 4
-"""Letters of the shortest such word."""
+"""Letters of the longer of two such words, at least."""
 MAX_LETTERS = 24
 """Letters of the longest word whose slips are looked for."""
 ENDLESS = 1 << 62
@@ -150,7 +154,8 @@ class Questions:
         asking, on_all = set(ASKING_WORDS), set[str]()
         prompts = len(set(self._keys))
         for word, frequency in self._frequencies.items():
-            if frequency == 1 and _is_mistyped_asking_word(word):
+            is_few = frequency <= max(1, MAX_ODD_SHARE * prompts)
+            if is_few and is_mistyped_asking_word(word):
                 asking.add(word)
             if prompts >= MIN_FRAME_PROMPTS and frequency > MIN_FRAME_SHARE * prompts:
                 on_all.add(word)
@@ -212,24 +217,21 @@ class Questions:
 
         `rarest` prompts have the rarest word that their prompts share.
         """
-        frequencies = sorted((self._frequencies[word], self._frequencies[other]))
+        rarer, usual = sorted((self._frequencies[word], self._frequencies[other]))
         # two words that both recur are two words
-        if frequencies[0] == 1 and is_slip(word, other):
-            return True
+        if rarer > max(1, MAX_ODD_SHARE * usual):
+            return False
         # any letter may be wrong where a rarer word still says what is asked about
-        return self._is_odd(word, other) and rarest < frequencies[1]
+        is_sure = is_slip(word, other)
+        return is_sure or (rarest < usual and self._is_odd(word, other))
 
     def _is_odd(self, word: str, other: str) -> bool:
-        """Whether of two words, one edit apart, one is in one prompt only, the other in many."""
+        """Whether of two words, one edit apart, one is in few prompts, the other established."""
         rarer, usual = sorted((self._frequencies[word], self._frequencies[other]))
-        is_long = min(len(word), len(other)) >= MIN_ESTABLISHED_LETTERS
-        is_word = word.isalpha() and other.isalpha()
+        is_long = max(len(word), len(other)) >= MIN_ESTABLISHED_LETTERS
+        is_few = usual >= MIN_ESTABLISHED and rarer <= max(1, MAX_ODD_SHARE * usual)
         return (
-            is_word
-            and is_long
-            and rarer == 1
-            and usual >= MIN_ESTABLISHED
-            and (is_one_edit(word, other))
+            is_few and is_long and word.isalpha() and other.isalpha() and is_one_edit(word, other)
         )
 
 
@@ -237,7 +239,7 @@ def _words_by_deletion(words: Iterable[str]) -> dict[str, list[str]]:
     """Words by what is left of them without one letter: those one edit apart meet."""
     by_deletion: dict[str, list[str]] = defaultdict(list)
     for word in words:
-        if word.isalpha() and MIN_ESTABLISHED_LETTERS <= len(word) <= MAX_LETTERS:
+        if word.isalpha() and MIN_ESTABLISHED_LETTERS <= len(word) + 1 <= MAX_LETTERS:
             for key in deletion_keys(word):
                 by_deletion[key].append(word)
     return by_deletion
@@ -255,16 +257,3 @@ def _readings(words: Sequence[str]) -> list[tuple[str, ...]]:
             turned = (*before[:start], *after[:end], *before[start:], *after[end:])
             readings[turned] = None
     return list(readings)
-
-
-def _is_mistyped_asking_word(word: str) -> bool:
-    """Whether two letters of a word that only asks are swapped, or it has a slip."""
-    if len(word) < 3 or not word.isalpha():
-        return False
-    if any(is_slip(word, asking) for asking in ASKING_WORDS):
-        return True
-    for place in range(len(word) - 1):
-        swapped = word[:place] + word[place + 1] + word[place] + word[place + 2 :]
-        if swapped != word and swapped in ASKING_WORDS:
-            return True
-    return False

@@ -52,6 +52,8 @@ def label_rivals(
 
     Samples whose answers are no labels are left out.
     """
+    if not samples:
+        return {}
     pool = list(context.samples.values())
     # how much near rows disagree anyway is read off rows drawn from all
     drawn = random.Random(len(pool)).sample(pool, min(options.compared, len(pool)))
@@ -76,7 +78,9 @@ def label_rivals(
 
 def find_similar(samples: Sequence[Sample], pool: Sequence[Sample], most: int) -> list[SimilarRows]:
     """Each sample with up to `most` other rows of `pool` that share words with it."""
-    similar = []
+    similar: list[SimilarRows] = []
+    if not samples:
+        return similar
     for sample, places in zip(samples, similar_rows(samples, pool, most, 0.0), strict=True):
         rows = [(pool[place], cosine) for place, cosine in places if pool[place].id != sample.id]
         similar.append(SimilarRows(sample, rows))

@@ -12,11 +12,11 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
+from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
 
-from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.core.interfaces import MIN_KNOWN_PROBABILITY, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import prompt_key, same_answer, with_answer
@@ -26,7 +26,7 @@ from ilp_mlflow.data.questions import Questions
 MAX_SHARING = 64
 """Prompts that may have the word two prompts share; what more have is no thing to ask about."""
 MAX_COMPARED = 8
-"""Prompts that one prompt is compared with, those that share most words first."""
+"""Prompts that one prompt is compared with, those that share the rarest word first."""
 MAX_PAIRS = 300
 """Pairs of wordings that models are asked about, at most."""
 MAX_PROMPT_CHARACTERS = 400
@@ -53,6 +53,21 @@ class Wording(NamedTuple):
     def about(self, thing: str) -> str:
         """The prompt about a thing."""
         return self.before + thing + self.after
+
+
+Pair = tuple[Wording, Wording]
+"""Two wordings that may ask the same."""
+
+
+class Reworded(NamedTuple):
+    """A row asked in another wording."""
+
+    row: Sample
+    """The row."""
+    prompt: Text
+    """What it asks, in the other wording."""
+    completion: Text
+    """Its answer there."""
 
 
 class Split(NamedTuple):
@@ -88,7 +103,7 @@ class Wordings:
         which nothing tells it.
         """
         splits = self._splits(places, rivals)
-        examples: dict[tuple[Wording, Wording], tuple[int, int]] = {}
+        examples: dict[Pair, tuple[int, int]] = {}
         for pair, split in splits.items():
             examples.setdefault((split.wording, split.other), pair)
         alike = self._compare(examples)
@@ -104,8 +119,8 @@ class Wordings:
         """Rivals that share a rare word, taken apart; the first of every row come first."""
         by_rank: list[dict[tuple[int, int], Split]] = [{} for _ in range(MAX_COMPARED)]
         for place in places:
-            candidates = [other for other in self._candidates(place) if rivals(place, other)]
-            for rank, other in enumerate(candidates[:MAX_COMPARED]):
+            candidates = (other for other in self._candidates(place) if rivals(place, other))
+            for rank, other in enumerate(islice(candidates, MAX_COMPARED)):
                 split = self._split(place, other)
                 if split is not None:
                     by_rank[rank][place, other] = split
@@ -115,10 +130,17 @@ class Wordings:
         return splits
 
     def _candidates(self, place: int) -> list[int]:
-        """Rows that share a rare word with one, those that share most words first."""
-        own = set(self.questions.words(place))
-        others = self.questions.sharing(place, MAX_SHARING)
-        return sorted(others, key=lambda o: (-len(own & set(self.questions.words(o))), o))
+        """Rows that share a rare word with one, those first with which it shares the rarest."""
+
+        def rank(other: int) -> tuple[int, int]:
+            return self.questions.frequency(self._rarest_shared(place, other)), other
+
+        return sorted(self.questions.sharing(place, MAX_SHARING), key=rank)
+
+    def _rarest_shared(self, place: int, other: int) -> str:
+        """The rarest word that two prompts share."""
+        shared = set(self.questions.words(place)) & set(self.questions.words(other))
+        return min(shared, key=lambda word: (self.questions.frequency(word), word))
 
     def _split(self, place: int, other: int) -> Split | None:
         """Two prompts taken apart, unless something in their words makes two questions of them."""
@@ -130,37 +152,61 @@ class Wordings:
             return None
         if _names_something_else(text, other_text):
             return None
-        shared = set(self.questions.words(place)) & set(self.questions.words(other))
-        rare = min(shared, key=lambda word: (self.questions.frequency(word), word), default=None)
-        return _take_apart(text, other_text, rare) if rare else None
+        return _take_apart(text, other_text, self._rarest_shared(place, other))
 
-    def _compare(
-        self, examples: Mapping[tuple[Wording, Wording], tuple[int, int]]
-    ) -> dict[tuple[Wording, Wording], float]:
+    def _compare(self, examples: Mapping[Pair, tuple[int, int]]) -> dict[Pair, float]:
         """Probability 0..1 that two wordings ask the same, where anything tells.
 
         `examples` are two rows, by their places, for each pair of wordings.
         """
-        alike: dict[tuple[Wording, Wording], float] = {}
-        exchanges: dict[str, list[tuple[Text, Text]]] = {}
-        asked: dict[str, list[tuple[Wording, Wording]]] = {}
-        left = MAX_PAIRS
-        for pair, (place, other) in examples.items():
+        alike: dict[Pair, float] = {}
+        left: list[Pair] = []
+        for pair in examples:
             told = self._told_by_rows(*pair)
-            if told is not None:
+            if told is None:
+                left.append(pair)
+            else:
                 alike[pair] = told
-            elif left:
-                checkpoint, prompts = self._to_ask(pair, self.rows[place], self.rows[other])
-                left -= bool(prompts)
-                exchanges.setdefault(checkpoint, []).extend(prompts)
-                asked.setdefault(checkpoint, []).extend([pair] * len(prompts))
-        probabilities: dict[tuple[Wording, Wording], list[float]] = {}
-        for checkpoint, prompts in exchanges.items():
-            logprobs = self.context.probe.logprobs(checkpoint, prompts) if prompts else []
-            for pair, logprob in zip(asked[checkpoint], logprobs, strict=True):
-                if not math.isnan(logprob):
-                    probabilities.setdefault(pair, []).append(math.exp(min(logprob, 0.0)))
-        return alike | {pair: fmean(read) for pair, read in probabilities.items()}
+        left = left[:MAX_PAIRS]
+        # the base may know what a model that learned little does not
+        for checkpoint in (-1, 0):
+            alike |= self._told_by_model(left, examples, checkpoint)
+            left = [pair for pair in left if pair not in alike]
+        return alike
+
+    def _told_by_model(
+        self, pairs: Sequence[Pair], examples: Mapping[Pair, tuple[int, int]], checkpoint: int
+    ) -> dict[Pair, float]:
+        """How probable answers are in the other wording that a checkpoint gives in one, 0..1.
+
+        The mean over MIN_THINGS things or more; pairs of which it knows fewer are left out.
+        """
+        probe, name = self.context.probe, self.context.checkpoints[checkpoint].name
+        reworded: list[Reworded] = []
+        owners: list[Pair] = []
+        for pair in pairs:
+            row, rival = (self.rows[place] for place in examples[pair])
+            found = [
+                *self._reworded(pair[0], pair[1], rival, row),
+                *self._reworded(pair[1], pair[0], row, rival),
+            ]
+            if len(found) >= MIN_THINGS:
+                reworded += found
+                owners += [pair] * len(found)
+        if not reworded:
+            return {}
+        own = probe.logprobs(name, [(r.row.prompt, r.row.completion) for r in reworded])
+        others = probe.logprobs(name, [(r.prompt, r.completion) for r in reworded])
+        probabilities: dict[Pair, list[float]] = {}
+        for pair, logprob, other_logprob in zip(owners, own, others, strict=True):
+            is_known = logprob >= math.log(MIN_KNOWN_PROBABILITY)
+            if is_known and not math.isnan(other_logprob):
+                probabilities.setdefault(pair, []).append(math.exp(min(other_logprob, 0.0)))
+        told = {}
+        for pair, read in probabilities.items():
+            if len(read) >= MIN_THINGS:
+                told[pair] = fmean(read)
+        return told
 
     def _told_by_rows(self, wording: Wording, other: Wording) -> float | None:
         """Share 0..1 of the things learned in both wordings that are answered alike.
@@ -172,47 +218,33 @@ class Wordings:
         for thing in rows.keys() & other_rows.keys():
             row, other_row = rows[thing], other_rows[thing]
             # what is not learned may be what the rows contradict each other about
-            if self._is_learned(row, -1) and self._is_learned(other_row, -1):
+            if self._is_learned(row) and self._is_learned(other_row):
                 answered_alike.append(same_answer(row.answer, other_row.answer))
         return fmean(answered_alike) if len(answered_alike) >= MIN_THINGS else None
 
-    def _is_learned(self, row: Sample, checkpoint: int) -> bool:
-        """Whether a row is learned under the checkpoint with this index."""
-        return self.context.histories[row.id][checkpoint] == "learned"
+    def _is_learned(self, row: Sample) -> bool:
+        """Whether a row is learned under the last checkpoint."""
+        return self.context.histories[row.id][-1] == "learned"
 
-    def _to_ask(
-        self, pair: tuple[Wording, Wording], row: Sample, other_row: Sample
-    ) -> tuple[str, list[tuple[Text, Text]]]:
-        """The checkpoint that has learned most, and what it is asked: rows in the other wording.
+    def _reworded(
+        self, wording: Wording, other: Wording, other_row: Sample, like: Sample
+    ) -> list[Reworded]:
+        """Rows with one wording, asked in another one; those that are learned come first.
 
-        No checkpoint where it has learned too few rows in either wording.
-        """
-        wording, other = pair
-        for place in (-1, 0):
-            prompts = self._exchanges(wording, other, other_row, row, place)
-            prompts += self._exchanges(other, wording, row, other_row, place)
-            if len(prompts) >= MIN_THINGS:
-                return self.context.checkpoints[place].name, prompts
-        return "", []
-
-    def _exchanges(
-        self, wording: Wording, other: Wording, other_row: Sample, like: Sample, place: int
-    ) -> list[tuple[Text, Text]]:
-        """Rows with one wording, learned under the checkpoint at `place`, asked in another one.
-
-        Those come first that share most words with the row `like`; `other_row` has the other
-        wording, and gives the form of prompt and completion.
+        Then those that share most words with the row `like`. `other_row` has the other wording,
+        and gives the form of prompt and completion.
         """
         own = set(prompt_words(like.prompt))
-        learned = []
+        ranked = []
         for thing, row in self._rows_with(wording).items():
-            if self._is_learned(row, place):
-                learned.append((-len(own & set(prompt_words(row.prompt))), row.id, thing, row))
-        exchanges: list[tuple[Text, Text]] = []
-        for _, _, thing, row in sorted(learned, key=lambda entry: entry[:2])[:MAX_THINGS]:
+            shared = len(own & set(prompt_words(row.prompt)))
+            ranked.append((not self._is_learned(row), -shared, row.id, thing, row))
+        reworded = []
+        for _, _, _, thing, row in sorted(ranked, key=lambda entry: entry[:3])[:MAX_THINGS]:
             prompt = with_last_turn(other_row.prompt, other.about(thing))
-            exchanges.append((prompt, with_answer(other_row.completion, row.answer)))
-        return exchanges
+            completion = with_answer(other_row.completion, row.answer)
+            reworded.append(Reworded(row, prompt, completion))
+        return reworded
 
     def _rows_with(self, wording: Wording) -> dict[str, Sample]:
         """The rows with a wording, by what they ask about."""
@@ -238,23 +270,24 @@ def _take_apart(text: str, other: str, rare: str) -> Split | None:
     words, others = list(WORD.finditer(text)), list(WORD.finditer(other))
     folded = [_fold(word[0]) for word in words]
     other_folded = [_fold(word[0]) for word in others]
-    longest = None
-    matcher = SequenceMatcher(None, folded, other_folded, autojunk=False)
-    for block in matcher.get_matching_blocks():
-        run = folded[block.a : block.a + block.size]
-        if rare in run and (longest is None or block.size > longest.size):
-            longest = block
-    if longest is None:
+    if rare not in folded or rare not in other_folded:
         return None
-    first, last = 0, longest.size - 1
+    first = last = folded.index(rare)
+    other_first = other_last = other_folded.index(rare)
+    while first and other_first and folded[first - 1] == other_folded[other_first - 1]:
+        first, other_first = first - 1, other_first - 1
+    while (
+        folded[last + 1 :]
+        and folded[last + 1 : last + 2] == (other_folded[other_last + 1 : other_last + 2])
+    ):
+        last, other_last = last + 1, other_last + 1
     # a thing neither begins nor ends with a mark
-    while not folded[longest.a + first].isalnum():
-        first += 1
-    while not folded[longest.a + last].isalnum():
-        last -= 1
-    start, end = words[longest.a + first].start(), words[longest.a + last].end()
-    other_start = others[longest.b + first].start()
-    other_end = others[longest.b + last].end()
+    while not folded[first].isalnum():
+        first, other_first = first + 1, other_first + 1
+    while not folded[last].isalnum():
+        last, other_last = last - 1, other_last - 1
+    start, end = words[first].start(), words[last].end()
+    other_start, other_end = others[other_first].start(), others[other_last].end()
     return Split(
         Wording(text[:start], text[end:]),
         Wording(other[:other_start], other[other_end:]),
