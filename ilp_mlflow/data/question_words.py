@@ -41,12 +41,14 @@ TOKEN = re.compile(
 """A number, a character of an unspaced script, a word, or a mark that means something."""
 DASH = re.compile(r"(?<=[^\W\d])-|-(?!\s*\d)")
 """A dash or hyphen that is no minus."""
-MIN_LETTERS = 5
-"""Letters of the shortest word that may be another one mistyped."""
+MIN_LETTERS_SWAPPED = 4
+"""Letters of the shortest word that may be another one with two letters swapped."""
+MIN_LETTERS_DOUBLED = 5
+"""The same with a letter doubled: `of` and `off` are two words."""
 MIN_LETTERS_CHANGED = 6
 """The same where a letter was left out, or a key beside the right one was hit."""
 MIN_LETTERS_ASKING = 4
-"""The same of words that only ask."""
+"""The same of words that only ask, whatever the slip."""
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """Letters of a keyboard, by row."""
 
@@ -70,40 +72,24 @@ def is_slip(word: str, other: str) -> bool:
     """Whether two words differ by one slip of a finger, behind their first letter.
 
     Two letters in a row swapped, one doubled, one left out, or one for its neighbour on the
-    keyboard; the longer word has at least MIN_LETTERS letters, for the last two slips
-    MIN_LETTERS_CHANGED. Other changes of a letter make another word too often: `Iceland` and
-    `Ireland`.
+    keyboard. Other changes of a letter make another word too often: `Iceland` and `Ireland`.
     """
-    return _is_slip(word, other, MIN_LETTERS, MIN_LETTERS_CHANGED)
+    letters = max(len(word), len(other))
+    return (
+        (letters >= MIN_LETTERS_SWAPPED and _is_swapped(word, other))
+        or (letters >= MIN_LETTERS_DOUBLED and _is_doubled(word, other))
+        or (letters >= MIN_LETTERS_CHANGED and _is_changed(word, other))
+    )
 
 
 def is_mistyped_asking_word(word: str) -> bool:
     """Whether a word differs by one slip of a finger from one that only asks."""
-    if not len(word) >= MIN_LETTERS_ASKING - 1:
+    if len(word) < MIN_LETTERS_ASKING - 1:
         return False
     for asking in MISTYPED_ASKING_WORDS:
-        if _is_slip(word, asking, MIN_LETTERS_ASKING, MIN_LETTERS_ASKING):
+        if _is_swapped(word, asking) or _is_doubled(word, asking) or _is_changed(word, asking):
             return True
     return word in ("teh", "hte")
-
-
-def _is_slip(word: str, other: str, min_letters: int, min_letters_changed: int) -> bool:
-    """The same with other bounds on the letters of the longer word."""
-    shorter, longer = sorted((word, other), key=len)
-    if word == other or len(longer) < min_letters or word[0] != other[0]:
-        return False
-    if not (word.isalpha() and other.isalpha()) or len(longer) > len(shorter) + 1:
-        return False
-    may_change = len(longer) >= min_letters_changed
-    if len(longer) == len(shorter):
-        return _is_swapped(word, other) or (may_change and _is_neighbour_key(word, other))
-    place = _first_difference(shorter, longer)
-    if shorter[place:] != longer[place + 1 :]:
-        return False
-    is_doubled = longer[place] == longer[place - 1]
-    # a letter at the end makes another word of many: `Dominica` and `Dominican`
-    is_inside = place < len(shorter)
-    return is_doubled or (may_change and is_inside)
 
 
 def is_one_edit(word: str, other: str) -> bool:
@@ -131,16 +117,29 @@ def _first_difference(shorter: str, longer: str) -> int:
 
 
 def _is_swapped(word: str, other: str) -> bool:
-    """Whether two letters in a row stand the other way round."""
+    """Whether two letters in a row, behind the first, stand the other way round."""
     place = _first_difference(word, other)
     swapped = word[:place] + word[place : place + 2][::-1] + word[place + 2 :]
-    return word != other and swapped == other
+    return place > 0 and word != other and swapped == other and word.isalpha()
 
 
-def _is_neighbour_key(word: str, other: str) -> bool:
-    """Whether one letter of two words, which differ, was hit for its neighbour on the keyboard."""
-    place = _first_difference(word, other)
-    if word[place + 1 :] != other[place + 1 :]:
+def _is_doubled(word: str, other: str) -> bool:
+    """Whether one of two words has a letter twice in a row that the other one has once."""
+    shorter, longer = sorted((word, other), key=len)
+    place = _first_difference(shorter, longer)
+    is_added = word != other and shorter == longer[:place] + longer[place + 1 :]
+    return is_added and place > 0 and longer[place] == longer[place - 1] and longer.isalpha()
+
+
+def _is_changed(word: str, other: str) -> bool:
+    """Whether a letter inside was left out, or one was hit for its neighbour on the keyboard."""
+    shorter, longer = sorted((word, other), key=len)
+    place = _first_difference(shorter, longer)
+    if place == 0 or word == other or not longer.isalpha():
         return False
-    pair = word[place] + other[place]
-    return any(pair in row or pair[::-1] in row for row in KEY_ROWS)
+    if len(longer) == len(shorter):
+        pair = word[place] + other[place]
+        is_neighbour = any(pair in row or pair[::-1] in row for row in KEY_ROWS)
+        return is_neighbour and word[place + 1 :] == other[place + 1 :]
+    # a letter at the end makes another word of many: `Dominica` and `Dominican`
+    return place < len(shorter) and shorter == longer[:place] + longer[place + 1 :]

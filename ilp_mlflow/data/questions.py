@@ -27,6 +27,8 @@ MIN_FRAME_PROMPTS = 20
 """Prompts from which it is told which words are on all of them."""
 MAX_OWNED_WORDS = 12
 """Words of the longest question in which `Ann's city` is also read as `city Ann`."""
+MAX_SLIPS = 4
+"""Mistyped words in one prompt, at most; of few words two, of others a quarter."""
 MIN_ESTABLISHED = 10
 """Prompts that have a word from which a word of fewer prompts, one letter off, is taken for it."""
 MAX_ODD_SHARE = 0.05
@@ -206,7 +208,7 @@ class Questions:
         for word, other in zip(words, others, strict=True):
             if word != other:
                 unlike.append((word, other))
-        if len(unlike) > max(2, len(words) // 4):
+        if len(unlike) > min(MAX_SLIPS, max(2, len(words) // 4)):
             return False
         shared = set(words) & set(others)
         rarest = min((self._frequencies[word] for word in shared), default=ENDLESS)

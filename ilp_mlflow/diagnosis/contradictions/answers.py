@@ -16,24 +16,10 @@ MAX_SHORT_WORDS = 3
 MAX_SHORT_CHARS = 24
 """Characters of the longest such answer, unless it is a name."""
 PRONOUNS = frozenset(
-    [
-        "it",
-        "they",
-        "he",
-        "she",
-        "this",
-        "these",
-        "its",
-        "his",
-        "her",
-        "their",
-        "by",
-        "because",
-        "to",
-        "as",
-    ]
+    "i we you it they he she this these its his her their by to as".split()  # noqa: SIM905
 )
 """Words that make a sentence of an answer, and say nothing of their own."""
+END_OF_SENTENCE = (".", "!", "?")
 SAME: Literal["same"] = "same"
 DIFFERENT: Literal["different"] = "different"
 UNTOLD: Literal["untold"] = "untold"
@@ -66,9 +52,16 @@ def compare_answers(
 def _is_one_thing(answer: str, recurring: Container[str]) -> bool:
     """Whether an answer is a label, a name, a number or a few words."""
     words = normalize_answer(answer).split()
-    if answer_key(answer) in recurring or _is_name(answer):
+    is_label = answer_key(answer) in recurring and not _is_sentence(answer)
+    if is_label or _is_name(answer):
         return True
     return len(words) <= MAX_SHORT_WORDS and len(answer.strip()) <= MAX_SHORT_CHARS
+
+
+def _is_sentence(answer: str) -> bool:
+    """Whether an answer ends like a sentence, or is about somebody or something."""
+    words = normalize_answer(answer).split()
+    return answer.rstrip().endswith(END_OF_SENTENCE) or not PRONOUNS.isdisjoint(words)
 
 
 def _is_name(answer: str) -> bool:

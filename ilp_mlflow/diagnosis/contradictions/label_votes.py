@@ -16,7 +16,7 @@ from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import answer_key, same_answer
 from ilp_mlflow.data.similarity import similar_rows
-from ilp_mlflow.diagnosis.contradictions.labels import labels_by_stage
+from ilp_mlflow.diagnosis.contradictions.labels import is_in_prompt, labels_by_stage
 from ilp_mlflow.diagnosis.contradictions.neighbour_votes import Neighbours, NeighbourVotes
 from ilp_mlflow.diagnosis.contradictions.rivals import VOTES, Rival
 
@@ -71,8 +71,9 @@ def label_rivals(
     for sample, rows in similar:
         near = voters[sample.id]
         against = votes.against(sample, near, rows)
-        heard = {label: vote for label, vote in against.items() if label in labels[sample.stage]}
-        rivals[sample.id] = [_rival(sample, label, near, heard[label]) for label in heard]
+        heard = labels[sample.stage] & against.keys()
+        found = [_rival(sample, label, near, against[label]) for label in sorted(heard)]
+        rivals[sample.id] = [rival for rival in found if not _is_of_another_text(rival)]
     return rivals
 
 
@@ -130,6 +131,12 @@ def _centred_states(prompts: Sequence[Text], context: Context) -> npt.NDArray[np
         states = states - states[is_read].mean(axis=0)
     norms: npt.NDArray[np.float32] = np.linalg.norm(states, axis=1, keepdims=True) + 1e-9
     return states / norms
+
+
+def _is_of_another_text(rival: Rival) -> bool:
+    """Whether a prompt says the sample's answer, and not the other one: that is said elsewhere."""
+    sample, row = rival.sample, rival.rows[0]
+    return is_in_prompt(sample.answer, sample) and not is_in_prompt(row.answer, sample)
 
 
 def _rival(sample: Sample, label: str, voters: Neighbours, vote: float) -> Rival:

@@ -6,11 +6,12 @@ each row asks something of its own, as in reading, extraction or questions of fa
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.matching import answer_key
+from ilp_mlflow.data.matching import answer_key, is_part_of, normalize_answer, prompt_text
 from ilp_mlflow.diagnosis.contradictions.neighbour_votes import Neighbours
 
 MIN_LABEL_ROWS = 5
@@ -20,7 +21,11 @@ MIN_LABELLED_SHARE = 0.5
 NEAREST = 10
 """Most similar rows that are taken for a row's neighbours here."""
 MIN_TOLD_SHARE = 0.3
-"""Share 0..1 of the rows read with such answers whose neighbours have it for the most part."""
+"""Share 0..1 of the rows read with such answers whose neighbours tell it, beyond chance."""
+LISTED_READ = 20
+"""Prompts read for whether they list the labels."""
+SURE = 2.0
+"""Standard errors that are taken off what was measured."""
 
 
 def labels_by_stage(
@@ -49,14 +54,47 @@ def labels_by_stage(
 def _told_shares(
     read: Iterable[tuple[Sample, Neighbours]], rows_by_answer: Mapping[str, Counter[str]]
 ) -> dict[str, float]:
-    """Share 0..1 of each stage's rows with an answer that recurs whose neighbours tell it."""
-    told, rows = Counter[str](), Counter[str]()
+    """How often the neighbours of a row tell an answer that recurs, beyond chance, by stage.
+
+    That is (s - c) / (1 - c) with c the chance that two rows have one answer (Cohen 1960), and s
+    the share of rows whose neighbours have the row's answer for the most part, less SURE standard
+    errors: that half of the rows agree says nothing where all say yes or no. Rows are left out
+    whose answers are taken from their prompts.
+    """
+    read = list(read)
+    listed = _listed_answers(read)
+    told = Counter[str]()
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
     for sample, neighbours in read:
         answer = answer_key(sample.answer)
-        if rows_by_answer[sample.stage][answer] >= MIN_LABEL_ROWS:
-            rows[sample.stage] += 1
+        is_recurring = rows_by_answer[sample.stage][answer] >= MIN_LABEL_ROWS
+        # what is taken from the prompt is no label
+        if is_recurring and (answer in listed or not is_in_prompt(sample.answer, sample)):
+            answers[sample.stage][answer] += 1
             told[sample.stage] += _usual_answer(neighbours[:NEAREST]) == answer
-    return {stage: told[stage] / n for stage, n in rows.items()}
+    shares = {}
+    for stage, counts in answers.items():
+        n = counts.total()
+        share = told[stage] / n
+        chance = sum((count / n) ** 2 for count in counts.values())
+        sure = share - SURE * math.sqrt(share * (1 - share) / n)
+        shares[stage] = (sure - chance) / (1 - chance) if chance < 1 else 0.0
+    return shares
+
+
+def is_in_prompt(answer: str, sample: Sample) -> bool:
+    """Whether a sample's prompt says an answer."""
+    return is_part_of(normalize_answer(answer), normalize_answer(prompt_text(sample.prompt)))
+
+
+def _listed_answers(read: Sequence[tuple[Sample, Neighbours]]) -> set[str]:
+    """The answers that most prompts say, such as a list of labels to choose from."""
+    drawn = [sample for sample, _ in read[:LISTED_READ]]
+    listed = set[str]()
+    for answer in {sample.answer for sample, _ in read}:
+        if 2 * sum(is_in_prompt(answer, sample) for sample in drawn) > len(drawn):
+            listed.add(answer_key(answer))
+    return listed
 
 
 def _usual_answer(neighbours: Neighbours) -> str:
