@@ -10,15 +10,18 @@ from ilp_mlflow.data.lexical import NUMBER, UNSPACED, plain_number
 from ilp_mlflow.data.matching import prompt_text
 
 _ASKING = """
-a an the of in at on for is are am
-be been being do does has have there that what which
-tell name give say state find identify specify provide mention answer
-question q can could would you me us i we please
-kindly hello hi hey so ok thanks
+a an the of in at on for is are am be been being do does has have there that
+what which tell name give say state find identify specify provide mention answer question
+q can could would me please kindly hello hi hey so ok thanks
 """
 ASKING_WORDS = frozenset(_ASKING.split())
 """English words that only ask. Left out, on purpose, are those that change what is asked: `who`,
-`when`, `how`, `was`, `not`, `my`, `and`, `from`, `off`."""
+`when`, `how`, `was`, `not`, `my`, `you`, `and`, `from`, `off`."""
+REQUEST = re.compile(
+    r"\b(?:can|could|would|will) you (?=(?:please |kindly )?"
+    r"(?:tell|name|give|say|state|find|identify|specify|provide|mention|answer)\b)"
+)
+"""Asks to be told: `can you tell me`, not `can you swim`."""
 MISTYPED_ASKING_WORDS = frozenset(
     (
         *("what", "which", "that", "have", "name", "tell", "give", "could", "would", "please"),
@@ -62,6 +65,7 @@ def prompt_words(prompt: Text) -> list[str]:
     text = unicodedata.normalize("NFKD", prompt_text(prompt)).casefold()
     text = unicodedata.normalize("NFC", ACCENT.sub("", text))
     text = SHORTENED.sub("", SHORTENED_NOT.sub(" not", text))
+    text = REQUEST.sub("", " ".join(text.split()))
     text = NUMBER.sub(plain_number, text)
     # quotes go, but the genitive stays
     text = GENITIVE.sub("\0", text).replace("'", " ").replace("\0", f" {OWNS} ")

@@ -20,7 +20,7 @@ from ilp_mlflow.data.question_words import (
 )
 
 MIN_WORDS = 2
-"""Words that say what is asked, and that not all prompts have, by which a question is known."""
+"""Words that say what is asked, by which a question is known; not all of them on all prompts."""
 MIN_FRAME_SHARE = 0.9
 """Share 0..1 of all prompts above which a word is on all of them (`Customer: ... Intent:`)."""
 MIN_FRAME_PROMPTS = 20
@@ -51,8 +51,8 @@ class _Question(NamedTuple):
     """See `prompt_key`."""
     readings: list[tuple[str, ...]]
     """The words that say what is asked, in order; then the same with what is owned first."""
-    telling: int
-    """How many of the words are not on all prompts."""
+    is_known: bool
+    """Its words are enough to know the question by them."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Questions:
         self._places_by_word: dict[str, list[int]] = defaultdict(list)
         for place, question in enumerate(self._questions):
             self._places_by_key[question.key].append(place)
-            if question.telling >= MIN_WORDS:
+            if question.is_known:
                 for reading in question.readings:
                     self._places_by_reading[reading].append(place)
             for word in dict.fromkeys(question.words):
@@ -97,7 +97,7 @@ class Questions:
         # a prompt without text asks nothing
         if question.key:
             candidates.update(self._places_by_key[question.key])
-        if question.telling >= MIN_WORDS:
+        if question.is_known:
             for reading in question.readings:
                 candidates.update(self._places_by_reading[reading])
             candidates.update(self._with_slips(question))
@@ -113,7 +113,7 @@ class Questions:
         if self.has_equal_prompt(place, other):
             return True
         question, other_question = self._questions[place], self._questions[other]
-        if min(question.telling, other_question.telling) < MIN_WORDS:
+        if not (question.is_known and other_question.is_known):
             return False
         for reading, other_reading in product(question.readings, other_question.readings):
             if self._is_aligned(reading, other_reading):
@@ -121,13 +121,14 @@ class Questions:
         return False
 
     def sharing(self, place: int, most: int) -> list[int]:
-        """Other places that share one of the two rarest words that say what is asked.
+        """Other places that share one of the two rarest words that other prompts have, too.
 
         Words that more than `most` prompts have are left out: they name no thing.
         """
-        words = sorted(set(self._questions[place].words), key=self._rank)
+        words = set(self._questions[place].words)
+        shared = sorted((w for w in words if len(self._places_by_word[w]) > 1), key=self._rank)
         places: dict[int, None] = {}
-        for word in words[:2]:
+        for word in shared[:2]:
             if len(self._places_by_word[word]) <= most:
                 places |= dict.fromkeys(self._places_by_word[word])
         places.pop(place, None)
@@ -164,8 +165,8 @@ class Questions:
         questions = []
         for key, own in zip(self._keys, words, strict=True):
             readings = _readings([word for word in own if word not in asking])
-            telling = sum(word not in on_all for word in readings[0])
-            questions.append(_Question(key, readings, telling))
+            is_known = len(readings[0]) >= MIN_WORDS and not on_all.issuperset(readings[0])
+            questions.append(_Question(key, readings, is_known))
         return questions
 
     def _variants(self, word: str) -> list[str]:

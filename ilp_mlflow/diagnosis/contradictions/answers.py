@@ -15,10 +15,10 @@ MAX_SHORT_WORDS = 3
 """Words of an answer that says one thing; of scripts without spaces, MAX_SHORT_CHARS."""
 MAX_SHORT_CHARS = 24
 """Characters of the longest such answer, unless it is a name."""
-PRONOUNS = frozenset(
-    "i we you it they he she this these its his her their by to as".split()  # noqa: SIM905
+SMALL_WORDS = frozenset(
+    "i we you it they he she this these its his her their by to as because".split()  # noqa: SIM905
 )
-"""Words that make a sentence of an answer, and say nothing of their own."""
+"""Words of sentences that say nothing of their own, beside those that only ask."""
 END_OF_SENTENCE = (".", "!", "?")
 SAME: Literal["same"] = "same"
 DIFFERENT: Literal["different"] = "different"
@@ -59,9 +59,9 @@ def _is_one_thing(answer: str, recurring: Container[str]) -> bool:
 
 
 def _is_sentence(answer: str) -> bool:
-    """Whether an answer ends like a sentence, or is about somebody or something."""
+    """Whether an answer ends like a sentence, or somebody speaks of themselves, as in refusals."""
     words = normalize_answer(answer).split()
-    return answer.rstrip().endswith(END_OF_SENTENCE) or not PRONOUNS.isdisjoint(words)
+    return answer.rstrip().endswith(END_OF_SENTENCE) or "i" in words or "we" in words
 
 
 def _is_name(answer: str) -> bool:
@@ -75,4 +75,4 @@ def _is_name(answer: str) -> bool:
 
 def _said(answer: str, asked: set[str]) -> set[str]:
     """The words of an answer that are neither the prompt's nor small."""
-    return set(prompt_words(answer)) - asked - ASKING_WORDS - PRONOUNS
+    return set(prompt_words(answer)) - asked - ASKING_WORDS - SMALL_WORDS

@@ -1,6 +1,7 @@
 """What contradicts a sample, how far that matters, and which side is wrong."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.diagnosis.contradictions.planted import Planted
 
 QUESTION = "how many moons has the planet Mars"
 X = sample("x", QUESTION, " two")
-DATA = Path(__file__).parents[4] / "shared" / "data"
+DATA = Path(os.environ.get("ILP_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def context(samples, **more):
