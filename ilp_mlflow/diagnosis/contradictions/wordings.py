@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
@@ -226,10 +227,19 @@ class Wordings:
         """Whether a row is learned under the last checkpoint."""
         return self.context.histories[row.id][-1] == "learned"
 
+    @cached_property
+    def _known_ids(self) -> set[str]:
+        """Rows that are learned, or whose answers the last checkpoint finds likeliest."""
+        known = {row.id for row in self.rows if self._is_learned(row)}
+        for id_, score in self.context.last_scores(self.rows).items():
+            if score.logprob is not None and score.logprob >= math.log(MIN_KNOWN_PROBABILITY):
+                known.add(id_)
+        return known
+
     def _reworded(
         self, wording: Wording, other: Wording, other_row: Sample, like: Sample
     ) -> list[Reworded]:
-        """Rows with one wording, asked in another one; those that are learned come first.
+        """Rows with one wording, asked in another one; those that are known come first.
 
         Then those that share most words with the row `like`. `other_row` has the other wording,
         and gives the form of prompt and completion.
@@ -238,7 +248,7 @@ class Wordings:
         ranked = []
         for thing, row in self._rows_with(wording).items():
             shared = len(own & set(prompt_words(row.prompt)))
-            ranked.append((not self._is_learned(row), -shared, row.id, thing, row))
+            ranked.append((row.id not in self._known_ids, -shared, row.id, thing, row))
         reworded = []
         for _, _, _, thing, row in sorted(ranked, key=lambda entry: entry[:3])[:MAX_THINGS]:
             prompt = with_last_turn(other_row.prompt, other.about(thing))
