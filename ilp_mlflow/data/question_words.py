@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.data.lexical import NUMBER, UNSPACED, plain_number
 from ilp_mlflow.data.matching import prompt_text
 
-_ASKING = """
-a an the of in at on for is are am be been being do does has have there that
-what which tell name give say state find identify specify provide mention answer question
-q can could would me please kindly hello hi hey so ok thanks
-"""
-ASKING_WORDS = frozenset(_ASKING.split())
-"""English words that only ask. Left out, on purpose, are those that change what is asked: `who`,
-`when`, `how`, `was`, `not`, `my`, `you`, `and`, `from`, `off`."""
+POLITE_WORDS = frozenset(("please", "kindly", "hello", "hi", "hey", "ok", "thanks", "me"))
+"""Words that ask nothing, wherever they stand."""
+TELLING_WORDS = frozenset(
+    (
+        *("tell", "name", "give", "say", "state", "find", "identify", "specify", "provide"),
+        *("mention", "answer", "question", "q"),
+    )
+)
+"""Words that ask to be told, at the beginning of a sentence or in front of a colon."""
+AUXILIARY_WORDS = frozenset(
+    ("is", "are", "am", "be", "been", "being", "do", "does", "has", "have", "can", "could", "would")
+)
+"""Verbs that help to ask."""
+ARTICLES = frozenset(("a", "an", "the"))
+ASKING_WORDS = (
+    POLITE_WORDS
+    | TELLING_WORDS
+    | AUXILIARY_WORDS
+    | ARTICLES
+    | frozenset(("of", "in", "at", "on", "for", "there", "that", "what", "which", "so"))
+)
+"""English words that only ask, unless a prompt is about them. Left out, on purpose, are those that
+change what is asked: `who`, `when`, `how`, `was`, `not`, `my`, `you`, `and`, `from`, `off`."""
+MENTIONING_WORDS = frozenset(("of", "to", "word", "verb", "term"))
+"""Words behind which a verb is what is asked about: `the past tense of do`."""
 REQUEST = re.compile(
     r"\b(?:can|could|would|will) you (?=(?:please |kindly )?"
     r"(?:tell|name|give|say|state|find|identify|specify|provide|mention|answer)\b)"
@@ -38,10 +57,21 @@ OWNS = "'"
 SHORTENED_NOT = re.compile(r"n['\u2019]t\b")
 ACCENT = re.compile("[\u0300-\u036f]")
 """An accent that stands apart from its letter; signs of other scripts are letters."""
+QUOTED = re.compile(
+    "(?<!\\w)[\"'`\u2018\u201c\u00ab]([^\"'`\u2018-\u201d\u00ab\u00bb]{1,60})[\"'`\u2019\u201d\u00bb](?!\\w)"
+)
+"""A few words in quotes."""
+QUOTE = "\x01"
+"""Stands in front of each quoted word while a prompt is read."""
 TOKEN = re.compile(
-    rf"[0-9]+(?:\.[0-9]+)?(?!\w)|[{UNSPACED}]|[^\W{UNSPACED}_]+|[-+*/=<>^%#&$\u20ac\u00a3']"
+    rf"{QUOTE}?(?:[0-9]+(?:\.[0-9]+)?(?!\w)|[{UNSPACED}]|[^\W{UNSPACED}_]+"
+    r"|[-+*/=<>^%#&$\u20ac\u00a3'])"
 )
 """A number, a character of an unspaced script, a word, or a mark that means something."""
+SENTENCE_END = re.compile(r"[)\s\"\u201d]*(?:[.?!,\u3002\uff1f]|$)")
+"""What follows the last word of a sentence, or of a part of one."""
+SENTENCE_START = re.compile(r"[.?!:,\u3002\uff1f]")
+"""A mark behind which a sentence, or a part of one, begins."""
 DASH = re.compile(r"(?<=[^\W\d])-|-(?!\s*\d)")
 """A dash or hyphen that is no minus."""
 MIN_LETTERS_SWAPPED = 4
@@ -56,20 +86,94 @@ KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """Letters of a keyboard, by row."""
 
 
+class PromptWord(NamedTuple):
+    """A word of a prompt, with what tells whether it only asks."""
+
+    word: str
+    """Casefolded, without accents; a number as short as it can be written."""
+    is_quoted: bool
+    """It stands in quotes."""
+    is_first: bool
+    """A sentence, or a part of one, begins with it."""
+    is_last: bool
+    """A sentence, or a part of one, ends with it."""
+    is_label: bool
+    """A colon follows: `Answer:`."""
+
+
 def prompt_words(prompt: Text) -> list[str]:
     """The words of a prompt in order, casefolded, and OWNS behind an owner.
 
     Accents and marks do not count, but operators do, and numbers are written as short as they can
     be: `Name Perú's capital!` is `name`, `peru`, OWNS, `capital`; `5.0 + 3` is `5`, `+`, `3`.
     """
+    return [word.word for word in read_words(prompt)]
+
+
+def read_words(prompt: Text) -> list[PromptWord]:
+    """The words of a prompt in order, see `prompt_words`, with where they stand."""
     text = unicodedata.normalize("NFKD", prompt_text(prompt)).casefold()
     text = unicodedata.normalize("NFC", ACCENT.sub("", text))
     text = SHORTENED.sub("", SHORTENED_NOT.sub(" not", text))
-    text = REQUEST.sub("", " ".join(text.split()))
-    text = NUMBER.sub(plain_number, text)
+    # a line ends a sentence
+    text = REQUEST.sub("", " ".join(text.strip().replace("\n", " . ").split()))
+    text = NUMBER.sub(plain_number, QUOTED.sub(_mark_quoted, text))
     # quotes go, but the genitive stays
     text = GENITIVE.sub("\0", text).replace("'", " ").replace("\0", f" {OWNS} ")
-    return TOKEN.findall(DASH.sub(" ", text))
+    text = DASH.sub(" ", text)
+    words: list[PromptWord] = []
+    end = 0
+    for match in TOKEN.finditer(text):
+        word = PromptWord(
+            word=match[0].removeprefix(QUOTE),
+            is_quoted=match[0].startswith(QUOTE),
+            is_first=not words or SENTENCE_START.search(text, end, match.start()) is not None,
+            is_last=SENTENCE_END.match(text, match.end()) is not None,
+            is_label=text.startswith(":", match.end()),
+        )
+        words.append(word)
+        end = match.end()
+    return words
+
+
+def telling_words(words: Sequence[PromptWord], mistyped: Mapping[str, str]) -> list[str]:
+    """The words of a prompt that say what is asked: all but those that only ask.
+
+    `mistyped` are words that are known to be slips of words that only ask. What a prompt is about
+    stays, though it is such a word: `the past tense of "have"`.
+    """
+    telling = list[str]()
+    leading = True
+    before = ""
+    for word in words:
+        leading = leading or word.is_first
+        asking = mistyped.get(word.word, word.word)
+        if not _only_asks(word, asking, before, leading):
+            telling.append(word.word)
+            leading = False
+        before = asking
+    return telling
+
+
+def _only_asks(word: PromptWord, asking: str, before: str, leading: bool) -> bool:
+    """Whether a word only asks where it stands.
+
+    `asking` is the word as it was meant, `before` the one before it; `leading` tells that all
+    before it in its sentence only ask.
+    """
+    if asking not in ASKING_WORDS or word.is_quoted:
+        return False
+    if asking in POLITE_WORDS or word.is_label:
+        return True
+    if asking in TELLING_WORDS:
+        return leading and not word.is_last
+    is_mentioned = asking in AUXILIARY_WORDS and before in MENTIONING_WORDS
+    return not (word.is_last or is_mentioned)
+
+
+def _mark_quoted(match: re.Match[str]) -> str:
+    """The words between quotes, each with QUOTE in front."""
+    return " ".join(f" {QUOTE}{word}" for word in match[1].split())
 
 
 def is_slip(word: str, other: str) -> bool:
@@ -86,14 +190,14 @@ def is_slip(word: str, other: str) -> bool:
     )
 
 
-def is_mistyped_asking_word(word: str) -> bool:
-    """Whether a word differs by one slip of a finger from one that only asks."""
+def mistyped_asking_word(word: str) -> str:
+    """The word that only asks from which another one differs by one slip of a finger, or ""."""
     if len(word) < MIN_LETTERS_ASKING - 1:
-        return False
-    for asking in MISTYPED_ASKING_WORDS:
+        return ""
+    for asking in sorted(MISTYPED_ASKING_WORDS):
         if _is_swapped(word, asking) or _is_doubled(word, asking) or _is_changed(word, asking):
-            return True
-    return word in ("teh", "hte")
+            return asking
+    return "the" if word in ("teh", "hte") else ""
 
 
 def is_one_edit(word: str, other: str) -> bool:

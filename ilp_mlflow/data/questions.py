@@ -10,13 +10,14 @@ from typing import NamedTuple
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.data.matching import prompt_key
 from ilp_mlflow.data.question_words import (
-    ASKING_WORDS,
     OWNS,
+    PromptWord,
     deletion_keys,
-    is_mistyped_asking_word,
     is_one_edit,
     is_slip,
-    prompt_words,
+    mistyped_asking_word,
+    read_words,
+    telling_words,
 )
 
 MIN_WORDS = 2
@@ -72,7 +73,7 @@ class Questions:
     def __init__(self, prompts: Sequence[Text]) -> None:
         """Read `prompts`, which are known by their places from 0."""
         self._keys = [prompt_key(prompt) for prompt in prompts]
-        words = [prompt_words(prompt) for prompt in prompts]
+        words = [read_words(prompt) for prompt in prompts]
         self._frequencies = self._count(words)
         self._keys_by_deletion = _words_by_deletion(self._frequencies)
         self._questions = self._read(words)
@@ -145,26 +146,27 @@ class Questions:
     def _rank(self, word: str) -> tuple[int, str]:
         return self._frequencies[word], word
 
-    def _count(self, words: Sequence[Sequence[str]]) -> Counter[str]:
+    def _count(self, words: Sequence[Sequence[PromptWord]]) -> Counter[str]:
         """Different prompts by word."""
         counts = Counter[str]()
         for own in dict(zip(self._keys, words, strict=True)).values():
-            counts.update(set(own))
+            counts.update({word.word for word in own})
         return counts
 
-    def _read(self, words: Sequence[Sequence[str]]) -> list[_Question]:
+    def _read(self, words: Sequence[Sequence[PromptWord]]) -> list[_Question]:
         """What each prompt asks, by its words."""
-        asking, on_all = set(ASKING_WORDS), set[str]()
+        mistyped, on_all = dict[str, str](), set[str]()
         prompts = len(set(self._keys))
         for word, frequency in self._frequencies.items():
-            is_few = frequency <= max(1, MAX_ODD_SHARE * prompts)
-            if is_few and is_mistyped_asking_word(word):
-                asking.add(word)
+            if frequency <= max(1, MAX_ODD_SHARE * prompts):
+                asking = mistyped_asking_word(word)
+                if asking:
+                    mistyped[word] = asking
             if prompts >= MIN_FRAME_PROMPTS and frequency > MIN_FRAME_SHARE * prompts:
                 on_all.add(word)
         questions = []
         for key, own in zip(self._keys, words, strict=True):
-            readings = _readings([word for word in own if word not in asking])
+            readings = _readings(telling_words(own, mistyped))
             is_known = len(readings[0]) >= MIN_WORDS and not on_all.issuperset(readings[0])
             questions.append(_Question(key, readings, is_known))
         return questions

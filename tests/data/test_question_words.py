@@ -6,9 +6,9 @@ from ilp_mlflow.data.question_words import (
     ASKING_WORDS,
     OWNS,
     deletion_keys,
-    is_mistyped_asking_word,
     is_one_edit,
     is_slip,
+    mistyped_asking_word,
     prompt_words,
 )
 from tests.conversations import chat
@@ -75,7 +75,7 @@ def test_other_words_are_no_slips(word, other):
 
 
 def test_words_that_only_ask_are_known_by_one_slip():
-    assert all(map(is_mistyped_asking_word, ["teh", "waht", "wat", "nmae", "plese", "tel"]))
+    assert all(map(mistyped_asking_word, ["teh", "waht", "wat", "nmae", "plese", "tel"]))
     assert not any(
-        map(is_mistyped_asking_word, ["three", "dose", "hat", "name", "tall", "no", "game"])
+        map(mistyped_asking_word, ["three", "dose", "hat", "name", "tall", "no", "game"])
     )

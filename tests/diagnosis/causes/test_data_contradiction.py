@@ -16,6 +16,7 @@ from tests.contexts import FakeProbe, belief, sample
 from tests.diagnosis.contradictions.open_ended import reading, reworded
 from tests.diagnosis.contradictions.planted import Planted
 
+SLOW = pytest.mark.slow
 QUESTION = "how many moons has the planet Mars"
 X = sample("x", QUESTION, " two")
 DATA = Path(os.environ.get("ILP_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -104,13 +105,18 @@ def test_nearness_is_not_the_same_question(prompt):
     assert examined(rows, prefers("three", 0.9)) is None
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [100, *(pytest.param(s, marks=SLOW) for s in range(101, 105))])
 def test_planted_contradictions_are_found_and_nothing_else(seed):
     planted = Planted(seed)
     found = DataContradiction().examine(planted.rows, planted.context())
     named = {id_ for id_, evidence in found.items() if evidence.strength >= 0.5}
+    hits = len(named & planted.contradicted.keys())
+    print(
+        f"seed {seed}: {hits} of {len(planted.contradicted)} found, {len(named & planted.free)} of "
+        f"{len(planted.free)} others named"
+    )
     assert not named & planted.free
-    assert len(named & planted.contradicted.keys()) >= 0.95 * len(planted.contradicted)
+    assert hits >= 0.95 * len(planted.contradicted)
     for id_, (_, size) in planted.contradicted.items():
         if id_ in named and size == 1:
             assert found[id_].details["wrong"] == "undecided"
