@@ -105,7 +105,7 @@ def test_nearness_is_not_the_same_question(prompt):
     assert examined(rows, prefers("three", 0.9)) is None
 
 
-@pytest.mark.parametrize("seed", [100, *(pytest.param(s, marks=SLOW) for s in range(101, 105))])
+@pytest.mark.parametrize("seed", [200, *(pytest.param(s, marks=SLOW) for s in range(201, 205))])
 def test_planted_contradictions_are_found_and_nothing_else(seed):
     planted = Planted(seed)
     found = DataContradiction().examine(planted.rows, planted.context())
