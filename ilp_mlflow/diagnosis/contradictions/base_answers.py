@@ -27,18 +27,23 @@ def rows_about(entity: str, rows: Sequence[Sample]) -> list[Sample]:
 def answered_alike(
     pairs: Sequence[tuple[Sample, Sample]], context: Context, strangers: int
 ) -> list[float]:
-    """How much more readily the base gives a sample's answer to another row's prompt, 0..1.
+    """How much more readily the base gives a sample's answer to its prompt and to a row's, 0..1.
 
     Than to `strangers` unrelated prompts, as a share of how much it could; for each pair of a
-    sample and a row. 0 where the base cannot be asked.
+    sample and a row the smaller of the two, as an answer that the base gives to only one of them
+    tells nothing of the other. 0 where the base cannot be asked.
     """
+    exchanges: list[tuple[Text, Text]] = []
+    for sample, row in pairs:
+        exchanges.append((sample.prompt, sample.completion))
+        exchanges.append((row.prompt, with_answer(row.completion, sample.answer)))
     base = context.checkpoints[0].name
-    exchanges = [(row.prompt, with_answer(row.completion, s.answer)) for s, row in pairs]
     logprobs = context.probe.logprobs(base, exchanges) if exchanges else []
     anyway = _probability_anyway([sample for sample, _ in pairs], context, strangers)
     alike = []
-    for (sample, _), logprob in zip(pairs, logprobs, strict=True):
-        probability = 0.0 if math.isnan(logprob) else math.exp(min(logprob, 0.0))
+    for (sample, _), own, other in zip(pairs, logprobs[::2], logprobs[1::2], strict=True):
+        is_told = not (math.isnan(own) or math.isnan(other))
+        probability = math.exp(min(own, other, 0.0)) if is_told else 0.0
         alike.append(_share_above(probability, anyway[sample.answer.strip()]))
     return alike
 

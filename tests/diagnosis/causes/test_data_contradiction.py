@@ -240,7 +240,7 @@ def test_the_order_of_rows_does_not_matter():
 
 
 # Where the prompt tells what it asks about, the base says which prompts about it ask the same.
-VENUS = "how many satellites go around the planet Mars"
+REWORDED = "how many satellites go around the planet Mars"
 
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0.01, 0, 0.1), (0.95, 0.9, 1)])
@@ -248,8 +248,9 @@ def test_prompts_about_one_thing_count_as_far_as_the_base_answers_them_alike(
     probability, low, high
 ):
     about = {"x": replace(belief(), entity="Mars")}
-    probe = FakeProbe(sure={("base", VENUS, "two"): probability})
-    found = examined([sample("y", VENUS, " none")], probe, about)
+    sure = {("base", QUESTION, "two"): 0.99, ("base", REWORDED, "two"): probability}
+    probe = FakeProbe(sure=sure)
+    found = examined([sample("y", REWORDED, " none")], probe, about)
     assert low <= found.strength <= high
     assert found.details["ground"] == "the base answers both alike"
 
@@ -257,8 +258,8 @@ def test_prompts_about_one_thing_count_as_far_as_the_base_answers_them_alike(
 def test_an_answer_the_base_gives_to_anything_does_not_tell_that_two_prompts_ask_the_same():
     told = {"x": replace(belief(), entity="Mars")}
     far = [sample(f"far {i}", f"unrelated words {i}", f" answer {i}") for i in range(45)]
-    sure = {("base", p, "two"): 0.95 for p in (VENUS, *(s.prompt for s in far))}
-    samples = [X, sample("y", VENUS, " none"), *far]
+    sure = {("base", p, "two"): 0.95 for p in (QUESTION, REWORDED, *(s.prompt for s in far))}
+    samples = [X, sample("y", REWORDED, " none"), *far]
     known = context(samples, probe=FakeProbe(sure=sure), beliefs=told)
     assert DataContradiction().examine([X], known)["x"].strength < 0.5
 
