@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ilp_mlflow.core.interfaces import MIN_KNOWN_PROBABILITY, Context
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.data.matching import prompt_key, same_answer, with_answer
+from ilp_mlflow.data.matching import answer_key, prompt_key, same_answer, with_answer
 from ilp_mlflow.data.question_words import prompt_words
 from ilp_mlflow.data.questions import Questions
 
@@ -37,7 +37,8 @@ MAX_THING_WORDS = 8
 MAX_THINGS = 6
 """Rows with one wording whose things are asked about in the other."""
 MIN_THINGS = 3
-"""Things, of both wordings together, from which it is told whether they ask the same."""
+"""Things with different answers, of both wordings together, from which it is told whether they ask
+the same."""
 NEGATIONS = frozenset(["not", "no", "never", "without", "except"])
 """Words that turn a question round."""
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -212,16 +213,20 @@ class Wordings:
     def _told_by_rows(self, wording: Wording, other: Wording) -> float | None:
         """Share 0..1 of the things learned in both wordings that are answered alike.
 
-        None where fewer than MIN_THINGS are.
+        Things with one answer count once: by chance, two wordings that ask something else may
+        have an answer in common. None where fewer than MIN_THINGS are left.
         """
         rows, other_rows = self._rows_with(wording), self._rows_with(other)
-        answered_alike = []
-        for thing in rows.keys() & other_rows.keys():
+        alike_by_answer: dict[str, bool] = {}
+        for thing in sorted(rows.keys() & other_rows.keys()):
             row, other_row = rows[thing], other_rows[thing]
             # what is not learned may be what the rows contradict each other about
             if self._is_learned(row) and self._is_learned(other_row):
-                answered_alike.append(same_answer(row.answer, other_row.answer))
-        return fmean(answered_alike) if len(answered_alike) >= MIN_THINGS else None
+                is_alike = same_answer(row.answer, other_row.answer)
+                alike_by_answer.setdefault(answer_key(row.answer), is_alike)
+        if len(alike_by_answer) < MIN_THINGS:
+            return None
+        return fmean(alike_by_answer.values())
 
     def _is_learned(self, row: Sample) -> bool:
         """Whether a row is learned under the last checkpoint."""
@@ -249,11 +254,16 @@ class Wordings:
         for thing, row in self._rows_with(wording).items():
             shared = len(own & set(prompt_words(row.prompt)))
             ranked.append((row.id not in self._known_ids, -shared, row.id, thing, row))
-        reworded = []
-        for _, _, _, thing, row in sorted(ranked, key=lambda entry: entry[:3])[:MAX_THINGS]:
-            prompt = with_last_turn(other_row.prompt, other.about(thing))
-            completion = with_answer(other_row.completion, row.answer)
-            reworded.append(Reworded(row, prompt, completion))
+        # things with one answer tell no more than one of them
+        answers = set[str]()
+        reworded: list[Reworded] = []
+        for _, _, _, thing, row in sorted(ranked, key=lambda entry: entry[:3]):
+            key = answer_key(row.answer)
+            if key not in answers and len(reworded) < MAX_THINGS:
+                answers.add(key)
+                prompt = with_last_turn(other_row.prompt, other.about(thing))
+                completion = with_answer(other_row.completion, row.answer)
+                reworded.append(Reworded(row, prompt, completion))
         return reworded
 
     def _rows_with(self, wording: Wording) -> dict[str, Sample]:

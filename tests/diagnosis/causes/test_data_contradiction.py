@@ -117,11 +117,13 @@ def test_planted_contradictions_are_found_and_nothing_else(seed):
     )
     assert not named & planted.free
     assert hits >= 0.95 * len(planted.contradicted)
-    for id_, (_, size) in planted.contradicted.items():
-        if id_ in named and size == 1:
-            assert found[id_].details["wrong"] == "undecided"
-        if id_ in named and size == 6:
-            assert found[id_].details["wrong"] == "this row"
+    sides = {1: [], 2: [], 6: []}
+    for id_ in named & planted.contradicted.keys():
+        _, size = planted.contradicted[id_]
+        sides[size].append(found[id_].details["wrong"])
+    assert set(sides[1]) == {"undecided"}
+    # of several rows with slips some may not be known to ask the same
+    assert sides[6].count("this row") >= 0.95 * len(sides[6])
 
 
 def test_only_other_wordings_take_a_model_that_knows_something():

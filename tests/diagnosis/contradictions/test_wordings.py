@@ -72,6 +72,16 @@ def test_prompts_about_something_else_are_not_compared(other):
     assert compared(CAPITAL.format("Zorvania"), other, knows(wording)) is None
 
 
+def test_things_with_one_answer_count_once():
+    """That two people were born in one town, asked in three ways, tells nothing of other towns."""
+    ways = ("birth", "natal", "native", "home")
+    towns = dict.fromkeys(ways, " Ulm") | {"home": " Bonn"}
+    rows = [sample(f"ann {w}", f"Tell me the {w} town of Ann.", towns[w]) for w in ways]
+    rows += [sample(f"bob {w}", f"What is the {w} town of Bob?", " Ulm") for w in ways]
+    one, other = "Tell me the zorbic town of Ann.", "What is the zorbic town of Bob?"
+    assert compared(one, other, rows=rows) is None
+
+
 def test_few_known_things_tell_nothing():
     one, other = CAPITAL.format("Zorvania"), SEAT.format("Zorvania")
     assert compared(one, other, knows(SEAT), rows=RIGHT[:2]) is None
