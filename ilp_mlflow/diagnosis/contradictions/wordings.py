@@ -39,6 +39,9 @@ MAX_THINGS = 6
 MIN_THINGS = 3
 """Things with different answers, of both wordings together, from which it is told whether they ask
 the same."""
+MIN_ALIKE = 0.7
+"""Share 0..1 of these things that must be answered alike: two that ask something else may have
+some answers in common."""
 NEGATIONS = frozenset(["not", "no", "never", "without", "except"])
 """Words that turn a question round."""
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -102,7 +105,7 @@ class Wordings:
         """Probability 0..1 that other rows ask the same, by place and other place.
 
         Only pairs of rows that are `rivals`, by their places, are compared. Left out are those of
-        which nothing tells it.
+        which nothing tells it, or less than MIN_ALIKE.
         """
         splits = self._splits(places, rivals)
         examples: dict[Pair, tuple[int, int]] = {}
@@ -111,7 +114,7 @@ class Wordings:
         alike = self._compare(examples)
         found: dict[int, dict[int, float]] = {place: {} for place in places}
         for (place, other), split in splits.items():
-            if (split.wording, split.other) in alike:
+            if alike.get((split.wording, split.other), 0.0) >= MIN_ALIKE:
                 found[place][other] = alike[split.wording, split.other]
         return found
 
@@ -179,9 +182,9 @@ class Wordings:
     def _told_by_model(
         self, pairs: Sequence[Pair], examples: Mapping[Pair, tuple[int, int]], checkpoint: int
     ) -> dict[Pair, float]:
-        """How probable answers are in the other wording that a checkpoint gives in one, 0..1.
+        """Share 0..1 of things whose answer a checkpoint finds likeliest in both wordings.
 
-        The mean over MIN_THINGS things or more; pairs of which it knows fewer are left out.
+        Of things that it knows in one of them; pairs with fewer than MIN_THINGS are left out.
         """
         probe, name = self.context.probe, self.context.checkpoints[checkpoint].name
         reworded: list[Reworded] = []
@@ -199,15 +202,15 @@ class Wordings:
             return {}
         own = probe.logprobs(name, [(r.row.prompt, r.row.completion) for r in reworded])
         others = probe.logprobs(name, [(r.prompt, r.completion) for r in reworded])
-        probabilities: dict[Pair, list[float]] = {}
+        likeliest = math.log(MIN_KNOWN_PROBABILITY)
+        answered_alike: dict[Pair, list[bool]] = {}
         for pair, logprob, other_logprob in zip(owners, own, others, strict=True):
-            is_known = logprob >= math.log(MIN_KNOWN_PROBABILITY)
-            if is_known and not math.isnan(other_logprob):
-                probabilities.setdefault(pair, []).append(math.exp(min(other_logprob, 0.0)))
+            if logprob >= likeliest and not math.isnan(other_logprob):
+                answered_alike.setdefault(pair, []).append(other_logprob >= likeliest)
         told = {}
-        for pair, read in probabilities.items():
-            if len(read) >= MIN_THINGS:
-                told[pair] = fmean(read)
+        for pair, is_alike in answered_alike.items():
+            if len(is_alike) >= MIN_THINGS:
+                told[pair] = fmean(is_alike)
         return told
 
     def _told_by_rows(self, wording: Wording, other: Wording) -> float | None:

@@ -38,14 +38,14 @@ def knows(wording, probability=0.9, checkpoint="second"):
 
 def test_a_model_that_answers_known_things_alike_in_both_tells():
     one, other = CAPITAL.format("Zorvania"), SEAT.format("Zorvania")
-    assert compared(one, other, knows(SEAT)) == pytest.approx(0.9)
-    assert compared(other, one, knows(SEAT)) == pytest.approx(0.9)
-    assert compared(one, MONEY.format("Zorvania"), knows(SEAT)) < 0.01
+    assert compared(one, other, knows(SEAT)) == 1
+    assert compared(other, one, knows(SEAT)) == 1
+    assert compared(one, MONEY.format("Zorvania"), knows(SEAT)) is None
 
 
 def test_the_base_tells_where_the_last_checkpoint_knows_too_little():
     one, other = CAPITAL.format("Zorvania"), SEAT.format("Zorvania")
-    assert compared(one, other, knows(SEAT, 0.8, "base"), learned=False) == pytest.approx(0.8)
+    assert compared(one, other, knows(SEAT, 0.8, "base"), learned=False) == 1
     assert compared(one, other) is None
 
 
@@ -54,7 +54,7 @@ def test_rows_learned_in_both_wordings_tell_without_asking():
     one, other = CAPITAL.format("Zorvania"), SEAT.format("Zorvania")
     assert compared(one, other, rows=[*RIGHT, *seats]) == 1
     coins = [sample(f"{land} 3", MONEY.format(land), f" {land} coin") for land in LANDS]
-    assert compared(one, MONEY.format("Zorvania"), rows=[*RIGHT, *coins]) == 0
+    assert compared(one, MONEY.format("Zorvania"), rows=[*RIGHT, *coins]) is None
 
 
 @pytest.mark.parametrize(
