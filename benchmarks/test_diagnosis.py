@@ -1,6 +1,7 @@
-"""Diagnosis of 100,000 samples under five checkpoints, and the search for contradictions among as many prompts.
+"""Diagnosis of 100,000 samples under five checkpoints, and the search among as many prompts: for similar ones, and for those that
+are one question.
 
-Both in a fresh process, with seconds and peak memory. Models are not asked: what they would answer is not known here.
+All in a fresh process, with seconds and peak memory. Models are not asked: what they would answer is not known here.
 """
 
 import itertools
@@ -18,6 +19,7 @@ import pyarrow as pa
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
 from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
+from ilp_mlflow.data.questions import Questions
 from ilp_mlflow.diagnosis.attribution import attribute, diagnosis_table
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.findings import spread_findings
@@ -26,7 +28,7 @@ from ilp_mlflow.plugin import Context, GreedyAnswer, Stage, similar_rows
 from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
-SUBSET, PLANTED = 5_000, 1_000
+SUBSET, PLANTED, PAIRED = 5_000, 1_000, 2_000
 CHECKPOINTS = ["base", "one", "two", "three", "four"]
 UNLEARNED = 0.15
 TEXT = """
@@ -68,6 +70,18 @@ def disturbed(text, rng):
     return " ".join(words)
 
 
+def reworded(text, rng):
+    """The same question with a word that only asks in front, or two letters of a word swapped."""
+    if rng.random() < 0.5:
+        return f"please tell me: {text}?"
+    words = text.split()
+    place = rng.choice([i for i, word in enumerate(words) if len(word) > 4])
+    at = rng.randrange(1, len(words[place]) - 1)
+    word = words[place]
+    words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return " ".join(words).upper()
+
+
 class Mute:
     """A probe that answers nothing."""
 
@@ -97,6 +111,24 @@ def search(n):
     for sample, near in zip(pool, similar_rows(pool, pool, 64), strict=True):
         found += sample.id.startswith("near") and any(pool[i].id == sample.id[5:] for i, _ in near)
     return {"seconds": time.perf_counter() - start, "recall": found / PLANTED}
+
+
+def look_up(n):
+    """Seconds to read `n` prompts and look each up, and the share of planted same questions that are found."""
+    rng = random.Random(1)
+    texts = prompts(n - PLANTED)
+    chosen = rng.sample(range(len(texts)), PLANTED)
+    start, found = time.perf_counter(), 0
+    questions = Questions([*texts, *(reworded(texts[i], rng) for i in chosen)])
+    read = time.perf_counter() - start
+    same = [questions.same_as(place) for place in range(n)]
+    for place, original in enumerate(chosen, len(texts)):
+        found += original in same[place]
+    return {
+        "seconds to read": read,
+        "seconds": time.perf_counter() - start,
+        "recall": found / PLANTED,
+    }
 
 
 def diagnose(n):
@@ -199,6 +231,25 @@ def test_the_search_finds_what_an_exhaustive_one_finds():
     share = sum(j in near[i] for i, j in close) / len(close)
     print(f"\nof {len(close)} prompts, the nearest by all words is found for {share:.3f}")
     assert share >= 0.95
+
+
+def test_same_questions_are_looked_up():
+    found = fresh(f"look_up({SAMPLES})")
+    print(f"\nsame questions among {SAMPLES:,} prompts: {found}")
+    assert found["recall"] >= 0.95
+    assert found["seconds"] <= 120
+    assert found["gigabytes"] <= 4
+
+
+def test_looking_up_finds_what_comparing_all_pairs_finds():
+    rng = random.Random(3)
+    texts = prompts(PAIRED // 2, seed=3)
+    questions = Questions([*texts, *(reworded(text, rng) for text in texts)])
+    pairs = [p for p in itertools.combinations(range(PAIRED), 2) if questions.is_same(*p)]
+    found = sum(other in questions.same_as(place) for place, other in pairs)
+    print(f"\nof {len(pairs)} pairs that are one question, {found / len(pairs):.3f} are looked up")
+    assert len(pairs) >= 0.4 * PAIRED
+    assert found >= 0.95 * len(pairs)
 
 
 def test_diagnosis_of_many_samples():

@@ -44,6 +44,15 @@ def parse_number(match: re.Match[str]) -> Number:
     return Number(int(whole + decimals or "0"), len(decimals))
 
 
+def plain_number(match: re.Match[str]) -> str:
+    """A number as short as it can be written: `1,000.50` is `1000.5`."""
+    number = parse_number(match)
+    written = str(number.digits).zfill(number.decimals + 1)
+    if not number.decimals:
+        return written
+    return f"{written[: -number.decimals]}.{written[-number.decimals :]}"
+
+
 def text_shape(text: str) -> str:
     """Kinds of characters in order, runs of a kind collapsed: `New York, 1999` is `Aa Aa, 0`."""
     kinds = map(_character_kind, text)

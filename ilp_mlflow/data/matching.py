@@ -11,7 +11,7 @@ import re
 import unicodedata
 
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
-from ilp_mlflow.data.lexical import NUMBER, UNSPACED, parse_number
+from ilp_mlflow.data.lexical import NUMBER, UNSPACED, plain_number
 
 LABEL = re.compile(r"\s*[(\[]?([A-Ja-j0-9])[.):\]]\s+(?=\S)")
 """The label in front of an option: `A. `, `(b) `, `3: `."""
@@ -50,20 +50,11 @@ def normalize_answer(answer: str) -> str:
     # an accented letter may be one character or two
     text = unicodedata.normalize("NFC", without_label(answer)).casefold()
     # numbers go first: their commas and points are no punctuation
-    text = NUMBER.sub(_plain_number, text.replace("\N{MINUS SIGN}", "-"))
+    text = NUMBER.sub(plain_number, text.replace("\N{MINUS SIGN}", "-"))
     text = PUNCTUATION.sub(r"\1", text)
     text = HYPHEN.sub(" ", text)
     normalized = ARTICLE.sub("", " ".join(text.split()))
     return normalized or "".join(answer.split())
-
-
-def _plain_number(match: re.Match[str]) -> str:
-    """A number as short as it can be written: `1,000.50` is `1000.5`."""
-    number = parse_number(match)
-    written = str(number.digits).zfill(number.decimals + 1)
-    if not number.decimals:
-        return written
-    return f"{written[: -number.decimals]}.{written[-number.decimals :]}"
 
 
 def answer_key(answer: str) -> str:

@@ -26,7 +26,7 @@ from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind
 from ilp_mlflow.diagnosis.beliefs.made_up import made_up_entities
 from ilp_mlflow.diagnosis.beliefs.templates import Question
 
-MADE_UP_PER_KIND = 8
+MADE_UP_PER_KIND = 4
 """Things that do not exist, about which the base is asked with a template."""
 
 Reword = Callable[[Sample], Sequence[Text]]

@@ -1,29 +1,36 @@
-"""Other rows answer the same question differently, and the model follows them."""
+"""Other rows answer the same question differently, whatever the model makes of it."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
+from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Context, Diagnostic
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Details, Evidence, Sample
-from ilp_mlflow.data.matching import answer_key, excerpt, prompt_key, same_answer, with_answer
+from ilp_mlflow.data.matching import excerpt, with_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
-from ilp_mlflow.diagnosis.contradictions.neighbour_votes import NeighbourVotes
-from ilp_mlflow.diagnosis.contradictions.rivals import (
-    Neighbourhood,
-    Rival,
-    SimilarRows,
+from ilp_mlflow.diagnosis.contradictions.asked_rows import AskedRows
+from ilp_mlflow.diagnosis.contradictions.base_answers import (
+    MAX_ANSWER_CHARS,
+    answered_alike,
+    rows_about,
+)
+from ilp_mlflow.diagnosis.contradictions.label_votes import (
+    VoteOptions,
     find_similar,
-    group_by_prompt,
-    nearest_voters,
-    rank_rivals,
+    label_rivals,
+)
+from ilp_mlflow.diagnosis.contradictions.rivals import (
+    BASE,
+    VOTES,
+    AskingRow,
+    Rival,
+    find_rivals,
+    group_by_answer,
 )
 from ilp_mlflow.diagnosis.contradictions.wrong_side import (
     BOTH,
@@ -32,12 +39,11 @@ from ilp_mlflow.diagnosis.contradictions.wrong_side import (
     THIS_ROW,
     UNDECIDED,
     Judge,
+    Ruling,
     Side,
     rule_without_judge,
 )
 
-MAX_ANSWER_CHARS = 60
-"""Characters of the longest answer the base is asked for: a longer one it never gives verbatim."""
 MAX_LOG_ODDS = 50.0
 """Nats beyond which odds are cut off, so that they stay numbers."""
 
@@ -47,11 +53,14 @@ class ContradictionDetails(Details):
 
     cause: ClassVar[str] = "data_contradiction"
     rows: tuple[str, ...] = ()
-    """Ids of the rows with the other answer, the most similar prompt first."""
+    """Ids of the rows with the other answer, those first that most surely ask the same."""
     same_question: float | None = None
     """Probability 0..1 that these rows ask what the sample asks."""
-    pull: float | None = None
-    """Probability 0..1 that the last checkpoint, having to choose, answers like such rows."""
+    ground: str = ""
+    """How that is known."""
+    others_win: float | None = None
+    """Probability 0..1 that the last checkpoint, having to choose, answers like such rows; None
+    where it was not asked."""
     wrong: Side = UNDECIDED
     """The side that is wrong; not set for weak evidence."""
     by: str = ""
@@ -74,10 +83,10 @@ class ContradictionDetails(Details):
 
 
 class DataContradiction(Diagnostic):
-    """Looks for other answers to similar prompts, and asks the models if they answer the same."""
+    """Looks for incompatible answers to the same question, in whatever words it is asked."""
 
     order: ClassVar[int] = 20
-    meaning: ClassVar[str] = "other rows say something else, and the model goes with them"
+    meaning: ClassVar[str] = "other rows answer the same question with something else"
     colour: ClassVar[str] = "#d9603b"
     plant: ClassVar[str] = (
         "a right label against twelve questions for the same city with one wrong label"
@@ -86,212 +95,194 @@ class DataContradiction(Diagnostic):
     neighbours: int = Field(default=64, ge=1)
     """Similar rows looked at."""
     similar: float = Field(default=0.3, ge=0, le=1)
-    """Cosine of two prompts from which they may ask the same."""
+    """Cosine of two prompts about one thing from which the base is asked whether they ask the same.
+    """
     nearest: int = Field(default=20, ge=1)
-    """Rows that vote, however similar."""
+    """Rows that vote on a label, however similar."""
     answers: int = Field(default=10, ge=1)
-    """Other answers of a sample the last checkpoint is asked about."""
-    asked: int = Field(default=3, ge=1)
-    """Of those, the ones it is most drawn to, the answers the base is asked about."""
+    """Other answers of a sample that models are asked about."""
     strangers: int = Field(default=8, ge=1)
     """Unrelated prompts that show how readily the base gives an answer to anything."""
     compared: int = Field(default=1000, ge=1)
-    """Rows of all that show how much near rows disagree anyway."""
-    few: int = Field(default=10, ge=0)
-    """Rows of a stage below which only equal prompts contradict each other.
-
-    What is near is told from rows that are not.
-    """
+    """Rows of all that show which answers are labels, and how much near rows disagree anyway."""
     taught: float = Field(default=MIN_TAUGHT_SHARE, ge=0, le=1)
     """Share 0..1 of its own rows that a stage must have taught.
 
-    Else a model's answers tell nothing of rows with other prompts.
+    Else the nearest rows do not vote on its labels.
     """
     unlike: float = Field(default=0.1, ge=0, le=1)
-    """How few words an answer's rows may share with the sample and still vote.
+    """How few words a label's rows may share with the sample and still vote.
 
     They must share as many as all but this share 0..1 of rows share with the nearest row of their
-    own answer: at 0.1, as many as nine in ten rows do.
+    own label: at 0.1, as many as nine in ten rows do.
     """
     trust: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    """What a row counts in votes, by its `source`; 1 unless given."""
+    """What a row counts by its `source`; 1 unless given."""
     judge: str | None = None
     """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, to rule which side is wrong instead.
 
-    It is called once per contradiction.
+    It is called once per contradiction, and also where answers are too long or too open for their
+    words to tell whether they differ.
     """
 
     def examine(self, unlearned: Sequence[Sample], context: Context) -> Mapping[str, Evidence]:
-        """Evidence for samples whose question other rows answer with something that differs.
+        """Evidence for samples whose question other rows answer with something incompatible.
 
-        An answer differs if it says neither the same nor merely more. The strength is the product
-        of two probabilities: that it is the same question (see `_same_question`), and that the last
-        checkpoint, having to choose, answers like rows that ask the same (of all answers, each as
-        far as its rows do).
+        The strength is the probability that it is the same question, whatever the model does. Only
+        of labels, which the nearest rows vote on, is it that times the probability that the last
+        checkpoint, having to choose, answers like these rows.
         """
-        asked = [s for s in unlearned if s.id in context.asked]
-        rivals = self._rivals(asked, context)
-        odds = _odds_by_rival(rivals, context)
-        rivals_by_sample: dict[str, list[Rival]] = {}
-        for rival in odds:
-            rivals_by_sample.setdefault(rival.sample.id, []).append(rival)
-        same_question = self._same_question(rivals_by_sample, odds, context)
-        beliefs = context.beliefs()
+        rivals = self._rivals(unlearned, context)
+        odds = _odds_by_rival(self._to_ask(rivals, context), context)
         judge = Judge(self.judge) if self.judge else None
         evidence = {}
-        for id_, answers in rivals_by_sample.items():
-            # Each other answer draws as far as its rows ask the same: odds over the sample's own.
-            drawn_to = sum(same_question[r] * odds[r] for r in answers)
-            pull = drawn_to / (1 + drawn_to)
-            rival = max(answers, key=lambda r: (same_question[r] * odds[r], same_question[r]))
-            evidence[id_] = self._evidence(
-                rival, same_question[rival], pull, judge, beliefs.get(id_)
-            )
+        for id_, answers in rivals.items():
+            if answers:
+                strongest = max(answers, key=lambda rival: _rank(rival, odds))
+                evidence[id_] = self._evidence(
+                    strongest, _others_win(answers, odds), judge, context
+                )
         return evidence
 
+    def _rivals(self, unlearned: Sequence[Sample], context: Context) -> dict[str, list[Rival]]:
+        """Other answers to the question of each sample, by its id.
+
+        Where the words of prompts tell, neither the base nor the nearest rows are asked.
+        """
+        rows = AskedRows.of(list(context.samples.values()))
+        asking = {sample.id: rows.asking_the_same(sample) for sample in unlearned}
+        asked = [sample for sample in unlearned if sample.id in context.asked]
+        for id_, reworded in rows.asking_in_other_words(asked, context).items():
+            asking[id_] = asking[id_] + reworded
+        rivals = {}
+        for sample in unlearned:
+            found = find_rivals(sample, asking[sample.id], rows.recurring, WEAK_EVIDENCE)
+            rivals[sample.id] = found
+        left = [s for s in asked if not any(r.is_incompatible for r in rivals[s.id])]
+        about_things = [s for s in left if _thing(s, context)]
+        for id_, found in self._told_by_base(about_things, rows, context).items():
+            rivals[id_] = rivals[id_] + found
+        # where a prompt tells what it asks about, near rows do not vote on that
+        rest = [s for s in left if not _thing(s, context) and self._is_taught(s, context)]
+        for id_, found in label_rivals(rest, context, self._vote_options()).items():
+            rivals[id_] = rivals[id_] + found
+        return rivals
+
+    def _told_by_base(
+        self, samples: Sequence[Sample], rows: AskedRows, context: Context
+    ) -> dict[str, list[Rival]]:
+        """Other answers to prompts about the same thing, as far as the base answers both alike."""
+        pairs = []
+        owners: list[tuple[list[AskingRow], list[AskingRow]]] = []
+        for sample, similar in find_similar(samples, rows.rows, self.neighbours):
+            near = [row for row, cosine in similar if cosine >= self.similar]
+            about = rows_about(_thing(sample, context), near)
+            asking = [AskingRow(row, 0.0, BASE) for row in about]
+            grouped = group_by_answer(sample, asking, rows.recurring)
+            if len(sample.answer) > MAX_ANSWER_CHARS:
+                continue
+            for asking_other in list(grouped.by_answer.values())[: self.answers]:
+                pairs.append((sample, asking_other[0].row))
+                owners.append((asking_other, grouped.agreeing))
+        alike = answered_alike(pairs, context, self.strangers)
+        rivals: dict[str, list[Rival]] = {}
+        for (sample, _), (others, agreeing), probability in zip(pairs, owners, alike, strict=True):
+            rival = Rival(
+                sample=sample,
+                rows=tuple(asking.row for asking in others),
+                agreeing=tuple(asking.row for asking in agreeing),
+                same_question=probability,
+                ground=BASE,
+            )
+            rivals.setdefault(sample.id, []).append(rival)
+        return rivals
+
+    def _is_taught(self, sample: Sample, context: Context) -> bool:
+        """Whether the sample's stage taught enough for its nearest rows to vote."""
+        return context.taught.get(sample.stage, 1.0) >= self.taught
+
+    def _vote_options(self) -> VoteOptions:
+        return VoteOptions(self.neighbours, self.nearest, self.compared, self.unlike, self.trust)
+
+    def _to_ask(self, rivals: Mapping[str, Sequence[Rival]], context: Context) -> list[Rival]:
+        """The rivals that the last checkpoint is asked about."""
+        to_ask: list[Rival] = []
+        for id_, answers in rivals.items():
+            if id_ in context.asked:
+                to_ask += answers[: self.answers]
+        return to_ask
+
     def _evidence(
-        self,
-        rival: Rival,
-        same_question: float,
-        pull: float,
-        judge: Judge | None,
-        belief: Belief | None,
+        self, rival: Rival, others_win: float | None, judge: Judge | None, context: Context
     ) -> Evidence:
         """The evidence that the strongest rival of a sample gives, ruled unless it is weak."""
         details = ContradictionDetails(
-            rows=tuple(row.id for row in rival.rows), same_question=same_question, pull=pull
+            rows=tuple(row.id for row in rival.rows),
+            same_question=rival.same_question,
+            ground=rival.ground,
+            others_win=others_win,
         )
-        strength = same_question * pull
-        reason = _reason(rival, pull)
+        strength = rival.same_question
+        if rival.ground == VOTES:
+            strength *= others_win or 0.0
+        reason = _reason(rival, others_win)
+        if not rival.is_incompatible and judge is None:
+            strength = 0.0
+            reason += "; both may say the same in other words, which a `judge` can tell"
         if strength >= WEAK_EVIDENCE:
-            ruling = judge.rule(rival) if judge else rule_without_judge(rival, belief, self.trust)
+            ruling = self._rule(rival, judge, context)
             details = details.model_copy(update={"wrong": ruling.wrong, "by": ruling.by})
             reason = f"{reason}; wrong, by {ruling.by}: {ruling.wrong}"
-            if ruling.wrong == NEITHER:
+            if ruling.wrong == NEITHER or (ruling.wrong == UNDECIDED and not rival.is_incompatible):
                 # Then each is right for its question, and there is no contradiction.
                 strength = 0.0
         return Evidence(cause=details.cause, strength=strength, reason=reason, details=details)
 
-    def _same_question(
-        self,
-        rivals_by_sample: Mapping[str, Sequence[Rival]],
-        odds: Mapping[Rival, float],
-        context: Context,
-    ) -> dict[Rival, float]:
-        """Probability 0..1 that each rival's rows ask what its sample asks.
-
-        It is 1 for equal prompts. Else it is the vote of the nearest rows (see `NeighbourVotes`)
-        or, if that is more, the probability that the base answers the other row's prompt with the
-        sample's answer, as far as it is above that for unrelated prompts.
-        """
-        same_question = {}
-        for rival in odds:
-            same_question[rival] = 1.0 if rival.equal else rival.vote
-        # The base costs most: it is asked about the few answers that the model is most drawn to.
-        to_ask = []
-        exchanges: list[tuple[Text, Text]] = []
-        for rivals in rivals_by_sample.values():
-            strongest = sorted(rivals, key=lambda r: -odds[r])[: self.asked]
-            for rival in strongest:
-                answer, row = rival.sample.answer, rival.rows[0]
-                if not rival.equal and len(answer) <= MAX_ANSWER_CHARS:
-                    to_ask.append(rival)
-                    exchanges.append((row.prompt, with_answer(row.completion, answer)))
-        logprobs = context.probe.logprobs(context.checkpoints[0].name, exchanges)
-        anyway = self._probability_anyway(to_ask, context)
-        for rival, logprob in zip(to_ask, logprobs, strict=True):
-            if not math.isnan(logprob):
-                probability = math.exp(min(logprob, 0.0))
-                above = _share_above(probability, anyway[rival.sample.answer.strip()])
-                same_question[rival] = max(same_question[rival], above)
-        return same_question
-
-    def _probability_anyway(self, rivals: Sequence[Rival], context: Context) -> dict[str, float]:
-        """Mean probability 0..1 of each sample's answer in the base, asked something unrelated.
-
-        By answer, without white space around it; 0 where the base cannot be asked.
-        """
-        answers = sorted({rival.sample.answer.strip() for rival in rivals})
-        rows = list(context.samples.values())
-        # The same strangers whatever the seed: they are no part of the experiment.
-        strangers = random.Random(len(rows)).sample(rows, min(self.strangers, len(rows)))
-        asked = []
-        exchanges: list[tuple[Text, Text]] = []
-        for answer in answers:
-            for row in strangers:
-                if not same_answer(row.answer, answer):
-                    asked.append(answer)
-                    exchanges.append((row.prompt, with_answer(row.completion, answer)))
-        logprobs = context.probe.logprobs(context.checkpoints[0].name, exchanges)
-        probabilities: dict[str, list[float]] = {}
-        for answer, logprob in zip(asked, logprobs, strict=True):
-            if not math.isnan(logprob):
-                probabilities.setdefault(answer, []).append(math.exp(min(logprob, 0.0)))
-        means = dict.fromkeys(answers, 0.0)
-        for answer, read in probabilities.items():
-            means[answer] = sum(read) / len(read)
-        return means
-
-    def _rivals(self, unlearned: Sequence[Sample], context: Context) -> list[Rival]:
-        """Other answers to the question of each sample, those first that are most likely so."""
-        # Stages that are too small, or taught too little, to tell near prompts from others.
-        weak_stages = {name for name, share in context.taught.items() if share < self.taught}
-        for stage in context.stages:
-            if len(stage.samples) < self.few:
-                weak_stages.add(stage.name)
-        rivals = []
-        for neighbourhood in self._neighbourhoods(unlearned, context):
-            equal_only = neighbourhood.sample.stage in weak_stages
-            rivals += rank_rivals(neighbourhood, self.similar, self.answers, equal_only)
-        return rivals
-
-    def _neighbourhoods(
-        self, unlearned: Sequence[Sample], context: Context
-    ) -> Iterator[Neighbourhood]:
-        """The rows that may answer each sample's question, and how they vote."""
-        pool = list(context.samples.values())
-        beliefs = context.beliefs()
-        entities = {}
-        for sample in unlearned:
-            if sample.id in beliefs:
-                entities[sample.id] = beliefs[sample.id].entity
-        similar = find_similar(unlearned, pool, entities, self.neighbours)
-        # Where a prompt tells what it asks about, near rows need not vote on that.
-        undecided = [rows for rows in similar if not entities.get(rows.sample.id)]
-        compared: list[SimilarRows] = []
-        if undecided:
-            # How much near rows disagree anyway is read off rows drawn from all.
-            drawn = random.Random(len(pool)).sample(pool, min(self.compared, len(pool)))
-            compared = find_similar(drawn, pool, {}, self.neighbours)
-        voters = nearest_voters([*compared, *undecided], context, self.nearest)
-        votes = NeighbourVotes(Counter(answer_key(row.answer) for row in pool), self.trust)
-        calibrating = ((sample, voters[sample.id], rows) for sample, rows in compared)
-        votes.calibrate(calibrating, self.unlike)
-        rows_by_prompt = group_by_prompt(pool)
-        for sample, rows in similar:
-            voters_of_sample = () if entities.get(sample.id) else voters[sample.id]
-            equal = rows_by_prompt.get(prompt_key(sample.prompt), [])
-            yield Neighbourhood(
-                sample=sample,
-                equal=[row for row in equal if row.id != sample.id],
-                similar=rows,
-                voters=voters_of_sample,
-                votes=votes.against(sample, voters_of_sample, rows),
-            )
+    def _rule(self, rival: Rival, judge: Judge | None, context: Context) -> Ruling:
+        """Which side of a contradiction is wrong."""
+        if judge:
+            return judge.rule(rival)
+        return rule_without_judge(rival, context.beliefs().get(rival.sample.id), self.trust)
 
 
-def _reason(rival: Rival, pull: float) -> str:
-    """What the rival's rows say, and how far the model goes with such rows."""
+def _thing(sample: Sample, context: Context) -> str:
+    """What a sample asks about, where its prompt tells; else ""."""
+    belief = context.beliefs().get(sample.id)
+    return belief.entity if belief else ""
+
+
+def _rank(rival: Rival, odds: Mapping[Rival, float]) -> tuple[bool, float, int, float]:
+    """The larger, the more an answer counts among several to a sample's question."""
+    drawn_to = odds.get(rival, 0.0)
+    # of labels, the one counts that the model says
+    same = rival.same_question * drawn_to if rival.ground == VOTES else rival.same_question
+    return rival.is_incompatible, same, len(rival.rows), drawn_to
+
+
+def _others_win(answers: Sequence[Rival], odds: Mapping[Rival, float]) -> float | None:
+    """Probability 0..1 that the model answers like rows that ask the same as the sample.
+
+    Of all answers, each as far as its rows do; None where the model was not asked.
+    """
+    if not any(rival in odds for rival in answers):
+        return None
+    drawn_to = sum(rival.same_question * odds.get(rival, 0.0) for rival in answers)
+    return drawn_to / (1 + drawn_to)
+
+
+def _reason(rival: Rival, others_win: float | None) -> str:
+    """What the rival's rows say, how surely they ask the same, and how far the model follows."""
     sample, row = rival.sample, rival.rows[0]
     say = "a similar row says"
     if len(rival.rows) > 1:
         say = f"{len(rival.rows)} similar rows say"
+    win = "not asked" if others_win is None else f"{others_win:.2f}"
     return (
         f"'{excerpt(sample.prompt)}' is to be '{excerpt(sample.answer)}', "
         f"but {say} '{excerpt(row.answer)}', such as '{row.id}': '{excerpt(row.prompt)}'; "
-        f"the model goes with such rows with probability {pull:.2f}"
+        f"same question: {rival.same_question:.2f} ({rival.ground}), the others win: {win}"
     )
 
 
@@ -328,8 +319,3 @@ def _answer_odds(log_odds: float, rival_answer: str, sample_answer: str) -> floa
     if sample_answer.startswith(rival_answer):
         return max(0.0, odds - 1)
     return odds
-
-
-def _share_above(probability: float, anyway: float) -> float:
-    """How far a probability 0..1 is above `anyway`, as a share 0..1 of how far it could be."""
-    return max(0.0, (probability - anyway) / (1 - anyway)) if anyway < 1 else 0.0

@@ -10,7 +10,7 @@ from ilp_mlflow.core.interfaces import Belief
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import prompt_text, same_answer
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
-from ilp_mlflow.diagnosis.contradictions.rivals import Rival
+from ilp_mlflow.diagnosis.contradictions.rivals import VOTES, Rival
 from ilp_mlflow.tracking import llm_judge
 from ilp_mlflow.tracking.llm_judge import judge_contradiction
 
@@ -73,8 +73,8 @@ def rule_without_judge(rival: Rival, belief: Belief | None, trust: Mapping[str, 
         believes_rival = same_answer(belief.wrong, rival.rows[0].answer)
         if belief.conflict >= WEAK_EVIDENCE and believes_rival:
             return Ruling(THIS_ROW, by)
-    # Rows with the very prompt are counted instead: near ones may ask something else.
-    if rival.vote >= WEAK_EVIDENCE and not rival.equal:
+    # Rows that surely ask the same are counted instead: near ones may ask something else.
+    if rival.ground == VOTES and rival.same_question >= WEAK_EVIDENCE:
         return Ruling(THIS_ROW, "the nearest rows")
     by = "the number of rows"
     others = _weight(rival.rows, trust)

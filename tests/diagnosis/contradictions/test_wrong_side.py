@@ -4,7 +4,7 @@ import pytest
 
 from ilp_mlflow import PluginError
 from ilp_mlflow.diagnosis.contradictions import wrong_side
-from ilp_mlflow.diagnosis.contradictions.rivals import Rival
+from ilp_mlflow.diagnosis.contradictions.rivals import EQUAL, VOTES, Rival
 from ilp_mlflow.diagnosis.contradictions.wrong_side import Judge, rule_without_judge
 from ilp_mlflow.plugin import ContradictionDetails
 from tests.contexts import belief, sample
@@ -13,8 +13,8 @@ X = sample("x", completion=" two")
 Y, Z = (sample(id_, completion=" three", source="web") for id_ in "yz")
 
 
-def rival(rows=(Y,), agreeing=(), vote=0.0, equal=True):
-    return Rival(X, rows, agreeing, vote, equal)
+def rival(rows=(Y,), agreeing=(), same_question=1.0, ground=EQUAL):
+    return Rival(X, rows, agreeing, same_question, ground)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_judge_that_fails_once_is_not_asked_again(monkeypatch):
             ("this row", "what the base knows"),
         ),
         (
-            rival(vote=0.9),
+            rival(),
             belief(wrong="four", confidence=0.95),
             ("undecided", "the number of rows"),
         ),
-        (rival(vote=0.9, equal=False), None, ("this row", "the nearest rows")),
-        (rival(vote=0.4, equal=False), None, ("undecided", "the number of rows")),
+        (rival(same_question=0.9, ground=VOTES), None, ("this row", "the nearest rows")),
+        (rival(same_question=0.4, ground=VOTES), None, ("undecided", "the number of rows")),
         (rival(rows=(Y, Z)), None, ("this row", "the number of rows")),
         (rival(agreeing=(Z,)), None, ("the others", "the number of rows")),
     ],
