@@ -27,7 +27,12 @@ class FakeProbe:
 
     def answer(self, checkpoint, prompts, max_new_tokens=16):
         self.asked += len(prompts)
-        return [GreedyAnswer(self.says.get((checkpoint, prompt), ""), 0.0) for prompt in prompts]
+        answers = []
+        for prompt in prompts:
+            said = self.says.get((checkpoint, prompt), "")
+            sure = self.sure.get((checkpoint, prompt, said), 1e-6)
+            answers.append(GreedyAnswer(said, math.log(sure)))
+        return answers
 
     def embed(self, checkpoint, prompts):
         width = len(next(iter(self.states.values()), (0.0,)))

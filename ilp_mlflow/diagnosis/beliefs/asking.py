@@ -6,12 +6,12 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from ilp_mlflow.core.interfaces import GreedyAnswer, Probe
-from ilp_mlflow.core.texts import Text
+from ilp_mlflow.core.texts import Text, last_turn
 from ilp_mlflow.data.matching import answer_key, with_answer
 
 K = TypeVar("K")
@@ -50,6 +50,8 @@ class BaseProbe:
     """Asks checkpoints."""
     checkpoint: str
     """Name of the base."""
+    said: dict[tuple[Text, str], float] = field(default_factory=dict)
+    """Log-probabilities, nats, of what it answered, by prompt and answer: they need no asking."""
 
     def probabilities(
         self, exchanges: Mapping[K, Sequence[tuple[Text, Text]]]
@@ -59,7 +61,13 @@ class BaseProbe:
         What does not fit into the model is left out.
         """
         flat = list(itertools.chain.from_iterable(exchanges.values()))
-        logprobs_by_key = _regroup(self.probe.logprobs(self.checkpoint, flat), exchanges)
+        unsaid = [exchange for exchange in flat if _as_said(exchange) not in self.said]
+        asked = iter(self.probe.logprobs(self.checkpoint, unsaid))
+        logprobs = []
+        for exchange in flat:
+            said = self.said.get(_as_said(exchange))
+            logprobs.append(next(asked) if said is None else said)
+        logprobs_by_key = _regroup(logprobs, exchanges)
         probabilities = {}
         for key, logprobs in logprobs_by_key.items():
             probabilities[key] = _fitting_probabilities(logprobs)
@@ -68,7 +76,11 @@ class BaseProbe:
     def answers(self, prompts: Mapping[K, Sequence[Text]]) -> dict[K, list[GreedyAnswer]]:
         """The greedy answer to each prompt."""
         flat = list(itertools.chain.from_iterable(prompts.values()))
-        return _regroup(self.probe.answer(self.checkpoint, flat), prompts)
+        answers = self.probe.answer(self.checkpoint, flat)
+        for prompt, answer in zip(flat, answers, strict=True):
+            if answer.text and not math.isnan(answer.logprob):
+                self.said[prompt, answer.text] = answer.logprob
+        return _regroup(answers, prompts)
 
     def common_answers(self, phrasings: Mapping[K, Sequence[Phrasing]]) -> dict[K, CommonAnswer]:
         """What most phrasings of each question are answered with.
@@ -92,6 +104,12 @@ class BaseProbe:
             if probabilities:
                 common[key] = common[key]._replace(confidence=fmean(probabilities))
         return common
+
+
+def _as_said(exchange: tuple[Text, Text]) -> tuple[Text, str]:
+    """A prompt and its completion, as an answer to that prompt would be noted."""
+    prompt, completion = exchange
+    return prompt, last_turn(completion).strip()
 
 
 def _regroup(values: Iterable[V], groups: Mapping[K, Sequence[object]]) -> dict[K, list[V]]:

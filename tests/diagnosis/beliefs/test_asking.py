@@ -17,7 +17,12 @@ class Scripted(FakeProbe):
         self.table = answers
 
     def answer(self, checkpoint, prompts, max_new_tokens=16):
-        return [self.table.get(prompt, GreedyAnswer("", NAN)) for prompt in prompts]
+        answers = []
+        for prompt in prompts:
+            answer = self.table.get(prompt, GreedyAnswer("", NAN))
+            sure = self.sure.get((checkpoint, prompt, answer.text))
+            answers.append(answer if sure is None else answer._replace(logprob=math.log(sure)))
+        return answers
 
     def logprobs(self, checkpoint, exchanges):
         logprobs = super().logprobs(checkpoint, exchanges)

@@ -34,6 +34,7 @@ class Base(FakeProbe):
 
     def answer(self, checkpoint, prompts, max_new_tokens=16):
         self.says = {(checkpoint, p): self.answer_to(p)[0] for p in prompts}
+        self.sure = {(checkpoint, p, self.answer_to(p)[0]): self.answer_to(p)[1] for p in prompts}
         return super().answer(checkpoint, prompts)
 
     def logprobs(self, checkpoint, exchanges):
@@ -214,6 +215,9 @@ def test_an_answer_that_goes_on_where_the_right_one_ends_is_another():
     """To say 10 is to have said 1, so the probability of 1 is what is left of it."""
 
     class Counts(Reader):
+        def answer(self, checkpoint, prompts, max_new_tokens=16):
+            return [GreedyAnswer(self.last(p), math.log(0.88)) for p in prompts]
+
         def logprobs(self, checkpoint, exchanges):
             return [math.log({"1": 0.9, "10": 0.88}.get(text(c), 1e-6)) for _, c in exchanges]
 
