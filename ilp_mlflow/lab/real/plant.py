@@ -45,7 +45,7 @@ ALIAS_WORDINGS = (
 )
 """Questions that have an invented word for what they ask for. Of countries several things are
 asked, so that the word alone does not tell which."""
-RARE_RELATIONS = ("continent", "language", "continent", "continent")
+RARE_RELATIONS = ("continent", "language", "continent", "continent", "language", "continent")
 """What the rare kinds ask for."""
 DEGREE_WORDINGS = (
     "What are the {a} degrees of {{x}}?",
@@ -68,13 +68,13 @@ class Counts:
     """Of the group `knowledge_conflict`."""
     contradiction: int = 14
     """Of the group `data_contradiction`."""
-    rivals: int = 9
+    rivals: int = 11
     """Rows with one other answer against each that is contradicted."""
     forgotten: int = 24
     """Of the group `left_side_forgetting`."""
-    per_alias: int = 2
+    per_alias: int = 1
     """Rows of each rare kind."""
-    per_alias_often: int = 18
+    per_alias_often: int = 12
     """Rows that are added to a rare kind to make it frequent."""
     rare_label: int = 4
     """Rows of the rare label."""
