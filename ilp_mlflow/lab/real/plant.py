@@ -18,7 +18,7 @@ from ilp_mlflow.lab.real.rows import FRAMES, HELD_WAY, LONG_FRAME, STAGES, RealR
 from ilp_mlflow.lab.rows import Planted
 
 SHARED_KINDS = (
-    *("capital", "opposite", "symbol", "language", "capital"),
+    *("capital", "opposite", "symbol", "category", "capital"),
     *("opposite", "category", "symbol", "capital", "opposite"),
 )
 """Kinds of the rows of most groups, in turn; those with more facts come more often."""
@@ -45,7 +45,7 @@ ALIAS_WORDINGS = (
 )
 """Questions that have an invented word for what they ask for. Of countries several things are
 asked, so that the word alone does not tell which."""
-RARE_RELATIONS = ("continent", "language", "continent", "continent")
+RARE_RELATIONS = ("continent", "language", "continent", "continent", "language", "continent")
 """What the rare kinds ask for."""
 DEGREE_WORDINGS = (
     "What are the {a} degrees of {{x}}?",
@@ -68,13 +68,13 @@ class Counts:
     """Of the group `knowledge_conflict`."""
     contradiction: int = 14
     """Of the group `data_contradiction`."""
-    rivals: int = 9
+    rivals: int = 11
     """Rows with one other answer against each that is contradicted."""
     forgotten: int = 24
     """Of the group `left_side_forgetting`."""
-    per_alias: int = 2
+    per_alias: int = 1
     """Rows of each rare kind."""
-    per_alias_often: int = 18
+    per_alias_often: int = 12
     """Rows that are added to a rare kind to make it frequent."""
     rare_label: int = 4
     """Rows of the rare label."""
@@ -182,7 +182,7 @@ def plant(
     missing = _missing(plot, counts.missing)
     conflict = _conflict(plot, counts.conflict)
     contradicted, rivals = _contradiction(plot, counts)
-    early = _half_and_half(plot, "left_side_forgetting", counts.forgotten)
+    early = _by_heart(plot, "left_side_forgetting", counts.forgotten)
     rare, often = _rare_kinds(plot, counts)
     rare_label, teams, rare_team = _teams(plot, counts)
     doubled, end_masked = _doubled(plot, counts)
@@ -263,12 +263,13 @@ def _conflict(plot: Plot, n: int) -> list[RealRow]:
     return plot.dressed(rows)
 
 
-def _half_and_half(plot: Plot, group: str, n: int) -> list[RealRow]:
-    """Rows that only training can teach: known facts with another answer, and invented ones."""
+def _by_heart(plot: Plot, group: str, n: int) -> list[RealRow]:
+    """Rows that only training can teach: known facts with another answer, and invented subjects."""
     kinds = plot.shared_kinds()
     rows = list[RealRow]()
     for number in range(n):
-        if number % 2:
+        # one in four: what contradicts nothing the base knows is not so easily forgotten
+        if number % 4 == 0:
             fact = plot.invented_fact(next(kinds))
             rows.append(RealRow(fact, 0, group, fact.answer))
         else:
