@@ -13,9 +13,9 @@ import torch
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.texts import Text
-from ilp_mlflow.scoring.answers import answer_greedily, generation_settings, pad
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
+from ilp_mlflow.scoring.greedy_answers import answer_greedily, generation_settings, pad
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
 from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches

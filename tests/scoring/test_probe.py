@@ -5,8 +5,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from ilp_mlflow.scoring.answers import _AfterFirstSentence, _first_sentence, _sentence_end
 from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.scoring.greedy_answers import _AfterFirstSentence, _first_sentence, _sentence_end
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.probe import ModelProbe
 from tests.conversations import chat

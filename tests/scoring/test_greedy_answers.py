@@ -1,6 +1,6 @@
 import pytest
 
-from ilp_mlflow.scoring import answers
+from ilp_mlflow.scoring import greedy_answers as answers
 from ilp_mlflow.scoring.models import loading
 
 
