@@ -26,6 +26,8 @@ class Kind(NamedTuple):
 
     template: Text
     """What most of the samples ask, with GAP for the thing; "" where they have no templates."""
+    is_chat: bool = False
+    """Whether the samples are conversations: text and conversations are no examples of another."""
     stage: str = ""
     """Of samples without a template, their stage,"""
     shape: str = ""
@@ -42,10 +44,16 @@ def kinds_of(samples: Sequence[Sample], questions: Mapping[str, Question]) -> di
     kinds = {}
     for sample in samples:
         if sample.id in questions:
-            kinds[sample.id] = Kind(relations[questions[sample.id].template])
+            template = relations[questions[sample.id].template]
+            kinds[sample.id] = Kind(template, _is_chat(sample))
         else:
-            kinds[sample.id] = Kind("", sample.stage, text_shape(sample.answer.strip()))
+            shape = text_shape(sample.answer.strip())
+            kinds[sample.id] = Kind("", _is_chat(sample), sample.stage, shape)
     return kinds
+
+
+def _is_chat(sample: Sample) -> bool:
+    return not isinstance(sample.prompt, str)
 
 
 def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
@@ -86,7 +94,7 @@ def examples_by_kind(
     examples = {}
     for kind in kinds:
         others = like.get(kind, of_stage.get(kind.stage, []))
-        rows = {row.id: row for row in [*own[kind], *others]}
+        rows = {row.id: row for row in [*own[kind], *others] if _is_chat(row) == kind.is_chat}
         examples[kind] = list(rows.values())[:n]
     return examples
 

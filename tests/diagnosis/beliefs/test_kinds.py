@@ -1,7 +1,9 @@
+from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, mine_questions
 from ilp_mlflow.lab.real import facts
 from tests.contexts import sample
+from tests.conversations import chat
 
 CAPITAL, CITY = f"What is the capital of {GAP}?", f"Which city is the capital of {GAP}?"
 OPPOSITE = f"What is the opposite of {GAP}?"
@@ -64,3 +66,19 @@ def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
 def test_without_solved_rows_there_are_no_examples():
     kinds = kinds_of(ROWS, QUESTIONS)
     assert set(map(len, examples_by_kind(set(kinds.values()), [], kinds, 5, 0).values())) == {0}
+
+
+def test_text_and_conversations_are_no_examples_of_each_other():
+    talks = [
+        sample(f"talk{i}", chat(user=f"What is the capital of E{i}?"), chat(assistant=f"Port{i}"))
+        for i in range(6)
+    ]
+    talk = with_last_turn(talks[0].prompt, CAPITAL)
+    questions = QUESTIONS | {r.id: Question(talk, r.id, " x") for r in talks}
+    solved = [*ROWS, *talks]
+    for known in (questions, QUESTIONS):
+        kinds = kinds_of(solved, known)
+        chosen = examples_by_kind(set(kinds.values()), solved, kinds, 20, 0)
+        for kind, rows in chosen.items():
+            assert rows
+            assert {not isinstance(r.prompt, str) for r in rows} == {kind.is_chat}
