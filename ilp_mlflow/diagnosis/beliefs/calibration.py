@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
@@ -98,12 +98,14 @@ def unlearned_risks(
     asked: Sequence[Sample],
     compared: Sequence[Sample],
     beliefs: Mapping[str, Belief],
+    undertrained_stages: Container[str] = (),
 ) -> dict[str, UnlearnedRisk]:
     """By stage, how often samples stay unlearned that the base knows, and that it does not know.
 
     The base was asked about `asked`, which are unlearned, and about `compared`, which are learned.
-    A stage with too few of them takes the risk over all stages; left out are stages where these
-    are too few as well.
+    A stage with too few of them takes the risk over all stages, unless it is one of
+    `undertrained_stages`: more training would teach there what other stages could not. Left out
+    are stages where these are too few as well.
     """
     unlearned_known = _known_by_stage(asked, beliefs)
     learned_known = _known_by_stage(compared, beliefs)
@@ -120,7 +122,8 @@ def unlearned_risks(
         risk = _unlearned_risk(
             unlearned_rows[stage], learned_rows[stage], known, learned_known[stage]
         )
-        risk = risk or overall
+        if stage not in undertrained_stages:
+            risk = risk or overall
         if risk:
             risks[stage] = risk
     return risks

@@ -13,6 +13,7 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, Phrasing
 from ilp_mlflow.diagnosis.beliefs.belief import to_belief
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
+    ENOUGH_ROWS,
     EXAMPLES_PER_SET,
     ROWS_PER_KIND,
     SETS_PER_KIND,
@@ -21,13 +22,17 @@ from ilp_mlflow.diagnosis.beliefs.few_shot import (
     fair_sets,
     few_shot_prompts,
     is_short,
+    with_examples,
 )
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind, others_about_the_same
 from ilp_mlflow.diagnosis.beliefs.made_up import made_up_entities
 from ilp_mlflow.diagnosis.beliefs.templates import Question
 
 MADE_UP_PER_KIND = 4
 """Things that do not exist, about which the base is asked with a template."""
+
+MAX_OTHER_KINDS = 8
+"""Other questions that the base is asked about the entity of a sample."""
 
 Reword = Callable[[Sample], Sequence[Text]]
 """Gives other wordings of a sample's prompt."""
@@ -109,12 +114,48 @@ class FewShot:
                 guesses.setdefault(kind, []).append(answer.confidence)
         return guesses
 
+    def reach(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Probability 0..1 of each sample's answer in the other question that makes it likeliest.
+
+        Asked are the questions of other kinds that are about the same things, up to
+        MAX_OTHER_KINDS, each once, about the sample's entity: what a new name or a new form is
+        given to, the base may know under its own. Left out are samples without a template, and
+        those that no other question can be asked about.
+        """
+        asked = [s for s in samples if s.id in self.questions and is_short(s)]
+        one_of: dict[Kind, str] = {}
+        for id_ in self.questions:
+            one_of.setdefault(self.kind_of[id_], id_)
+        by_id = {sample.id: sample for sample in [*samples, *self.solved]}
+        others = others_about_the_same(self.kind_of, self.questions, MAX_OTHER_KINDS)
+        kinds = [kind for kind in one_of if one_of[kind] in by_id]
+        rows, sets = self._examples([by_id[one_of[kind]] for kind in kinds])
+        exchanges: dict[str, list[tuple[Text, Text]]] = {}
+        for sample in asked:
+            entity = self.questions[sample.id].entity
+            for kind in others[self.kind_of[sample.id]]:
+                if kind not in sets:
+                    continue
+                fair = fair_sets(sample, sets[kind], rows[kind], self.seed)
+                if fair:
+                    question = self.questions[one_of[kind]]
+                    prompt, completion = question.answered(entity, sample.answer)
+                    exchange = with_examples(fair[0], prompt), completion
+                    exchanges.setdefault(sample.id, []).append(exchange)
+        reached = {}
+        for id_, probabilities in self.base.probabilities(exchanges).items():
+            if probabilities:
+                reached[id_] = max(probabilities)
+        return reached
+
     def _examples(
         self, samples: Sequence[Sample]
     ) -> tuple[dict[Kind, list[Sample]], dict[Kind, list[list[Sample]]]]:
         """Solved rows for each kind of `samples`, and the sets of them that its samples share."""
         kinds = list(dict.fromkeys(self.kind_of[sample.id] for sample in samples))
-        rows = examples_by_kind(kinds, self.solved, self.kind_of, ROWS_PER_KIND, self.seed)
+        rows = examples_by_kind(
+            kinds, self.solved, self.kind_of, ROWS_PER_KIND, ENOUGH_ROWS, self.seed
+        )
         sets = {kind: draw_sets(rows[kind], SETS_PER_KIND, self._rng(kind)) for kind in kinds}
         return rows, sets
 

@@ -17,6 +17,8 @@ SAME_RELATION = 0.7
 """Cosine 0..1 of two templates from which they ask for the same relation: `capital`."""
 NEIGHBOURS = 20
 """Templates that one is compared with, the most similar ones."""
+MIN_SHARED_ENTITIES = 3
+"""Things that two kinds must both ask about to be about the same things: countries."""
 MIN_ALIKE = 0.05
 """Cosine 0..1 of two templates below which they have nothing in common."""
 
@@ -75,10 +77,12 @@ def examples_by_kind(
     solved: Sequence[Sample],
     kind_of: Mapping[str, Kind],
     n: int,
+    enough: int,
     seed: int,
 ) -> dict[Kind, list[Sample]]:
-    """Up to `n` of the `solved` rows for each kind: of this kind, then of the kinds most like it.
+    """Up to `n` of the `solved` rows for each kind, and at least `enough` where there are so many.
 
+    Those of this kind, and where they are not enough, those of the kinds most like it.
     A template is like another by the words of both, the things they ask about left out. Rows
     without a template are examples of their own kind, then of their stage.
     """
@@ -93,9 +97,11 @@ def examples_by_kind(
     like = _most_alike([kind for kind in kinds if kind.template], shuffled, kind_of, n)
     examples = {}
     for kind in kinds:
-        others = like.get(kind, of_stage.get(kind.stage, []))
-        rows = {row.id: row for row in [*own[kind], *others] if _is_chat(row) == kind.is_chat}
-        examples[kind] = list(rows.values())[:n]
+        rows = {row.id: row for row in own[kind][:n]}
+        for other in like.get(kind, of_stage.get(kind.stage, [])):
+            if len(rows) < enough and _is_chat(other) == kind.is_chat:
+                rows[other.id] = other
+        examples[kind] = list(rows.values())
     return examples
 
 
@@ -118,3 +124,38 @@ def _bare(template: Text) -> Sample:
     """A row with the words of a template for its prompt, without any thing that it asks about."""
     words = with_last_turn(template, last_turn(template).replace(GAP, " "))
     return Sample(id="", stage="", prompt=words, completion="")
+
+
+def others_about_the_same(
+    kind_of: Mapping[str, Kind], questions: Mapping[str, Question], n: int
+) -> dict[Kind, list[Kind]]:
+    """For each kind up to `n` others, with most rows first, that ask about the same things.
+
+    These have MIN_SHARED_ENTITIES entities in common with it, or with a kind that asks about one of
+    its entities: of a kind with few rows that is the only way to tell what it is about.
+    """
+    entities: dict[Kind, set[str]] = {}
+    rows = Counter[Kind]()
+    kinds_about: dict[str, set[Kind]] = {}
+    for id_, question in questions.items():
+        kind, entity = kind_of[id_], question.entity.casefold()
+        entities.setdefault(kind, set()).add(entity)
+        kinds_about.setdefault(entity, set()).add(kind)
+        rows[kind] += 1
+    akin = {kind: _sharing(kind, entities) for kind in entities}
+    others = {}
+    for kind, own in entities.items():
+        found = set(akin[kind])
+        for entity in own:
+            for about in kinds_about[entity]:
+                found |= {about, *akin[about]}
+        found.discard(kind)
+        in_order = [other for other, _ in rows.most_common() if other in found]
+        others[kind] = [other for other in in_order if other.is_chat == kind.is_chat][:n]
+    return others
+
+
+def _sharing(kind: Kind, entities: Mapping[Kind, set[str]]) -> set[Kind]:
+    """The kinds with MIN_SHARED_ENTITIES entities in common with one."""
+    own = entities[kind]
+    return {other for other, its in entities.items() if len(own & its) >= MIN_SHARED_ENTITIES}

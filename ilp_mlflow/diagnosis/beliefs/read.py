@@ -85,9 +85,9 @@ def read_beliefs(
     firm = firm_quantile(beliefs.values())
     few_shot_beliefs = few_shot.beliefs(to_ask)
     firm_of_kind = _firmness(few_shot_beliefs, kind_of, few_shot.guesses(to_ask))
-    beliefs |= few_shot_beliefs
+    beliefs |= _with_reach(few_shot_beliefs, few_shot, to_ask)
 
-    risks = unlearned_risks(unlearned, learned, asked, compared, beliefs)
+    risks = unlearned_risks(unlearned, learned, asked, compared, beliefs, undertrained_stages)
     calibrated = {}
     for sample in asked:
         if sample.id in beliefs:
@@ -121,6 +121,21 @@ def _examples_help(learned: Sequence[Sample], few_shot: FewShot) -> bool:
             right_behind_examples += beliefs[sample.id].agrees
             right_bare += same_answer(bare[sample.id][0].text, sample.answer)
     return right_behind_examples > right_bare
+
+
+def _with_reach(
+    beliefs: Mapping[str, Belief], few_shot: FewShot, samples: Sequence[Sample]
+) -> dict[str, Belief]:
+    """The beliefs, with the right answer as probable as in any question about the same thing.
+
+    Asked are only `samples` whose answers the base does not know as they are asked for.
+    """
+    unknown = [s for s in samples if s.id in beliefs and not beliefs[s.id].known]
+    reached = dict(beliefs)
+    for id_, probability in few_shot.reach(unknown).items():
+        if probability > beliefs[id_].p_correct:
+            reached[id_] = replace(beliefs[id_], p_correct=probability)
+    return reached
 
 
 def _firmness(

@@ -110,6 +110,8 @@ def test_a_stage_with_too_few_samples_takes_the_risk_over_all():
     all_kept = [s.model_copy(update={"stage": "one"}) for s in kept]
     assert unlearned_risks(both, all_kept, both, all_kept, beliefs)["one"] == found["small"]
     assert found["first"] != found["small"]
+    # other stages do not tell what more training would have taught in one that had too little
+    assert set(unlearned_risks(lost, kept, lost, kept, beliefs, {"small"})) == {"first"}
 
 
 def test_samples_the_base_could_not_be_asked_about_do_not_count_as_unknown():

@@ -53,7 +53,7 @@ def test_kinds_of_easy_facts_are_told_apart_by_their_templates():
 def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
     kinds = kinds_of([*ROWS, *FREE, *NUMBERS], QUESTIONS)
     solved = [*ROWS, *FREE, *NUMBERS]
-    chosen = examples_by_kind(set(kinds.values()), solved, kinds, 7, 0)
+    chosen = examples_by_kind(set(kinds.values()), solved, kinds, 7, 7, 0)
     ids = [r.id for r in chosen[kinds["capital0"]]]
     assert len(ids) == 7
     assert {i[:2] for i in ids[:3]} == {"ca"}
@@ -65,7 +65,7 @@ def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
 
 def test_without_solved_rows_there_are_no_examples():
     kinds = kinds_of(ROWS, QUESTIONS)
-    assert set(map(len, examples_by_kind(set(kinds.values()), [], kinds, 5, 0).values())) == {0}
+    assert set(map(len, examples_by_kind(set(kinds.values()), [], kinds, 5, 5, 0).values())) == {0}
 
 
 def test_text_and_conversations_are_no_examples_of_each_other():
@@ -78,7 +78,14 @@ def test_text_and_conversations_are_no_examples_of_each_other():
     solved = [*ROWS, *talks]
     for known in (questions, QUESTIONS):
         kinds = kinds_of(solved, known)
-        chosen = examples_by_kind(set(kinds.values()), solved, kinds, 20, 0)
+        chosen = examples_by_kind(set(kinds.values()), solved, kinds, 20, 8, 0)
         for kind, rows in chosen.items():
             assert rows
             assert {not isinstance(r.prompt, str) for r in rows} == {kind.is_chat}
+
+
+def test_where_a_kind_has_enough_rows_of_its_own_these_are_its_examples():
+    kinds = kinds_of(ROWS, QUESTIONS)
+    chosen = examples_by_kind(set(kinds.values()), ROWS, kinds, 20, 6, 0)
+    assert {r.id[:2] for r in chosen[kinds["opposite0"]]} == {"op"}
+    assert len(chosen[kinds["capital0"]]) == 6
