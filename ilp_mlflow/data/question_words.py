@@ -82,6 +82,8 @@ MIN_LETTERS_CHANGED = 6
 """The same where a letter was left out, or a key beside the right one was hit."""
 MIN_LETTERS_ASKING = 4
 """The same of words that only ask, whatever the slip."""
+VOWELS = frozenset("aeiouy")
+"""Letters that names are told apart by as often as mistyped."""
 KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 """Letters of a keyboard, by row."""
 
@@ -209,6 +211,14 @@ def is_one_edit(word: str, other: str) -> bool:
     if len(longer) > len(shorter):
         return shorter[place:] == longer[place + 1 :]
     return shorter[place + 1 :] == longer[place + 1 :] or _is_swapped(shorter, longer)
+
+
+def has_another_vowel(word: str, other: str) -> bool:
+    """Whether two words differ in one vowel: as names both are as good, `Daboli` and `Dabolo`."""
+    place = _first_difference(word, other)
+    if len(word) != len(other) or word[place + 1 :] != other[place + 1 :]:
+        return False
+    return word[place : place + 1] in VOWELS and other[place : place + 1] in VOWELS
 
 
 def deletion_keys(word: str) -> set[str]:

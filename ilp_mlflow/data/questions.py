@@ -13,6 +13,7 @@ from ilp_mlflow.data.question_words import (
     OWNS,
     PromptWord,
     deletion_keys,
+    has_another_vowel,
     is_one_edit,
     is_slip,
     mistyped_asking_word,
@@ -226,8 +227,9 @@ class Questions:
         # two words that both recur are two words
         if rarer > max(1, MAX_ODD_SHARE * usual):
             return False
+        # of two names that are in one prompt each, another vowel makes two: Daboli and Dabolo
+        is_sure = is_slip(word, other) and (usual > 1 or not has_another_vowel(word, other))
         # any letter may be wrong where a rarer word still says what is asked about
-        is_sure = is_slip(word, other)
         return is_sure or (rarest < usual and self._is_odd(word, other))
 
     def _is_odd(self, word: str, other: str) -> bool:

@@ -133,3 +133,12 @@ def test_prompts_that_share_a_rare_word_are_found_by_it():
     assert questions.sharing(0, 5) == [1]
     assert questions.frequency("capital") == 14
     assert questions.words(0) == ("capital", "zorvania")
+
+
+@pytest.mark.parametrize(("one", "other"), [("Daboli", "Dabolo"), ("Medike", "Medoke")])
+def test_two_names_that_each_occur_once_are_two_though_their_vowels_are_neighbours(one, other):
+    first, second = (f"What is {name} known for?" for name in (one, other))
+    assert not same(first, second)
+    # a name that others ask for, too, was mistyped
+    questions = Questions([first, second, f"Where does {one} live?", *USUAL])
+    assert questions.is_same(0, 1)
