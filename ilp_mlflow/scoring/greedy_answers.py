@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from peft import PeftModel
@@ -68,8 +68,8 @@ def _batches(prompts: Mapping[int, list[int]], batch_tokens: int) -> Iterator[li
             alone += group
         else:
             shared = _shared_by_all([prompts[number] for number in group])
-            yield from _by_length(group, prompts, batch_tokens, shared)
-    yield from _by_length(alone, prompts, batch_tokens, 0)
+            yield from batches_by_length(group, prompts, batch_tokens, shared)
+    yield from batches_by_length(alone, prompts, batch_tokens)
 
 
 def _alike(prompts: Mapping[int, list[int]]) -> list[list[int]]:
@@ -86,10 +86,13 @@ def _alike(prompts: Mapping[int, list[int]]) -> list[list[int]]:
     return groups
 
 
-def _by_length(
-    numbers: Sequence[int], prompts: Mapping[int, list[int]], batch_tokens: int, shared: int
+def batches_by_length(
+    numbers: Iterable[int], prompts: Mapping[int, list[int]], batch_tokens: int, shared: int = 0
 ) -> Iterator[list[int]]:
-    """The longest first, so many at a time as the token budget allows; `shared` counts once."""
+    """Numbers of prompts, the longest first, so many at a time as the token budget allows.
+
+    The `shared` tokens at the beginning of all count once.
+    """
     waiting = sorted(numbers, key=lambda number: -len(prompts[number]))
     while waiting:
         longest = len(prompts[waiting[0]]) - shared

@@ -15,7 +15,12 @@ from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
-from ilp_mlflow.scoring.greedy_answers import answer_greedily, generation_settings, pad
+from ilp_mlflow.scoring.greedy_answers import (
+    answer_greedily,
+    batches_by_length,
+    generation_settings,
+    pad,
+)
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
 from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
@@ -169,7 +174,7 @@ class ModelProbe:
             _states_before_head(loaded.model) as states_of_passes,
             task("ask what prompts mean", len(fitting)) as advance,
         ):
-            for batch in self._batches(fitting):
+            for batch in batches_by_length(fitting, fitting, self._batch_tokens):
                 ids, mask = pad([fitting[place] for place in batch], loaded, "right")
                 with torch.inference_mode():
                     loaded.model(input_ids=ids, attention_mask=mask, **without_router(loaded.model))
@@ -180,15 +185,6 @@ class ModelProbe:
                 means[batch] = (states.sum(1) / mask.sum(1, keepdim=True)).cpu().numpy()
                 advance(len(batch))
         return means
-
-    def _batches(self, ids_by_place: Mapping[int, list[int]]) -> Iterator[list[int]]:
-        """Places of prompts, the longest first, so many at a time as the token budget allows."""
-        waiting = sorted(ids_by_place, key=lambda place: -len(ids_by_place[place]))
-        while waiting:
-            longest = len(ids_by_place[waiting[0]])
-            size = max(1, self._batch_tokens // longest)
-            yield waiting[:size]
-            waiting = waiting[size:]
 
     def _model(self, checkpoint: str) -> LoadedModel:
         if self._loaded is None or self._loaded[0] != checkpoint:

@@ -33,8 +33,8 @@ PRIOR_KNOWN_SAMPLES = 10
 PRIOR_ANSWERS = 4
 """Answers, like those of all kinds, that are added to those of one kind: few show little."""
 PRIOR_LEAD = 3.0
-"""How far, in log odds, beliefs lead guesses where nothing is known yet: in nine kinds of easy
-facts it was 2.4 to 4.5 for SmolLM2-135M-Instruct, see docs/results.md."""
+"""How far, in log odds, beliefs lead guesses where nothing is known yet: in ten kinds of easy
+facts it was 2.4 to 4.5 for SmolLM2-135M-Instruct."""
 MIN_SPREAD = 1.0
 """Standard deviation, in log odds, below which none of beliefs or of guesses is taken to be."""
 
