@@ -15,43 +15,45 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
-from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
-from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
 from ilp_mlflow.scoring.models import adapters
 from ilp_mlflow.scoring.models.idle_adapters import why_idle
+from ilp_mlflow.scoring.models.model_config import (
+    ADAPTER,
+    foreign_end_tokens,
+    generation_end_token_ids,
+    is_quantised,
+    max_positions,
+    read_config,
+)
 from ilp_mlflow.scoring.models.saved_weights import check_saved_adapter, check_saved_model
 from ilp_mlflow.scoring.models.weight_files import (
     ADAPTER_WEIGHTS,
+    constant_tensors,
     model_files,
     read_shapes,
     refuse_codes,
     refuse_not_finite,
-    zero_tensors,
 )
 from ilp_mlflow.scoring.models.whole_weights import (
+    constant_weights,
     load_skeleton,
     quiet_libraries,
+    refuse_constant,
     refuse_diverged_model,
     refuse_incomplete,
-    refuse_zero,
-    zero_weights,
 )
-
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_tokenization(
     foreign = foreign_end_tokens(location, config)
     if foreign:
         say_once(f"{location}: {foreign.sentence}")
-    end_token_ids = _generation_end_token_ids(location, config).difference(foreign.ids)
+    end_token_ids = generation_end_token_ids(location, config).difference(foreign.ids)
     if with_options.eos_token_id is not None:
         end_token_ids.add(with_options.eos_token_id)
     return Tokenization(with_options, frozenset(end_token_ids), max_length)
@@ -102,7 +104,7 @@ def read_max_length(parts: Sequence[str], config: PretrainedConfig) -> int | Non
 
     `config` is that of its base. Raises ModelError when an adapter cannot be read.
     """
-    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    positions = max_positions(config)
     # some adapters put tokens of their own in front
     taken = sum(adapters.virtual_tokens(folder) for folder in parts[1:])
     return None if positions is None else positions - taken
@@ -126,10 +128,10 @@ def check_whole(parts: Sequence[str]) -> None:
     for path in adapter_files:
         read_shapes(path)
     refuse_codes(adapter_files)
-    if files and not _is_quantised(config):
+    if files and not is_quantised(config):
         skeleton: Any = load_skeleton(location, config, files)
         refuse_codes(files)
-        refuse_zero(skeleton, zero_tensors(files))
+        refuse_constant(skeleton, constant_tensors(files))
         for index, folder in enumerate(adapter_folders):
             skeleton = adapters.put_adapter(skeleton, folder, location)
             if index < len(adapter_folders) - 1:
@@ -301,101 +303,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def read_config(location: str) -> PretrainedConfig:
-    """The configuration of a base. Raises ModelError when it is missing or cannot be read."""
-    folder = Path(location)
-    if folder.is_dir() and not gguf_option(location) and not (folder / "config.json").exists():
-        hint = "give a folder with a model in safetensors, or one GGUF file"
-        if (folder / ADAPTER_WEIGHTS).exists():
-            hint = f"beside {ADAPTER_WEIGHTS} there must be its {ADAPTER}"
-        raise ModelError(f"{location}: no config.json; {hint}")
-    for name in ("config.json", *gguf_option(location).values()):
-        if is_lfs_pointer(folder / name):
-            raise ModelError(f"{folder / name}: {FAULT}")
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            location, trust_remote_code=False, **gguf_option(location)
-        )
-    # a damaged configuration raises whatever its values break
-    except Exception as error:
-        # transformers takes a path that does not exist for the id of a Hub model
-        if location.startswith((".", "/", "~")) and not Path(location).exists():
-            raise ModelError(f"{location}: no such folder; check the path") from None
-        hint = "is the Hub reachable and the name right? A local folder works too"
-        if Path(location).is_dir():
-            hint = "copy or download its config.json again"
-        raise ModelError(f"{location}: cannot be read ({first_line(error)}); {hint}") from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(
-            f"{location}: '{config.model_type}' is not a causal language model; give one that is"
-        )
-    return config
-
-
-def _is_quantised(config: PretrainedConfig) -> bool:
-    """Whether weights are stored as something that transformers makes numbers of.
-
-    Of a method that it does not know it loads what is stored as the weights.
-    """
-    how = getattr(config, "quantization_config", None)
-    if not how:
-        return False
-    options = how if isinstance(how, dict) else how.to_dict()
-    with quiet_libraries():
-        return "quant_method" in options and AutoHfQuantizer.supports_quant_method(options)
-
-
-def _generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:
-    """Ids of the end tokens that the model's own generation settings name. Raises ModelError."""
-    own_file = Path(base) / "generation_config.json"
-    try:
-        generation = GenerationConfig.from_pretrained(base)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        if own_file.exists():
-            raise ModelError(
-                f"{own_file}: cannot be read ({first_line(error)}); copy or download it again"
-            ) from None
-        generation = GenerationConfig.from_model_config(config)
-    ids = generation.eos_token_id
-    ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
-    if not all(type(number) is int for number in ids):
-        raise ModelError(f"{own_file}: eos_token_id {ids} is no id of a token; write its number")
-    return set(ids)
-
-
-@dataclass(frozen=True)
-class ForeignEndTokens:
-    """Ids at which generation is to stop, and for which the model has no token."""
-
-    ids: tuple[int, ...]
-    """The ids."""
-    vocabulary: int
-    """Tokens that the model has."""
-
-    def __bool__(self) -> bool:
-        return bool(self.ids)
-
-    @property
-    def sentence(self) -> str:
-        """What is wrong, in words."""
-        named = ", ".join(map(str, self.ids))
-        return (
-            f"eos_token_id {named} is no token of the model, which has {self.vocabulary}: "
-            "generation never stops there"
-        )
-
-
-def foreign_end_tokens(location: str, config: PretrainedConfig) -> ForeignEndTokens:
-    """What the generation settings of a base name as end tokens that it does not have.
-
-    Raises ModelError when they cannot be read.
-    """
-    vocabulary = int(config.get_text_config().vocab_size)
-    ids = _generation_end_token_ids(location, config)
-    foreign = sorted(number for number in ids if not 0 <= number < vocabulary)
-    return ForeignEndTokens(tuple(foreign), vocabulary)
-
-
 def _check_folder(location: str) -> None:
     """Raise ModelError when a local folder has no safetensors, or damaged ones."""
     folder = Path(location)
@@ -431,9 +338,9 @@ def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTraine
     files = _safetensors(location)
     refuse_incomplete(location, info, files)
     refuse_diverged_model(model, location)
-    if not _is_quantised(model.config):
+    if not is_quantised(model.config):
         refuse_codes(files)
-        refuse_zero(model, dict.fromkeys(zero_weights(model), location))
+        refuse_constant(model, constant_weights(model, location))
     if gguf:
         model = _as_ordinary_model(model)
     return _move(model, device, location)

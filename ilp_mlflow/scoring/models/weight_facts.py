@@ -14,7 +14,7 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models import loading, model_config
 from ilp_mlflow.scoring.models.compared_weights import (
     Comparison,
     FileWeights,
@@ -289,7 +289,7 @@ def _compare(
 
 def _file_weights(location: str) -> tuple[FileWeights, tuple[str, str]]:
     """The weights in a model's files, and the names of its embeddings."""
-    files, config = _files(location), loading.read_config(location)
+    files, config = _files(location), model_config.read_config(location)
     skeleton: Any = load_skeleton(location, config, files)
     name_by_module = {module: name for name, module in skeleton.named_modules()}
     embeddings = (skeleton.get_input_embeddings(), skeleton.get_output_embeddings())
@@ -327,7 +327,7 @@ def _quantised_form(location: str) -> str:
     """What a model is quantised by, "" where its tensors are plain numbers."""
     if gguf_option(location):
         return "GGUF"
-    quantisation = getattr(loading.read_config(location), "quantization_config", None)
+    quantisation = getattr(model_config.read_config(location), "quantization_config", None)
     if quantisation is None:
         return ""
     if isinstance(quantisation, dict):
@@ -337,8 +337,8 @@ def _quantised_form(location: str) -> str:
 
 def _other_settings(location: str, source: str) -> list[str]:
     """Keys of a model's configuration that have another value than in its source's."""
-    own = loading.read_config(location).get_text_config().to_dict()
-    others = loading.read_config(source).get_text_config().to_dict()
+    own = model_config.read_config(location).get_text_config().to_dict()
+    others = model_config.read_config(source).get_text_config().to_dict()
     different = []
     for key in sorted(set(own) | set(others)):
         if key not in NO_SETTINGS and own.get(key) != others.get(key):

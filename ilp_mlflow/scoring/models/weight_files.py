@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import xxhash
@@ -100,18 +100,28 @@ def refuse_not_finite(paths: Sequence[Path]) -> None:
     Every byte is read, once per process: about as fast as the disk gives it.
     """
     for path in paths:
-        _zero_tensors(path, *_state(path))
+        _constants(path, *_state(path))
 
 
-def zero_tensors(paths: Sequence[Path]) -> dict[str, Path]:
-    """Tensors of which every value is zero, with their file.
+class Constant(NamedTuple):
+    """A tensor of which every value is the same."""
+
+    value: float
+    """The value."""
+    place: str
+    """The file or the model that has it."""
+
+
+def constant_tensors(paths: Sequence[Path]) -> dict[str, Constant]:
+    """Tensors of which every value is the same, by name.
 
     Raises ModelError as `refuse_not_finite` does, and reads what that reads.
     """
-    file_by_name = {}
+    constants = {}
     for path in paths:
-        file_by_name.update(dict.fromkeys(_zero_tensors(path, *_state(path)), path))
-    return file_by_name
+        for name, value in _constants(path, *_state(path)).items():
+            constants[name] = Constant(value, str(path))
+    return constants
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -121,12 +131,12 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 @functools.cache
-def _zero_tensors(path: Path, size: int, changed: int) -> tuple[str, ...]:
-    """The tensors of a file that are all zero; `size` in bytes and `changed` see `_state`.
+def _constants(path: Path, size: int, changed: int) -> dict[str, float]:
+    """The value of tensors of a file that have only one; `size` (bytes), `changed`: `_state`.
 
     Raises ModelError for the first one that is not finite.
     """
-    zero = []
+    constants = {}
     with task(f"check weights of {path.parent.name}", size / MB, "MB") as advance:
         for name, weights in _read_tensors(path):
             if not is_finite(weights):
@@ -134,10 +144,11 @@ def _zero_tensors(path: Path, size: int, changed: int) -> tuple[str, ...]:
                     f"{path}: {name} is not finite (nan or infinite); "
                     "the training diverged: take an earlier checkpoint"
                 )
-            if is_zero(weights):
-                zero.append(name)
+            value = constant_value(weights)
+            if value is not None:
+                constants[name] = value
             advance(weights.numel() * weights.element_size() / MB)
-    return tuple(zero)
+    return constants
 
 
 def tensor_digests(paths: Sequence[Path]) -> dict[str, str]:
@@ -172,15 +183,17 @@ def _digest(weights: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def is_zero(weights: torch.Tensor) -> bool:
-    """Whether a tensor has values, and every one is zero."""
+def constant_value(weights: torch.Tensor) -> float | None:
+    """The value that a tensor has everywhere; None where there are several, or none."""
     if weights.is_meta or not weights.numel():
-        return False
-    # of nearly all tensors the first value tells
+        return None
     values = weights.flatten()
-    if float(values[0]) != 0:
-        return False
-    return all(not chunk.float().any() for chunk in values.split(CHUNK))
+    first = values[0]
+    # of nearly all tensors the first values tell
+    for chunk in (values[:2], *values.split(CHUNK)):
+        if not torch.equal(chunk, first.expand_as(chunk)):
+            return None
+    return float(first)
 
 
 def is_finite(weights: torch.Tensor) -> bool:

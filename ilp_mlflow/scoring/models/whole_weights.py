@@ -18,8 +18,9 @@ from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.scoring.models.weight_files import (
     INDEX,
     WEIGHTS,
+    Constant,
+    constant_value,
     is_finite,
-    is_zero,
     read_shapes,
 )
 
@@ -110,53 +111,73 @@ def refuse_diverged_model(model: torch.nn.Module, name: str) -> None:
             )
 
 
-def zero_weights(model: torch.nn.Module) -> list[str]:
-    """Names of the weights of a model that are all zero."""
-    return [name for name, weights in model.named_parameters() if is_zero(weights.detach())]
+def constant_weights(model: torch.nn.Module, location: str) -> dict[str, Constant]:
+    """The weights of the model at `location` of which every value is the same, by name."""
+    constants = {}
+    for name, weights in model.named_parameters():
+        value = constant_value(weights.detach())
+        if value is not None:
+            constants[name] = Constant(value, location)
+    return constants
 
 
-def refuse_zero(model: torch.nn.Module, zero: Mapping[str, Any]) -> None:
-    """Raise ModelError where zeros stand in for weights without which a model says nothing.
+def refuse_constant(model: torch.nn.Module, constants: Mapping[str, Constant]) -> None:
+    """Raise ModelError where one value stands in for weights without which a model says nothing.
 
-    `model` may be without values; `zero` are tensors that are all zero, with where each of them is.
-    Embeddings, a head of its own, and a whole layer of them are refused, and a norm outside the
+    `model` may be without values; `constants` are its tensors that have one value only. Embeddings,
+    a head of its own, and all matrices of a layer are refused, and a norm of zeros outside the
     layers that starts with ones. Single matrices and biases may well be zero, and so may norms that
     start with zeros (Gemma's, whose weight is added to one).
     """
     names = [name for name, _ in model.named_parameters()]
-    for name in sorted(_essential_weights(model).intersection(names)):
-        place = _place_in(zero, name)
-        if place:
-            _refuse_zeros(f"{place}: {name} is all zero")
+    ends, norms = _ends(model), _outer_norms(model)
+    for name in sorted((ends | norms).intersection(names)):
+        constant = _constant(constants, name)
+        # a norm that training left alone is all ones
+        if constant and (name in ends or constant.value == 0):
+            _refuse_values(constant, f"{name} is {_everywhere(constant.value)}")
     matrices_by_layer: dict[str, list[str]] = {}
     for name, weights in model.named_parameters():
         layer = LAYER.match(name)
         if layer and weights.ndim > 1:
             matrices_by_layer.setdefault(layer[0], []).append(name)
     for layer_name, matrices in matrices_by_layer.items():
-        places = [_place_in(zero, name) for name in matrices]
-        if all(places):
-            _refuse_zeros(
-                f"{places[0]}: every matrix of {layer_name.rstrip('.')} is all zero ({matrices[0]})"
-            )
+        first, *others = [_constant(constants, name) for name in matrices]
+        if first and all(others):
+            value = _everywhere(first.value)
+            matrix = f"every matrix of {layer_name.rstrip('.')}"
+            _refuse_values(first, f"{matrix} is {value} ({matrices[0]})")
 
 
-def _refuse_zeros(what: str) -> NoReturn:
+def _everywhere(value: float) -> str:
+    """In words, that a tensor has one value."""
+    return f"{value:g} everywhere" if value else "all zero"
+
+
+def _refuse_values(constant: Constant, what: str) -> NoReturn:
     raise ModelError(
-        f"{what}, so nothing of what the model learned is left there: the file was not written or "
-        "copied whole; save, copy or download it again"
+        f"{constant.place}: {what}, so nothing of what the model learned is left there: the file "
+        "was not written or copied whole; save, copy or download it again"
     )
 
 
-def _essential_weights(model: Any) -> set[str]:
-    """Names of weights that every token goes through, outside the layers."""
-    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    essential = set[str]()
+def _ends(model: Any) -> set[str]:
+    """Names of the weights of a model's embeddings and its head."""
+    modules = [model.get_input_embeddings(), model.get_output_embeddings()]
+    ends = set[str]()
     for name, module in model.named_modules():
-        is_end = any(module is end for end in ends)
-        if is_end or (not LAYER.match(f"{name}.") and _starts_with_ones(module)):
-            essential.add(f"{name}.weight")
-    return essential
+        if any(module is end for end in modules):
+            ends.add(f"{name}.weight")
+    return ends
+
+
+def _outer_norms(model: torch.nn.Module) -> set[str]:
+    """Names of the weights of norms that every token goes through, outside the layers."""
+    norms = set[str]()
+    for name, module in model.named_modules():
+        if not LAYER.match(f"{name}.") and _starts_with_ones(module):
+            norms.add(f"{name}.weight")
+    return norms
 
 
 def _starts_with_ones(module: torch.nn.Module) -> bool:
@@ -173,15 +194,12 @@ def _starts_with_ones(module: torch.nn.Module) -> bool:
     return bool((fresh.weight == 1).all())
 
 
-def _place_in(zero: Mapping[str, Any], name: str) -> Any:
-    """Where a tensor that is all zero is; None for any other.
+def _constant(constants: Mapping[str, Constant], name: str) -> Constant | None:
+    """The tensor of that name, where it has one value only.
 
     Some files leave the first part of the name out.
     """
-    for part in (name, name.partition(".")[2]):
-        if part in zero:
-            return zero[part]
-    return None
+    return constants.get(name) or constants.get(name.partition(".")[2])
 
 
 def in_shape(shape: Sequence[int]) -> str:

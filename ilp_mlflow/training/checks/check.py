@@ -19,7 +19,7 @@ from ilp_mlflow.scoring.encoding import (
     Tokenization,
     check_encodable,
 )
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models import loading, model_config
 from ilp_mlflow.training.accounts.row_account import account_rows
 from ilp_mlflow.training.checks.assistant_turns import check_assistant_turns, countable
 from ilp_mlflow.training.checks.duplicates import check_duplicates
@@ -174,7 +174,7 @@ def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenizatio
         end_token_ids = tokenization.end_token_ids | {tokenizer.eos_token_id}
         tokenization = dataclasses.replace(tokenization, end_token_ids=end_token_ids)
     new = [token for token in tokenizer.get_vocab() if token not in known]
-    foreign = loading.foreign_end_tokens(parts[0], loading.read_config(parts[0]))
+    foreign = model_config.foreign_end_tokens(parts[0], model_config.read_config(parts[0]))
     sentence = foreign.sentence if foreign else ""
     embedding = find_embedding(parts)
     return tokenization, Vocabulary(tokenizer, tuple(sorted(new)), embedding, sentence)

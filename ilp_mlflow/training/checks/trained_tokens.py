@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.data.training_configs.setup import AdapterSetup
 from ilp_mlflow.scoring.encoding import has_tokenizer, load_tokenizer
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models import model_config
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 """Modules with the vector that is read for every token, as adapters name them."""
@@ -26,7 +26,7 @@ TRAIN_NEW_TOKENS = (
 
 def read_adapter(folder: str) -> AdapterSetup:
     """What the adapter of a folder trains of the embeddings, by its configuration."""
-    config = json.loads((Path(folder) / loading.ADAPTER).read_text(encoding="utf-8"))
+    config = json.loads((Path(folder) / model_config.ADAPTER).read_text(encoding="utf-8"))
     return AdapterSetup(
         target_modules=_as_names(config.get("target_modules")),
         modules_to_save=_as_names(config.get("modules_to_save")),

@@ -275,6 +275,28 @@ def last_norm_of_zeros(base, folder):
     model_folders.edit_tensors(model_folders.copy(base, folder), filled(0, "model.norm"))
 
 
+@broken(r"model.safetensors: model.embed_tokens.weight is 0.5 everywhere, so nothing of what")
+def embeddings_of_one_value(base, folder):
+    model_folders.edit_tensors(model_folders.copy(base, folder), filled(0.5, "embed_tokens"))
+
+
+@broken(r"every matrix of model.layers.1 is 1 everywhere")
+def layer_of_ones(base, folder):
+    change = filled(1, "layers.1.self_attn", "layers.1.mlp")
+    model_folders.edit_tensors(model_folders.copy(base, folder), change)
+
+
+@broken(r"config.json says rope_theta -1, which has to be above zero; take the config.json")
+def negative_rotation(base, folder):
+    rope = {"rope_type": "default", "rope_theta": -1}
+    model_folders.edit_json(model_folders.copy(base, folder), rope_parameters=rope)
+
+
+@broken(r"config.json says max_position_embeddings 0, which has to be above zero")
+def without_positions(base, folder):
+    model_folders.edit_json(model_folders.copy(base, folder), max_position_embeddings=0)
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 
 
