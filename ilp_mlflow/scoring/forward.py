@@ -29,8 +29,8 @@ NEVER_SAID = -100.0
 
 A number in place of minus infinity, so that sums and differences of scores stay numbers.
 """
-LOGSUMEXP_ROWS = 32
-"""Rows of logits that are normalised at a time."""
+READ_ROWS = 8
+"""Rows of logits that are read at a time: a few, so that they stay in the processor's cache."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -248,20 +248,28 @@ def _score_targets(layout: _Layout, loaded: LoadedModel) -> _TargetScores:
     token = torch.from_numpy(np.where(targets.never_said, 0, targets.token_ids)).to(device)
     # (outputs, vocabulary) -> (targets,)
     target_logits = logits[output, token]
-    # a few rows at a time: the intermediate copies then stay in the processor's cache
-    normalisers = torch.cat([rows.logsumexp(1) for rows in logits.split(LOGSUMEXP_ROWS)])
-    logprobs = target_logits - normalisers[output]
+    in_first = torch.from_numpy(targets.sequences == 0).to(device)
+    # the token of the first sequence behind each output; of those that have none any one
+    first_tokens = torch.zeros(len(logits), dtype=torch.long, device=device)
+    first_tokens[output[in_first]] = token[in_first]
+    normalisers, best_others = _read_rows(logits, first_tokens)
 
-    in_first = targets.sequences == 0
-    # the best token is the target itself or else the best other one
-    best = logits[output[in_first]].topk(2)
-    is_target = best.indices[:, 0] == token[in_first]
-    best_other = torch.where(is_target, best.values[:, 1], best.values[:, 0])
-    gaps = np.full(len(in_first), np.nan, np.float32)
-    gaps[in_first] = (target_logits[in_first] - best_other).cpu().numpy()
-    gaps[in_first & targets.never_said] = -np.inf
-    read = np.where(targets.never_said, np.float32(NEVER_SAID), logprobs.cpu().numpy())
-    return _TargetScores(read, gaps)
+    logprobs = (target_logits - normalisers[output]).cpu().numpy()
+    gaps = (target_logits - best_others[output]).where(in_first, torch.nan).cpu().numpy()
+    gaps[(targets.sequences == 0) & targets.never_said] = -np.inf
+    return _TargetScores(np.where(targets.never_said, np.float32(NEVER_SAID), logprobs), gaps)
+
+
+def _read_rows(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of every row of `logits` its logsumexp, and the best logit but that of its token.
+
+    `logits` is (rows, vocabulary) and used up; `tokens` is (rows,), as is what is returned.
+    """
+    normalisers, best_others = [], []
+    for rows, own in zip(logits.split(READ_ROWS), tokens.split(READ_ROWS), strict=True):
+        normalisers.append(rows.logsumexp(1))
+        best_others.append(rows.scatter_(1, own[:, None], -torch.inf).amax(1))
+    return torch.cat(normalisers), torch.cat(best_others)
 
 
 def _logits_at(outputs: Integers, layout: _Layout, loaded: LoadedModel) -> torch.Tensor:
