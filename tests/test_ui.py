@@ -72,7 +72,9 @@ def browser():
         yield page
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
+)
 def two(request, empty_store, tiny_model, tmp_path_factory):
     """Two reports in one MLflow experiment of a server, which differ in the learning rate of a stage; the first has trials."""
     home = tmp_path_factory.mktemp("home")

@@ -134,7 +134,7 @@ def test_the_run_that_is_diagnosed_is_killed(
     assert run_statuses() == {"tiny": ["FINISHED"], "first": ["FINISHED"], "second": ["FINISHED"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mitigation_is_killed_with_the_run_it_is_of(experiment_file, store, interrupt):
     interrupt(stage, "train_stage", calls=3)
     code, _, err = ilp("run", edit_yaml(experiment_file, mitigations=["control"]))
@@ -151,7 +151,7 @@ def test_a_mitigation_is_killed_with_the_run_it_is_of(experiment_file, store, in
     assert run_statuses()["control"] == ["FINISHED", "KILLED"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
     experiment_file, store, interrupt, monkeypatch
 ):
@@ -264,7 +264,7 @@ def read(terminal):
         return b""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stages_as_project_runs_end_with_their_parent(experiment_file, store, monkeypatch):
     for name in ("MLproject", "conda.yaml"):
         shutil.copy(ROOT / name, name)

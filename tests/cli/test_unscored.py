@@ -157,7 +157,7 @@ def test_mitigate_fails_while_a_sample_is_unscored_and_says_why(experiment_file,
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mitigation_that_loses_all_scores_fails_alone(experiment_file, store, spoil):
     edit_yaml(experiment_file, mitigations=["control"])
     document("train", experiment_file)

@@ -117,7 +117,7 @@ def test_the_report_says_what_is_not_known_once_and_is_shown_again_by_its_run(
     assert "No training ledger:" in MlflowClient().get_run(run_id).data.tags["mlflow.note.content"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_checkpoints_and_rows_are_diagnosed_as_in_an_experiment_without_a_ledger(
     experiment_file, store, tmp_path
 ):

@@ -17,7 +17,7 @@ from ilp_mlflow.tracking import runs
 SMOKE = Path(__file__).parents[2] / "experiments" / "smoke.yaml"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lab_runs_says_what_was_planted_and_runs_again_without_each_cause(store):
     result = CliRunner().invoke(main, ["lab", str(SMOKE), "--seeds", "1", "--json"])
     assert result.exit_code == 0, result.stderr

@@ -37,7 +37,7 @@ def test_without_an_experiment_it_is_the_one_of_the_package(tmp_path, monkeypatc
     assert (result.exit_code, "seed" in result.stderr) == (2, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lab_runs_where_only_the_wheel_is_installed(tmp_path):
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     wheels, target = tmp_path / "wheels", tmp_path / "installed"

@@ -50,6 +50,7 @@ def tree(run_id):
     )
 
 
+@pytest.mark.long
 def test_stages_as_project_runs_give_the_same_tree_and_verdicts(experiment_file, project):
     inline = pipeline.run(config.read(experiment_file), experiment_file)
     launched = pipeline.run(
@@ -59,6 +60,7 @@ def test_stages_as_project_runs_give_the_same_tree_and_verdicts(experiment_file,
     assert launched.verdicts == inline.verdicts
 
 
+@pytest.mark.long
 def test_a_launched_run_prints_one_document(experiment_file, project):
     command = [
         sys.executable,
@@ -128,6 +130,7 @@ def test_a_bad_parameter_ends_the_project_run_as_failed(experiment_file, project
     assert [r.info.status for r in runs] == ["FAILED"]
 
 
+@pytest.mark.long
 def test_mitigations_side_by_side_give_the_same_outcomes_in_children_of_the_run(
     experiment_file, project
 ):
@@ -165,6 +168,7 @@ def test_mitigations_side_by_side_give_the_same_outcomes_in_children_of_the_run(
     }  # inline, and in a project run
 
 
+@pytest.mark.long
 def test_a_mitigation_that_fails_in_its_project_run_fails_alone(experiment_file, project, tmp_path):
     pool = tmp_path / "none.jsonl"
     edit_yaml(

@@ -59,7 +59,7 @@ def train(lab, base, rows, tmp_path):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [

@@ -114,7 +114,7 @@ def test_a_ledger_that_was_not_read_is_unknown():
     assert find_exposure_faults(RunFacts(context(samples))) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_drops_its_last_rows_and_trains_held_out_ones_says_both_once(
     experiment_file, store, tmp_path
 ):
