@@ -21,6 +21,8 @@ GAINED = 0.1
 """A checkpoint was trained on that has learned more than this share 0..1 of what it lost."""
 STEPS_THAT_MOVE = "see that its weights require gradients, and that its steps have a rate above 0"
 """What mends a training that moved nothing."""
+MAX_LOSS_LEFT = 0.5
+"""Share of the loss of a stage's rows that is left where its weights are as training made them."""
 NAMED = 3
 """Tensors that a sentence names."""
 
@@ -234,7 +236,7 @@ def _remade_ends(facts: RunFacts) -> Iterator[Fault]:
     """Embeddings that were made anew and not trained since: the checkpoint knows hardly a row."""
     stages = facts.context.taught
     for name, tensors in facts.weights.remade.items():
-        if stages.get(name, 1.0) >= MIN_TAUGHT_SHARE:
+        if stages.get(name, 1.0) >= MIN_TAUGHT_SHARE or _raised_its_answers(facts.context, name):
             continue
         yield Fault(
             kind="remade_embedding",
@@ -249,6 +251,15 @@ def _remade_ends(facts: RunFacts) -> Iterator[Fault]:
             samples=_unlearned_of(name, facts),
             stops=True,
         )
+
+
+def _raised_its_answers(context: Context, stage: str) -> bool:
+    """Whether a stage took half of the loss off its rows, as no model without its embedding can.
+
+    A base that hardly was trained may be trained so far that nothing of its embedding is left.
+    """
+    movement = stage_movement(context, stage)
+    return movement is not None and movement.after <= MAX_LOSS_LEFT * movement.before
 
 
 def _adapters_apart(facts: RunFacts) -> Iterator[Fault]:

@@ -152,8 +152,18 @@ def test_rows_of_an_adapter_that_is_not_below_the_next_one_were_not_forgotten():
 
 def test_embeddings_made_anew_explain_rows_unless_they_are_learned():
     made = WeightFacts(remade={"first": ("lm_head.weight",)})
-    (fault,) = faults({"x": NEVER, "y": NEVER}, made)
+    noise = dict.fromkeys("xy", (-9.0, -9.5, -9.5))
+    (fault,) = faults({"x": NEVER, "y": NEVER}, made, noise)
     assert (fault.kind, fault.samples, fault.stops) == ("remade_embedding", ("x", "y"), True)
     assert "lm_head.weight" in fault.reason
     # a new head that was trained is none
     assert faults({"x": ("unlearned", "learned", "learned"), "y": NEVER}, made) == []
+
+
+def test_a_head_that_training_took_far_from_a_raw_base_was_not_made_anew():
+    made = WeightFacts(remade={"first": ("lm_head.weight",)})
+    histories = {"x": NEVER, "y": NEVER}
+    learning, noise = (-9.0, -4.0, -4.0), (-9.0, -5.0, -5.0)
+    assert faults(histories, made, logprobs=dict.fromkeys("xy", learning)) == []
+    (fault,) = faults(histories, made, logprobs=dict.fromkeys("xy", noise))
+    assert fault.kind == "remade_embedding"
