@@ -241,11 +241,26 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
         # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
         # none: the UI shows two levels.
         if runs.parent_of(run_id):
-            diagnoses, _ = diagnose_and_log(run_id, plugins, context, preset, seed, faults=faults)
+            diagnoses, _ = diagnose_and_log(
+                run_id,
+                plugins,
+                context,
+                preset,
+                seed,
+                faults=faults,
+                max_wrong=experiment.max_wrong,
+            )
             return diagnoses
         with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
             diagnoses, _ = diagnose_and_log(
-                run_id, plugins, context, preset, seed, beside=child, faults=faults
+                run_id,
+                plugins,
+                context,
+                preset,
+                seed,
+                beside=child,
+                faults=faults,
+                max_wrong=experiment.max_wrong,
             )
             unscored = group_unscored(context.verdicts.values())
             note = diagnosis_sentence(diagnoses, len(samples), unscored)

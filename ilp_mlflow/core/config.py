@@ -230,6 +230,10 @@ def expand_name_shorthand(value: Any) -> Any:
     return value
 
 
+DEFAULT_MAX_WRONG = 0.1
+"""Share 0..1 of the named causes that may be wrong, where nothing else is asked for."""
+
+
 class Experiment(Value):
     """A whole experiment."""
 
@@ -247,6 +251,9 @@ class Experiment(Value):
     """Scoring options."""
     diagnostics: dict[str, dict[str, Any]] | None = None
     """Diagnostics to run, by plugin name, with their options; left out, all that are installed."""
+    max_wrong: float = Field(default=DEFAULT_MAX_WRONG, gt=0, lt=1)
+    """Share of the named causes that may be wrong, as measured in the labs: a sample for which no
+    cause is as sure as that takes is unexplained."""
     mitigations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Mitigations to try, by plugin name, with their options."""
     tracking: TrackingConfig = TrackingConfig()

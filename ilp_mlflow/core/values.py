@@ -314,9 +314,12 @@ class Evidence(Value):
     cause: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
     """The cause it speaks for: letters, digits, `_`, `-`, `.`, since a metric is named by it."""
     strength: float = Field(ge=0, le=1)
-    """How sure, 0..1."""
+    """How sure, 0..1: of the causes of the labs, how probable they are there with such evidence."""
     reason: str
     """One sentence a user understands."""
+    signal: float | None = Field(default=None, ge=0, le=1)
+    """How strong it was on the diagnostic's own scale, 0..1; filled in where `strength` was read
+    off the labs."""
     change: str = ""
     """What mends it, as one would be told to do it; "" where that is not known."""
     details: dict[str, Any] = Field(default_factory=dict)
@@ -355,7 +358,7 @@ class Diagnosis(Value):
     cause: str | None = None
     """The first cause with evidence that is not weak, or None: unexplained."""
     strength: float | None = None
-    """How sure of the cause, 0..1: the strength of its evidence."""
+    """How sure of the cause, 0..1: the strength of its evidence, see there."""
     reason: str = ""
     """The evidence for it in one sentence a user understands."""
     change: str = ""

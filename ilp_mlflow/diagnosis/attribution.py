@@ -52,8 +52,12 @@ def attribute(
     verdicts: Sequence[Verdict],
     evidence: Mapping[str, Mapping[str, Evidence]],
     order: Mapping[str, int],
+    named_from: float = WEAK_EVIDENCE,
 ) -> list[Diagnosis]:
     """A diagnosis for every unlearned sample: the first cause with evidence that is not weak.
+
+    Weak is evidence below WEAK_EVIDENCE, and below `named_from` where its strength is a probability
+    read off the labs.
 
     Evidence about a sample alone goes before what is said of its stage, its checkpoint or the run.
     `evidence` is by diagnostic, then sample id; `order` by diagnostic, and so by the cause of its
@@ -67,12 +71,12 @@ def attribute(
             for name, evidence_by_id in evidence.items():
                 if verdict.sample_id in evidence_by_id:
                     speaking[name] = evidence_by_id[verdict.sample_id]
-            diagnoses.append(_diagnosis(verdict, speaking, order))
+            diagnoses.append(_diagnosis(verdict, speaking, order, named_from))
     return diagnoses
 
 
 def _diagnosis(
-    verdict: Verdict, evidence: dict[str, Evidence], order: Mapping[str, int]
+    verdict: Verdict, evidence: dict[str, Evidence], order: Mapping[str, int], named_from: float
 ) -> Diagnosis:
     """The diagnosis of one sample by its `evidence`, which is by diagnostic."""
 
@@ -83,7 +87,7 @@ def _diagnosis(
     # By cause, first cause first: weak evidence names none, however early its cause comes.
     strongest: dict[str, Evidence] = {}
     for name in sorted(evidence, key=rank):
-        if evidence[name].strength >= WEAK_EVIDENCE:
+        if not _is_weak(evidence[name], named_from):
             strongest.setdefault(evidence[name].cause, evidence[name])
     if not strongest:
         return Diagnosis(verdict=verdict, evidence=evidence)
@@ -97,6 +101,13 @@ def _diagnosis(
         runner_up=others[0] if others else None,
         evidence=evidence,
     )
+
+
+def _is_weak(evidence: Evidence, named_from: float) -> bool:
+    """Whether evidence names no cause: for lack of a signal, or of probability in the labs."""
+    if evidence.signal is None:
+        return evidence.strength < WEAK_EVIDENCE
+    return evidence.signal < WEAK_EVIDENCE or evidence.strength < named_from
 
 
 def discount_without_ledger(

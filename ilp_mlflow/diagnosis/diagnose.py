@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ilp_mlflow.core import plugin_loader
-from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.config import DEFAULT_MAX_WRONG, Experiment
 from ilp_mlflow.core.errors import PluginError
 from ilp_mlflow.core.interfaces import Context, Diagnostic
 from ilp_mlflow.core.terminal.progress import task
@@ -26,6 +26,7 @@ from ilp_mlflow.diagnosis.faults.fault import Fault, read_faults
 from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
 from ilp_mlflow.diagnosis.installed_causes import FAULT_CAUSES, cause_info
+from ilp_mlflow.diagnosis.strengths import as_probabilities, read_strengths
 from ilp_mlflow.scoring.metrics import backward_transfer, recognition_shares
 from ilp_mlflow.scoring.verdicts import (
     Preset,
@@ -66,7 +67,7 @@ def diagnose_run(
     checkpoints = runs.read_checkpoints(run_id)
     context = build_context(experiment, samples, checkpoints, scores, run_id)
     faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
-    return _explain(plugins, context, preset, None, faults).diagnoses
+    return _explain(plugins, context, preset, None, faults, experiment.max_wrong).diagnoses
 
 
 def diagnose_and_log(
@@ -77,6 +78,7 @@ def diagnose_and_log(
     seed: int,
     beside: str | None = None,
     faults: Sequence[Fault] = (),
+    max_wrong: float = DEFAULT_MAX_WRONG,
 ) -> tuple[list[Diagnosis], dict[str, float]]:
     """Ask `plugins` about every unlearned sample, and log what they say on the run.
 
@@ -88,7 +90,7 @@ def diagnose_and_log(
     some are not, their number `unscored`. A diagnostic that raises is reported on the run
     and left out.
     """
-    explanation = _explain(plugins, context, preset, run_id, faults)
+    explanation = _explain(plugins, context, preset, run_id, faults, max_wrong)
     diagnoses = explanation.diagnoses
     samples = list(context.samples.values())
     names = [c.name for c in context.checkpoints]
@@ -206,6 +208,7 @@ def _explain(
     preset: str,
     run_id: str | None,
     faults: Sequence[Fault] = (),
+    max_wrong: float = DEFAULT_MAX_WRONG,
 ) -> Explanation:
     """A diagnosis of every unlearned sample, and what is true of more than one.
 
@@ -219,6 +222,7 @@ def _explain(
         if context.verdicts[id_].status == "unlearned":
             unlearned.append(sample)
     findings: list[Finding] = []
+    strengths = read_strengths()
     if preset == "paper":
         evidence = paper_preset.examine(unlearned, context)
         order = {cause: place for place, cause in enumerate(paper_preset.ORDER)}
@@ -232,6 +236,7 @@ def _explain(
         for name, plugin in plugins.items():
             order[name] = cause_info(name, type(plugin)).order
         # Before they are spread, so that a finding is as sure as what it says of its samples.
+        answers = as_probabilities(answers, strengths)
         if context.exposures is None:
             answers = discount_without_ledger(answers)
         evidence = dict(said.by_kind)
@@ -239,7 +244,8 @@ def _explain(
         for name, answer in answers.items():
             evidence[name], about_subjects = spread_findings(answer, asked_about, context)
             findings += about_subjects
-    return Explanation(attribute(verdicts, evidence, order), findings)
+    named_from = strengths.named_from(max_wrong)
+    return Explanation(attribute(verdicts, evidence, order, named_from), findings)
 
 
 def _ask_all(

@@ -11,10 +11,12 @@ from typing import Any
 
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.interfaces import Diagnostic
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Report, Sample
 from ilp_mlflow.data.samples import sample_from_record
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
 from ilp_mlflow.diagnosis.diagnose import diagnose_run
+from ilp_mlflow.diagnosis.installed_causes import installed_causes
 from ilp_mlflow.lab import data_files
 from ilp_mlflow.lab.data_files import AnyLab
 from ilp_mlflow.lab.leak_check import surface_check
@@ -231,7 +233,8 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
     their mean. Samples of the group `control` count as mistakes of the cause they are blamed on;
     `control_blamed` is their share 0..1 of the group. `beside` are the counts of the other rows,
     which are there for the planted ones: nothing is known of them. `sure_half` is the share 0..1
-    that is right of those at or above the median strength.
+    that is right of those at or above the median strength. `evidence` has, for every unlearned
+    planted sample, its group, the cause that is named, and what there is for each cause.
     """
     counts: dict[str, Counter[str]] = {group: Counter() for group in GROUPS}
     beside = Counter[str]()
@@ -257,7 +260,31 @@ def confusion(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> dic
         "beside": dict(beside),
         "control_blamed": blamed / control if control else 0.0,
         "sure_half": _right_among_the_surest(named_causes),
+        "evidence": _evidence(planted, diagnoses),
     }
+
+
+def _evidence(planted: Mapping[str, str], diagnoses: Sequence[Diagnosis]) -> list[dict[str, Any]]:
+    """Of every unlearned planted sample its group, the named cause and the evidence for each cause.
+
+    `evidence` has, by cause in their order, the signal and the strength, 0..1 both.
+    """
+    order = {cause.name: cause.order for cause in installed_causes()}
+    rows = []
+    for diagnosis in diagnoses:
+        group = planted.get(diagnosis.verdict.sample_id)
+        if group is None:
+            continue
+        said: dict[str, tuple[float, float]] = {}
+        for evidence in diagnosis.evidence.values():
+            signal = evidence.strength if evidence.signal is None else evidence.signal
+            said[evidence.cause] = max(
+                said.get(evidence.cause, (0, 0)), (signal, evidence.strength)
+            )
+        causes = sorted(said, key=lambda cause: order.get(cause, Diagnostic.order))
+        in_order = {cause: said[cause] for cause in causes}
+        rows.append({"group": group, "cause": diagnosis.cause, "evidence": in_order})
+    return rows
 
 
 def _f1(cause: str, counts: Mapping[str, Counter[str]]) -> float:
