@@ -347,6 +347,21 @@ class Finding(Value):
     """Whether nothing else was looked for in these samples."""
 
 
+class Confirmation(Value):
+    """What small trainings, each without one cause, showed of one sample."""
+
+    verdict: Literal["confirmed", "corrected", "undecided"]
+    """Whether they bear the evidence out, override it, or say nothing."""
+    by_evidence: str | None = None
+    """The cause by the evidence alone; None: unexplained."""
+    tried: tuple[str, ...] = ()
+    """What was removed, by the cause it stands for, in trainings that worked."""
+    learned_without: tuple[str, ...] = ()
+    """Of these, the ones without which the sample is learned."""
+    reason: str = ""
+    """One sentence a user understands."""
+
+
 class Diagnosis(Value):
     """Verdict and cause of one sample."""
 
@@ -364,6 +379,8 @@ class Diagnosis(Value):
     """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
     """By name of the diagnostic; what it found for a subject of the sample stands here, too."""
+    confirmation: Confirmation | None = None
+    """What small trainings showed; None where there were none for this sample."""
 
     def details(self, kind: type[D]) -> D | None:
         """The facts behind the evidence for the cause of `kind`, whichever diagnostic has it.
