@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.errors import IlpError
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Checkpoint, Sample, Status, Verdict, to_rows
@@ -90,34 +92,47 @@ def train_arms(
 ) -> list[ArmResult]:
     """Train and score small trainings one after the other; `wrong` are wrong options by sample id.
 
-    Raises IlpError.
+    One that fails is told, and taught nothing.
     """
     results = []
     with task("small trainings", len(arms)) as advance:
         for arm in arms:
-            results.append(_train_arm(arm, wrong, experiment))
+            statuses: dict[str, Status] = {}
+            try:
+                statuses = _train_arm(arm, wrong, experiment)
+            except IlpError as error:
+                # what the others say holds all the same
+                stage = arm.bench.stage.name
+                print(f"ilp: small training of '{stage}' ({arm.name}): {error}", file=sys.stderr)
+            results.append(_result(arm, statuses))
             advance(1)
     return results
 
 
-def _train_arm(arm: Arm, wrong: Mapping[str, Sequence[str]], experiment: Experiment) -> ArmResult:
-    bench = arm.bench
-    asked = [*bench.tested, *bench.checks]
+def _train_arm(
+    arm: Arm, wrong: Mapping[str, Sequence[str]], experiment: Experiment
+) -> dict[str, Status]:
+    """Status of each tested sample and check row after a small training, by id."""
     with tempfile.TemporaryDirectory() as scratch:
-        location = bench.parent.model_uri
+        location = arm.bench.parent.model_uri
         for number, stage in enumerate(arm.stages):
             folder = Path(scratch) / f"{number}-{stage.name}"
             train_into(experiment, stage, location, folder)
             location = str(folder)
-        statuses = _score(asked, wrong, location, experiment)
-    learned = [statuses[sample.id] == "learned" for sample in bench.checks]
+        return _score([*arm.bench.tested, *arm.bench.checks], wrong, location, experiment)
+
+
+def _result(arm: Arm, statuses: Mapping[str, Status]) -> ArmResult:
+    """What an arm taught; `statuses` are by sample id, of an arm that failed there are none."""
+    bench = arm.bench
+    learned = [sample for sample in bench.checks if statuses.get(sample.id) == "learned"]
     return ArmResult(
         stage=bench.stage.name,
         name=arm.name,
         rows=len(arm.stages[-1].samples),
         steps=arm.steps,
-        taught=sum(learned) / len(learned) if learned else 0.0,
-        statuses={sample.id: statuses[sample.id] for sample in bench.tested},
+        taught=len(learned) / max(1, len(bench.checks)),
+        statuses={sample.id: statuses.get(sample.id, "unscored") for sample in bench.tested},
     )
 
 

@@ -28,6 +28,8 @@ RARE = 20
 """What is in at most so many rows is rare."""
 SCARCE = 0.25
 """An answer is scarce that at most this share 0..1 of the usual number of rows have."""
+CANDIDATE = 0.2
+"""Probability 0..1 of the same question from which rows are left out to see what that does."""
 MECHANICAL_FAULTS = (
     "cut",
     "no_token_in_the_loss",
@@ -143,13 +145,13 @@ def _bench(name: str, diagnoses: Sequence[Diagnosis], context: Context) -> Bench
 
 
 def _find_rivals(diagnoses: Sequence[Diagnosis], stage: Stage) -> dict[str, tuple[str, ...]]:
-    """Rows of the stage that contradict a sample, however surely, by its id."""
+    """Rows of the stage that may well contradict a sample, by its id."""
     rows = {row.id for row in stage.samples}
     rivals = {}
     for diagnosis in diagnoses:
-        details = diagnosis.details(ContradictionDetails)
-        found = [row for row in details.rows if row in rows] if details else []
-        if found:
+        details = diagnosis.details(ContradictionDetails) or ContradictionDetails()
+        found = [row for row in details.rows if row in rows]
+        if found and (details.same_question or 0.0) >= CANDIDATE:
             rivals[diagnosis.verdict.sample_id] = tuple(found)
     return rivals
 
@@ -263,13 +265,19 @@ def _rehearsed(
 ) -> tuple[Sample, ...]:
     """The overwritten samples, and as many other rows of their stages that the parent has."""
     place = [checkpoint.name for checkpoint in context.checkpoints].index(parent.name)
-    lost = [row for row in tested if row.stage != stage.name]
+    # a trainer takes rows of one form only
+    is_text = isinstance(stage.samples[0].prompt, str)
+    lost = []
+    for row in tested:
+        if row.stage != stage.name and isinstance(row.prompt, str) == is_text:
+            lost.append(row)
     stages = {row.stage for row in lost}
     lost_ids = {row.id for row in lost}
     others = []
     for row in context.samples.values():
         is_had = context.histories[row.id][place] == "learned"
-        if row.stage in stages and row.id not in lost_ids and is_had:
+        is_other = row.stage in stages and row.id not in lost_ids
+        if is_other and is_had and isinstance(row.prompt, str) == is_text:
             others.append(row)
     rng = random.Random(f"rehearsed {stage.name}")
     return (*lost, *rng.sample(others, min(len(lost), len(others))))

@@ -12,7 +12,7 @@ from ilp_mlflow.mitigation.confirm.verdict import KNOWLEDGE
 
 CONTROL = "control"
 """Name of the training in which nothing is removed."""
-READ_PASSES = 10
+READ_PASSES = 20
 """Passes over the statements that are read before a stage."""
 MAX_TIMES = 20
 """How often a row is trained in each pass, at most, to be as frequent as others."""
@@ -85,10 +85,11 @@ def _without_rivals(bench: Bench, as_it_was: Stage) -> Arm | None:
 
 def _rehearsing(bench: Bench, as_it_was: Stage) -> Arm | None:
     """With rows of the stages before it, the overwritten ones among them."""
-    if not bench.overwritten:
+    rehearsed = bench.overwritten & {row.id for row in bench.rehearsed}
+    if not rehearsed:
         return None
     stage = _with_rows(as_it_was, [*bench.rehearsed, *as_it_was.samples])
-    return Arm("left_side_forgetting", bench, (stage,), bench.overwritten)
+    return Arm("left_side_forgetting", bench, (stage,), rehearsed)
 
 
 def _frequent(bench: Bench, as_it_was: Stage) -> Arm | None:
