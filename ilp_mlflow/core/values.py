@@ -361,6 +361,15 @@ class Confirmation(Value):
     reason: str = ""
     """One sentence a user understands."""
 
+    @property
+    def sentence(self) -> str:
+        """What they showed, with the cause by the evidence where they override it."""
+        if self.verdict == "undecided":
+            return f"undecided, so the cause is by the evidence alone: {self.reason}"
+        if self.verdict == "corrected":
+            return f"{self.reason} (by the evidence alone: {self.by_evidence or 'unexplained'})"
+        return self.reason
+
 
 class Diagnosis(Value):
     """Verdict and cause of one sample."""

@@ -58,8 +58,8 @@ def confirm_diagnosis(diagnosis: Diagnosis, trained: Trained) -> Diagnosis:
         reason = obstacle or _undecided_sentence(helped, trained)
         return _with(diagnosis, "undecided", reason, trained)
     cause = _cause_of(removal, diagnosis)
-    reason = _sentence(removal, trained)
     verdict = "confirmed" if cause == diagnosis.cause else "corrected"
+    reason = f"{verdict} by small trainings: {_sentence(removal, trained)}"
     found = Evidence(cause=cause, strength=CONFIRMED_STRENGTH, reason=reason)
     own_reasons = [e.reason for e in diagnosis.evidence.values() if e.cause == cause and e.strength]
     changes = [e.change for e in diagnosis.evidence.values() if e.cause == cause]
@@ -129,7 +129,7 @@ def _cause_of(removal: str, diagnosis: Diagnosis) -> str:
 
 def _sentence(removal: str, trained: Trained) -> str:
     """What a removal that decides has shown."""
-    text = f"confirmed by training: it is learned where {REMOVALS[removal]}, and not without that"
+    text = f"it is learned where {REMOVALS[removal]}, and not without that"
     others = [
         other for other in trained.removed if other != removal and other not in trained.failed
     ]
