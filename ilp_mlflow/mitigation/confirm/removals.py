@@ -72,15 +72,29 @@ def _repair(bench: Bench, as_it_was: Stage) -> Arm | None:
 
 def _without_rivals(bench: Bench, as_it_was: Stage) -> Arm | None:
     """Without the rows that contradict a tested sample."""
-    rivals: set[str] = set()
-    for ids in bench.rivals.values():
-        rivals |= set(ids)
-    if not rivals:
+    left_out = _choose_side(bench)
+    if not left_out:
         return None
-    stage = _with_rows(as_it_was, [row for row in as_it_was.samples if row.id not in rivals])
+    stage = _with_rows(as_it_was, [row for row in as_it_was.samples if row.id not in left_out])
     tested = {sample.id for sample in bench.tested}
-    removed_for = frozenset(bench.rivals) - rivals
-    return Arm("data_contradiction", bench, (stage,), removed_for, frozenset(rivals & tested))
+    removed_for = set()
+    for id_, rivals in bench.rivals.items():
+        if id_ not in left_out and left_out.issuperset(rivals):
+            removed_for.add(id_)
+    return Arm(
+        "data_contradiction", bench, (stage,), frozenset(removed_for), frozenset(left_out & tested)
+    )
+
+
+def _choose_side(bench: Bench) -> set[str]:
+    """Ids of the rows to leave out: of tested samples that contradict each other, the outvoting."""
+    stays: set[str] = set()
+    left_out: set[str] = set()
+    for id_ in sorted(bench.rivals, key=lambda i: (-len(bench.rivals[i]), i)):
+        if id_ not in left_out:
+            stays.add(id_)
+            left_out |= set(bench.rivals[id_]) - stays
+    return left_out
 
 
 def _rehearsing(bench: Bench, as_it_was: Stage) -> Arm | None:

@@ -100,6 +100,8 @@ def _obstacle(trained: Trained) -> str:
         )
     if "learned" in trained.placebos:
         return "a small training in which nothing of its own was removed teaches it, too"
+    if not trained.removed:
+        return "there is nothing to remove for this sample"
     if not any(removal not in trained.failed for removal in trained.removed):
         return "no small training without a cause of its own worked, so they say nothing"
     return ""

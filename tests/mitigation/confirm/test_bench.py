@@ -168,6 +168,17 @@ def test_a_tested_sample_that_contradicts_another_is_left_out_of_that_training()
     assert (arm.removed_for, arm.left_out) == ({"voted"}, {"rare0"})
 
 
+def test_of_samples_that_contradict_each_other_those_that_outvote_are_left_out():
+    rivals = [f"rival{n}" for n in range(4)]
+    given = [diagnosis("voted", "data_contradiction", 0.9, contradicted_by(*rivals))]
+    for rival in rivals:
+        given.append(diagnosis(rival, "data_contradiction", 0.9, contradicted_by("voted")))
+    (bench,) = plan_benches(given, world())
+    arm = arms(bench)["data_contradiction"]
+    assert (arm.removed_for, arm.left_out) == ({"voted"}, set(rivals))
+    assert "voted" in {row.id for row in arm.stages[0].samples}
+
+
 def test_rows_of_another_form_are_not_rehearsed():
     turns = {
         "prompt": [{"role": "user", "content": "q"}],
