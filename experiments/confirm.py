@@ -1,6 +1,6 @@
 """How often small trainings name the planted cause of a lab, and whether they mend wrong causes.
 
-`ilp lab --seed S` first; then `python experiments/confirm.py RUN_ID [N] [--no-probes]`.
+`ilp lab --seed S` first; then `python experiments/confirm.py RUN_ID [N] [--no-probes] [--real SIZE]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ilp_mlflow.core.values import Diagnosis
 from ilp_mlflow.diagnosis.context import build_context
 from ilp_mlflow.lab import data_files
 from ilp_mlflow.lab.benchmark import confusion
-from ilp_mlflow.lab.rows import CAUSES
+from ilp_mlflow.lab.real import data_files as real_files
+from ilp_mlflow.lab.rows import CAUSES, Planted
 from ilp_mlflow.mitigation.confirm.arms import ArmResult, estimate_cost, train_arms
 from ilp_mlflow.mitigation.confirm.bench import choose_tested, plan_benches
 from ilp_mlflow.mitigation.confirm.confirm import read_results
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("run_id")
     parser.add_argument("samples", type=int, nargs="?", default=1000)
     parser.add_argument("--no-probes", action="store_true", help="rows' own prompts only")
+    parser.add_argument("--real", default="", metavar="SIZE", help="a run of the real lab: `real`")
     options = parser.parse_args()
     connection.use_store(config.TrackingConfig())
     experiment = runs.read_experiment(None, options.run_id)
@@ -44,7 +46,11 @@ def main() -> None:
     diagnoses = []
     for record in json.loads(runs.read(options.run_id, "diagnoses.json")):
         diagnoses.append(Diagnosis.model_validate(record))
-    planted = data_files.prepare("full", experiment.seed).planted
+    planted: Planted
+    if options.real:
+        planted = real_files.prepare(options.real, experiment.seed, experiment.model).planted
+    else:
+        planted = data_files.prepare("full", experiment.seed).planted
     group_by_id = {row.id: row.group for row in planted.samples}
     diagnoses = [d for d in diagnoses if d.verdict.sample_id in group_by_id]
     arms = []
