@@ -32,7 +32,7 @@ def diagnosed(store, tmp_path, tiny_model):
     """An experiment with one contradicted row, and the run in which it was trained and diagnosed."""
     write_jsonl(tmp_path / "only.jsonl", contradicted_rows())
     training = {
-        "num_train_epochs": 40,
+        "num_train_epochs": 80,
         "per_device_train_batch_size": 4,
         "learning_rate": 0.01,
         "bf16": False,
@@ -92,6 +92,7 @@ def test_a_planted_contradiction_is_confirmed_and_nothing_is_left_behind(diagnos
     assert report.diagnoses == tuple(found)
     assert " confirmed" in runs.tags(run_id)["mlflow.note.content"]
     assert read_view(run_id, "voted").confirmation == voted.confirmation.reason
+    assert "confirmed by small trainings" in runs.read(run_id, "report.html")
     trainings = json.loads(runs.read(run_id, confirm_module.FILE))
     control = next(t for t in trainings if t["name"] == "control")
     assert (control["taught"], control["statuses"]["voted"]) == (1.0, "unlearned")
