@@ -23,10 +23,19 @@ SPECIFIC = tuple(removal for removal in REMOVALS if removal != KNOWLEDGE)
 """Removals that tell the model nothing of a row but what the row itself tells."""
 MIN_CHECKED = 0.7
 """Share 0..1 of the check rows that a small training must teach; else it says nothing."""
+ADDING = ("insufficient_optimization", KNOWLEDGE)
+"""Removals that add something from which an answer can be learned, whatever kept it from being so.
+
+Neither speaks against the evidence where that names the cause of the other.
+"""
 CONFIRMED_STRENGTH = 0.95
-"""Strength of a cause that was confirmed or corrected."""
+"""Strength of a cause that was confirmed, or corrected by a removal that adds nothing."""
+ADDED_STRENGTH = 0.8
+"""Strength of a cause that was corrected by one of the ADDING removals."""
 NAME = "confirm"
 """Under which name a diagnosis has the evidence of small trainings."""
+TOO_CLOSE = "between too little training and what the base knows, small trainings do not decide"
+"""What is said where evidence and a removal that adds something name different causes."""
 CANNOT_TELL = "which of missing knowledge and a conflict it is, small trainings cannot tell"
 """What is said where the statement alone helps."""
 
@@ -48,8 +57,9 @@ def confirm_diagnosis(diagnosis: Diagnosis, trained: Trained) -> Diagnosis:
     """The diagnosis with what the small trainings say of its sample.
 
     They override the evidence where just one removal that tells nothing new lets the sample be
-    learned, or none of these does and a statement of its answer does. In all other cases the
-    evidence's cause stays, and the reason says why.
+    learned, or none of these does and a statement of its answer does; but not where this is between
+    too little training and what the base knows. In all other cases the evidence's cause stays, and
+    the reason says why.
     """
     helped = _removals_that_helped(trained)
     obstacle = _obstacle(trained)
@@ -58,15 +68,20 @@ def confirm_diagnosis(diagnosis: Diagnosis, trained: Trained) -> Diagnosis:
         reason = obstacle or _undecided_sentence(helped, trained)
         return _with(diagnosis, "undecided", reason, trained)
     cause = _cause_of(removal, diagnosis)
+    if _is_too_close(cause, diagnosis.cause):
+        reason = f"{_sentence(removal, trained)}; {TOO_CLOSE}"
+        return _with(diagnosis, "undecided", reason, trained)
     verdict = "confirmed" if cause == diagnosis.cause else "corrected"
     reason = f"{verdict} by small trainings: {_sentence(removal, trained)}"
-    found = Evidence(cause=cause, strength=CONFIRMED_STRENGTH, reason=reason)
+    is_sure = verdict == "confirmed" or removal not in ADDING
+    strength = CONFIRMED_STRENGTH if is_sure else ADDED_STRENGTH
+    found = Evidence(cause=cause, strength=strength, reason=reason)
     own_reasons = [e.reason for e in diagnosis.evidence.values() if e.cause == cause and e.strength]
     changes = [e.change for e in diagnosis.evidence.values() if e.cause == cause]
     overridden = diagnosis.model_copy(
         update={
             "cause": cause,
-            "strength": CONFIRMED_STRENGTH,
+            "strength": strength,
             "reason": "; ".join([reason, *own_reasons[:1]]),
             "change": next(iter(changes), ""),
             "runner_up": diagnosis.runner_up if verdict == "confirmed" else diagnosis.cause,
@@ -114,6 +129,12 @@ def _decisive(helped: list[str]) -> str | None:
     if not specific and KNOWLEDGE in helped:
         return KNOWLEDGE
     return specific[0] if len(specific) == 1 else None
+
+
+def _is_too_close(cause: str, by_evidence: str | None) -> bool:
+    """Whether small trainings cannot tell these two causes, if they differ."""
+    close = ("insufficient_optimization", *KNOWLEDGE_CAUSES)
+    return cause != by_evidence and cause in close and by_evidence in close
 
 
 def _cause_of(removal: str, diagnosis: Diagnosis) -> str:

@@ -6,12 +6,15 @@ import pytest
 
 from ilp_mlflow.core.values import Diagnosis, Evidence, Verdict
 from ilp_mlflow.mitigation.confirm.verdict import (
+    ADDED_STRENGTH,
     CANNOT_TELL,
+    CONFIRMED_STRENGTH,
     KNOWLEDGE,
     KNOWLEDGE_CAUSES,
     NAME,
     REMOVALS,
     SPECIFIC,
+    TOO_CLOSE,
     Trained,
     confirm_diagnosis,
 )
@@ -44,6 +47,10 @@ def table(*helped, control="unlearned", tried=tuple(REMOVALS), **more):
 @pytest.mark.parametrize("removal", SPECIFIC)
 def test_the_one_removal_that_lets_a_sample_be_learned_names_the_cause(removal, before):
     found = confirm_diagnosis(diagnosis(before), table(removal))
+    if removal == "insufficient_optimization" and before in KNOWLEDGE_CAUSES:
+        assert (found.cause, found.confirmation.verdict) == (before, "undecided")
+        assert TOO_CLOSE in found.confirmation.reason
+        return
     assert found.cause == removal
     assert found.confirmation.verdict == ("confirmed" if before == removal else "corrected")
     assert found.confirmation.by_evidence == before
@@ -55,11 +62,27 @@ def test_the_one_removal_that_lets_a_sample_be_learned_names_the_cause(removal, 
 
 @pytest.mark.parametrize("before", CAUSES)
 def test_an_answer_that_is_read_before_decides_only_where_nothing_less_does(before):
-    for removal in SPECIFIC:
+    for removal in ("not_trained", "data_contradiction", "left_side_forgetting"):
         assert confirm_diagnosis(diagnosis(before), table(removal, KNOWLEDGE)).cause == removal
     alone = confirm_diagnosis(diagnosis(before), table(KNOWLEDGE))
-    assert alone.cause in KNOWLEDGE_CAUSES
-    assert CANNOT_TELL in alone.reason
+    assert CANNOT_TELL in alone.confirmation.reason
+    if before == "insufficient_optimization":
+        assert (alone.cause, alone.confirmation.verdict) == (before, "undecided")
+    else:
+        assert alone.cause in KNOWLEDGE_CAUSES
+
+
+def test_what_adds_something_is_less_sure_where_it_overrides():
+    def strength(before, removal):
+        return confirm_diagnosis(diagnosis(before), table(removal)).strength
+
+    for removal, cause in (
+        (KNOWLEDGE, "missing_knowledge"),
+        ("insufficient_optimization", "insufficient_optimization"),
+    ):
+        assert strength(cause, removal) == CONFIRMED_STRENGTH
+        assert strength("data_contradiction", removal) == ADDED_STRENGTH
+    assert strength("missing_knowledge", "data_contradiction") == CONFIRMED_STRENGTH
 
 
 def test_of_the_two_causes_of_knowledge_asking_decides():
