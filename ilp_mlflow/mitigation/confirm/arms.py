@@ -59,9 +59,9 @@ class Cost(Value):
         by_stage = ", ".join(f"{n} of '{stage}'" for stage, n in self.trainings.items())
         minutes = max(1, round(self.seconds / 60))
         return (
-            f"to confirm the causes of {self.samples} samples: {sum(self.trainings.values())} "
-            f"small trainings ({by_stage}), {self.rows} rows at most, {self.steps} optimizer "
-            f"steps in all, about {minutes} min"
+            f"to try causes out ({self.samples} sample{'' if self.samples == 1 else 's'}): "
+            f"{sum(self.trainings.values())} small trainings ({by_stage}), {self.rows} rows at "
+            f"most, {self.steps} optimizer steps in all, about {minutes} min"
         )
 
 
