@@ -360,7 +360,8 @@ def confirmation_sentences(report: Report) -> list[str]:
                 before = diagnosis.confirmation.by_evidence or UNEXPLAINED
                 corrected[before, diagnosis.cause or UNEXPLAINED] += 1
     text = (
-        f"Causes of {len(tried)} samples were tried out in small trainings without them: "
+        f"Causes were tried out in small trainings without them ({len(tried)} "
+        f"sample{'' if len(tried) == 1 else 's'}): "
         f"{counts['confirmed']} confirmed, {counts['corrected']} corrected, "
         f"{counts['undecided']} undecided, where the evidence's cause stays."
     )
