@@ -12,7 +12,7 @@ from ilp_mlflow import run_log
 from ilp_mlflow.core import config, plugin_loader
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import StepFailed, TrackingError
-from ilp_mlflow.core.interfaces import Mitigation
+from ilp_mlflow.core.interfaces import Context, Mitigation
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import (
@@ -29,9 +29,10 @@ from ilp_mlflow.core.values import (
 from ilp_mlflow.data.held_out import read_held_out
 from ilp_mlflow.data.trainer_logs import read_folder_log
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts, read_logs
-from ilp_mlflow.diagnosis.diagnose import diagnose_and_log
+from ilp_mlflow.diagnosis.diagnose import diagnose_and_log, log_diagnoses
 from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.mitigation import search
+from ilp_mlflow.mitigation.confirm.confirm import ConfirmOptions, confirm_causes
 from ilp_mlflow.mitigation.search import SearchOptions, SearchResult
 from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
@@ -223,12 +224,18 @@ def _logs_elsewhere(
     return logs
 
 
-def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
+def diagnose(
+    experiment: Experiment, run_id: str, confirm: ConfirmOptions | None = None
+) -> list[Diagnosis]:
     """Score every sample under every checkpoint of a run, judge it, and say why it is unlearned.
 
-    A diagnostic that raises is reported on the run and left out. Raises IlpError, also when no
-    sample can be scored under the last checkpoint: the run is FAILED then.
+    With `confirm`, causes of some samples are tried out in small trainings once all of that is
+    logged; an interrupt leaves the diagnosis without them. A diagnostic that raises is reported on
+    the run and left out. Raises IlpError, also when no sample can be scored under the last
+    checkpoint: the run is FAILED then; and with `confirm` where models were trained elsewhere.
     """
+    if confirm:
+        check_can_confirm(run_id)
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
     samples = runs.read_samples(run_id)
     checkpoints = runs.read_checkpoints(run_id)
@@ -250,7 +257,7 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
                 faults=faults,
                 max_wrong=experiment.max_wrong,
             )
-            return diagnoses
+            return _confirm(experiment, run_id, context, diagnoses, confirm)
         with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
             diagnoses, _ = diagnose_and_log(
                 run_id,
@@ -262,15 +269,48 @@ def diagnose(experiment: Experiment, run_id: str) -> list[Diagnosis]:
                 faults=faults,
                 max_wrong=experiment.max_wrong,
             )
-            unscored = group_unscored(context.verdicts.values())
-            note = diagnosis_sentence(diagnoses, len(samples), unscored)
-            runs.log(
-                child,
-                params={"ilp.preset": preset, "ilp.seed": seed},
-                tags={"mlflow.note.content": note},
-            )
+            _note_diagnoses(child, diagnoses, context)
+            runs.log(child, params={"ilp.preset": preset, "ilp.seed": seed})
             run_log.log_data(child, experiment, context.stages, "diagnosis")
+            diagnoses = _confirm(experiment, run_id, context, diagnoses, confirm, child)
     return diagnoses
+
+
+def _note_diagnoses(child: str, diagnoses: Sequence[Diagnosis], context: Context) -> None:
+    """Describe a diagnosis's run by what was found."""
+    unscored = group_unscored(context.verdicts.values())
+    note = diagnosis_sentence(diagnoses, len(context.samples), unscored)
+    runs.log(child, tags={"mlflow.note.content": note})
+
+
+def check_can_confirm(run_id: str) -> None:
+    """Raise TrackingError where causes cannot be tried out: nobody knows how to train again."""
+    if runs.tags(run_id).get("ilp.trained") != "true":
+        raise TrackingError(
+            f"run {run_id} holds models trained elsewhere, so no cause can be tried out in a small "
+            "training; leave --confirm out, or train here ('ilp train --help')"
+        )
+
+
+def _confirm(
+    experiment: Experiment,
+    run_id: str,
+    context: Context,
+    diagnoses: list[Diagnosis],
+    options: ConfirmOptions | None,
+    child: str | None = None,
+) -> list[Diagnosis]:
+    """The diagnoses, in place of those on the run once causes were tried out."""
+    if options is None:
+        return diagnoses
+    confirmed = confirm_causes(experiment, run_id, context, diagnoses, options)
+    if confirmed is None:
+        return diagnoses
+    preset, seed = experiment.scoring.preset, experiment.seed
+    log_diagnoses(run_id, confirmed, context, preset, seed, child)
+    if child:
+        _note_diagnoses(child, confirmed, context)
+    return confirmed
 
 
 def _write_weight_facts(run_id: str, checkpoints: Sequence[Checkpoint]) -> None:

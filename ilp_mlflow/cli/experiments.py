@@ -30,10 +30,12 @@ from ilp_mlflow.cli.console import (
     silence_libraries,
 )
 from ilp_mlflow.core.errors import ConfigError, StepFailed
+from ilp_mlflow.core.terminal.notes import say_once
 
 if TYPE_CHECKING:
     from ilp_mlflow.core.config import Experiment
     from ilp_mlflow.core.values import Report
+    from ilp_mlflow.mitigation.confirm.arms import Cost
 
 
 @experiment_command("run", MODEL_OPTION, SEED_OPTION, LAUNCH_OPTION, RESUME_OPTION)
@@ -123,15 +125,35 @@ def stage_command(
     data_options,
     scoring_options,
     SEED_OPTION,
+    click.option(
+        "--confirm",
+        default=0,
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Try out the causes of up to N samples of each in small trainings without them.",
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask before these trainings start."),
     required=False,
 )
 def diagnose_command(
-    experiment: Path | None, run_id: str, checkpoints: tuple[str, ...], **options: Any
+    experiment: Path | None,
+    run_id: str,
+    checkpoints: tuple[str, ...],
+    confirm: int,
+    yes: bool,
+    **options: Any,
 ) -> None:
     """Score and judge samples, and say why some failed.
 
     They are those of a trained EXPERIMENT, or of models trained elsewhere (--checkpoint).
     """
+    if yes and not confirm:
+        raise ConfigError("--yes: there is nothing to ask before; give --confirm N, too")
+    if confirm and checkpoints:
+        raise ConfigError(
+            f"--confirm {confirm}: nobody knows how the models of --checkpoint were trained, so no "
+            "cause can be tried out; leave it out, or train here ('ilp train --help')"
+        )
     values_by_name = {"checkpoint": checkpoints, **options}
     flags = [f"--{name.replace('_', '-')}" for name, value in values_by_name.items() if value]
     if experiment and flags:
@@ -140,7 +162,7 @@ def diagnose_command(
             f"{flags[0]} says"
         )
     if experiment or (run_id and not flags):
-        _diagnose_run(experiment, run_id)
+        _diagnose_run(experiment, run_id, confirm, yes)
     elif run_id or not (checkpoints and options["data"]):
         raise ConfigError(
             "give an experiment file; or, without one and without --run-id, both --checkpoint and "
@@ -150,8 +172,11 @@ def diagnose_command(
         _diagnose_elsewhere(checkpoints, **options)
 
 
-def _diagnose_run(experiment: Path | None, run_id: str) -> None:
-    """Diagnose a trained run by the rules that the file has now, or those it was trained with."""
+def _diagnose_run(experiment: Path | None, run_id: str, confirm: int, yes: bool) -> None:
+    """Diagnose a trained run by the rules that the file has now, or those it was trained with.
+
+    The causes of `confirm` samples of each are tried out, once that is agreed to or `yes`.
+    """
     from ilp_mlflow.core import config
 
     settings = config.read(experiment) if experiment else None
@@ -159,9 +184,19 @@ def _diagnose_run(experiment: Path | None, run_id: str) -> None:
     sections = ("scoring", "diagnostics", "mitigations") if experiment else ()
     run = _open_run(settings, run_id, sections)
     from ilp_mlflow import pipeline
+    from ilp_mlflow.mitigation.confirm.confirm import ConfirmOptions
 
-    pipeline.diagnose(run.experiment, run.run_id)
+    wanted = ConfirmOptions(confirm, lambda cost: _agree(cost, yes)) if confirm else None
+    pipeline.diagnose(run.experiment, run.run_id, wanted)
     print_report(pipeline.make_report(run.experiment, run.run_id))
+
+
+def _agree(cost: Cost, yes: bool) -> bool:
+    """Tell what small trainings cost and, on a terminal, ask whether to start them."""
+    if yes or not sys.stdin.isatty():
+        say_once(cost.sentence)
+        return True
+    return click.confirm(f"ilp: {cost.sentence}; start them?", err=True)
 
 
 def _diagnose_elsewhere(checkpoints: tuple[str, ...], **options: Any) -> None:

@@ -350,6 +350,30 @@ class Finding(Value):
     """Whether nothing else was looked for in these samples."""
 
 
+class Confirmation(Value):
+    """What small trainings, each without one cause, showed of one sample."""
+
+    verdict: Literal["confirmed", "corrected", "undecided"]
+    """Whether they bear the evidence out, override it, or say nothing."""
+    by_evidence: str | None = None
+    """The cause by the evidence alone; None: unexplained."""
+    tried: tuple[str, ...] = ()
+    """What was removed, by the cause it stands for, in trainings that worked."""
+    learned_without: tuple[str, ...] = ()
+    """Of these, the ones without which the sample is learned."""
+    reason: str = ""
+    """One sentence a user understands."""
+
+    @property
+    def sentence(self) -> str:
+        """What they showed, with the cause by the evidence where they override it."""
+        if self.verdict == "undecided":
+            return f"undecided, so the cause is by the evidence alone: {self.reason}"
+        if self.verdict == "corrected":
+            return f"{self.reason} (by the evidence alone: {self.by_evidence or 'unexplained'})"
+        return self.reason
+
+
 class Diagnosis(Value):
     """Verdict and cause of one sample."""
 
@@ -367,6 +391,8 @@ class Diagnosis(Value):
     """The next one."""
     evidence: dict[str, Evidence] = Field(default_factory=dict)
     """By name of the diagnostic; what it found for a subject of the sample stands here, too."""
+    confirmation: Confirmation | None = None
+    """What small trainings showed; None where there were none for this sample."""
 
     def details(self, kind: type[D]) -> D | None:
         """The facts behind the evidence for the cause of `kind`, whichever diagnostic has it.

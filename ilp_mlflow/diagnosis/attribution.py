@@ -33,6 +33,7 @@ TABLE_COLUMNS = (
     "reason",
     "why",
     "change",
+    "confirmation",
 )
 """Columns of the diagnosis table, before one column per cause; all but `strength` hold text."""
 HISTORY_SIGNS: dict[Status, str] = {
@@ -194,6 +195,8 @@ def diagnosis_table(
             row["runner_up"] = diagnosis.runner_up
             row["why"] = diagnosis.reason
             row["change"] = diagnosis.change
+            if diagnosis.confirmation:
+                row["confirmation"] = diagnosis.confirmation.sentence
         rows.append(row)
     columns = [pa.field(name, pa.string()) for name in TABLE_COLUMNS]
     columns[TABLE_COLUMNS.index("strength")] = pa.field("strength", pa.float64())

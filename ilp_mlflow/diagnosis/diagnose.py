@@ -91,7 +91,23 @@ def diagnose_and_log(
     and left out.
     """
     explanation = _explain(plugins, context, preset, run_id, faults, max_wrong)
-    diagnoses = explanation.diagnoses
+    metrics = log_diagnoses(run_id, explanation.diagnoses, context, preset, seed, beside)
+    runs.write(run_id, "findings.json", as_json(explanation.findings))
+    return explanation.diagnoses, metrics
+
+
+def log_diagnoses(
+    run_id: str,
+    diagnoses: Sequence[Diagnosis],
+    context: Context,
+    preset: Preset,
+    seed: int,
+    beside: str | None = None,
+) -> dict[str, float]:
+    """Log diagnoses on the run, in place of earlier ones; what the UI shows on `beside`, too.
+
+    Returned are the metrics, as of `diagnose_and_log`.
+    """
     samples = list(context.samples.values())
     names = [c.name for c in context.checkpoints]
     with task("log diagnoses", 3) as advance:
@@ -115,9 +131,8 @@ def diagnose_and_log(
             runs.write_ui_table(shown, "diagnosis.json", table.slice(0, UI_ROWS))
         advance(1)
         runs.write(run_id, "diagnoses.json", as_json(diagnoses))
-        runs.write(run_id, "findings.json", as_json(explanation.findings))
         advance(1)
-    return diagnoses, metrics
+    return metrics
 
 
 def _metrics(

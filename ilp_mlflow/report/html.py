@@ -29,6 +29,7 @@ from ilp_mlflow.report.sentences import (
     advice_sentences,
     best_mitigation,
     change_sentences,
+    confirmation_sentences,
     diagnoses_by_cause,
     finding_sentences,
     has_controls,
@@ -154,6 +155,7 @@ def render_html(
         samples_data=Markup(browser.text),
         listed_count=browser.listed,
         unavailable=unavailable_sentences(report),
+        confirmations=confirmation_sentences(report),
         shorten=sample_browser.shorten,
         breakable=_breakable,
     )

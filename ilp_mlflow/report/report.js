@@ -99,6 +99,7 @@
     if (row.diagnosis) {
       const next = row.diagnosis.runner_up ? `, next: ${row.diagnosis.runner_up}` : "";
       entry("cause", `${causeName(row)}${next}`);
+      if (row.diagnosis.confirmation) entry("tried out", make("bdi", "data", row.diagnosis.confirmation));
       for (const evidence of row.diagnosis.evidence) {
         const table = evidence.others.length ? [sideBySide(row, evidence)] : [];
         entry(`${evidence.cause} ${evidence.strength.toFixed(2)}`, make("bdi", "data", evidence.reason), ...table);

@@ -81,6 +81,8 @@ class ListedDiagnosis(TypedDict):
     """Place in `causes`."""
     runner_up: str | None
     """The next cause."""
+    confirmation: str
+    """What small trainings showed, or ""."""
     evidence: list[ListedEvidence]
     """For the cause, for the runner-up, then the strongest."""
 
@@ -240,6 +242,9 @@ class _Encoder:
         return {
             "cause": self.causes.index(diagnosis.cause or unexplained),
             "runner_up": diagnosis.runner_up,
+            "confirmation": shorten(diagnosis.confirmation.sentence)
+            if diagnosis.confirmation
+            else "",
             "evidence": [self._listed_evidence(e) for e in _ranked_evidence(diagnosis)],
         }
 

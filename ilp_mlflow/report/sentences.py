@@ -346,6 +346,33 @@ def unavailable_sentences(report: Report) -> list[str]:
     return sentences
 
 
+def confirmation_sentences(report: Report) -> list[str]:
+    """How many causes small trainings tried out, and what they said; none where none did."""
+    tried = [d for d in report.diagnoses if d.confirmation]
+    if not tried:
+        return []
+    counts: Counter[str] = Counter()
+    corrected: Counter[tuple[str, str]] = Counter()
+    for diagnosis in tried:
+        if diagnosis.confirmation:
+            counts[diagnosis.confirmation.verdict] += 1
+            if diagnosis.confirmation.verdict == "corrected":
+                before = diagnosis.confirmation.by_evidence or UNEXPLAINED
+                corrected[before, diagnosis.cause or UNEXPLAINED] += 1
+    text = (
+        f"Causes were tried out in small trainings without them ({len(tried)} "
+        f"sample{'' if len(tried) == 1 else 's'}): "
+        f"{counts['confirmed']} confirmed, {counts['corrected']} corrected, "
+        f"{counts['undecided']} undecided, where the evidence's cause stays."
+    )
+    if corrected:
+        changes = []
+        for (before, after), number in corrected.most_common():
+            changes.append(f"{number} from {before} to {after}")
+        text += f" Corrected: {', '.join(changes)}."
+    return [text]
+
+
 def mitigation_sentences(report: Report) -> list[str]:
     """Which mitigation to take, and why some were not tried."""
     sentences = []

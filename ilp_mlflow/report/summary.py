@@ -11,6 +11,7 @@ from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.report.sentences import (
     best_mitigation,
     change_sentences,
+    confirmation_sentences,
     diagnoses_by_cause,
     finding_sentences,
     has_controls,
@@ -61,6 +62,7 @@ def terminal_summary(report: Report, paint: Paint = lambda text, colour: text) -
     # What the causes depend on is said before them.
     lines += _paragraphs(weak_stage_sentences(report))
     lines += _paragraphs(unavailable_sentences(report))
+    lines += _paragraphs(confirmation_sentences(report))
     for cause, diagnoses in diagnoses_by_cause(report).items():
         lines += ["", *_cause_lines(cause, diagnoses, len(report.diagnoses), paint)]
     if leak_sentence(report):
@@ -129,6 +131,7 @@ def markdown_summary(report: Report) -> str:
     parts.append(_markdown_table(_retention_table(report)))
     parts += weak_stage_sentences(report)
     parts += unavailable_sentences(report)
+    parts += confirmation_sentences(report)
     if leak_sentence(report):
         parts.append(leak_sentence(report))
     parts.append(WHERE)
@@ -172,6 +175,7 @@ def issue_markdown(report: Report) -> str:
         parts.append(_markdown_table(_outcome_table(report)))
     parts += weak_stage_sentences(report)
     parts += unavailable_sentences(report)
+    parts += confirmation_sentences(report)
     parts += finding_sentences(report)
     if report.diagnoses:
         parts.append(_cause_list(report))

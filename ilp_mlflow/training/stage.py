@@ -196,6 +196,18 @@ def train_copy(experiment: Experiment, stage: Stage, parent: str) -> LoadedModel
         return train_stage(stage, start, Path(scratch)).loaded
 
 
+def train_into(experiment: Experiment, stage: Stage, parent: str, folder: Path) -> None:
+    """Write the model at the URI `parent`, trained on `stage`, into a folder and nowhere else.
+
+    Where the training stands is not kept: one that is interrupted leaves nothing. Raises IlpError.
+    """
+    parts = model_registry.resolve_parts(parent)
+    loaded = train_copy(experiment, stage, parent)
+    saved_parent = _saved_parent(stage, parent, parts)
+    with_tokenizer = _has_own_tokenizer(experiment, parts)
+    loading.save_model(loaded, folder, saved_parent, with_tokenizer, parts[0])
+
+
 @contextlib.contextmanager
 def _resume_folder(
     experiment: Experiment, stage: Stage, parts: Sequence[str]

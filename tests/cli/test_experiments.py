@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
+from ilp_mlflow.cli import experiments
+from ilp_mlflow.mitigation.confirm.arms import Cost
 from tests.cli.commands import document, ilp, stage
 from tests.conftest import edit_yaml, rows, write_jsonl
 
@@ -106,6 +109,15 @@ BAD = [
         case("no_supervised_token", edit=lambda f, t, m: training(f, max_length=3)),
         "have no token to learn from",
     ),
+    (case("nothing_to_agree_to", "diagnose", "FILE", "--yes"), "give --confirm N, too"),
+    (
+        case(
+            "confirm_what_was_trained_elsewhere",
+            *["diagnose", "--checkpoint", "a=b", "--confirm", "3"],
+        ),
+        "nobody knows how the models of --checkpoint were trained",
+    ),
+    (case("confirm_a_negative_number", "diagnose", "FILE", "--confirm", "-1"), "--confirm"),
     (case("bad_seed", "run", "FILE", "--seed", "many"), "parameter seed"),
     (case("bad_launch", "run", "FILE", "--launch", "kubernetes"), "parameter launch"),
     (
@@ -242,3 +254,22 @@ def test_a_missing_folder_of_a_model_and_a_file_with_a_sign_in_its_name_are_told
     assert "or write sft=./a=b.jsonl for a file of that name" in ilp(*given)[2]
     given[4] = "sft=./nothing"
     assert "./nothing: no such folder; check the path" in ilp(*given)[2]
+
+
+def test_small_trainings_are_asked_for_on_a_terminal_alone(monkeypatch, capsys):
+    cost = Cost(samples=3, trainings={"first": 2}, rows=9, steps=40, seconds=200)
+    asked = []
+    monkeypatch.setattr(
+        experiments.click, "confirm", lambda text, err: bool(asked.append(text)) or err
+    )
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    assert experiments._agree(cost, yes=False)
+    assert cost.sentence in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    assert experiments._agree(cost, yes=True)
+    assert asked == []
+    assert experiments._agree(cost, yes=False)
+    (question,) = asked
+    assert "3 samples" in question
+    assert "2 small trainings (2 of 'first')" in question
+    assert "about 3 min" in question

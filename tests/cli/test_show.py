@@ -27,6 +27,7 @@ def run_id(store):
         "strength": 0.9,
         "why": "its answer was cut off",
         "change": "raise max_length",
+        "confirmation": "confirmed by small trainings",
     }
     with runs.start("x", "experiment") as run:
         runs.write(
@@ -43,6 +44,7 @@ def test_a_sample_is_shown_with_what_is_known_of_it(run_id):
     assert "The capital of Peru is[[ Lima<|end|>]]" in text
     assert "2 times in stage 'facts'" in text
     assert "not_trained (0.90)" in text
+    assert "tried out  confirmed by small trainings" in text
     assert "its answer was cut off" in text
 
 

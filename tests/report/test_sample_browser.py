@@ -117,6 +117,7 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
         "diagnosis": {
             "cause": 0,
             "runner_up": "a",
+            "confirmation": "",
             "evidence": [
                 {
                     "cause": "b",

@@ -4,6 +4,7 @@ import pytest
 
 from ilp_mlflow.core.training_log import LossCourse
 from ilp_mlflow.core.values import (
+    Confirmation,
     Diagnosis,
     Evidence,
     Finding,
@@ -21,6 +22,7 @@ from ilp_mlflow.report.sentences import (
     advice_sentences,
     best_mitigation,
     change_sentences,
+    confirmation_sentences,
     diagnoses_by_cause,
     diagnosis_sentence,
     finding_sentence,
@@ -373,3 +375,35 @@ def test_the_page_shows_what_is_not_known():
     page = render_html(spoiled_report(outcomes=(outcome,), histories=histories), samples)
     for text in ("2 unscored", "3 unscored", "7 unscored", "not known 2", "not a number"):
         assert text in page, text
+
+
+def tried_out(id_, verdict, cause, by_evidence):
+    confirmation = Confirmation(verdict=verdict, by_evidence=by_evidence, reason="as was seen")
+    return Diagnosis(
+        verdict=Verdict(sample_id=id_, status="unlearned"), cause=cause, confirmation=confirmation
+    )
+
+
+def test_what_small_trainings_said_is_counted_and_changes_are_named():
+    assert confirmation_sentences(report()) == []
+    tried = (
+        tried_out("1", "confirmed", "a", "a"),
+        tried_out("2", "corrected", "a", "b"),
+        tried_out("3", "corrected", "a", None),
+        tried_out("4", "undecided", "b", "b"),
+    )
+    found = report(diagnoses=tried)
+    (sentence,) = confirmation_sentences(found)
+    assert "4 samples" in sentence
+    assert "1 confirmed, 2 corrected, 1 undecided" in sentence
+    assert "1 from b to a, 1 from unexplained to a" in sentence
+    assert sentence in " ".join(terminal_summary(found).split())
+    assert sentence in markdown_summary(found)
+    assert sentence in issue_markdown(found)
+
+
+def test_an_overridden_cause_is_told_with_that_of_the_evidence():
+    corrected = tried_out("2", "corrected", "a", "b").confirmation.sentence
+    assert corrected == "as was seen (by the evidence alone: b)"
+    undecided = tried_out("4", "undecided", "b", "b").confirmation.sentence
+    assert undecided.startswith("undecided")

@@ -1,0 +1,1 @@
+"""Causes confirmed by small trainings without them."""
