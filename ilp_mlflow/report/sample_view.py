@@ -52,6 +52,8 @@ class SampleView(Value):
     """The evidence for the cause in a sentence."""
     change: str = ""
     """What mends it; "" where that is not known."""
+    knowledge: str | None = None
+    """What the base knows of its answer, one of SliCK's classes; None where it was not asked."""
 
 
 def read_view(run_id: str, sample_id: str) -> SampleView:
@@ -75,6 +77,7 @@ def read_view(run_id: str, sample_id: str) -> SampleView:
             strength=row["strength"],
             reason=row["why"] or "",
             change=row["change"] or "",
+            knowledge=row["knowledge"],
         )
     return SampleView.model_validate(view)
 
@@ -159,6 +162,7 @@ def _facts(view: SampleView) -> Mapping[str, Sequence[str]]:
         "cause": _cause(view),
         "reason": [view.reason] if view.reason else [],
         "change": [view.change] if view.change else [],
+        "base knows": [f"the answer: {view.knowledge} (SliCK)"] if view.knowledge else [],
     }
     return facts
 

@@ -27,6 +27,7 @@ def run_id(store):
         "strength": 0.9,
         "why": "its answer was cut off",
         "change": "raise max_length",
+        "knowledge": "MaybeKnown",
     }
     with runs.start("x", "experiment") as run:
         runs.write(
@@ -44,12 +45,14 @@ def test_a_sample_is_shown_with_what_is_known_of_it(run_id):
     assert "2 times in stage 'facts'" in text
     assert "not_trained (0.90)" in text
     assert "its answer was cut off" in text
+    assert "the answer: MaybeKnown (SliCK)" in text
 
 
 def test_json_is_the_account_with_the_rest(run_id):
     shown = document("show", run_id, "facts/1")
     assert shown["account"]["segments"][1] == {"text": " Lima<|end|>", "kind": "supervised"}
     assert shown["exposures"][0]["exposures"] == 2
+    assert shown["knowledge"] == "MaybeKnown"
     # the other one was in no batch, and has no verdict
     other = document("show", run_id, "facts/2")
     assert (other["exposures"], other["status"]) == ([], None)

@@ -10,7 +10,13 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
+from ilp_mlflow.core.interfaces import (
+    MIN_TAUGHT_SHARE,
+    Belief,
+    Context,
+    Diagnostic,
+    SlickClass,
+)
 from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, Subject, to_rows
 from ilp_mlflow.data.matching import answer_key, prompt_text
 
@@ -29,6 +35,8 @@ class OptimizationDetails(Details):
     """Share by which its loss fell from its last batch but one to the last; None: not known."""
     tokens_right: float = 0.0
     """Share 0..1 of its tokens that are the model's first choice; 0 for short answers."""
+    knowledge: SlickClass | None = None
+    """What the base knows of its answer, in the field's words, see `Belief.knowledge`."""
 
 
 class LossCourse(NamedTuple):
@@ -197,6 +205,7 @@ class InsufficientOptimization(Diagnostic):
             answer_rows=answer_rows,
             loss_fell=course.fell if course else None,
             tokens_right=tokens_right,
+            knowledge=belief.knowledge if belief else None,
         )
         return Observed(
             belief=counted_belief,
