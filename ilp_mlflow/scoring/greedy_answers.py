@@ -58,7 +58,7 @@ def answer_greedily(
     ):
         for batch in _batches(prompts, batch_tokens):
             rows = [prompts[number] for number in batch]
-            sentences = _first_sentences(loaded, rows, settings)
+            sentences = first_sentences(loaded, rows, settings)
             answers.update(zip(batch, sentences, strict=True))
             advance(len(batch))
     return answers
@@ -112,7 +112,7 @@ def _shared_by_all(rows: Sequence[list[int]]) -> int:
     return min(shared, min(map(len, rows)) - 1)
 
 
-def _first_sentences(
+def first_sentences(
     loaded: LoadedModel, rows: Sequence[list[int]], settings: GenerationConfig
 ) -> list[GreedyAnswer]:
     """The first sentence that the model says after each of `rows`, which are prompts.
