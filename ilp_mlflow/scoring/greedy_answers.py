@@ -130,6 +130,7 @@ def first_sentences(
     while waiting and left > 0:
         settings_now = copy.copy(settings)
         settings_now.max_new_tokens = min(left, TOKENS_BETWEEN)
+        settings_now.return_dict_in_generate = True
         spoken = _go_on(loaded, ids, mask, cache, settings_now, start)
         new_tokens = spoken.ids[:, ids.shape[1] :]
         left -= new_tokens.shape[1]
@@ -180,7 +181,6 @@ def _go_on(
         generation_config=settings,
         logits_processor=LogitsProcessorList([chosen_logprobs]),
         stopping_criteria=StoppingCriteriaList([_AfterFirstSentence(loaded, start)]),
-        return_dict_in_generate=True,
         **kept,
         **without_router(loaded.model),
     )

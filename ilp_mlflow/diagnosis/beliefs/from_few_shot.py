@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -89,15 +89,18 @@ class FewShot:
                     beliefs[sample.id] = replace(belief, phrasings_format=text)
         return beliefs
 
-    def guesses(self, samples: Sequence[Sample]) -> dict[Kind, list[float]]:
+    def guesses(
+        self, samples: Sequence[Sample], kinds: Container[Kind]
+    ) -> dict[Kind, list[float]]:
         """How sure the base is of what it says of things that do not exist: confidences 0..1.
 
-        By kind, for the kinds of `samples` that are made from templates.
+        By kind, for those of `kinds` that are made from templates and that some of `samples` have.
         """
         one_of: dict[Kind, Sample] = {}
         for sample in samples:
-            if sample.id in self.questions and is_short(sample):
-                one_of.setdefault(self.kind_of[sample.id], sample)
+            kind = self.kind_of[sample.id]
+            if kind in kinds and sample.id in self.questions and is_short(sample):
+                one_of.setdefault(kind, sample)
         _, sets = self._examples(list(one_of.values()))
         phrasings: dict[tuple[Kind, int], list[Phrasing]] = {}
         for kind, sample in one_of.items():

@@ -101,5 +101,7 @@ def test_a_sample_is_asked_behind_sets_of_its_kind():
 
 
 def test_guesses_are_about_things_that_do_not_exist():
-    guesses = few_shot().guesses([ROWS[0][0], NEW_NAME[0]])
+    asked = [ROWS[0][0], NEW_NAME[0]]
+    guesses = few_shot().guesses(asked, set(KINDS.values()))
+    assert few_shot().guesses(asked, {KINDS["opposite0"]}) == {}
     assert guesses[KINDS["capital0"]] == pytest.approx([0.1] * len(guesses[KINDS["capital0"]]))
