@@ -22,7 +22,7 @@ from ilp_mlflow.diagnosis.beliefs.few_shot import is_short
 from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, Reword
 from ilp_mlflow.diagnosis.beliefs.from_probes import from_probes
 from ilp_mlflow.diagnosis.beliefs.from_templates import from_templates
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of, plain_facts
 from ilp_mlflow.diagnosis.beliefs.templates import mine_questions
 
 MAX_MINED_ROWS = 20_000
@@ -76,7 +76,7 @@ def read_beliefs(
     model = BaseProbe(probe, base)
     beliefs = from_probes([s for s in (*asked, *compared) if s.probes], model)
     without_probes = [s for s in (*asked, *compared) if not s.probes]
-    solved = [s for s in drawn if is_short(s)]
+    solved = plain_facts([s for s in drawn if is_short(s)], asked, questions, kind_of)
     few_shot = FewShot(model, solved, questions, kind_of, seed, reword)
     if not _examples_help([s for s in compared if not s.probes], few_shot):
         templated = [s for s in without_probes if s.id in questions]
