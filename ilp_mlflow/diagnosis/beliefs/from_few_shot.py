@@ -92,9 +92,7 @@ class FewShot:
                     beliefs[sample.id] = replace(belief, phrasings_format=text)
         return beliefs
 
-    def guesses(
-        self, samples: Sequence[Sample], kinds: Container[Kind]
-    ) -> dict[Kind, list[float]]:
+    def guesses(self, samples: Sequence[Sample], kinds: Container[Kind]) -> dict[Kind, list[float]]:
         """How sure the base is of what it says of things that do not exist: confidences 0..1.
 
         By kind, for those of `kinds` that are made from templates and that some of `samples` have.

@@ -153,6 +153,6 @@ def test_a_kind_of_which_too_few_are_learned_is_judged_as_its_stage():
     assert set(kinds_risks(30, MIN_OF_KIND - 1)[1]) == {("first", "fact")}
     lost, kept = [sample("u")], [sample(f"l{i}") for i in range(40)]
     beliefs = {s.id: known(s in kept) for s in (*lost, *kept)}
-    one = {id_: ("first", "all") for id_ in beliefs}
+    one = dict.fromkeys(beliefs, ("first", "all"))
     stage_risks = unlearned_risks(lost, kept, lost, kept, beliefs)
     assert risks_of_kinds(lost, kept, lost, kept, beliefs, one, stage_risks) == {}

@@ -23,7 +23,7 @@ def examined_with_stage(
     right=0.0,
     seen=9,
     taught=1.0,
-    logprobs=(None,) * len(CHECKPOINTS),
+    logprobs=(None, None, None),
 ):
     """The same, and the evidence for the stage."""
     by_checkpoint = dict(zip(CHECKPOINTS, logprobs, strict=True))
