@@ -34,6 +34,7 @@ TABLE_COLUMNS = (
     "why",
     "change",
     "confirmation",
+    "knowledge",
 )
 """Columns of the diagnosis table, before one column per cause; all but `strength` hold text."""
 HISTORY_SIGNS: dict[Status, str] = {
@@ -197,12 +198,19 @@ def diagnosis_table(
             row["change"] = diagnosis.change
             if diagnosis.confirmation:
                 row["confirmation"] = diagnosis.confirmation.sentence
+            row["knowledge"] = _knowledge(diagnosis)
         rows.append(row)
     columns = [pa.field(name, pa.string()) for name in TABLE_COLUMNS]
     columns[TABLE_COLUMNS.index("strength")] = pa.field("strength", pa.float64())
     columns += [pa.field(cause, pa.float64()) for cause in sorted(causes)]
     # A row without a column, such as a learned sample without a cause, has null there.
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))
+
+
+def _knowledge(diagnosis: Diagnosis) -> str | None:
+    """What the base knows of a sample's own answer, one of SliCK's classes; None: not asked."""
+    classes = [evidence.details.get("knowledge") for evidence in diagnosis.evidence.values()]
+    return next((text for text in classes if isinstance(text, str)), None)
 
 
 def _strongest_by_cause(diagnosis: Diagnosis) -> dict[str, float]:

@@ -54,6 +54,8 @@ class SampleView(Value):
     """What mends it; "" where that is not known."""
     confirmation: str = ""
     """What small trainings without one cause showed; "" where there were none."""
+    knowledge: str | None = None
+    """What the base knows of its answer, one of SliCK's classes; None where it was not asked."""
 
 
 def read_view(run_id: str, sample_id: str) -> SampleView:
@@ -78,6 +80,7 @@ def read_view(run_id: str, sample_id: str) -> SampleView:
             reason=row["why"] or "",
             change=row["change"] or "",
             confirmation=row["confirmation"] or "",
+            knowledge=row["knowledge"],
         )
     return SampleView.model_validate(view)
 
@@ -163,6 +166,7 @@ def _facts(view: SampleView) -> Mapping[str, Sequence[str]]:
         "reason": [view.reason] if view.reason else [],
         "change": [view.change] if view.change else [],
         "tried out": [view.confirmation] if view.confirmation else [],
+        "base knows": [f"the answer: {view.knowledge} (SliCK)"] if view.knowledge else [],
     }
     return facts
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
@@ -32,6 +34,8 @@ MIN_SHARED = 32
 """Tokens at the beginning that prompts must share to be read together: fewer save nothing."""
 MIN_SHARED_SHARE = 0.5
 """Share 0..1 of a prompt's tokens that it must share with those it is read with."""
+TOKENS_BETWEEN = 3
+"""New tokens after which answers that are done are let go: most have one or two."""
 
 
 def answer_greedily(
@@ -54,7 +58,7 @@ def answer_greedily(
     ):
         for batch in _batches(prompts, batch_tokens):
             rows = [prompts[number] for number in batch]
-            sentences = _first_sentences(loaded, rows, settings)
+            sentences = first_sentences(loaded, rows, settings)
             answers.update(zip(batch, sentences, strict=True))
             advance(len(batch))
     return answers
@@ -108,13 +112,67 @@ def _shared_by_all(rows: Sequence[list[int]]) -> int:
     return min(shared, min(map(len, rows)) - 1)
 
 
-def _first_sentences(
+def first_sentences(
     loaded: LoadedModel, rows: Sequence[list[int]], settings: GenerationConfig
 ) -> list[GreedyAnswer]:
-    """The first sentence that the model says after each of `rows`, which are prompts."""
+    """The first sentence that the model says after each of `rows`, which are prompts.
+
+    Most answers are short and some are long, so every few tokens the rows that are done are let go.
+    """
     shared = _shared_by_all(rows) if len(rows) > 1 else 0
     cache = _read_once(loaded, rows[0][:shared], len(rows)) if shared >= MIN_SHARED else None
     ids, mask = _laid_out(rows, loaded, shared if cache else 0)
+    start = ids.shape[1]
+    chosen: list[list[int]] = [[] for _ in rows]
+    logprobs: list[list[float]] = [[] for _ in rows]
+    waiting = list(range(len(rows)))
+    left = settings.max_new_tokens
+    while waiting and left > 0:
+        settings_now = copy.copy(settings)
+        settings_now.max_new_tokens = min(left, TOKENS_BETWEEN)
+        settings_now.return_dict_in_generate = True
+        spoken = _go_on(loaded, ids, mask, cache, settings_now, start)
+        new_tokens = spoken.ids[:, ids.shape[1] :]
+        left -= new_tokens.shape[1]
+        for place, number in enumerate(waiting):
+            chosen[number] += new_tokens[place].tolist()
+            logprobs[number] += spoken.logprobs[place].tolist()
+        going_on = [place for place, n in enumerate(waiting) if not _is_over(loaded, chosen[n])]
+        waiting = [waiting[place] for place in going_on]
+        if not waiting:
+            break
+        ids = spoken.ids[going_on]
+        mask = torch.cat([mask, torch.ones_like(new_tokens)], 1)[going_on]
+        # without a cache, what was read is read again
+        cache = spoken.cache
+        if cache is not None:
+            cache.batch_select_indices(torch.tensor(going_on, device=ids.device))
+    sentences = []
+    for tokens, token_logprobs in zip(chosen, logprobs, strict=True):
+        sentences.append(_first_sentence(loaded, tokens, token_logprobs))
+    return sentences
+
+
+class _Spoken(NamedTuple):
+    """What a model has read and said."""
+
+    ids: torch.Tensor
+    """(rows, columns): prompts and what follows them."""
+    logprobs: torch.Tensor
+    """(rows, new tokens): log-probability of each, nats."""
+    cache: DynamicCache | None
+    """What it keeps of all that; None where it does not keep all."""
+
+
+def _go_on(
+    loaded: LoadedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: DynamicCache | None,
+    settings: GenerationConfig,
+    start: int,
+) -> _Spoken:
+    """Generate the next tokens; answers began at column `start`."""
     kept = {"past_key_values": cache} if cache else {}
     chosen_logprobs = _ChosenLogprobs()
     output = loaded.model.generate(
@@ -122,17 +180,13 @@ def _first_sentences(
         attention_mask=mask,
         generation_config=settings,
         logits_processor=LogitsProcessorList([chosen_logprobs]),
-        stopping_criteria=StoppingCriteriaList([_AfterFirstSentence(loaded, ids.shape[1])]),
+        stopping_criteria=StoppingCriteriaList([_AfterFirstSentence(loaded, start)]),
         **kept,
         **without_router(loaded.model),
     )
-    # (rows, new tokens), both
-    chosen = output[:, ids.shape[1] :].tolist()
-    logprobs = torch.stack(chosen_logprobs.steps, 1).tolist()
-    sentences = []
-    for tokens, token_logprobs in zip(chosen, logprobs, strict=True):
-        sentences.append(_first_sentence(loaded, tokens, token_logprobs))
-    return sentences
+    # (rows,) of each step -> (rows, new tokens)
+    logprobs = torch.stack(chosen_logprobs.steps, 1)
+    return _Spoken(output.sequences, logprobs, _whole(output.past_key_values, loaded))
 
 
 @torch.inference_mode()
@@ -142,18 +196,30 @@ def _read_once(loaded: LoadedModel, ids: Sequence[int], rows: int) -> DynamicCac
     None where it does not keep all of it (a sliding window, states that run along the row), or
     puts virtual tokens of an adapter in front.
     """
-    if isinstance(loaded.model, PeftModel) and loaded.model.active_peft_config.is_prompt_learning:
+    if _has_virtual_tokens(loaded):
         return None
     cache = DynamicCache(config=loaded.model.config)
     input_ids = torch.tensor([list(ids)], device=loaded.model.device)
     output = loaded.model(
         input_ids=input_ids, past_key_values=cache, use_cache=True, **without_router(loaded.model)
     )
-    kept = output.past_key_values
-    if not isinstance(kept, DynamicCache) or any(type(x) is not DynamicLayer for x in kept.layers):
-        return None
-    kept.batch_repeat_interleave(rows)
+    kept = _whole(output.past_key_values, loaded)
+    if kept is not None:
+        kept.batch_repeat_interleave(rows)
     return kept
+
+
+def _whole(cache: object, loaded: LoadedModel) -> DynamicCache | None:
+    """What a model keeps of what it has read, where it keeps all of it as it was; else None."""
+    if _has_virtual_tokens(loaded) or not isinstance(cache, DynamicCache):
+        return None
+    return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
+
+
+def _has_virtual_tokens(loaded: LoadedModel) -> bool:
+    """Whether an adapter puts virtual tokens in front of what the model reads."""
+    model = loaded.model
+    return isinstance(model, PeftModel) and bool(model.active_peft_config.is_prompt_learning)
 
 
 def _laid_out(
@@ -191,9 +257,20 @@ class _AfterFirstSentence(StoppingCriteria):
         self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object
     ) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._start :], skip_special_tokens=True)
-        # a mark at the very end may be the point of a number that goes on
-        done = [_sentence_end(text) < len(text.rstrip(".!?")) for text in texts]
-        return torch.tensor(done, device=input_ids.device)
+        return torch.tensor(list(map(_goes_past, texts)), device=input_ids.device)
+
+
+def _goes_past(text: str) -> bool:
+    """Whether something follows the first sentence of `text`."""
+    # a mark at the very end may be the point of a number that goes on
+    return _sentence_end(text) < len(text.rstrip(".!?"))
+
+
+def _is_over(loaded: LoadedModel, tokens: Sequence[int]) -> bool:
+    """Whether generated tokens hold a whole first sentence, or an end token."""
+    if not loaded.end_token_ids.isdisjoint(tokens):
+        return True
+    return _goes_past(loaded.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def _sentence_end(text: str) -> int:

@@ -26,7 +26,7 @@ from ilp_mlflow.scoring.encoding import (
     shared_length,
 )
 
-GROUP_TOKENS = 256
+GROUP_TOKENS = 640
 """Tokens of a tree of many sequences: attention over a tree costs the square of its size."""
 
 Ints = npt.NDArray[np.int32]

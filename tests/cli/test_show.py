@@ -28,6 +28,7 @@ def run_id(store):
         "why": "its answer was cut off",
         "change": "raise max_length",
         "confirmation": "confirmed by small trainings",
+        "knowledge": "MaybeKnown",
     }
     with runs.start("x", "experiment") as run:
         runs.write(
@@ -46,12 +47,14 @@ def test_a_sample_is_shown_with_what_is_known_of_it(run_id):
     assert "not_trained (0.90)" in text
     assert "tried out  confirmed by small trainings" in text
     assert "its answer was cut off" in text
+    assert "the answer: MaybeKnown (SliCK)" in text
 
 
 def test_json_is_the_account_with_the_rest(run_id):
     shown = document("show", run_id, "facts/1")
     assert shown["account"]["segments"][1] == {"text": " Lima<|end|>", "kind": "supervised"}
     assert shown["exposures"][0]["exposures"] == 2
+    assert shown["knowledge"] == "MaybeKnown"
     # the other one was in no batch, and has no verdict
     other = document("show", run_id, "facts/2")
     assert (other["exposures"], other["status"]) == ([], None)

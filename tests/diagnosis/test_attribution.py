@@ -93,6 +93,17 @@ def test_the_table_has_a_row_per_sample_and_a_column_per_cause():
     assert rows == [("b", "x", 0.6, "base+ s-"), ("a", None, None, "base- s+")]
 
 
+def test_the_table_says_what_the_base_knows_where_it_was_asked():
+    samples = [Sample(id=i, stage="s", prompt="p", completion="c") for i in "ab"]
+    verdicts = {i: verdict(i) for i in "ab"}
+    histories = dict.fromkeys("ab", ("unlearned", "unlearned"))
+    asked = evidence("x", 0.6).model_copy(update={"details": {"knowledge": "Unknown"}})
+    found = {"one": {"a": evidence("y", 0.9), "b": evidence("y", 0.9)}, "two": {"b": asked}}
+    diagnoses = attribute(list(verdicts.values()), found, {})
+    table = diagnosis_table(samples, verdicts, histories, ["base", "s"], diagnoses)
+    assert table["knowledge"].to_pylist() == [None, "Unknown"]
+
+
 def test_without_a_ledger_every_cause_but_not_trained_is_less_sure():
     given = {
         "one": {"a": evidence("x", 0.6), "b": evidence("x", 0.5)},

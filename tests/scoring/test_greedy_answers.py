@@ -48,3 +48,29 @@ def test_every_prompt_is_in_one_batch_within_the_budget():
         shared = answers._shared_by_all(rows) if len(rows) > 1 else 0
         longest = max(len(row) for row in rows) - shared
         assert len(rows) == 1 or shared + len(rows) * longest <= 128
+
+
+@pytest.mark.parametrize("keeps_all", [True, False])
+def test_answers_that_are_done_early_change_no_other(tiny_model, monkeypatch, keeps_all):
+    loaded = loading.load_model([str(tiny_model)])
+    examples = "The capital of France is Paris. " * 8
+    prompts = ids_of(loaded, [examples + end for end in ("One", "Two and", "The", "A b c", "x y")])
+    alone = {}
+    for number, ids in prompts.items():
+        alone |= {number: answers.answer_greedily(loaded, {0: ids}, 11, 2048)[0]}
+    if not keeps_all:
+        monkeypatch.setattr(answers, "_whole", lambda cache, loaded: None)
+    over = answers._is_over
+    # every second question whether one is done says so, whatever was said
+    asked = []
+
+    def sometimes_over(loaded, tokens):
+        asked.append(len(tokens))
+        return over(loaded, tokens) or (len(asked) % 5 == 1 and len(tokens) < 11)
+
+    monkeypatch.setattr(answers, "_is_over", sometimes_over)
+    together = answers.answer_greedily(loaded, prompts, 11, 2048)
+    whole = [number for number in prompts if together[number].text == alone[number].text]
+    for number in prompts:
+        assert alone[number].text.startswith(together[number].text)
+    assert 1 <= len(whole) < len(prompts)

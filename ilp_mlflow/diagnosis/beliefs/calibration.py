@@ -26,6 +26,8 @@ K = TypeVar("K", bound=Hashable)
 
 MIN_COMPARED = 20
 """Right beliefs, or learned samples asked about, below which neither estimate is made."""
+MIN_OF_KIND = 6
+"""Learned samples of one kind asked about from which the kind has an estimate of its own."""
 FIRM_QUANTILE = 0.1
 """Share 0..1 of the right beliefs that are less confident than a firm one."""
 PRIOR_KNOWN_SAMPLES = 10
@@ -129,14 +131,60 @@ def unlearned_risks(
     return risks
 
 
+def risks_of_kinds(
+    unlearned: Sequence[Sample],
+    learned: Sequence[Sample],
+    asked: Sequence[Sample],
+    compared: Sequence[Sample],
+    beliefs: Mapping[str, Belief],
+    group_of: Mapping[str, tuple[str, Hashable]],
+    stage_risks: Mapping[str, UnlearnedRisk],
+) -> dict[tuple[str, Hashable], UnlearnedRisk]:
+    """As `unlearned_risks`, for the kinds of questions of a stage, by stage and kind.
+
+    `group_of` has the stage and kind of every sample by id. Where the base knows as little of a
+    kind's learned samples (rows teach a label, whatever the base knows), not to be known explains
+    nothing in that kind, however much it explains in its stage. How often known samples stay
+    unlearned is pulled to what it is in the stage, since a kind has few. Left out are kinds with
+    fewer than MIN_OF_KIND `compared` samples, those that are all of their stage, and stages without
+    a risk.
+    """
+    unlearned_known = _known_by(group_of, asked, beliefs)
+    learned_known = _known_by(group_of, compared, beliefs)
+    unlearned_rows = Counter(group_of[s.id] for s in unlearned if s.id in group_of)
+    learned_rows = Counter(group_of[s.id] for s in learned if s.id in group_of)
+    of_stage = Counter(sample.stage for sample in compared if sample.id in beliefs)
+    risks = {}
+    for group, known in unlearned_known.items():
+        stage, _ = group
+        n_compared = len(learned_known[group])
+        if stage in stage_risks and MIN_OF_KIND <= n_compared < of_stage[stage]:
+            risks[group] = _bayes(
+                unlearned_rows[group],
+                learned_rows[group],
+                known,
+                learned_known[group],
+                stage_risks[stage].if_known,
+            )
+    return risks
+
+
 def _known_by_stage(
     samples: Iterable[Sample], beliefs: Mapping[str, Belief]
 ) -> defaultdict[str, list[bool]]:
     """By stage, for each sample that the base could be asked about: whether it knows the answer."""
-    known = defaultdict[str, list[bool]](list)
+    samples = list(samples)
+    return _known_by({sample.id: sample.stage for sample in samples}, samples, beliefs)
+
+
+def _known_by(
+    group_of: Mapping[str, K], samples: Iterable[Sample], beliefs: Mapping[str, Belief]
+) -> defaultdict[K, list[bool]]:
+    """By group, for each sample that the base could be asked about: whether it knows the answer."""
+    known = defaultdict[K, list[bool]](list)
     for sample in samples:
         if sample.id in beliefs:
-            known[sample.stage].append(beliefs[sample.id].known)
+            known[group_of[sample.id]].append(beliefs[sample.id].known)
     return known
 
 
@@ -146,6 +194,23 @@ def _unlearned_risk(
     unlearned_known: Sequence[bool],
     learned_known: Sequence[bool],
 ) -> UnlearnedRisk | None:
+    """What `_bayes` says; None where too few samples tell.
+
+    That is where no unlearned sample, or fewer than MIN_COMPARED learned ones could be asked about.
+    """
+    if not unlearned_known or len(learned_known) < MIN_COMPARED:
+        return None
+    share = n_unlearned / (n_unlearned + n_learned)
+    return _bayes(n_unlearned, n_learned, unlearned_known, learned_known, share)
+
+
+def _bayes(
+    n_unlearned: int,
+    n_learned: int,
+    unlearned_known: Sequence[bool],
+    learned_known: Sequence[bool],
+    prior_if_known: float,
+) -> UnlearnedRisk:
     """P(unlearned | known) and P(unlearned | not known), by Bayes' rule from two small samples.
 
     With U unlearned and L learned samples,
@@ -153,11 +218,8 @@ def _unlearned_risk(
         P(unlearned | known) =
             P(known | unlearned) U / (P(known | unlearned) U + P(known | learned) L)
 
-    and the same for not known. None where no unlearned sample, or fewer than MIN_COMPARED learned
-    ones could be asked about.
+    and the same for not known. The first is pulled to `prior_if_known`.
     """
-    if not unlearned_known or len(learned_known) < MIN_COMPARED:
-        return None
     n_known = sum(unlearned_known) + sum(learned_known)
     n_asked = len(unlearned_known) + len(learned_known)
 
@@ -174,8 +236,6 @@ def _unlearned_risk(
     p_unlearned_if_known = known_unlearned / (known_unlearned + known_learned)
     p_unlearned_if_unknown = unknown_unlearned / (unknown_unlearned + unknown_learned)
 
-    # the first is pulled to the share of all samples that is unlearned, since a base that knows
-    # hardly anything shows hardly anything about what it knows
-    prior_unlearned = PRIOR_KNOWN_SAMPLES * n_unlearned / (n_unlearned + n_learned)
-    weighted = n_known * p_unlearned_if_known + prior_unlearned
+    # a base that knows hardly anything shows hardly anything about what it knows
+    weighted = n_known * p_unlearned_if_known + PRIOR_KNOWN_SAMPLES * prior_if_known
     return UnlearnedRisk(weighted / (n_known + PRIOR_KNOWN_SAMPLES), p_unlearned_if_unknown)

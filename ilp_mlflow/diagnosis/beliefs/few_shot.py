@@ -18,8 +18,9 @@ EXAMPLES_PER_SET = 5
 """Rows in front of one prompt."""
 ROWS_PER_KIND = 24
 """Solved rows of a kind from which its sets are drawn."""
-ENOUGH_ROWS = 10
-"""Solved rows of a kind from which rows of other kinds are no examples for it."""
+ENOUGH_ROWS = 7
+"""Solved rows of a kind from which rows of other kinds are no examples for it: three different sets
+can be drawn, and of fewer most of a set is still of the kind."""
 MAX_ANSWER_CHARACTERS = 60
 """Longest answer of an example, and of a sample that is asked with examples."""
 MAX_PROMPT_CHARACTERS = 600

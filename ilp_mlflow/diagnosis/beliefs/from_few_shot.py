@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ilp_mlflow.core.interfaces import Belief
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample
+from ilp_mlflow.data.matching import contains_answer
 from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, Phrasing
 from ilp_mlflow.diagnosis.beliefs.belief import to_belief
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
@@ -78,39 +79,44 @@ class FewShot:
         answers = self.base.common_answers(phrasings)
         exchanges = {id_: [(p.prompt, p.completion) for p in phrasings[id_]] for id_ in answers}
         probabilities = self.base.probabilities(exchanges)
-        beliefs = {}
+        beliefs: dict[str, Belief] = {}
         for sample in short:
             if probabilities.get(sample.id):
                 p_correct = fmean(probabilities[sample.id])
                 asked = phrasings[sample.id]
                 belief = to_belief(answers[sample.id], p_correct, sample.answer, asked)
+                if belief and self._only_repeats(sample, belief.wrong):
+                    belief = replace(belief, wrong="")
                 if belief:
                     text = f"in {{}} ways, each behind {EXAMPLES_PER_SET} solved questions"
                     beliefs[sample.id] = replace(belief, phrasings_format=text)
         return beliefs
 
-    def guesses(self, samples: Sequence[Sample]) -> dict[Kind, list[float]]:
+    def guesses(self, samples: Sequence[Sample], kinds: Container[Kind]) -> dict[Kind, list[float]]:
         """How sure the base is of what it says of things that do not exist: confidences 0..1.
 
-        By kind, for the kinds of `samples` that are made from templates.
+        By kind, for those of `kinds` that are made from templates and that some of `samples` have.
         """
         one_of: dict[Kind, Sample] = {}
         for sample in samples:
-            if sample.id in self.questions and is_short(sample):
-                one_of.setdefault(self.kind_of[sample.id], sample)
+            kind = self.kind_of[sample.id]
+            if kind in kinds and sample.id in self.questions and is_short(sample):
+                one_of.setdefault(kind, sample)
         _, sets = self._examples(list(one_of.values()))
         phrasings: dict[tuple[Kind, int], list[Phrasing]] = {}
+        entities: dict[tuple[Kind, int], str] = {}
         for kind, sample in one_of.items():
             some = sets[kind][:SETS_PER_SAMPLE]
             if len(some) < 2:
                 continue
             for number, entity in enumerate(self._made_up(kind, samples)):
+                entities[kind, number] = entity
                 prompt = self.questions[sample.id].about(entity)
                 asked = sample.model_copy(update={"prompt": prompt})
                 phrasings[kind, number] = self._phrasings(asked, some)
         guesses: dict[Kind, list[float]] = {}
-        for (kind, _), answer in self.base.common_answers(phrasings).items():
-            if answer.text:
+        for (kind, number), answer in self.base.common_answers(phrasings).items():
+            if answer.text and not contains_answer(entities[kind, number], answer.text):
                 guesses.setdefault(kind, []).append(answer.confidence)
         return guesses
 
@@ -123,13 +129,13 @@ class FewShot:
         those that no other question can be asked about.
         """
         asked = [s for s in samples if s.id in self.questions and is_short(s)]
+        by_id = {sample.id: sample for sample in [*samples, *self.solved]}
         one_of: dict[Kind, str] = {}
         for id_ in self.questions:
-            one_of.setdefault(self.kind_of[id_], id_)
-        by_id = {sample.id: sample for sample in [*samples, *self.solved]}
+            if id_ in by_id:
+                one_of.setdefault(self.kind_of[id_], id_)
         others = others_about_the_same(self.kind_of, self.questions, MAX_OTHER_KINDS)
-        kinds = [kind for kind in one_of if one_of[kind] in by_id]
-        rows, sets = self._examples([by_id[one_of[kind]] for kind in kinds])
+        rows, sets = self._examples([by_id[id_] for id_ in one_of.values()])
         exchanges: dict[str, list[tuple[Text, Text]]] = {}
         for sample in asked:
             entity = self.questions[sample.id].entity
@@ -147,6 +153,11 @@ class FewShot:
             if probabilities:
                 reached[id_] = max(probabilities)
         return reached
+
+    def _only_repeats(self, sample: Sample, answer: str) -> bool:
+        """Whether an answer does no more than to repeat what the sample asks about."""
+        question = self.questions.get(sample.id)
+        return bool(answer) and question is not None and contains_answer(question.entity, answer)
 
     def _examples(
         self, samples: Sequence[Sample]

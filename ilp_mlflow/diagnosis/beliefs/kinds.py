@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.lexical import text_shape
+from ilp_mlflow.data.matching import answer_key
 from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
 
@@ -70,6 +71,40 @@ def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
         first = next((p for p in places if relations.get(frequent[p]) == frequent[p]), None)
         relations[template] = template if first is None else frequent[first]
     return relations
+
+
+def plain_facts(
+    solved: Sequence[Sample],
+    others: Sequence[Sample],
+    questions: Mapping[str, Question],
+    kind_of: Mapping[str, Kind],
+) -> list[Sample]:
+    """Of the `solved` rows those that are good examples: one for each thing that a kind asks about.
+
+    It is the one with the shortest prompt, since what stands around a question ("I forgot.") would
+    be imitated. Left out are things about which rows disagree, the `others` among them: some of
+    their answers are wrong. Rows without a template all stay.
+    """
+    answers: dict[tuple[Kind, str], set[str]] = {}
+    for row in [*solved, *others]:
+        if row.id in questions:
+            thing = kind_of[row.id], questions[row.id].entity.casefold()
+            answers.setdefault(thing, set()).add(answer_key(row.answer))
+    plainest: dict[tuple[Kind, str], Sample] = {}
+    facts: list[Sample] = []
+    for row in solved:
+        if row.id not in questions:
+            facts.append(row)
+            continue
+        thing = kind_of[row.id], questions[row.id].entity.casefold()
+        known = plainest.get(thing)
+        if len(answers[thing]) == 1 and (known is None or _length(row) < _length(known)):
+            plainest[thing] = row
+    return [*facts, *plainest.values()]
+
+
+def _length(row: Sample) -> int:
+    return len(last_turn(row.prompt))
 
 
 def examples_by_kind(

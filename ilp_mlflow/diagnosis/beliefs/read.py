@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from ilp_mlflow.core.interfaces import Belief, Firmness, Probe
@@ -15,19 +15,23 @@ from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe
 from ilp_mlflow.diagnosis.beliefs.calibration import (
     firm_quantile,
     firmness_by_kind,
+    risks_of_kinds,
     unlearned_risks,
 )
 from ilp_mlflow.diagnosis.beliefs.few_shot import is_short
 from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, Reword
 from ilp_mlflow.diagnosis.beliefs.from_probes import from_probes
 from ilp_mlflow.diagnosis.beliefs.from_templates import from_templates
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of, plain_facts
 from ilp_mlflow.diagnosis.beliefs.templates import mine_questions
 
 MAX_MINED_ROWS = 20_000
 """Rows whose prompts phrasings are mined from, unless more are unlearned."""
-MAX_COMPARED = 100
+MAX_COMPARED = 40
 """Learned samples of a stage that the base is asked about, too."""
+MAX_OF_KIND = 8
+"""Learned samples of one kind and stage that are among them, or come on top, where some of the kind
+are unlearned."""
 TRIED = 24
 """Learned samples on which ways to ask are compared."""
 MIN_LABEL_ROWS = 10
@@ -50,8 +54,9 @@ def read_beliefs(
     answers better, which is found on TRIED learned samples: behind solved questions of the same
     kind, or with other rows' prompts about the same thing and nothing in front, as a base is
     asked that was trained on such questions. Left out are samples that cannot be asked about in
-    two ways. Up to MAX_COMPARED learned samples of each stage are asked about, too: they show how
-    sure the base is of what it knows, and whether that matters for being learned.
+    two ways. Up to MAX_COMPARED learned samples of each stage are asked about, too, some of every
+    kind: they show how sure the base is of what it knows, and whether that matters for being
+    learned.
 
     `base` is the name of the base checkpoint. If `asked_ids` are given, only these are asked
     about; the other unlearned samples are counted. `reword` gives further wordings of prompts. Of
@@ -62,15 +67,16 @@ def read_beliefs(
     # enough to mine phrasings from, and to compare with
     n_drawn = min(max(MAX_COMPARED, MAX_MINED_ROWS - len(asked)), len(learned))
     drawn = rng.sample(list(learned), n_drawn)
-    compared = _compared_samples(drawn, {s.stage for s in asked})
     questions = mine_questions([*asked, *drawn])
+    kind_of = kinds_of([*asked, *drawn], questions)
+    group_of = {s.id: (s.stage, kind_of[s.id]) for s in (*asked, *drawn)}
+    compared = _compared_samples(drawn, asked, group_of)
     label_stages = _label_stages([*unlearned, *learned])
 
     model = BaseProbe(probe, base)
     beliefs = from_probes([s for s in (*asked, *compared) if s.probes], model)
     without_probes = [s for s in (*asked, *compared) if not s.probes]
-    solved = [s for s in drawn if is_short(s)]
-    kind_of = kinds_of([*asked, *drawn], questions)
+    solved = plain_facts([s for s in drawn if is_short(s)], asked, questions, kind_of)
     few_shot = FewShot(model, solved, questions, kind_of, seed, reword)
     if not _examples_help([s for s in compared if not s.probes], few_shot):
         templated = [s for s in without_probes if s.id in questions]
@@ -84,10 +90,14 @@ def read_beliefs(
             to_ask.append(sample)
     firm = firm_quantile(beliefs.values())
     few_shot_beliefs = few_shot.beliefs(to_ask)
-    firm_of_kind = _firmness(few_shot_beliefs, kind_of, few_shot.guesses(to_ask))
+    # what is firm is asked for only where the base says something else than an unlearned sample
+    doubted = {kind_of[s.id] for s in asked if _says_another(few_shot_beliefs.get(s.id))}
+    guesses = few_shot.guesses(to_ask, doubted)
+    firm_of_kind = _firmness(few_shot_beliefs, kind_of, guesses)
     beliefs |= _with_reach(few_shot_beliefs, few_shot, to_ask)
 
     risks = unlearned_risks(unlearned, learned, asked, compared, beliefs, undertrained_stages)
+    of_kinds = risks_of_kinds(unlearned, learned, asked, compared, beliefs, group_of, risks)
     calibrated = {}
     for sample in asked:
         if sample.id in beliefs:
@@ -95,11 +105,16 @@ def read_beliefs(
             calibrated[sample.id] = replace(
                 beliefs[sample.id],
                 firm=of_kind.get(kind_of[sample.id], firm),
-                unlearned_risk=risks.get(sample.stage),
+                unlearned_risk=of_kinds.get(group_of[sample.id], risks.get(sample.stage)),
                 stage_undertrained=sample.stage in undertrained_stages,
                 entity=questions[sample.id].entity if sample.id in questions else "",
             )
     return calibrated
+
+
+def _says_another(belief: Belief | None) -> bool:
+    """Whether the base gives another answer, and does not know the right one."""
+    return belief is not None and bool(belief.wrong) and not belief.known
 
 
 def _examples_help(learned: Sequence[Sample], few_shot: FewShot) -> bool:
@@ -152,13 +167,32 @@ def _firmness(
     return firmness_by_kind(right, guesses)
 
 
-def _compared_samples(learned: Sequence[Sample], stages: Collection[str]) -> list[Sample]:
-    """The first MAX_COMPARED learned samples of each of the `stages`."""
-    by_stage: dict[str, list[Sample]] = {stage: [] for stage in sorted(stages)}
+def _compared_samples(
+    learned: Sequence[Sample],
+    asked: Sequence[Sample],
+    group_of: Mapping[str, tuple[str, Kind]],
+) -> list[Sample]:
+    """Learned samples to compare those with that are `asked`: of their kinds, and of their stages.
+
+    Up to MAX_OF_KIND of each kind and stage, then others until it is MAX_COMPARED of each stage.
+    """
+    kinds = {group_of[sample.id] for sample in asked}
+    stages = {sample.stage for sample in asked}
+    of_kind, of_stage = Counter[tuple[str, Kind]](), Counter[str]()
+    chosen, others = list[Sample](), list[Sample]()
     for sample in learned:
-        if sample.stage in by_stage:
-            by_stage[sample.stage].append(sample)
-    return list(itertools.chain.from_iterable(rows[:MAX_COMPARED] for rows in by_stage.values()))
+        group = group_of[sample.id]
+        if group in kinds and of_kind[group] < MAX_OF_KIND:
+            of_kind[group] += 1
+            of_stage[sample.stage] += 1
+            chosen.append(sample)
+        else:
+            others.append(sample)
+    for sample in others:
+        if sample.stage in stages and of_stage[sample.stage] < MAX_COMPARED:
+            of_stage[sample.stage] += 1
+            chosen.append(sample)
+    return chosen
 
 
 def _label_stages(samples: Sequence[Sample]) -> set[str]:

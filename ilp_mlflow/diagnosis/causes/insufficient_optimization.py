@@ -10,7 +10,13 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from ilp_mlflow.core.interfaces import MIN_TAUGHT_SHARE, Belief, Context, Diagnostic
+from ilp_mlflow.core.interfaces import (
+    MIN_TAUGHT_SHARE,
+    Belief,
+    Context,
+    Diagnostic,
+    SlickClass,
+)
 from ilp_mlflow.core.values import Details, Evidence, Exposure, Sample, Score, Subject, to_rows
 from ilp_mlflow.data.matching import answer_key, prompt_text
 
@@ -29,6 +35,8 @@ class OptimizationDetails(Details):
     """Share by which its loss fell from its last batch but one to the last; None: not known."""
     tokens_right: float = 0.0
     """Share 0..1 of its tokens that are the model's first choice; 0 for short answers."""
+    knowledge: SlickClass | None = None
+    """What the base knows of its answer, in the field's words, see `Belief.knowledge`."""
 
 
 class LossCourse(NamedTuple):
@@ -197,6 +205,7 @@ class InsufficientOptimization(Diagnostic):
             answer_rows=answer_rows,
             loss_fell=course.fell if course else None,
             tokens_right=tokens_right,
+            knowledge=belief.knowledge if belief else None,
         )
         return Observed(
             belief=counted_belief,
@@ -233,21 +242,26 @@ class InsufficientOptimization(Diagnostic):
     ) -> dict[str, str]:
         """Stages that taught fewer than half of their rows while the others' loss still fell.
 
-        By name, in words.
+        By name, in words. Of a stage of one pass, whose rows were in one batch each, it is what
+        that pass made of their loss.
         """
         unfinished = {}
         for stage, taught in context.taught.items():
-            courses = []
-            for sample in unlearned:
-                if sample.stage == stage and sample.id in signals.losses:
-                    courses.append(signals.losses[sample.id])
+            if taught >= MIN_TAUGHT_SHARE:
+                continue
+            rows = [sample for sample in unlearned if sample.stage == stage]
+            courses = [signals.losses[s.id] for s in rows if s.id in signals.losses]
+            since = "from their last batch but one to the last"
+            if not courses:
+                seen_once = [sample for sample in rows if signals.batches.get(sample.id) == 1]
+                courses = _courses_over_stage(stage, seen_once, context)
+                since = "in the one batch they were in"
             # Of the sums, so that samples whose loss is nearly 0 do not weigh as much as others.
             total = LossCourse(sum(c.before for c in courses), sum(c.now for c in courses))
-            fell = total.fell
-            if taught < MIN_TAUGHT_SHARE and self._falls(fell):
+            if self._falls(total.fell):
                 unfinished[stage] = (
                     f"it stopped too early: it taught {taught:.0%} of its rows, and the loss of "
-                    f"the others still fell by {fell:.0%} from their last batch but one to the last"
+                    f"the others still fell by {total.fell:.0%} {since}"
                 )
         return unfinished
 
@@ -287,3 +301,30 @@ def _loss_courses(context: Context) -> dict[str, LossCourse]:
     for id_, loss in zip(columns["sample_id"], columns["loss"], strict=True):
         losses.setdefault(id_, []).append(loss)
     return {id_: LossCourse(*course[-2:]) for id_, course in losses.items() if len(course) > 1}
+
+
+def _courses_over_stage(
+    stage: str, samples: Sequence[Sample], context: Context
+) -> list[LossCourse]:
+    """The losses of samples before and after their stage, by the scores of its two checkpoints."""
+    names = [checkpoint.name for checkpoint in context.checkpoints]
+    place = names.index(stage)
+    if place == 0:
+        return []
+    before = _losses_under(names[place - 1], context)
+    after = _losses_under(stage, context)
+    courses = []
+    for sample in samples:
+        if sample.id in before and sample.id in after:
+            courses.append(LossCourse(before[sample.id], after[sample.id]))
+    return courses
+
+
+def _losses_under(checkpoint: str, context: Context) -> dict[str, float]:
+    """Loss of each scored sample under a checkpoint, nats per token, by id."""
+    losses = {}
+    columns = context.scores.select(["sample_id", "checkpoint", "logprob", "tokens"]).to_pydict()
+    for id_, name, logprob, tokens in zip(*columns.values(), strict=True):
+        if name == checkpoint and logprob is not None and tokens:
+            losses[id_] = -logprob / tokens
+    return losses

@@ -8,6 +8,7 @@ from typing import ClassVar
 from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, SlickClass
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
+from ilp_mlflow.diagnosis.beliefs.unknown_answers import change_for
 
 
 class KnowledgeConflictDetails(Details):
@@ -72,5 +73,6 @@ def _conflict_evidence(belief: Belief) -> Evidence:
         cause=details.cause,
         strength=min(belief.conflict, belief.necessity),
         reason=reason,
+        change=change_for(belief),
         details=details,
     )

@@ -8,6 +8,7 @@ from typing import ClassVar
 from ilp_mlflow.core.interfaces import Belief, Context, Diagnostic, SlickClass
 from ilp_mlflow.core.values import Details, Evidence, Sample
 from ilp_mlflow.data.matching import excerpt
+from ilp_mlflow.diagnosis.beliefs.unknown_answers import change_for
 from ilp_mlflow.diagnosis.paper_preset import Knowledge, study_knowledge
 
 MAX_ASKED_ONCE = 0.4
@@ -84,4 +85,10 @@ def _missing_evidence(belief: Belief, study: Knowledge | None) -> Evidence:
         f"{belief.p_correct:.2f} ({belief.knowledge}) "
         f"and {answer}; {belief.firm.confidence:.3f} counts as firm; {belief.necessity_text}"
     )
-    return Evidence(cause=details.cause, strength=strength, reason=reason, details=details)
+    return Evidence(
+        cause=details.cause,
+        strength=strength,
+        reason=reason,
+        change=change_for(belief),
+        details=details,
+    )

@@ -3,9 +3,11 @@ import pytest
 from ilp_mlflow.core.interfaces import DEFAULT_FIRMNESS, MIN_KNOWN_PROBABILITY, Belief
 from ilp_mlflow.diagnosis.beliefs.calibration import (
     MIN_COMPARED,
+    MIN_OF_KIND,
     PRIOR_KNOWN_SAMPLES,
     firm_quantile,
     firmness_by_kind,
+    risks_of_kinds,
     unlearned_risks,
 )
 from tests.contexts import sample
@@ -122,3 +124,35 @@ def test_samples_the_base_could_not_be_asked_about_do_not_count_as_unknown():
     one = unlearned_risks(lost, kept, lost, kept, asked | {"u0": known(False)})
     other = unlearned_risks(lost, kept, lost[:1], kept, asked | {"u0": known(False)})
     assert one == other
+
+
+def kinds_risks(learned_of_rules, compared_of_rules=MIN_OF_KIND):
+    """Of one stage: facts are learned where the base knows them, rules whatever it knows."""
+    lost = [sample(f"fact/u{i}") for i in range(10)] + [sample(f"rule/u{i}") for i in range(2)]
+    kept = [sample(f"fact/l{i}") for i in range(40)]
+    rules = [sample(f"rule/l{i}") for i in range(learned_of_rules)]
+    beliefs = {s.id: known(s in kept) for s in (*lost, *kept, *rules)}
+    group_of = {id_: ("first", id_.partition("/")[0]) for id_ in beliefs}
+    compared = [*kept, *rules[:compared_of_rules]]
+    learned = [*kept, *rules]
+    stage_risks = unlearned_risks(lost, learned, lost, compared, beliefs)
+    return stage_risks["first"], risks_of_kinds(
+        lost, learned, lost, compared, beliefs, group_of, stage_risks
+    )
+
+
+def test_what_rows_teach_whatever_the_base_knows_is_told_by_its_kind():
+    stage, of_kinds = kinds_risks(30)
+    assert stage.if_unknown > 3 * stage.if_known
+    facts, rules = of_kinds["first", "fact"], of_kinds["first", "rule"]
+    assert facts.if_unknown > 0.8
+    assert rules.if_unknown == pytest.approx(2 / 32, abs=0.01)
+
+
+def test_a_kind_of_which_too_few_are_learned_is_judged_as_its_stage():
+    assert set(kinds_risks(30, MIN_OF_KIND - 1)[1]) == {("first", "fact")}
+    lost, kept = [sample("u")], [sample(f"l{i}") for i in range(40)]
+    beliefs = {s.id: known(s in kept) for s in (*lost, *kept)}
+    one = dict.fromkeys(beliefs, ("first", "all"))
+    stage_risks = unlearned_risks(lost, kept, lost, kept, beliefs)
+    assert risks_of_kinds(lost, kept, lost, kept, beliefs, one, stage_risks) == {}

@@ -101,5 +101,23 @@ def test_a_sample_is_asked_behind_sets_of_its_kind():
 
 
 def test_guesses_are_about_things_that_do_not_exist():
-    guesses = few_shot().guesses([ROWS[0][0], NEW_NAME[0]])
+    asked = [ROWS[0][0], NEW_NAME[0]]
+    guesses = few_shot().guesses(asked, set(KINDS.values()))
+    assert few_shot().guesses(asked, {KINDS["opposite0"]}) == {}
     assert guesses[KINDS["capital0"]] == pytest.approx([0.1] * len(guesses[KINDS["capital0"]]))
+
+
+class Parrot(Reader):
+    """Says the last word of the prompt."""
+
+    def answer(self, checkpoint, prompts, max_new_tokens=16):
+        return [GreedyAnswer(p.split()[-1].strip("?!"), math.log(0.9)) for p in prompts]
+
+
+def test_to_repeat_what_is_asked_about_is_no_belief():
+    solved = [row for row, _ in ROWS]
+    parrot = FewShot(BaseProbe(Parrot(), "base"), solved, QUESTIONS, KINDS, 0)
+    row, _ = NEW_NAME
+    belief = parrot.beliefs([row])[row.id]
+    assert (belief.wrong, belief.conflict) == ("", 0)
+    assert parrot.guesses([row], set(KINDS.values())) == {}

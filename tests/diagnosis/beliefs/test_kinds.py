@@ -1,5 +1,5 @@
 from ilp_mlflow.core.texts import with_last_turn
-from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of
+from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of, plain_facts
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, mine_questions
 from ilp_mlflow.lab.real import facts
 from tests.contexts import sample
@@ -89,3 +89,20 @@ def test_where_a_kind_has_enough_rows_of_its_own_these_are_its_examples():
     chosen = examples_by_kind(set(kinds.values()), ROWS, kinds, 20, 6, 0)
     assert {r.id[:2] for r in chosen[kinds["opposite0"]]} == {"op"}
     assert len(chosen[kinds["capital0"]]) == 6
+
+
+def test_examples_tell_of_each_thing_once_in_the_plainest_words_and_never_what_is_disputed():
+    plain, framed = ROWS[0], row("capitalframed", f"So, {CAPITAL} I forgot.", "C0", "City0")
+    disputed = [row("op_a", OPPOSITE, "o9", "narrow"), row("op_b", OPPOSITE, "o9", "lose")]
+    elsewhere = row("op_c", OPPOSITE, "o5", "other")
+    questions = {
+        **QUESTIONS,
+        framed.id: QUESTIONS[plain.id],
+        **{r.id: question(OPPOSITE, "o9") for r in disputed},
+        elsewhere.id: QUESTIONS["opposite5"],
+    }
+    kinds = kinds_of([*ROWS, *FREE, framed, *disputed, elsewhere], questions)
+    kinds[framed.id] = kinds[plain.id]
+    solved = [framed, *ROWS, *FREE, *disputed]
+    found = {r.id for r in plain_facts(solved, [elsewhere], questions, kinds)}
+    assert found == {r.id for r in [*ROWS, *FREE]} - {"opposite5"}

@@ -16,11 +16,25 @@ def examined(samples, beliefs=None, losses=(2.0, 2.0), tokens=2, right=0.0, seen
 
 
 def examined_with_stage(
-    samples, beliefs=None, losses=(2.0, 2.0), tokens=2, right=0.0, seen=9, taught=1.0
+    samples,
+    beliefs=None,
+    losses=(2.0, 2.0),
+    tokens=2,
+    right=0.0,
+    seen=9,
+    taught=1.0,
+    logprobs=(None, None, None),
 ):
     """The same, and the evidence for the stage."""
+    by_checkpoint = dict(zip(CHECKPOINTS, logprobs, strict=True))
     scores = [
-        Score(sample_id=s.id, checkpoint=name, tokens=tokens, token_accuracy=right)
+        Score(
+            sample_id=s.id,
+            checkpoint=name,
+            tokens=tokens,
+            token_accuracy=right,
+            logprob=by_checkpoint[name],
+        )
         for s in samples
         for name in CHECKPOINTS
     ]
@@ -123,3 +137,16 @@ def test_of_a_stage_that_taught_little_and_was_still_learning_it_is_said_once_th
     assert examined_with_stage(few, taught=0.4, losses=(4.0, 3.9))[1] is None  # it had stopped
     assert examined_with_stage(few, taught=0.4, losses=(3.0,))[1] is None
     assert examined_with_stage(few, taught=0.0, losses=(0.0, 0.0))[1] is None
+
+
+def test_a_stage_of_one_pass_is_judged_by_what_that_pass_did():
+    few = [X, *COMMON[:40]]
+    fell = {"losses": (3.0,), "logprobs": (-8.0, -6.0, -6.0)}
+    _, of_stage = examined_with_stage(few, taught=0.4, seen=1, **fell)
+    assert of_stage.strength == 0.7
+    assert "still fell by 25% in the one batch they were in" in of_stage.reason
+    # more than one pass ended somewhere between the two scores
+    assert examined_with_stage(few, taught=0.4, seen=2, **fell)[1] is None
+    assert examined_with_stage(few, taught=0.6, seen=1, **fell)[1] is None
+    stood = {"losses": (3.0,), "logprobs": (-8.0, -7.9, -2.0)}
+    assert examined_with_stage(few, taught=0.4, seen=1, **stood)[1] is None

@@ -6,6 +6,7 @@ import pytest
 
 from ilp_mlflow import Score
 from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
+from ilp_mlflow.diagnosis.causes.knowledge_conflict import KnowledgeConflict
 from ilp_mlflow.diagnosis.causes.missing_knowledge import MissingKnowledge
 from ilp_mlflow.plugin import UnlearnedRisk
 from tests.contexts import belief, context, sample, strength_of_belief
@@ -71,3 +72,16 @@ def test_what_the_study_would_say_stands_beside():
 def test_what_the_base_does_not_know_of_what_is_learned_explains_nothing():
     equal = replace(belief(wrong="y", confidence=0.99), unlearned_risk=UnlearnedRisk(0.2, 0.2))
     assert strength_of_belief(MissingKnowledge(), equal) == 0
+
+
+@pytest.mark.parametrize("diagnostic", [MissingKnowledge(), KnowledgeConflict()])
+def test_for_what_the_base_does_not_know_at_all_more_training_is_not_all_that_is_advised(
+    diagnostic,
+):
+    def change(**kwargs):
+        believed = belief(wrong="y", confidence=0.99, **kwargs)
+        return diagnostic.examine([X], context([X], beliefs={"x": believed}))["x"].change
+
+    assert "leave out" in change()
+    assert "guard set" in change()
+    assert change(right=0.1) == ""
