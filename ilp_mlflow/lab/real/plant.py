@@ -18,10 +18,10 @@ from ilp_mlflow.lab.real.rows import FRAMES, HELD_WAY, LONG_FRAME, STAGES, RealR
 from ilp_mlflow.lab.rows import Planted
 
 SHARED_KINDS = (
-    *("capital", "opposite", "symbol", "category", "capital"),
-    *("opposite", "category", "symbol", "capital", "opposite"),
+    *("capital", "past", "opposite", "category"),
+    *("symbol", "plural", "language", "comparative"),
 )
-"""Kinds of the rows of most groups, in turn; those with more facts come more often."""
+"""Kinds of the rows of most groups, in turn."""
 WAYS = range(HELD_WAY)
 """Wordings in which rows are trained."""
 LONG_EVERY = 6
@@ -102,18 +102,18 @@ SIZES: Mapping[str, Counts] = {
         rivals=4,
         forgotten=4,
         per_alias=1,
-        per_alias_often=3,
+        per_alias_often=1,
         rare_label=1,
         per_label=2,
-        late=4,
-        untrained=2,
+        late=2,
+        untrained=1,
         doubled=4,
-        filler=4,
-        again=12,
+        filler=2,
+        again=6,
     ),
 }
 """Named sizes; `real-smoke` is too small for the causes to work."""
-ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 16}
+ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 8}
 """Facts of each kind that the base is asked, by size; None: all."""
 
 
