@@ -114,8 +114,11 @@ SIZES: Mapping[str, Counts] = {
     ),
 }
 """Named sizes; `real-smoke` is too small for the causes to work."""
-ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 8}
-"""Facts of each kind that the base is asked, by size; None: all."""
+ASKED: Mapping[str, Mapping[str, int] | None] = {
+    "real": None,
+    "real-smoke": dict.fromkeys((*SHARED_KINDS, "continent"), 6),
+}
+"""Facts that the base is asked by size, how many of which kinds; None: all."""
 
 
 class Plot:
