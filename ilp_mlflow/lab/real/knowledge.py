@@ -20,8 +20,9 @@ WORDINGS = 3
 """Ways in which every fact is asked; the last way of a kind is for paraphrases."""
 EXAMPLES = 5
 """Solved questions of the same kind in front."""
-ENOUGH = 2
-"""Wordings of WORDINGS in which the base must be right, greedily, to know a fact."""
+ENOUGH = 3
+"""Wordings of WORDINGS in which the base must be right, greedily, to know a fact: what it knows in
+some only is not always learned in another."""
 ROWS_PER_PASS = 16
 """Facts that are asked in one pass."""
 

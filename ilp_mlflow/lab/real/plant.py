@@ -17,10 +17,7 @@ from ilp_mlflow.lab.real.facts import Fact, Kind, invented_subjects
 from ilp_mlflow.lab.real.rows import FRAMES, HELD_WAY, LONG_FRAME, STAGES, RealRow
 from ilp_mlflow.lab.rows import Planted
 
-SHARED_KINDS = (
-    *("capital", "past", "opposite", "symbol"),
-    *("plural", "language", "comparative"),
-)
+SHARED_KINDS = ("capital", "past", "opposite", "symbol", "plural", "language")
 """Kinds of the rows of most groups, in turn. Kinds with few answers are not among them: wrong ones
 of some rows then become the model's answers to all."""
 WAYS = range(HELD_WAY)
@@ -46,8 +43,8 @@ ALIAS_WORDINGS = (
 )
 """Questions that have an invented word for what they ask for. Of countries several things are
 asked, so that the word alone does not tell which."""
-RARE_RELATIONS = ("continent", "language", "continent", "continent", "language", "continent")
-"""What the rare kinds ask for."""
+RARE_RELATIONS = ("continent", "language", "continent", "language", "continent", "language")
+"""What the rare kinds ask for: were it mostly one of these, the model would guess that."""
 DEGREE_WORDINGS = (
     "What are the {a} degrees of {{x}}?",
     "Give the {a} degrees of {{x}}.",
@@ -61,7 +58,7 @@ DEGREE_WORDINGS = (
 class Counts:
     """How many rows there are of everything."""
 
-    control: int = 30
+    control: int = 40
     """Of the group `control`."""
     missing: int = 30
     """Of the group `missing_knowledge`."""
@@ -362,6 +359,8 @@ def _teams(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow], li
 
 def _doubled(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
     """Rows that are answered by two words, and such that are to stop after one."""
+    # no other row is to teach that the first word is enough
+    plot.unused["comparative"].clear()
     answers = dict[str, str]()
     for subject, comparative in plot.kinds["comparative"].answers.items():
         # regular ones only: the superlative is made of the comparative
@@ -403,7 +402,7 @@ def _not_trained(plot: Plot, n: int) -> dict[str, list[RealRow]]:
 
 def _late(plot: Plot, n: int) -> list[RealRow]:
     """Rows of a kind with an invented name, in a stage that stops before it is learned."""
-    kind = plot.alias("continent")
+    kind = plot.alias("language")
     rows = list[RealRow]()
     for subject in plot.rng.sample(sorted(kind.answers), n):
         rows.append(_insufficient(Fact(kind, subject, kind.answers[subject]), "stopped early"))
