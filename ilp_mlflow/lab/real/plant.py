@@ -194,8 +194,10 @@ def plant(
 
     beside = [*rivals, *teams, *doubled, *filler, *extra]
     main = [*control, *missing, *conflict, *contradicted, *rare, *rare_label, *beside]
-    # in no frame, so that `max_length` cuts nothing else off than it is to
-    short = [row for row in beside if row.frame == FRAMES[0]]
+    # in no frame, so that `max_length` cuts nothing else off than it is to; right ones, since wrong
+    # answers that are heard again at the end become those of the control
+    right = [*teams, *doubled, *filler, *extra]
+    short = [row for row in right if row.frame == FRAMES[0]]
     again = plot.rng.sample(short, counts.again)
     patch = [*untrained["cut"], *untrained["masked"], *end_masked, *again]
     for rows in (early, main, patch, late):
