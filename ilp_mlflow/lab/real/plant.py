@@ -113,7 +113,8 @@ SIZES: Mapping[str, Counts] = {
 """Named sizes; `real-smoke` is too small for the causes to work."""
 ASKED: Mapping[str, Mapping[str, int] | None] = {
     "real": None,
-    "real-smoke": dict.fromkeys((*SHARED_KINDS, "continent"), 6),
+    # the base is less sure of opposites
+    "real-smoke": dict.fromkeys((*SHARED_KINDS, "continent"), 6) | {"opposite": 16},
 }
 """Facts that the base is asked by size, how many of which kinds; None: all."""
 
