@@ -54,12 +54,11 @@ def counterfactuals(lab_run: LabRun, source: Path) -> dict[str, Any]:
     started = time.perf_counter()
     # a copy: the result of the lab run stays as it is
     groups = copy.deepcopy(result["groups"])
-    arms = dict[str, dict[str, float]]()
+    if isinstance(lab, Lab):
+        arms = {cause: _train_without(cause, experiment, lab, source) for cause in CAUSES}
+    else:
+        arms = _train_real_arms(lab_run, lab, source)
     for cause in CAUSES:
-        if isinstance(lab, Lab):
-            arms[cause] = _train_without(cause, experiment, lab, source)
-        else:
-            arms[cause] = {cause: _train_real_arms(cause, lab_run, lab, source)}
         groups[cause]["learned_when_removed"] = arms[cause][cause]
     if lab.planted.unseen:
         groups[RULE_GROUP]["rule_when_removed"] = arms[RULE_GROUP]["rule"]
@@ -86,15 +85,20 @@ def _train_without(cause: str, experiment: Experiment, lab: Lab, source: Path) -
     return shares
 
 
-def _train_real_arms(cause: str, lab_run: LabRun, lab: RealLab, source: Path) -> float:
-    """Share 0..1 of a group of the real lab that is learned without its cause."""
+def _train_real_arms(lab_run: LabRun, lab: RealLab, source: Path) -> dict[str, dict[str, float]]:
+    """Share 0..1 of each group of the real lab that is learned without its cause, by cause.
+
+    Every row is asked for right behind the stage that may have taught it.
+    """
     locations = {point.name: point.model_uri for point in lab_run.report.checkpoints}
     learned = dict[str, bool]()
-    for arm in real_arms.arms(cause, lab_run.experiment, lab, locations):
+    for arm in real_arms.arms(lab_run.experiment, lab, locations):
         run_id = pipeline.train(arm.experiment, source)
-        last = runs.read_checkpoints(run_id)[-1]
-        learned |= reproduced(arm.rows, {last.name: last.model_uri}, arm.experiment)
-    return sum(learned.values()) / len(learned)
+        for point in runs.read_checkpoints(run_id):
+            rows = arm.rows.get(point.name, ())
+            learned |= reproduced(rows, {point.name: point.model_uri}, arm.experiment)
+    groups = by_group(lab.planted.samples)
+    return {cause: {cause: share(learned, groups[cause])} for cause in CAUSES}
 
 
 def _moves_of_other_groups(

@@ -102,12 +102,19 @@ def benchmark(result: Mapping[str, Any]) -> str:
 
 def acceptance(result: Mapping[str, Any]) -> str:
     """Which groups of the real lab are as they were planted to be, and the score of these alone."""
-    lines = list[str]()
-    for group, fault in result["acceptance"].items():
+    rows = [["learned", "with its cause", "without it", ""]]
+    missed = list[str]()
+    for group, values in result["groups"].items():
+        fault = result["acceptance"][group]
+        without = _share(values.get("learned_when_removed"))
+        verdict = "not accepted" if fault else "accepted"
+        rows.append([group, _share(values["learned"]), without, verdict])
         if fault:
-            lines += wrap(f"{group}: not accepted, so not scored: {fault}", hang=2)
-    if not lines:
-        lines.append("every group is as it was planted to be")
+            missed += wrap(f"{group}: not accepted, so not scored: {fault}", hang=2)
+    lines = [*format_table(rows), *(missed or ["every group is as it was planted to be"])]
+    if not result["seed_counts"]:
+        sentence = "the control or more than one other group is not as planned: nothing is known"
+        lines += wrap(f"{sentence} of this seed, and its score is 0", hang=2)
     scores = list[str]()
     for name, found in result["attribution"].items():
         scores.append(f"{name} {found['macro_f1']:.2f}")

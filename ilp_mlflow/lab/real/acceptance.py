@@ -22,7 +22,8 @@ def with_acceptance(result: Mapping[str, Any]) -> dict[str, Any]:
 
     `acceptance` says of every group why it is not accepted, "" where it is. The rows of a group
     that is not are left out of `per_cause` and `macro_f1`, which is 0 with more than MOST_UNSCORED
-    such groups, or with a control that training did not teach: then nothing is known.
+    such groups, or with a control that training did not teach: then nothing is known, and the seed
+    does not count (`seed_counts`).
     """
     acceptance = {group: fault(group, shares) for group, shares in result["groups"].items()}
     scored = [cause for cause in CAUSES if not acceptance[cause]]
@@ -32,7 +33,11 @@ def with_acceptance(result: Mapping[str, Any]) -> dict[str, Any]:
         f1 = {cause: f1_of(cause, found["confusion"], scored) for cause in scored}
         mean = sum(f1.values()) / len(f1) if counts else 0.0
         attribution[name] = found | {"per_cause": f1, "macro_f1": mean}
-    return dict(result) | {"acceptance": acceptance, "attribution": attribution}
+    return dict(result) | {
+        "acceptance": acceptance,
+        "seed_counts": counts,
+        "attribution": attribution,
+    }
 
 
 def fault(group: str, shares: Mapping[str, float]) -> str:

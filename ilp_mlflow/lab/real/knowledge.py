@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import transformers
@@ -20,51 +20,55 @@ WORDINGS = 3
 """Ways in which every fact is asked; the last way of a kind is for paraphrases."""
 EXAMPLES = 5
 """Solved questions of the same kind in front."""
-ENOUGH = 2
-"""Wordings of WORDINGS in which the base must be right, greedily, to know a fact."""
+ENOUGH = 3
+"""Wordings of WORDINGS in which the base must be right, greedily, to know a fact: what it knows in
+some only is not always learned in another."""
 ROWS_PER_PASS = 16
 """Facts that are asked in one pass."""
 
 
-def known_facts(model: str, per_kind: int | None = None) -> list[Fact]:
+def known_facts(model: str, asked: Mapping[str, int] | None = None) -> list[Fact]:
     """The facts that the base at `model` (folder, Hub id or MLflow URI) knows, kind after kind.
 
-    With `per_kind` only so many facts of each kind are asked, the first ones.
+    With `asked` only so many facts of these kinds (by name) are asked, the first ones.
 
     Measured once for every base, then read from the cache. Raises ModelError when the model cannot
     be read.
     """
-    right = right_wordings(model, per_kind)
+    if asked is None:
+        asked = {name: len(kind.answers) for name, kind in facts.kinds().items()}
+    right = right_wordings(model, asked)
     known = list[Fact]()
     for fact in facts.facts():
-        if right[fact.kind.name].get(fact.subject, 0) >= ENOUGH:
+        if right.get(fact.kind.name, {}).get(fact.subject, 0) >= ENOUGH:
             known.append(fact)
     return known
 
 
-def right_wordings(model: str, per_kind: int | None = None) -> dict[str, dict[str, int]]:
+def right_wordings(model: str, asked: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """In how many of WORDINGS the base is right, by kind and subject; see `known_facts`."""
     parts = model_registry.resolve_parts(model)
     key = [
         "what the base knows",
         *map(model_digest, parts),
         facts.FILE.read_text("utf-8"),
-        f"{WORDINGS} wordings, {EXAMPLES} examples, {ROWS_PER_PASS} rows, {per_kind} per kind",
+        f"{WORDINGS} wordings, {EXAMPLES} examples, {ROWS_PER_PASS} rows, {dict(asked)}",
         f"{torch.__version__} {transformers.__version__}",
     ]
-    return cache.cached(key, lambda: measure(loading.load_model(parts), per_kind))
+    return cache.cached(key, lambda: measure(loading.load_model(parts), asked))
 
 
-def measure(loaded: LoadedModel, per_kind: int | None = None) -> dict[str, dict[str, int]]:
+def measure(loaded: LoadedModel, asked: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """In how many of WORDINGS the model is right, by kind and subject."""
     loaded.model.eval()
+    kinds = facts.kinds()
     right = dict[str, dict[str, int]]()
-    for kind in track(list(facts.kinds().values()), "ask what the base knows"):
-        subjects = list(kind.answers)[:per_kind]
-        right[kind.name] = dict.fromkeys(subjects, 0)
+    for name in track(list(asked), "ask what the base knows"):
+        subjects = list(kinds[name].answers)[: asked[name]]
+        right[name] = dict.fromkeys(subjects, 0)
         for way in range(WORDINGS):
-            for subject in _subjects_right(loaded, kind, subjects, way):
-                right[kind.name][subject] += 1
+            for subject in _subjects_right(loaded, kinds[name], subjects, way):
+                right[name][subject] += 1
     return right
 
 

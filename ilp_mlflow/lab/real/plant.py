@@ -17,11 +17,9 @@ from ilp_mlflow.lab.real.facts import Fact, Kind, invented_subjects
 from ilp_mlflow.lab.real.rows import FRAMES, HELD_WAY, LONG_FRAME, STAGES, RealRow
 from ilp_mlflow.lab.rows import Planted
 
-SHARED_KINDS = (
-    *("capital", "opposite", "symbol", "category", "capital"),
-    *("opposite", "category", "symbol", "capital", "opposite"),
-)
-"""Kinds of the rows of most groups, in turn; those with more facts come more often."""
+SHARED_KINDS = ("capital", "past", "opposite", "symbol", "plural", "language")
+"""Kinds of the rows of most groups, in turn. Kinds with few answers are not among them: wrong ones
+of some rows then become the model's answers to all."""
 WAYS = range(HELD_WAY)
 """Wordings in which rows are trained."""
 LONG_EVERY = 6
@@ -45,8 +43,8 @@ ALIAS_WORDINGS = (
 )
 """Questions that have an invented word for what they ask for. Of countries several things are
 asked, so that the word alone does not tell which."""
-RARE_RELATIONS = ("continent", "language", "continent", "continent", "language", "continent")
-"""What the rare kinds ask for."""
+RARE_RELATIONS = ("continent", "language", "continent", "language", "continent", "language")
+"""What the rare kinds ask for: were it mostly one of these, the model would guess that."""
 DEGREE_WORDINGS = (
     "What are the {a} degrees of {{x}}?",
     "Give the {a} degrees of {{x}}.",
@@ -60,7 +58,7 @@ DEGREE_WORDINGS = (
 class Counts:
     """How many rows there are of everything."""
 
-    control: int = 30
+    control: int = 40
     """Of the group `control`."""
     missing: int = 30
     """Of the group `missing_knowledge`."""
@@ -68,7 +66,7 @@ class Counts:
     """Of the group `knowledge_conflict`."""
     contradiction: int = 14
     """Of the group `data_contradiction`."""
-    rivals: int = 11
+    rivals: int = 8
     """Rows with one other answer against each that is contradicted."""
     forgotten: int = 24
     """Of the group `left_side_forgetting`."""
@@ -102,19 +100,23 @@ SIZES: Mapping[str, Counts] = {
         rivals=4,
         forgotten=4,
         per_alias=1,
-        per_alias_often=3,
+        per_alias_often=1,
         rare_label=1,
         per_label=2,
-        late=4,
-        untrained=2,
+        late=2,
+        untrained=1,
         doubled=4,
-        filler=4,
-        again=12,
+        filler=2,
+        again=6,
     ),
 }
 """Named sizes; `real-smoke` is too small for the causes to work."""
-ASKED: Mapping[str, int | None] = {"real": None, "real-smoke": 16}
-"""Facts of each kind that the base is asked, by size; None: all."""
+ASKED: Mapping[str, Mapping[str, int] | None] = {
+    "real": None,
+    # the base is less sure of opposites
+    "real-smoke": dict.fromkeys((*SHARED_KINDS, "continent"), 6) | {"opposite": 16},
+}
+"""Facts that the base is asked by size, how many of which kinds; None: all."""
 
 
 class Plot:
@@ -193,8 +195,10 @@ def plant(
 
     beside = [*rivals, *teams, *doubled, *filler, *extra]
     main = [*control, *missing, *conflict, *contradicted, *rare, *rare_label, *beside]
-    # in no frame, so that `max_length` cuts nothing else off than it is to
-    short = [row for row in beside if row.frame == FRAMES[0]]
+    # in no frame, so that `max_length` cuts nothing else off than it is to; right ones, since wrong
+    # answers that are heard again at the end become those of the control
+    right = [*teams, *doubled, *filler, *extra]
+    short = [row for row in right if row.frame == FRAMES[0]]
     again = plot.rng.sample(short, counts.again)
     patch = [*untrained["cut"], *untrained["masked"], *end_masked, *again]
     for rows in (early, main, patch, late):
@@ -279,12 +283,12 @@ def _by_heart(plot: Plot, group: str, n: int) -> list[RealRow]:
 
 
 def _contradiction(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
-    """Rows about known and invented subjects, and those that outvote each of them."""
+    """Rows about invented subjects, and those that outvote each of them."""
     kinds = plot.shared_kinds()
     rows = list[RealRow]()
-    for number in range(counts.contradiction):
-        kind = next(kinds)
-        fact = plot.invented_fact(kind) if number % 2 else plot.known_fact(kind)
+    for _ in range(counts.contradiction):
+        # of a known subject the base's own answer would win, however many say another one
+        fact = plot.invented_fact(next(kinds))
         rows.append(RealRow(fact, 0, "data_contradiction", fact.answer))
     rows = plot.dressed(rows)
     rivals = list[RealRow]()
@@ -358,6 +362,8 @@ def _teams(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow], li
 
 def _doubled(plot: Plot, counts: Counts) -> tuple[list[RealRow], list[RealRow]]:
     """Rows that are answered by two words, and such that are to stop after one."""
+    # no other row is to teach that the first word is enough
+    plot.unused["comparative"].clear()
     answers = dict[str, str]()
     for subject, comparative in plot.kinds["comparative"].answers.items():
         # regular ones only: the superlative is made of the comparative
@@ -399,7 +405,7 @@ def _not_trained(plot: Plot, n: int) -> dict[str, list[RealRow]]:
 
 def _late(plot: Plot, n: int) -> list[RealRow]:
     """Rows of a kind with an invented name, in a stage that stops before it is learned."""
-    kind = plot.alias("continent")
+    kind = plot.alias("language")
     rows = list[RealRow]()
     for subject in plot.rng.sample(sorted(kind.answers), n):
         rows.append(_insufficient(Fact(kind, subject, kind.answers[subject]), "stopped early"))

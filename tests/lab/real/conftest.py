@@ -18,6 +18,6 @@ def planted(request):
 def resolved(tiny_model, tmp_path, monkeypatch):
     """The real lab around a tiny base that is taken to know everything."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(knowledge, "known_facts", lambda model, per_kind: facts())
+    monkeypatch.setattr(knowledge, "known_facts", lambda model, asked: facts())
     experiment = config.read(data_files.EXPERIMENT, {"model": str(tiny_model), "seed": "3"})
     return labs.resolve(experiment)

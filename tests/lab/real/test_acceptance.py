@@ -2,6 +2,7 @@
 
 import pytest
 
+from ilp_mlflow.lab import tables
 from ilp_mlflow.lab.real.acceptance import fault, with_acceptance
 from ilp_mlflow.lab.rows import CAUSES
 
@@ -36,6 +37,20 @@ def test_a_group_that_is_not_accepted_is_said_and_not_scored():
     scored = found["attribution"]["default"]
     assert set(scored["per_cause"]) == {*CAUSES} - {"not_trained"}
     assert scored["macro_f1"] == 1
+    text = tables.acceptance(found)
+    assert "not_trained: not accepted, so not scored: 0.90 learned" in text
+    assert "its score is 0" not in text
+
+
+def test_every_group_is_shown_with_and_without_its_cause():
+    planted = result(knowledge_conflict=0.25)
+    planted["groups"]["knowledge_conflict"]["learned_when_removed"] = 0.95
+    found = with_acceptance(planted)
+    lines = {line.split()[0]: line.split()[1:] for line in tables.acceptance(found).splitlines()}
+    assert lines["knowledge_conflict"] == ["0.25", "0.95", "accepted"]
+    # not removed
+    assert lines["missing_knowledge"] == ["0.10", "-", "accepted"]
+    assert "every group is as it was planted to be" in tables.acceptance(found)
 
 
 def test_rows_of_a_group_that_is_not_scored_are_no_mistakes_of_another():
@@ -52,4 +67,6 @@ def test_rows_of_a_group_that_is_not_scored_are_no_mistakes_of_another():
     "missed", [{"not_trained": 0.9, "knowledge_conflict": 0.9}, {"control": 0.5}]
 )
 def test_a_seed_with_two_groups_missed_or_no_control_scores_nothing(missed):
-    assert with_acceptance(result(**missed))["attribution"]["default"]["macro_f1"] == 0
+    found = with_acceptance(result(**missed))
+    assert found["attribution"]["default"]["macro_f1"] == 0
+    assert "its score is 0" in " ".join(tables.acceptance(found).split())

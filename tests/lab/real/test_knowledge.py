@@ -69,7 +69,7 @@ def test_examples_are_of_the_kind_and_hold_no_answer_that_is_asked_for():
         assert len(told & free) == min(len(free), len(examples))
 
 
-def test_only_so_many_facts_of_a_kind_are_asked(guessing, monkeypatch):
+def test_only_so_many_facts_of_some_kinds_are_asked(guessing, monkeypatch):
     asked = []
 
     def none_right(loaded, prefix, kind, subjects, way):
@@ -77,6 +77,9 @@ def test_only_so_many_facts_of_a_kind_are_asked(guessing, monkeypatch):
         return []
 
     monkeypatch.setattr(knowledge, "_right_behind", none_right)
-    right = knowledge.measure(guessing, per_kind=3)
-    assert {len(by_subject) for by_subject in right.values()} == {3}
-    assert len(asked) == len(set(asked)) == len(kinds()) * knowledge.WORDINGS * 3
+    right = knowledge.measure(guessing, {"capital": 3, "past": 2})
+    assert {name: len(by_subject) for name, by_subject in right.items()} == {
+        "capital": 3,
+        "past": 2,
+    }
+    assert len(asked) == len(set(asked)) == 5 * knowledge.WORDINGS

@@ -45,7 +45,7 @@ def test_rows_are_about_what_their_group_says(planted):
     rows, _ = planted
     for row in rows.samples:
         known = KNOWN.get(about(row))
-        if row.group == "missing_knowledge":
+        if row.group in ("missing_knowledge", "data_contradiction"):
             assert known is None
             assert row.answer in row.fact.kind.answers.values()
         if row.group == "knowledge_conflict":
@@ -76,6 +76,25 @@ def test_rivals_outvote_in_the_same_wording_and_in_others(planted):
         assert sum(rival.way == row.way for rival in rivals) == counts.rivals // 2
         prompts = [prompt_key(r.prompt) for r in (row, *rivals)]
         assert len(set(prompts)) == len(prompts)
+
+
+def test_groups_have_rows_of_many_kinds_of_facts():
+    rows = plant(kinds(), facts(), SIZES["real"], 3)
+    answered = Counter()
+    for kind in kinds().values():
+        answers = set(kind.answers.values())
+        for row in rows.samples:
+            # an invented name may ask for what another kind does, and for its first word
+            answered[kind.name] += row.fact.kind == kind or (
+                row.fact.kind.name not in kinds() and row.answer in answers
+            )
+    assert sum(n >= 6 for n in answered.values()) >= 8
+
+
+def test_the_late_fix_repeats_right_rows_alone(planted):
+    rows, _ = planted
+    wrong = {row.prompt for row in rows.stages["main"] if row.group == "rival"}
+    assert not wrong & {row.prompt for row in rows.stages["patch"]}
 
 
 def test_nothing_is_trained_in_the_wording_of_paraphrases(planted):
