@@ -42,17 +42,37 @@ def kinds_of(samples: Sequence[Sample], questions: Mapping[str, Question]) -> di
 
     Templates with most of their telling words in common are wordings of one relation and one kind.
     """
-    templated = [sample for sample in samples if sample.id in questions]
-    relations = _relations([questions[sample.id].template for sample in templated])
+    templates = _narrow_templates({s.id: questions[s.id] for s in samples if s.id in questions})
+    relations = _relations(list(templates.values()))
     kinds = {}
     for sample in samples:
         if sample.id in questions:
-            template = relations[questions[sample.id].template]
+            template = relations[templates[sample.id]]
             kinds[sample.id] = Kind(template, _is_chat(sample))
         else:
             shape = text_shape(sample.answer.strip())
             kinds[sample.id] = Kind("", _is_chat(sample), sample.stage, shape)
     return kinds
+
+
+def _narrow_templates(questions: Mapping[str, Question]) -> dict[str, Text]:
+    """The template of each question, with the first word of its entity where it is of the template.
+
+    Of "opposite of hot", "opposite of wet", and "capital of Peru", all asked with "What is the
+    ...?", the first word recurs with another rest: it says what is asked rather than of what.
+    """
+    entities: dict[tuple[Text, str], set[str]] = {}
+    for question in questions.values():
+        first, _, rest = question.entity.casefold().partition(" ")
+        entities.setdefault((question.template, first), set()).add(rest)
+    templates = {}
+    for id_, question in questions.items():
+        first, _, rest = question.entity.partition(" ")
+        templates[id_] = question.template
+        if rest and len(entities[question.template, first.casefold()]) > 1:
+            words = last_turn(question.template).replace(GAP, f"{first} {GAP}")
+            templates[id_] = with_last_turn(question.template, words)
+    return templates
 
 
 def _is_chat(sample: Sample) -> bool:

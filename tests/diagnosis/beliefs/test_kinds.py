@@ -106,3 +106,15 @@ def test_examples_tell_of_each_thing_once_in_the_plainest_words_and_never_what_i
     solved = [framed, *ROWS, *FREE, *disputed]
     found = {r.id for r in plain_facts(solved, [elsewhere], questions, kinds)}
     assert found == {r.id for r in [*ROWS, *FREE]} - {"opposite5"}
+
+
+def test_a_word_that_several_entities_begin_with_says_what_is_asked():
+    what = f"What is the {GAP}?"
+    things = ["opposite of hot", "opposite of wet", "capital of Peru", "capital of Chile"]
+    asked = [row(thing, what, thing, "x") for thing in things]
+    kinds = kinds_of(asked, {r.id: question(what, r.id) for r in asked})
+    assert kinds["opposite of hot"] == kinds["opposite of wet"]
+    assert kinds["capital of Peru"] == kinds["capital of Chile"] != kinds["opposite of wet"]
+    # one thing with a name of several words is no kind of its own
+    alone = [row(thing, what, thing, "x") for thing in ("sea of Peru", "lake", "pond")]
+    assert len(set(kinds_of(alone, {r.id: question(what, r.id) for r in alone}).values())) == 1
