@@ -23,10 +23,8 @@ from sklearn.isotonic import IsotonicRegression
 from ilp_mlflow.diagnosis.strengths import FILE, INDIFFERENT, Curve, NamedShare, Strengths
 
 BINS = 10
-CUTS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+CUTS = tuple(round(0.05 * step, 2) for step in range(20))
 """Probabilities from which causes are named, tried in turn."""
-FORM = "default"
-"""Of the real lab's diagnoses; the rows of the invented one are taken without their probes."""
 
 
 class Row(NamedTuple):

@@ -67,10 +67,10 @@ class Strengths(Value):
     def named_from(self, max_wrong: float) -> float:
         """The least probability from which at most a share `max_wrong` 0..1 of the named is wrong.
 
-        At least INDIFFERENT; 1 where no probability is enough.
+        1 where no probability is enough.
         """
         for point in self.named:
-            if point.wrong <= max_wrong and point.from_probability >= INDIFFERENT:
+            if point.wrong <= max_wrong:
                 return point.from_probability
         return 1.0
 
