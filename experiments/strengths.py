@@ -6,7 +6,8 @@
     python experiments/strengths.py show lab-10?.json real-10?.json     # seeds that nothing was fitted on
 
 `fit` takes the rows of both worlds in equal parts. `show` prints, of each world, ten bins of equal mass
-(causes pooled), the expected calibration error, and the share named against the share right.
+(causes pooled), the expected calibration error, and the share named against the share right; and of
+each file the macro-F1, groups that missed their mark left out.
 """
 
 import argparse
@@ -52,7 +53,10 @@ def read(path: str) -> list[Row]:
     rows = []
     for seed in document.get("seeds", [document]):
         world = "real" if "acceptance" in seed else "lab"
+        missed = [group for group, why in seed.get("acceptance", {}).items() if why]
         for row in seed["attribution"]["without_probes"]["evidence"]:
+            if row["group"] in missed:
+                continue
             signals = {cause: signal for cause, (signal, _) in row["evidence"].items()}
             rows.append(Row(world, row["group"], signals))
     return rows
@@ -97,9 +101,19 @@ def fit(rows: Sequence[Row], measured_on: str) -> Strengths:
     strengths = Strengths(measured_on=measured_on, curves=curves, named=())
     named = []
     for cut in CUTS:
-        share, wrong = named_and_wrong(rows, strengths, cut)
+        share, _ = named_and_wrong(rows, strengths, cut)
+        # of the lab in which more is wrong: in the other it is less
+        wrong = max(named_and_wrong(part, strengths, cut)[1] for part in by_world(rows).values())
         named.append(NamedShare(from_probability=cut, named=share, wrong=wrong))
     return strengths.model_copy(update={"named": tuple(named)})
+
+
+def by_world(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each lab."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(row.world, []).append(row)
+    return parts
 
 
 def named_cause(row: Row, strengths: Strengths, cut: float) -> tuple[str, float]:
@@ -123,6 +137,20 @@ def named_and_wrong(rows: Sequence[Row], strengths: Strengths, cut: float) -> tu
     return round(named / total, 3), round(wrong / named, 3) if named else 0.0
 
 
+def macro_f1(rows: Sequence[Row], strengths: Strengths, cut: float) -> float:
+    """Mean F1 0..1 over the planted causes that rows are there of."""
+    scores = []
+    for cause in {row.group for row in rows} - {"control"}:
+        planted = blamed = hits = 0
+        for row in rows:
+            name, _ = named_cause(row, strengths, cut)
+            planted += row.group == cause
+            blamed += name == cause
+            hits += name == cause == row.group
+        scores.append(2 * hits / (planted + blamed))
+    return sum(scores) / len(scores)
+
+
 def reliability(rows: Sequence[Row], strengths: Strengths, cut: float) -> tuple[list, float]:
     """Bins of equal mass (rows, mean probability, share right), and the calibration error."""
     pairs = []
@@ -141,8 +169,7 @@ def reliability(rows: Sequence[Row], strengths: Strengths, cut: float) -> tuple[
 
 def show(rows: Sequence[Row], strengths: Strengths, max_wrong: float) -> None:
     """Print the tables of every world, in Markdown."""
-    for world in sorted({row.world for row in rows}):
-        of_world = [row for row in rows if row.world == world]
+    for world, of_world in by_world(rows).items():
         cut = strengths.named_from(max_wrong)
         bins, error = reliability(of_world, strengths, cut)
         print(f"\n{world}: {len(of_world)} unlearned planted rows, named from {cut:g} on\n")
@@ -166,7 +193,8 @@ def main() -> None:
     parser.add_argument("--max-wrong", type=float, default=0.1)
     parser.add_argument("--out", type=Path, default=FILE, help="where `fit` writes")
     options = parser.parse_args()
-    rows = [row for path in options.files for row in read(path)]
+    rows_by_file = {path: read(path) for path in options.files}
+    rows = [row for of_file in rows_by_file.values() for row in of_file]
     if options.what == "fit":
         strengths = fit(rows, ", ".join(Path(path).stem for path in options.files))
         document = yaml.safe_dump(strengths.model_dump(mode="json"), sort_keys=False)
@@ -174,6 +202,10 @@ def main() -> None:
     else:
         strengths = Strengths.model_validate(yaml.safe_load(options.out.read_text("utf-8")))
     show(rows, strengths, options.max_wrong)
+    cut = strengths.named_from(options.max_wrong)
+    print("\n| lab | macro-F1 of the causes |\n|---|---|")
+    for path, of_file in rows_by_file.items():
+        print(f"| {Path(path).stem} | {macro_f1(of_file, strengths, cut):.3f} |")
 
 
 if __name__ == "__main__":
