@@ -15,10 +15,12 @@ from mlflow.models.evaluation import EvaluationDataset
 
 from ilp_mlflow import pipeline
 from ilp_mlflow.core import config
+from ilp_mlflow.core.config import DEFAULT_MAX_WRONG
 from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, PluginError
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, attribute, discount_without_ledger
 from ilp_mlflow.diagnosis.installed_causes import installed_causes
+from ilp_mlflow.diagnosis.strengths import read_strengths
 from ilp_mlflow.mlflow_evaluator import IlpEvaluator, SilentProbe
 from ilp_mlflow.tracking import runs
 from tests.conftest import edit_yaml, rows, write_jsonl
@@ -83,9 +85,11 @@ def diagnosed(experiment, run_id):
         for name, own in d.evidence.items():
             evidence.setdefault(name, {})[d.verdict.sample_id] = own
     order = {cause.name: cause.order for cause in installed_causes()}
+    named_from = read_strengths().named_from(DEFAULT_MAX_WRONG)
+    verdicts = [d.verdict for d in found]
     return causes(
         d.model_dump()
-        for d in attribute([d.verdict for d in found], discount_without_ledger(evidence), order)
+        for d in attribute(verdicts, discount_without_ledger(evidence), order, named_from)
     )
 
 
@@ -144,7 +148,10 @@ def test_a_table_of_scores_is_diagnosed_without_a_model_and_says_so(evaluate, ca
     assert table["history"].to_dict() == {"x": "base- one+ two-", "y": "base- one+ two+"}
     assert result.tables["diagnosis_table"]["cause"].to_list()[0] == "left_side_forgetting"
     (found,) = result.artifacts["diagnoses"].content
-    assert found["strength"] == pytest.approx(NO_LEDGER_FACTOR * (1 - math.exp(-2) / 2))
+    signal = 1 - math.exp(-2) / 2
+    strength = read_strengths().probability("left_side_forgetting", signal)
+    assert found["strength"] == pytest.approx(NO_LEDGER_FACTOR * strength)
+    assert found["evidence"]["left_side_forgetting"]["signal"] == pytest.approx(signal)
     assert list(found["evidence"]) == [
         "left_side_forgetting"
     ]  # nothing of those who would have to ask
