@@ -93,7 +93,7 @@ def diagnosed(experiment, run_id):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_causes_as_those_of_an_experiment_from_its_scores_and_from_its_models(
     experiment_file, evaluate, tmp_path
 ):

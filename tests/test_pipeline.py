@@ -108,7 +108,7 @@ def test_one_run_gives_registered_stages_and_a_verdict_for_every_sample(
     assert len(outcome.recovered) + len(outcome.still) == len(outcome.targets)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_verdicts_and_the_base_is_registered_once(
     experiment_file, store
 ):
@@ -146,7 +146,7 @@ def score_again(uri, data, out, **env):
     return {r["sample_id"]: r["logprob"] for r in pq.read_table(out).to_pylist()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "second",
     [{"adapter": "continue"}, {"adapter": "new"}, {"peft": None}],

@@ -58,10 +58,13 @@ class Strengths(Value):
         """Probability 0..1 of a cause of the labs for which there is evidence of a strength 0..1.
 
         Strengths below INDIFFERENT stay as they are: they name no cause, so nothing was measured.
+        So do those that are weaker than any that was seen, unless even that is right less often.
         """
+        curve = self.curves[cause]
         if strength < INDIFFERENT:
             return strength
-        curve = self.curves[cause]
+        if strength < curve.strengths[0]:
+            return min(strength, curve.probabilities[0])
         return float(np.interp(strength, curve.strengths, curve.probabilities))
 
     def named_from(self, max_wrong: float) -> float:

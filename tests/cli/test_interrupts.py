@@ -116,7 +116,7 @@ def test_what_is_others_now_is_trained_again_and_another_run_refused(
     assert run_statuses()["first"] == ["FINISHED", "FINISHED"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
     [(scorer, "score_samples", signal.SIGTERM), (probe.ModelProbe, "logprobs", signal.SIGINT)],

@@ -137,7 +137,7 @@ def test_score_counts_what_it_could_not_score(models, tmp_path, store, spoil):
     assert {row["unscored"] for row in table if row["checkpoint"] == "sft"} == {NOT_FINITE}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mitigate_fails_while_a_sample_is_unscored_and_says_why(experiment_file, store, spoil):
     edit_yaml(experiment_file, mitigations=["control"])
     document("train", experiment_file)

@@ -42,7 +42,7 @@ def test_what_could_not_be_made_is_made_again(tmp_path, monkeypatch):
     assert cached(("a",), lambda: 1) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_cannot_be_kept_is_told_once_and_all_goes_on(
     experiment_file, store, tmp_path, monkeypatch, caplog
 ):

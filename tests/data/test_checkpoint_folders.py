@@ -362,7 +362,7 @@ def test_a_mitigation_needs_to_know_how_models_were_trained(
     assert "holds models trained elsewhere" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_base_without_a_chat_template_is_asked_in_the_words_of_the_last_checkpoint(
     tiny_model, store, tmp_path
 ):

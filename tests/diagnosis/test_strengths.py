@@ -40,6 +40,14 @@ def test_what_names_no_cause_was_not_measured():
     assert MEASURED.probability("x", 0.49) == 0.49
 
 
+def test_what_is_weaker_than_all_that_was_seen_is_no_surer_for_it():
+    curve = Curve(strengths=(0.9, 1.0), probabilities=(0.95, 0.99))
+    unsure = Curve(strengths=(0.9, 1.0), probabilities=(0.6, 0.99))
+    seen = MEASURED.model_copy(update={"curves": {"x": curve, "y": unsure}})
+    assert seen.probability("x", 0.8) == 0.8
+    assert seen.probability("y", 0.8) == 0.6
+
+
 @pytest.mark.parametrize(("max_wrong", "cut"), [(0.2, 0.5), (0.1, 0.8), (0.05, 0.8), (0.01, 1.0)])
 def test_causes_are_named_from_the_least_probability_that_keeps_the_error_rate(max_wrong, cut):
     assert MEASURED.named_from(max_wrong) == cut

@@ -44,7 +44,7 @@ def test_every_finding_counts_for_the_precision_of_runs():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planted_rows_are_measured(store, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["rows", "--seeds", "3", "--epochs", "1"])
     rows.main()
@@ -52,7 +52,7 @@ def test_planted_rows_are_measured(store, monkeypatch, capsys):
     assert set(document["kinds"]) == set(rows.KINDS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_planted_runs_are_measured(store, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["runs", "--seeds", "3", "--only", "full,idle"])
     runs.main()

@@ -244,7 +244,7 @@ def test_what_a_mitigation_did_is_what_compares_its_run_with_the_experiment(expe
     assert "nothing" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_rules_are_no_difference_between_models(experiment_file, store):
     reports = []
     for preset in ("default", "paper"):

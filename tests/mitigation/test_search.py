@@ -164,7 +164,7 @@ def test_with_a_sample_unscored_the_target_is_not_reached_already(third, is_done
     assert ("unlearned already" in obstacle) == is_done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_composed_until_a_target_is_reached(trained, monkeypatch):
     file, experiment, run_id = trained
     plug(monkeypatch, longer=Longer, idle=Idle, lacking=Lacking, eager=Eager)

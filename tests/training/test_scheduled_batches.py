@@ -66,6 +66,7 @@ def test_a_round_is_of_whole_steps(tiny_model, tmp_path):
         trained(tiny_model, tmp_path, Planned(rounds=(((IDS[0],),) * 3,)), twice)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("plan", "expected"),
     [

@@ -45,6 +45,7 @@ def test_what_is_measured_is_a_plain_forward_pass(tiny_model, tmp_path):
     assert measured["held"] == pytest.approx(measured[IDS[0]], abs=1e-4)
 
 
+@pytest.mark.long
 def test_text_and_messages_can_be_in_one_stage(tiny_model, tmp_path):
     plain = stage().samples
     chats = [

@@ -62,6 +62,7 @@ def test_the_same_stage_goes_on_and_leaves_nothing_behind(interrupted, caplog):
     assert seen == [3] * 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["data", "seed", "score_every"])
 def test_another_stage_begins_at_its_beginning(interrupted, change, tmp_path):
     file, steps = interrupted

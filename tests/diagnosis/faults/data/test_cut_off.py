@@ -187,7 +187,7 @@ def test_too_few_rows_a_stage_that_taught_nothing_and_a_ledger_say_nothing():
     assert find_cut_off(facts(rows, followed=True)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cut_off_of_trl_is_found_from_the_folder_alone(tiny_model, store, tmp_path):
     rng = random.Random(3)
     letters = "bcdfghjklmnpqrstvwxz"

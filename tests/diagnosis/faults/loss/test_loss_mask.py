@@ -96,7 +96,7 @@ def test_models_trained_elsewhere_show_what_was_masked(tiny_model, tmp_path, mas
         assert "the padding token is <|end|>, too" in faults[0].reason
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"steps": 6}, {"lr": 1e-5}, {"lr": 0.3}])
 def test_a_training_that_failed_is_no_mask(tiny_model, tmp_path, options):
     samples = pairs()
