@@ -21,7 +21,8 @@ import numpy as np
 import yaml
 from sklearn.isotonic import IsotonicRegression
 
-from ilp_mlflow.diagnosis.strengths import FILE, INDIFFERENT, Curve, NamedShare, Strengths
+from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
+from ilp_mlflow.diagnosis.strengths import FILE, Curve, NamedShare, Strengths
 
 BINS = 10
 CUTS = tuple(round(0.05 * step, 2) for step in range(20))
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     def first(self) -> str:
         """The first cause with a signal that is not weak; "" without one."""
         for cause, signal in self.signals.items():
-            if signal >= INDIFFERENT:
+            if signal >= WEAK_EVIDENCE:
                 return cause
         return ""
 
@@ -119,7 +120,7 @@ def by_world(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def named_cause(row: Row, strengths: Strengths, cut: float) -> tuple[str, float]:
     """The cause of a row that is named from the probability `cut` on, with its probability."""
     for cause, signal in row.signals.items():
-        if signal >= INDIFFERENT and cause in strengths.curves:
+        if signal >= WEAK_EVIDENCE and cause in strengths.curves:
             probability = strengths.probability(cause, signal)
             if probability >= cut:
                 return cause, probability

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,30 +246,23 @@ def diagnose(
         _write_weight_facts(run_id, checkpoints)
         context = build_context(experiment, samples, checkpoints, scores, run_id)
         faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
+        log = partial(
+            diagnose_and_log,
+            run_id,
+            plugins,
+            context,
+            preset,
+            seed,
+            faults=faults,
+            max_wrong=experiment.max_wrong,
+        )
         # Each diagnosis gets a child, so that earlier ones stay. A run that is itself a child gets
         # none: the UI shows two levels.
         if runs.parent_of(run_id):
-            diagnoses, _ = diagnose_and_log(
-                run_id,
-                plugins,
-                context,
-                preset,
-                seed,
-                faults=faults,
-                max_wrong=experiment.max_wrong,
-            )
+            diagnoses, _ = log()
             return _confirm(experiment, run_id, context, diagnoses, confirm)
         with runs.start("diagnosis", "diagnosis", parent=run_id) as child:
-            diagnoses, _ = diagnose_and_log(
-                run_id,
-                plugins,
-                context,
-                preset,
-                seed,
-                beside=child,
-                faults=faults,
-                max_wrong=experiment.max_wrong,
-            )
+            diagnoses, _ = log(beside=child)
             _note_diagnoses(child, diagnoses, context)
             runs.log(child, params={"ilp.preset": preset, "ilp.seed": seed})
             run_log.log_data(child, experiment, context.stages, "diagnosis")

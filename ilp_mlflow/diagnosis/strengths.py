@@ -16,12 +16,11 @@ import yaml
 
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Evidence
+from ilp_mlflow.diagnosis.attribution import WEAK_EVIDENCE
 
 K = TypeVar("K", bound=Hashable)
 FILE = Path(__file__).with_name("strengths.yaml")
 """What was measured, written by `experiments/strengths.py`."""
-INDIFFERENT = 0.5
-"""Strength of evidence as a diagnostic gives it from which it speaks for its cause at all."""
 
 
 class Curve(Value):
@@ -57,11 +56,11 @@ class Strengths(Value):
     def probability(self, cause: str, strength: float) -> float:
         """Probability 0..1 of a cause of the labs for which there is evidence of a strength 0..1.
 
-        Strengths below INDIFFERENT stay as they are: they name no cause, so nothing was measured.
+        Strengths below WEAK_EVIDENCE stay as they are: they name no cause, so nothing was measured.
         So do those that are weaker than any that was seen, unless even that is right less often.
         """
         curve = self.curves[cause]
-        if strength < INDIFFERENT:
+        if strength < WEAK_EVIDENCE:
             return strength
         if strength < curve.strengths[0]:
             return min(strength, curve.probabilities[0])
