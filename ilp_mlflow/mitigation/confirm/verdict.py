@@ -75,6 +75,9 @@ def confirm_diagnosis(diagnosis: Diagnosis, trained: Trained) -> Diagnosis:
     reason = f"{verdict} by small trainings: {_sentence(removal, trained)}"
     is_sure = verdict == "confirmed" or removal not in ADDING
     strength = CONFIRMED_STRENGTH if is_sure else ADDED_STRENGTH
+    if verdict == "confirmed":
+        # evidence that is borne out is no less sure for it
+        strength = max(strength, diagnosis.strength or 0.0)
     found = Evidence(cause=cause, strength=strength, reason=reason)
     own_reasons = [e.reason for e in diagnosis.evidence.values() if e.cause == cause and e.strength]
     changes = [e.change for e in diagnosis.evidence.values() if e.cause == cause]

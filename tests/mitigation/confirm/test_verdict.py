@@ -142,3 +142,9 @@ def test_a_removal_that_was_not_tried_or_failed_is_not_said_to_have_been():
     )
     assert found.confirmation.tried == ("not_trained",)
     assert REMOVALS[KNOWLEDGE] not in found.reason
+
+
+def test_what_is_borne_out_is_no_less_sure_for_it():
+    sure = diagnosis("data_contradiction").model_copy(update={"strength": 0.99})
+    found = confirm_diagnosis(sure, table("data_contradiction"))
+    assert (found.confirmation.verdict, found.strength) == ("confirmed", 0.99)
