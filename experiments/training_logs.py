@@ -54,7 +54,7 @@ from ilp_mlflow.diagnosis.faults.optimization.logged_loss import (
 from ilp_mlflow.diagnosis.faults.stage_scores import stage_movement
 from ilp_mlflow.diagnosis.loss_course import course_from_log
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.row_account import account_rows
 
 SYLLABLES = "ba be bi bo da de di do fa fe fi fo ga ge gi go ka ke ki ko la le li lo ma me mi mo"
@@ -302,7 +302,7 @@ def read_facts(base: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> R
     scores = score_checkpoints(samples, wrong, locations, scoring, 0)
     stages = [Stage(name="sft", samples=tuple(samples))]
     scored = ScoredSamples(samples, stages, checkpoints, scores, scoring, 0)
-    tokenization = loading.read_tokenization([str(base)])
+    tokenization = read_tokenization([str(base)])
     accounts = account_rows(samples, tokenization, {"max_length": None})
     log = read_folder_log("sft", str(folder))
     assert log is not None

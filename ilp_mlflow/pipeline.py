@@ -40,7 +40,8 @@ from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_and_check
-from ilp_mlflow.scoring.models import loading, weight_facts
+from ilp_mlflow.scoring.models import weight_facts
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.rows_of_copies import give_rows_to_sources, stack_as_in_copies
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
 from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
@@ -204,7 +205,7 @@ def _account_elsewhere(
     """
     base, last = checkpoints[0].model_uri, checkpoints[-1].model_uri
     parts = model_registry.resolve_parts(last, base)
-    tokenization = loading.read_tokenization(
+    tokenization = read_tokenization(
         parts, experiment.tokenizer, model_registry.resolve_parts(base)
     )
     samples = [sample for stage in stages for sample in stage.samples]

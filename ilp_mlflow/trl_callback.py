@@ -30,6 +30,7 @@ from ilp_mlflow.report.summary import terminal_summary
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.whole_weights import refuse_diverged_model
 from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.accounts.exposure_ledger import BatchListener, ExposureLedger
@@ -301,7 +302,7 @@ class IlpCallback(TrainerCallback):
                 "it merged in"
             )
         experiment = self.experiment.model_copy(update={"model": base})
-        return experiment, loading.read_tokenization(parts)
+        return experiment, read_tokenization(parts)
 
     def _diagnose(self, model: Any, log: TrainingLog) -> Report:
         """Log and register what was trained, then diagnose it as if it had been trained here."""

@@ -180,7 +180,7 @@ def test_cut_dropped_and_equal_rows_are_counted_as_they_were(tiny_model, store, 
     assert [by_id[i]["exposures"] for i in ("France", "twin", "cut", "Korea")] == [3] * 4
     assert by_id["lost"]["exposures"] == (0 if mode == "keep_start" else 3)
     assert by_id["lost"]["truncated_tokens"] > 0
-    tokenizer = loading.load_tokenizer([str(tiny_model)])
+    tokenizer = load_tokenizer([str(tiny_model)])
     whole = encode(tokenizer, cut["prompt"], cut["completion"], frozenset())
     assert by_id["cut"]["truncated_tokens"] == len(whole.ids) - 40 > 0
     # cut in front, the row is all answer, and its first token is not predicted from anything

@@ -23,6 +23,7 @@ from ilp_mlflow.data.samples import samples_digest
 from ilp_mlflow.scoring import encoding, scorer, token_trees
 from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck, check_scores
@@ -242,10 +243,10 @@ def read_last_tokenization(
 
     It knows the form it was trained in, the base may have no chat template at all. `parts` are
     those of every checkpoint by name, the base first. Raises ModelError when one cannot be read
-    (see `loading.read_tokenization`), or has another vocabulary than the last one.
+    (see `read_tokenization`), or has another vocabulary than the last one.
     """
     base = next(iter(parts.values()))
-    read = {name: loading.read_tokenization(p, tokenizer, base) for name, p in parts.items()}
+    read = {name: read_tokenization(p, tokenizer, base) for name, p in parts.items()}
     last = list(read.values())[-1]
     for name, text in read.items():
         refuse_other_vocabulary(name, text.tokenizer, last.tokenizer)

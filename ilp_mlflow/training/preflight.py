@@ -15,6 +15,7 @@ from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.accounts.row_account import account_rows, training_template
 from ilp_mlflow.training.options import check_options
@@ -35,7 +36,7 @@ def check_experiment(experiment: Experiment, parent: str | None = None) -> list[
     model = parent or experiment.model
     _refuse_adapter(model)
     parts = model_registry.resolve_parts(model)
-    tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    tokenization = read_tokenization(parts, experiment.tokenizer)
     loading.check_whole(parts)
     for stage in stages:
         check_encodable(tokenization.tokenizer, stage.samples)

@@ -65,6 +65,19 @@ def config(folder, text, name="train.yaml"):
     return path
 
 
+def test_rows_and_a_plain_model_are_checked_without_the_libraries_that_take_seconds(
+    tmp_path, tiny_model
+):
+    rows_file = write_jsonl(tmp_path / "rows.jsonl", TEXTS)
+    code = (
+        "import sys\nfrom ilp_mlflow.cli import main\n"
+        f"try: main(['check', '--data', {str(rows_file)!r}, '--model', {str(tiny_model)!r}])\n"
+        "finally: print([m for m in ('peft', 'trl', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_rows_in_order_are_a_table_and_nothing_but_notes(tiny_model, data):
     code, text, err = ilp("check", "--data", data, "--model", tiny_model, "--strict")
     assert code == 0, err

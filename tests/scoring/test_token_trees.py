@@ -6,7 +6,7 @@ import pytest
 
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring import token_trees
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 
 
 def paths(tree):
@@ -66,7 +66,7 @@ def test_single_tokens_behind_one_prompt_cost_nothing_more():
 
 
 def test_batches_are_longest_first_and_within_the_budget(tiny_model):
-    tokenization = loading.read_tokenization([str(tiny_model)])
+    tokenization = read_tokenization([str(tiny_model)])
     samples = [
         Sample(id=f"{i}", stage="s", prompt="x" * (1 + i % 40), completion=" y") for i in range(100)
     ]
@@ -82,7 +82,7 @@ def test_batches_are_longest_first_and_within_the_budget(tiny_model):
 
 
 def test_a_digest_tells_plans_apart_that_score_differently(tiny_model):
-    tokenization = loading.read_tokenization([str(tiny_model)])
+    tokenization = read_tokenization([str(tiny_model)])
     sample = Sample(id="a", stage="s", prompt="The capital of France is", completion=" Paris")
 
     def digest(changes=None, wrong=("Rome", "Oslo"), size=64):

@@ -20,7 +20,7 @@ from ilp_mlflow.lab.real.plant import ASKED, SIZES, plant
 from ilp_mlflow.lab.real.rows import LONG_FRAME, RealRow
 from ilp_mlflow.lab.rows import Planted
 from ilp_mlflow.scoring.encoding import Tokenization
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.tracking import model_registry
 
 EXPERIMENT = Path(__file__).with_name("real_lab.yaml")
@@ -110,7 +110,7 @@ def _cutting_long_rows(experiment: Experiment, lab: RealLab) -> Experiment:
     Raises ModelError when the base's tokenizer makes that impossible.
     """
     parts = model_registry.resolve_parts(experiment.model)
-    tokenization = loading.read_tokenization(parts, experiment.tokenizer)
+    tokenization = read_tokenization(parts, experiment.tokenizer)
     stages = list[StageConfig]()
     for config in experiment.stages:
         if config.name == "patch":

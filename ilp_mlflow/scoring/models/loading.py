@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
-    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
@@ -26,18 +25,16 @@ from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
-from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
+from ilp_mlflow.scoring.encoding import Tokenization, gguf_option
 from ilp_mlflow.scoring.models import adapters
 from ilp_mlflow.scoring.models.idle_adapters import why_idle
 from ilp_mlflow.scoring.models.model_config import (
     ADAPTER,
-    foreign_end_tokens,
-    generation_end_token_ids,
     is_quantised,
-    max_positions,
     read_config,
 )
 from ilp_mlflow.scoring.models.saved_weights import check_saved_adapter, check_saved_model
+from ilp_mlflow.scoring.models.tokenization import check_folder, read_max_length, read_tokenization
 from ilp_mlflow.scoring.models.weight_files import (
     ADAPTER_WEIGHTS,
     constant_tensors,
@@ -67,47 +64,6 @@ class LoadedModel(Tokenization):
     def vocabulary(self) -> int:
         """Tokens that the model has embeddings for; the tokenizer may have more."""
         return int(self.model.config.get_text_config().vocab_size)
-
-
-def read_tokenization(
-    parts: Sequence[str],
-    tokenizer: TokenizerConfig | None = None,
-    base: Sequence[str] | None = None,
-) -> Tokenization:
-    """How the model made of `parts` (see `load_model`) reads text.
-
-    A model without a tokenizer reads text as `base` does, the parts of the model that it was
-    trained from; that is said. Raises ModelError when a part is missing or damaged, has pickled
-    weights only, or is not a causal language model.
-    """
-    location = parts[0]
-    config = read_config(location)
-    _check_folder(location)
-    max_length = read_max_length(parts, config)
-    read_with = parts
-    if base and any(map(has_tokenizer, base)) and not any(map(has_tokenizer, parts)):
-        # what is there without a vocabulary, such as a chat template, still counts
-        read_with = [*base, parts[-1]]
-        say_once(f"{parts[-1]}: no tokenizer beside the weights; the one of {base[0]} is used")
-    with_options = load_tokenizer(read_with, tokenizer)
-    foreign = foreign_end_tokens(location, config)
-    if foreign:
-        say_once(f"{location}: {foreign.sentence}")
-    end_token_ids = generation_end_token_ids(location, config).difference(foreign.ids)
-    if with_options.eos_token_id is not None:
-        end_token_ids.add(with_options.eos_token_id)
-    return Tokenization(with_options, frozenset(end_token_ids), max_length)
-
-
-def read_max_length(parts: Sequence[str], config: PretrainedConfig) -> int | None:
-    """Longest sequence in tokens that a model made of `parts` has positions for, None: no limit.
-
-    `config` is that of its base. Raises ModelError when an adapter cannot be read.
-    """
-    positions = max_positions(config)
-    # some adapters put tokens of their own in front
-    taken = sum(adapters.virtual_tokens(folder) for folder in parts[1:])
-    return None if positions is None else positions - taken
 
 
 def check_whole(parts: Sequence[str]) -> None:
@@ -303,15 +259,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _check_folder(location: str) -> None:
-    """Raise ModelError when a local folder has no safetensors, or damaged ones."""
-    folder = Path(location)
-    if not folder.is_dir() or gguf_option(location):
-        return
-    for path in model_files(location):
-        read_shapes(path)
-
-
 def _safetensors(location: str) -> list[Path]:
     """The files of a full model, [] for a GGUF file and for what is not on this machine yet."""
     return [] if gguf_option(location) else model_files(location)
@@ -320,7 +267,7 @@ def _safetensors(location: str) -> list[Path]:
 def _load_base(location: str, device: str, options: dict[str, Any]) -> PreTrainedModel:
     """The base from its folder or the Hub, whole, on a device. Raises ModelError."""
     gguf: dict[str, Any] = gguf_option(location)
-    _check_folder(location)
+    check_folder(location)
     try:
         with show_loading(), quiet_libraries():
             model, info = AutoModelForCausalLM.from_pretrained(

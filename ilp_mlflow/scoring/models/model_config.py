@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig
-from transformers.quantizers import AutoHfQuantizer
 
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
@@ -93,8 +92,13 @@ def is_quantised(config: PretrainedConfig) -> bool:
     if not how:
         return False
     options = how if isinstance(how, dict) else how.to_dict()
+    if "quant_method" not in options:
+        return False
+    # takes seconds to import, and few models are quantised
+    from transformers.quantizers import AutoHfQuantizer
+
     with quiet_libraries():
-        return "quant_method" in options and AutoHfQuantizer.supports_quant_method(options)
+        return AutoHfQuantizer.supports_quant_method(options)
 
 
 def generation_end_token_ids(base: str, config: PretrainedConfig) -> set[int]:

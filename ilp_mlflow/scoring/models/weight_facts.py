@@ -26,6 +26,7 @@ from ilp_mlflow.scoring.models.compared_weights import (
 from ilp_mlflow.scoring.models.idle_adapters import why_idle
 from ilp_mlflow.scoring.models.remade_ends import find_remade_ends
 from ilp_mlflow.scoring.models.stacked_changes import shared_change
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, read_shapes
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
 from ilp_mlflow.tracking.model_registry import MLFLOW_URI, adapter_base, side_by_side
@@ -353,8 +354,8 @@ def _other_reading(
     if not any(map(has_tokenizer, parts)):
         return []
     with quiet_libraries():
-        own = loading.read_tokenization(parts, base=base_parts)
-        other = loading.read_tokenization(source_parts, base=base_parts)
+        own = read_tokenization(parts, base=base_parts)
+        other = read_tokenization(source_parts, base=base_parts)
     return different_reading(own, other)
 
 

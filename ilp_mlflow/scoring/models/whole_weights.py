@@ -7,10 +7,10 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -23,6 +23,10 @@ from ilp_mlflow.scoring.models.weight_files import (
     is_finite,
     read_shapes,
 )
+
+if TYPE_CHECKING:
+    # takes seconds to import
+    from transformers import PreTrainedModel
 
 LAYER = re.compile(r".*?\.\d+\.")
 """The part of a tensor's name that says of which layer it is."""

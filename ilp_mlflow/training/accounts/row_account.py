@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.texts import Conversation, asks_nothing
@@ -202,6 +200,8 @@ def _mask_of_weights(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> list
 
     Raises ConfigError where the template does not mark what the assistant says.
     """
+    from trl.chat_template_utils import has_generation_markers
+
     if not has_generation_markers(tokenizer.chat_template):
         raise ConfigError(
             f"{sample.name}: has turns of weight 0, and the chat template does not mark turns, so "
@@ -237,6 +237,9 @@ def _without_turns(mask: Sequence[bool], sample: Sample) -> list[bool]:
 
 def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The chat template that TRL takes under `assistant_only_loss`; None: the tokenizer's own."""
+    # TRL takes seconds to import, and only some trainings ask for this
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
     if has_generation_markers(tokenizer.chat_template):
         return None
     template: str = get_training_chat_template(tokenizer)
@@ -245,12 +248,19 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 def _cut(ids: list[int], labels: list[int], training: Mapping[str, Any]) -> TrainedTokens:
     """A row cut to `max_length` at the side that `truncation_mode` names."""
-    limit = training.get("max_length", SFTConfig.max_length)
+    limit = training["max_length"] if "max_length" in training else _default_length()
     if not limit or len(ids) <= limit:
         return TrainedTokens(ids, labels)
     if training.get("truncation_mode") == "keep_end":
         return TrainedTokens(ids[-limit:], labels[-limit:], cut_before=ids[:-limit])
     return TrainedTokens(ids[:limit], labels[:limit], cut_behind=ids[limit:])
+
+
+def _default_length() -> int | None:
+    """The cut-off of `trl.SFTConfig` in tokens; None where nothing is cut."""
+    from trl import SFTConfig
+
+    return SFTConfig.max_length
 
 
 def account_row(

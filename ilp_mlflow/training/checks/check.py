@@ -19,7 +19,8 @@ from ilp_mlflow.scoring.encoding import (
     Tokenization,
     check_encodable,
 )
-from ilp_mlflow.scoring.models import loading, model_config
+from ilp_mlflow.scoring.models import model_config
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.row_account import account_rows
 from ilp_mlflow.training.checks.assistant_turns import check_assistant_turns, countable
 from ilp_mlflow.training.checks.duplicates import check_duplicates
@@ -158,7 +159,7 @@ def _with_adapter_of(parts: Sequence[str], setup: TrainingSetup) -> TrainingSetu
 def _read_model(parts: Sequence[str], setup: TrainingSetup) -> tuple[Tokenization, Vocabulary]:
     """How the model reads text under a training, and what it has of tokens."""
     with tempfile.TemporaryDirectory() as scratch:
-        tokenization = loading.read_tokenization(parts, _tokenizer_config(setup, Path(scratch)))
+        tokenization = read_tokenization(parts, _tokenizer_config(setup, Path(scratch)))
     tokenizer = tokenization.tokenizer
     known = tokens_of_base(parts, tokenizer)
     # as the training does it before it reads the rows

@@ -9,7 +9,7 @@ from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.lab.real import data_files
 from ilp_mlflow.lab.real.plant import ANSWER_MASKED, END_MASKED
 from ilp_mlflow.lab.real.rows import STAGES
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 
 
 def test_every_stage_has_its_rows_in_a_file(resolved):
@@ -24,7 +24,7 @@ def test_every_stage_has_its_rows_in_a_file(resolved):
 
 def test_a_conversation_is_the_same_text_as_a_plain_row_whatever_is_masked(resolved, tiny_model):
     experiment, lab = resolved
-    text = loading.read_tokenization([str(tiny_model)], experiment.tokenizer)
+    text = read_tokenization([str(tiny_model)], experiment.tokenizer)
     tokenizer = text.tokenizer
     roles = set()
     for row in lab.planted.stages["patch"]:
@@ -55,7 +55,7 @@ def test_a_conversation_is_the_same_text_as_a_plain_row_whatever_is_masked(resol
 
 def test_max_length_cuts_off_the_answers_of_long_rows_and_no_others(resolved, tiny_model):
     experiment, lab = resolved
-    tokenizer = loading.read_tokenization([str(tiny_model)], experiment.tokenizer).tokenizer
+    tokenizer = read_tokenization([str(tiny_model)], experiment.tokenizer).tokenizer
     max_length = experiment.stages[2].training["max_length"]
     for row in lab.planted.stages["patch"]:
         prompt = len(tokenizer(row.prompt)["input_ids"])

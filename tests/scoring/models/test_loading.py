@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal import progress
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.tracking import model_digest
 from tests.core.terminal.test_progress import Terminal
 
@@ -97,23 +98,23 @@ def test_pickles_and_damaged_or_missing_weights_are_refused(tiny_model, tmp_path
     shutil.copytree(tiny_model, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(ModelError, match="only pickled weights"):
-        loading.read_tokenization([str(pickled)])
+        read_tokenization([str(pickled)])
     damaged = tmp_path / "damaged"
     shutil.copytree(tiny_model, damaged)
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ModelError, match="damaged"):
-        loading.read_tokenization([str(damaged)])
+        read_tokenization([str(damaged)])
     with pytest.raises(ModelError, match=r"no config.json"):
-        loading.read_tokenization([str(tmp_path)])
+        read_tokenization([str(tmp_path)])
     with pytest.raises(ModelError, match="is the Hub reachable"):
-        loading.read_tokenization(["no-such/model"])
+        read_tokenization(["no-such/model"])
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(tmp_path, tiny_model):
     shutil.copytree(tiny_model, tmp_path / "t5")
     (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(ModelError, match="'t5' is not a causal language model"):
-        loading.read_tokenization([str(tmp_path / "t5")])
+        read_tokenization([str(tmp_path / "t5")])
 
 
 def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
@@ -167,7 +168,7 @@ def test_a_gguf_folder_loads_trains_and_saves(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    loading.read_tokenization([str(tmp_path)])
+    read_tokenization([str(tmp_path)])
     loaded = loading.load_model([str(tmp_path)])
     assert all(p.requires_grad for p in loaded.model.parameters())
     loading.save_model(loaded, tmp_path / "saved", "unused", True)
@@ -204,7 +205,7 @@ def test_adapters_come_and_go_on_one_base_as_if_loaded_alone(tiny_model, tmp_pat
     odd = str(tmp_path / "odd")
     one = adapter([base], tmp_path / "1", 1)
     two = adapter([base, one], tmp_path / "2", 2)
-    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
+    loader = loading.ModelLoader(read_tokenization([base]), "cpu", "float32")
     for parts in (
         [base],
         [base, one],
@@ -222,7 +223,7 @@ def test_a_base_is_loaded_once_for_its_adapters(tiny_model, tmp_path, monkeypatc
     one, two = (adapter([base], tmp_path / str(seed), seed) for seed in (1, 2))
     original = loading._load_base
     monkeypatch.setattr(loading, "_load_base", lambda *a: loads.append(a) or original(*a))
-    loader = loading.ModelLoader(loading.read_tokenization([base]), "cpu", "float32")
+    loader = loading.ModelLoader(read_tokenization([base]), "cpu", "float32")
     for parts in ([base], [base, one], [base, two], [base]):
         loader(parts)
     assert len(loads) == 1

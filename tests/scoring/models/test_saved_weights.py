@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from tests.scoring import model_folders
 from tests.scoring.model_folders import ADAPTER, MODEL
 
@@ -78,7 +79,7 @@ def test_one_wrong_value_ends_the_saving_with_the_tensor_and_the_file(
     kind, tiny_model, tmp_path, monkeypatch
 ):
     make, file, name = MODELS[kind]
-    text = loading.read_tokenization([str(tiny_model)])
+    text = read_tokenization([str(tiny_model)])
     model = model_folders.stir(make(tiny_model))
     loaded = loading.LoadedModel(text.tokenizer, text.end_token_ids, text.max_length, model)
     loading.save_model(loaded, tmp_path / "whole", "base", False, str(tiny_model))

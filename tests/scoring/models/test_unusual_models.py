@@ -34,6 +34,7 @@ from ilp_mlflow.scoring import encoding
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.forward import NEVER_SAID
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.tracking import model_registry
 from tests.conftest import rows
@@ -380,7 +381,7 @@ def test_an_unusual_model_says_what_the_libraries_alone_say(kind, store, lively_
     for parts_of_one in parts.values():
         loading.check_whole(parts_of_one)
     scores, alone = score(locations), load_alone()
-    text = loading.read_tokenization(parts["sft"], None, parts["base"])
+    text = read_tokenization(parts["sft"], None, parts["base"])
     for sample in SAMPLES:
         row = scores["sft", sample.id]
         encoded = encoding.encode(
@@ -463,7 +464,7 @@ def test_the_tokenizer_of_the_base_is_used_where_there_is_none_and_said(
     tiny_model, tmp_path, capsys
 ):
     no_tokenizer(tiny_model, tmp_path / "sft")
-    text = loading.read_tokenization([str(tmp_path / "sft")], None, [str(tiny_model)])
+    text = read_tokenization([str(tmp_path / "sft")], None, [str(tiny_model)])
     assert text.tokenizer.chat_template
     assert capsys.readouterr().err == (
         f"ilp: {tmp_path}/sft: no tokenizer beside the weights; the one of {tiny_model} is used\n"
@@ -529,12 +530,12 @@ def test_numbers_of_any_size_load(kind, tiny_model, tmp_path):
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 def test_an_end_token_that_the_model_does_not_have_is_told(file, tiny_model, tmp_path, capsys):
     copied = model_folders.copy(tiny_model, tmp_path / "sft")
-    own = loading.read_tokenization([str(copied)]).end_token_ids
+    own = read_tokenization([str(copied)]).end_token_ids
     if file == "config.json":
         (copied / "generation_config.json").unlink()
     model_folders.edit_json(copied, file, eos_token_id=[0, 128009])
     assert capsys.readouterr().err == ""
-    text = loading.read_tokenization([str(copied)])
+    text = read_tokenization([str(copied)])
     assert "sft: eos_token_id 128009 is no token of the model, which has" in capsys.readouterr().err
     assert text.end_token_ids == own
 
@@ -643,7 +644,7 @@ def test_embeddings_of_an_adapter_that_were_resized_are_saved_with_it(tiny_model
     model = model_folders.load(tiny_model)
     model.resize_token_embeddings(model.config.vocab_size + 1, mean_resizing=False)
     adapted = model_folders.stir(get_peft_model(model, LoraConfig(**LORA)))
-    text = loading.read_tokenization([str(tiny_model)])
+    text = read_tokenization([str(tiny_model)])
     loaded = loading.LoadedModel(text.tokenizer, text.end_token_ids, text.max_length, adapted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -660,7 +661,7 @@ def test_embeddings_of_an_adapter_that_were_resized_are_saved_with_it(tiny_model
 def test_virtual_tokens_can_be_asked(kind, lively_model, tmp_path):
     alone = UNUSUAL[kind](lively_model, tmp_path / "sft")()
     parts = [str(lively_model), str(tmp_path / "sft")]
-    text = loading.read_tokenization(parts)
+    text = read_tokenization(parts)
     loader = loading.ModelLoader(text, "cpu", "float32")
     probe = ModelProbe(lambda name: loader(parts[: 1 + (name == "sft")]))
     prompts = [sample.prompt for sample in SAMPLES]
@@ -684,7 +685,7 @@ def test_virtual_tokens_can_be_asked(kind, lively_model, tmp_path):
 
 def test_a_base_without_the_tokens_of_a_prompt_is_not_asked(lively_model, tmp_path):
     with_tokens(lively_model, tmp_path / "sft", ["<new>"], end="<new>")
-    text = loading.read_tokenization([str(tmp_path / "sft")])
+    text = read_tokenization([str(tmp_path / "sft")])
     loader = loading.ModelLoader(text, "cpu", "float32")
     probe = ModelProbe(lambda name: loader([str(lively_model)]))
     known, unknown = SAMPLES[0].prompt, "<new> " + SAMPLES[0].prompt

@@ -11,7 +11,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ilp_mlflow.core.interfaces import SampleResult
+from ilp_mlflow.scoring.encoding import load_tokenizer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.exposure_ledger import (
     NO_PASS,
     OTHER_ROWS,
@@ -83,7 +85,7 @@ def bare_trainer(tiny_model, tmp_path):
         loading.load_model([str(tiny_model)]).model,
         args,
         train_dataset=datasets.Dataset.from_list(texts),
-        processing_class=loading.load_tokenizer([str(tiny_model)]),
+        processing_class=load_tokenizer([str(tiny_model)]),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **PEFT),
     )
 
@@ -134,7 +136,7 @@ def test_both_ways_to_know_a_row_note_the_same(bare_trainer, tiny_model, tmp_pat
     by_number = train_stage(
         stage(peft=PEFT, schedule="sequential"), loading.load_model([str(tiny_model)]), tmp_path
     )
-    text = loading.read_tokenization([str(tiny_model)])
+    text = read_tokenization([str(tiny_model)])
     samples = stage().samples
     ledger = ExposureLedger("s", samples, match_rows(samples, text, bare_trainer.train_dataset, {}))
     listener = ledger.follow(bare_trainer.model, lambda: bare_trainer.state.global_step + 1)

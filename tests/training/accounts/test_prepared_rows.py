@@ -5,7 +5,7 @@ import pytest
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.scoring.encoding import encode, encode_sample
-from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.prepared_rows import (
     IGNORED,
     mask_left_out,
@@ -18,7 +18,7 @@ from tests.training.test_trainer import stage
 
 @pytest.fixture
 def text(tiny_model):
-    return loading.read_tokenization([str(tiny_model)])
+    return read_tokenization([str(tiny_model)])
 
 
 @pytest.fixture
