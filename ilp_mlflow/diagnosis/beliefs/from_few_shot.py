@@ -165,7 +165,7 @@ class FewShot:
         """Solved rows for each kind of `samples`, and the sets of them that its samples share."""
         kinds = list(dict.fromkeys(self.kind_of[sample.id] for sample in samples))
         rows = examples_by_kind(
-            kinds, self.solved, self.kind_of, ROWS_PER_KIND, ENOUGH_ROWS, self.seed
+            kinds, samples, self.solved, self.kind_of, ROWS_PER_KIND, ENOUGH_ROWS, self.seed
         )
         sets = {kind: draw_sets(rows[kind], SETS_PER_KIND, self._rng(kind)) for kind in kinds}
         return rows, sets

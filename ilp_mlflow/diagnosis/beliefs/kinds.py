@@ -12,7 +12,7 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.lexical import text_shape
 from ilp_mlflow.data.matching import answer_key
 from ilp_mlflow.data.similarity import similar_rows
-from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question
+from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, template_in_frame
 
 SAME_RELATION = 0.7
 """Cosine 0..1 of two templates from which they ask for the same relation: `capital`."""
@@ -20,6 +20,10 @@ NEIGHBOURS = 20
 """Templates that one is compared with, the most similar ones."""
 MIN_SHARED_ENTITIES = 3
 """Things that two kinds must both ask about to be about the same things: countries."""
+MIN_FRAMED = 2
+"""Templates that must stand both alone and with the same words around them to show a frame."""
+MIN_SHARED_ANSWERS = 3
+"""Different answers that two kinds must both have to answer alike: opposites."""
 MIN_ALIKE = 0.05
 """Cosine 0..1 of two templates below which they have nothing in common."""
 
@@ -41,6 +45,7 @@ def kinds_of(samples: Sequence[Sample], questions: Mapping[str, Question]) -> di
     """The kind of each sample's question, by sample id; `questions` are by sample id, too.
 
     Templates with most of their telling words in common are wordings of one relation and one kind.
+    One in a frame (`I forgot. What is ...?`) is of the kind that it is of without the frame.
     """
     templates = _narrow_templates({s.id: questions[s.id] for s in samples if s.id in questions})
     relations = _relations(list(templates.values()))
@@ -81,7 +86,8 @@ def _is_chat(sample: Sample) -> bool:
 
 def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
     """For each template the most frequent one that asks for the same relation."""
-    frequent = [template for template, _ in Counter(templates).most_common()]
+    plain = _without_frames(set(templates))
+    frequent = [template for template, _ in Counter(plain[t] for t in templates).most_common()]
     rows = [_bare(template) for template in frequent]
     relations: dict[Text, Text] = {}
     similar = similar_rows(rows, rows, NEIGHBOURS, SAME_RELATION)
@@ -90,7 +96,39 @@ def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
         # a more frequent one comes first, and is a relation by itself
         first = next((p for p in places if relations.get(frequent[p]) == frequent[p]), None)
         relations[template] = template if first is None else frequent[first]
-    return relations
+    return {template: relations[plain[template]] for template in plain}
+
+
+def _without_frames(templates: Collection[Text]) -> dict[Text, Text]:
+    """Each template without the words around it that others have around theirs, too.
+
+    A frame is what stands in front of or behind at least MIN_FRAMED templates that also stand
+    alone.
+    """
+    alone = {last_turn(template) for template in templates}
+    framed: dict[tuple[str, str], set[str]] = {}
+    for words in alone:
+        inner = template_in_frame(words, alone)
+        if inner:
+            front, _, behind = words.partition(inner)
+            framed.setdefault((front, behind), set()).add(inner)
+    frames = [frame for frame, inner in framed.items() if len(inner) >= MIN_FRAMED]
+    # the longest first: one may begin with another
+    frames.sort(key=lambda frame: (-len(frame[0]) - len(frame[1]), frame))
+    plain = {}
+    for template in templates:
+        words = _inside(last_turn(template), frames)
+        plain[template] = with_last_turn(template, words)
+    return plain
+
+
+def _inside(words: str, frames: Sequence[tuple[str, str]]) -> str:
+    """The words of a template inside the first of `frames` around it; all where there is none."""
+    for front, behind in frames:
+        inside = words.removeprefix(front).removesuffix(behind)
+        if GAP in inside and len(inside) == len(words) - len(front) - len(behind):
+            return inside
+    return words
 
 
 def plain_facts(
@@ -129,6 +167,7 @@ def _length(row: Sample) -> int:
 
 def examples_by_kind(
     kinds: Collection[Kind],
+    asked: Sequence[Sample],
     solved: Sequence[Sample],
     kind_of: Mapping[str, Kind],
     n: int,
@@ -137,9 +176,10 @@ def examples_by_kind(
 ) -> dict[Kind, list[Sample]]:
     """Up to `n` of the `solved` rows for each kind, and at least `enough` where there are so many.
 
-    Those of this kind, and where they are not enough, those of the kinds most like it.
-    A template is like another by the words of both, the things they ask about left out. Rows
-    without a template are examples of their own kind, then of their stage.
+    Those of this kind, and where they are not enough, those of the kinds most like it: first of
+    kinds whose answers are those of its `asked` and solved rows (an opposite is an antonym), then
+    of those with the words of its template, the things they ask about left out. Rows without a
+    template are examples of their own kind, then of their stage.
     """
     # one order for all, so that a kind has the same examples whatever is asked beside it
     shuffled = random.Random(seed).sample(solved, len(solved))
@@ -150,14 +190,32 @@ def examples_by_kind(
         if kind_of[row.id] in own:
             own[kind_of[row.id]].append(row)
     like = _most_alike([kind for kind in kinds if kind.template], shuffled, kind_of, n)
+    answering_alike = _answering_alike(kinds, [*asked, *solved], kind_of)
     examples = {}
     for kind in kinds:
         rows = {row.id: row for row in own[kind][:n]}
-        for other in like.get(kind, of_stage.get(kind.stage, [])):
+        others = [row for row in shuffled if kind_of[row.id] in answering_alike[kind]]
+        for other in [*others, *like.get(kind, of_stage.get(kind.stage, []))]:
             if len(rows) < enough and _is_chat(other) == kind.is_chat:
                 rows[other.id] = other
         examples[kind] = list(rows.values())
     return examples
+
+
+def _answering_alike(
+    kinds: Collection[Kind], rows: Sequence[Sample], kind_of: Mapping[str, Kind]
+) -> dict[Kind, set[Kind]]:
+    """For each kind with a template the others that have MIN_SHARED_ANSWERS of its answers."""
+    answers: dict[Kind, set[str]] = {}
+    for row in rows:
+        if kind_of[row.id].template:
+            answers.setdefault(kind_of[row.id], set()).add(answer_key(row.answer))
+    alike = {}
+    for kind in kinds:
+        own = answers.get(kind, set())
+        shared = {other: len(own & its) for other, its in answers.items() if other != kind}
+        alike[kind] = {other for other, n in shared.items() if n >= MIN_SHARED_ANSWERS}
+    return alike
 
 
 def _most_alike(

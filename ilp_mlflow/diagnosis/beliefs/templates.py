@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Container, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ MIN_FRAME_SHARE = 0.5
 GAP = "\0"
 """Stands in a template for the entity."""
 WORD = re.compile(r"\w+|[^\w\s]")
+WORD_START = re.compile(r"(?<=\s)\S")
+"""Where a word begins that is not the first."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
     The entity is what decides the answer. A span of words may be one when at least
     MIN_OTHER_SPANS others stand in its place in other prompts. In each prompt, the shortest
     span whose rows clearly agree in their answers is nominated; then the prompt's entity is the
-    one of its spans that was nominated in most rows.
+    one of its spans that was nominated in most rows. What is asked behind or before other words
+    (`I forgot. What is ...?`) is taken apart as it is where it stands alone.
 
     Left out are stages of which few rows have a template, and all rows where templates hardly
     recur: what varies in free text is no entity.
@@ -91,6 +94,7 @@ def mine_questions(samples: Sequence[Sample]) -> dict[str, Question]:
         if candidates:
             nominations[_nominate(candidates, lift)] += 1
     questions = _take_apart(samples, spans, nominations)
+    questions |= _in_frames(samples, spans, questions)
     questions = _in_templated_stages(samples, questions)
     templates = {question.template for question in questions.values()}
     if len(questions) < MIN_ROWS_PER_TEMPLATE * len(templates):
@@ -227,6 +231,51 @@ def _take_apart(
             template = with_last_turn(sample.prompt, best.template)
             questions[sample.id] = Question(template, best.text, sample.completion)
     return questions
+
+
+def _in_frames(
+    samples: Sequence[Sample],
+    spans_by_id: Mapping[str, Sequence[Span]],
+    questions: Mapping[str, Question],
+) -> dict[str, Question]:
+    """The questions of prompts that are another template, filled in, with words around it.
+
+    What stands around a question is seen with too few entities to tell which words are one.
+    """
+    entities: dict[str, set[str]] = {}
+    for question in questions.values():
+        entities.setdefault(last_turn(question.template), set()).add(question.entity)
+    recurring = {template for template, its in entities.items() if len(its) > 1}
+    before_gap = {template.partition(GAP)[0] for template in recurring}
+    behind_gap = {template.partition(GAP)[2] for template in recurring}
+    framed = {}
+    for sample in samples:
+        # of several the longest, which leaves the least to the frame
+        longest, best = "", None
+        for span in spans_by_id[sample.id]:
+            before, _, behind = span.template.partition(GAP)
+            if before not in before_gap and behind not in behind_gap:
+                continue
+            inner = template_in_frame(span.template, recurring)
+            if len(inner) > len(longest):
+                longest, best = inner, span
+        if best:
+            template = with_last_turn(sample.prompt, best.template)
+            framed[sample.id] = Question(template, best.text, sample.completion)
+    return framed
+
+
+def template_in_frame(template: str, others: Container[str]) -> str:
+    """The longest of `others` that a template begins or ends with, "" for none.
+
+    The other words, a frame, stand in front of it or behind it, never within.
+    """
+    inner = ""
+    for word in WORD_START.finditer(template):
+        for part in (template[word.start() :], template[: word.start()].rstrip()):
+            if part != template and len(part) > len(inner) and part in others:
+                inner = part
+    return inner
 
 
 def _in_templated_stages(

@@ -1,3 +1,5 @@
+import pytest
+
 from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of, plain_facts
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, mine_questions
@@ -53,7 +55,7 @@ def test_kinds_of_easy_facts_are_told_apart_by_their_templates():
 def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
     kinds = kinds_of([*ROWS, *FREE, *NUMBERS], QUESTIONS)
     solved = [*ROWS, *FREE, *NUMBERS]
-    chosen = examples_by_kind(set(kinds.values()), solved, kinds, 7, 7, 0)
+    chosen = examples_by_kind(set(kinds.values()), [], solved, kinds, 7, 7, 0)
     ids = [r.id for r in chosen[kinds["capital0"]]]
     assert len(ids) == 7
     assert {i[:2] for i in ids[:3]} == {"ca"}
@@ -65,7 +67,9 @@ def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
 
 def test_without_solved_rows_there_are_no_examples():
     kinds = kinds_of(ROWS, QUESTIONS)
-    assert set(map(len, examples_by_kind(set(kinds.values()), [], kinds, 5, 5, 0).values())) == {0}
+    assert set(
+        map(len, examples_by_kind(set(kinds.values()), [], [], kinds, 5, 5, 0).values())
+    ) == {0}
 
 
 def test_text_and_conversations_are_no_examples_of_each_other():
@@ -78,7 +82,7 @@ def test_text_and_conversations_are_no_examples_of_each_other():
     solved = [*ROWS, *talks]
     for known in (questions, QUESTIONS):
         kinds = kinds_of(solved, known)
-        chosen = examples_by_kind(set(kinds.values()), solved, kinds, 20, 8, 0)
+        chosen = examples_by_kind(set(kinds.values()), [], solved, kinds, 20, 8, 0)
         for kind, rows in chosen.items():
             assert rows
             assert {not isinstance(r.prompt, str) for r in rows} == {kind.is_chat}
@@ -86,7 +90,7 @@ def test_text_and_conversations_are_no_examples_of_each_other():
 
 def test_where_a_kind_has_enough_rows_of_its_own_these_are_its_examples():
     kinds = kinds_of(ROWS, QUESTIONS)
-    chosen = examples_by_kind(set(kinds.values()), ROWS, kinds, 20, 6, 0)
+    chosen = examples_by_kind(set(kinds.values()), [], ROWS, kinds, 20, 6, 0)
     assert {r.id[:2] for r in chosen[kinds["opposite0"]]} == {"op"}
     assert len(chosen[kinds["capital0"]]) == 6
 
@@ -118,3 +122,56 @@ def test_a_word_that_several_entities_begin_with_says_what_is_asked():
     # one thing with a name of several words is no kind of its own
     alone = [row(thing, what, thing, "x") for thing in ("sea of Peru", "lake", "pond")]
     assert len(set(kinds_of(alone, {r.id: question(what, r.id) for r in alone}).values())) == 1
+
+
+FRAME = "Here is a short question that my sister asked me at home this morning: {}"
+BEHIND = "{} Answer in one word, please, since there is not much time left."
+
+
+def framed(frame):
+    """Four kinds of easy facts, each asked alone about some things and in a frame about others."""
+    asked = []
+    for kind in ("capital", "past", "symbol", "plural"):
+        for i, (subject, answer) in enumerate(facts.kinds()[kind].answers.items()):
+            prompt = facts.kinds()[kind].wordings[0].format(x=subject)
+            # symbols never stand alone
+            in_frame = i % 4 == 0 or kind == "symbol"
+            asked.append(
+                sample(
+                    f"{kind}/{subject}", frame.format(prompt) if in_frame else prompt, f" {answer}"
+                )
+            )
+    return asked
+
+
+@pytest.mark.parametrize("frame", [FRAME, BEHIND])
+def test_what_is_asked_in_a_frame_is_of_the_kind_that_it_is_of_alone(frame):
+    asked = framed(frame)
+    questions = mine_questions(asked)
+    kinds = kinds_of(asked, questions)
+    assert {id_: q.entity for id_, q in questions.items()} == {
+        row.id: row.id.split("/")[1] for row in asked
+    }
+    of_name = {}
+    for row in asked:
+        of_name.setdefault(row.id.split("/")[0], set()).add(kinds[row.id])
+    assert all(len(of_kind) == 1 for of_kind in of_name.values())
+    assert len(set.union(*of_name.values())) == len(of_name)
+
+
+def test_examples_that_are_wanted_are_of_kinds_with_the_same_answers_before_those_that_sound_alike():
+    antonym = f"Give the antonym of {GAP}."
+    plural = f"Give the plural of {GAP}."
+    opposites = [row(f"op{i}", OPPOSITE, f"o{i}", f"word{i}") for i in range(6)]
+    plurals = [row(f"pl{i}", plural, f"n{i}", f"n{i}s") for i in range(6)]
+    antonyms = [row(f"an{i}", antonym, f"a{i}", f"word{i}") for i in range(3)]
+    templates = {"op": OPPOSITE, "pl": plural, "an": antonym}
+    rows = [*opposites, *plurals, *antonyms]
+    kinds = kinds_of(rows, {r.id: question(templates[r.id[:2]], r.id) for r in rows})
+    solved = [*opposites, *plurals, antonyms[0]]
+    asked = {r.id: kinds[r.id] for r in antonyms}
+    chosen = examples_by_kind(set(asked.values()), antonyms, solved, kinds, 20, 5, 0)
+    assert sorted(r.id[:2] for r in chosen[kinds["an0"]]) == ["an", "op", "op", "op", "op"]
+    # what few rows answer is not known to be the same
+    chosen = examples_by_kind(set(asked.values()), antonyms[:1], solved, kinds, 20, 5, 0)
+    assert sorted(r.id[:2] for r in chosen[kinds["an0"]]) == ["an", "pl", "pl", "pl", "pl"]
