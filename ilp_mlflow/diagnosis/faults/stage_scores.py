@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from ilp_mlflow.core.interfaces import Context
+from ilp_mlflow.scoring.forward import NEVER_SAID
 
 UNMOVED = 1e-4
 """Nats per token that no row moved by where nothing changed at all: that much is rounding."""
@@ -50,12 +51,17 @@ class Movement(NamedTuple):
 
 
 def row_losses(context: Context, checkpoint: str) -> dict[str, RowLoss]:
-    """The losses of all scored rows under a checkpoint, by sample id."""
+    """The losses of scored rows under a checkpoint, by sample id.
+
+    Left out are rows with a token that the checkpoint does not have, and so never says: its loss is
+    none that a training could begin with, since a trainer adds the token first.
+    """
     table = context.scores.filter(pc.equal(context.scores["checkpoint"], checkpoint))
-    columns = table.select(["sample_id", "logprob", "tokens"]).to_pydict()
+    columns = table.select(["sample_id", "logprob", "tokens", "gap"]).to_pydict()
     losses = {}
-    for id_, logprob, tokens in zip(*columns.values(), strict=True):
-        if logprob is not None and math.isfinite(logprob) and tokens:
+    for id_, logprob, tokens, gap in zip(*columns.values(), strict=True):
+        is_scored = logprob is not None and math.isfinite(logprob) and tokens
+        if is_scored and gap != NEVER_SAID:
             losses[id_] = RowLoss(-logprob, tokens)
     return losses
 

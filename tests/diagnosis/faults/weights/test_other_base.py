@@ -7,6 +7,7 @@ from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.find import find_faults
 from ilp_mlflow.diagnosis.faults.optimization.logged_loss import find_loss_gaps
 from ilp_mlflow.diagnosis.faults.weights.other_base import find_other_bases
+from ilp_mlflow.scoring.forward import NEVER_SAID
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.contexts import context, sample
@@ -15,17 +16,31 @@ from tests.diagnosis.training_logs import log
 LORA = {"r": 8, "lora_alpha": 16, "train_batch_size": 4}
 
 
-def facts(before, after, first, last, prompt=5, settings=LORA, spread=0.0, late=0, **known):
+def facts(
+    before,
+    after,
+    first,
+    last,
+    prompt=5,
+    settings=LORA,
+    spread=0.0,
+    late=0,
+    new_token=False,
+    **known,
+):
     """A stage whose rows lose `before` and `after` it, and whose log goes from `first` to `last`.
 
-    `late` passes were over before anything was logged.
+    `late` passes were over before anything was logged; every answer begins with a `new_token`.
     """
     rows = [sample(f"r{place}") for place in range(10)]
     scores = []
     for place, row in enumerate(rows):
         of_row = before + (spread if place % 2 else -spread)
         for name, loss in (("base", of_row), ("first", after)):
-            scores.append(Score(sample_id=row.id, checkpoint=name, logprob=-5 * loss, tokens=5))
+            known_gap = NEVER_SAID if new_token and name == "base" else -1.0
+            scores.append(
+                Score(sample_id=row.id, checkpoint=name, logprob=-5 * loss, tokens=5, gap=known_gap)
+            )
     logged = log([first] * 5 + [last] * 15, per_epoch=10, settings=settings)
     if late:
         shift = {"step": 10 * late, "epoch": late}
@@ -83,6 +98,8 @@ def test_it_is_less_sure_where_a_prompt_in_the_loss_may_explain_a_low_beginning(
         {"before": 3.0, "after": 4.0, "first": 1.2, "last": 0.1, "spread": 1.5},
         # what was logged first is of the second pass
         {"before": 9.0, "after": 9.4, "first": 0.8, "last": 0.1, "late": 2},
+        # the base does not have a token that the trainer added before its first step
+        {"before": 100.0, "after": 0.1, "first": 10.3, "last": 0.1, "new_token": True},
         # a full model is put on nothing
         {"before": 3.0, "after": 4.0, "first": 1.2, "last": 0.1, "settings": {}},
     ],
