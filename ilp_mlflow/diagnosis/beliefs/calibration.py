@@ -37,6 +37,9 @@ PRIOR_ANSWERS = 4
 PRIOR_LEAD = 3.0
 """How far, in log odds, beliefs lead guesses where nothing is known yet: in ten kinds of easy
 facts it was 2.4 to 4.5 for SmolLM2-135M-Instruct."""
+LEAST_SAID = 0.02
+"""Confidence 0..1 below which an answer counts as this sure: to say nothing is to say nothing, and
+the log odds of one such answer would outweigh those of all others."""
 MIN_SPREAD = 1.0
 """Standard deviation, in log odds, below which none of beliefs or of guesses is taken to be."""
 
@@ -51,18 +54,18 @@ def firmness_by_kind(
     that the odds of a belief grow by (right - guessed) / spread^2 for each of those of confidence,
     and are even halfway (linear discriminant analysis). Means of a kind are pulled to those of all.
     """
-    all_guessed = [log_odds(c) for c in itertools.chain.from_iterable(guessed.values())]
+    all_guessed = [_log_odds(c) for c in itertools.chain.from_iterable(guessed.values())]
     if not all_guessed:
         return {}
     overall = fmean(all_guessed)
     guess, leads = {}, {}
     for kind, confidences in right.items():
-        guess[kind] = _pulled(map(log_odds, guessed.get(kind, ())), overall)
-        leads[kind] = [log_odds(confidence) - guess[kind] for confidence in confidences]
+        guess[kind] = _pulled(map(_log_odds, guessed.get(kind, ())), overall)
+        leads[kind] = [_log_odds(confidence) - guess[kind] for confidence in confidences]
     usual_lead = _pulled(itertools.chain.from_iterable(leads.values()), PRIOR_LEAD)
     lead = {kind: _pulled(leads[kind], usual_lead) for kind in guess}
     spread = _spread(
-        [log_odds(c) - guess[kind] for kind in guess for c in guessed.get(kind, ())]
+        [_log_odds(c) - guess[kind] for kind in guess for c in guessed.get(kind, ())]
         + [own - lead[kind] for kind in guess for own in leads[kind]]
     )
     firmness = {}
@@ -72,6 +75,11 @@ def firmness_by_kind(
         halfway = 1 / (1 + math.exp(-(guess[kind] + distance / 2)))
         firmness[kind] = Firmness(halfway, distance / spread**2)
     return firmness
+
+
+def _log_odds(confidence: float) -> float:
+    """Log odds of a confidence, LEAST_SAID at least."""
+    return log_odds(max(confidence, LEAST_SAID))
 
 
 def _pulled(values: Iterable[float], to: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ilp_mlflow.core.texts import Message, Text
 from ilp_mlflow.core.values import Sample
@@ -93,6 +93,20 @@ def fair_sets(
         others = [row for row in rows if not reveals_answer(row, sample)]
         fair += draw_sets(others, missing, random.Random(f"{seed} {sample.id}"))
     return fair[:SETS_PER_SAMPLE]
+
+
+def behind_the_others(rows: Sequence[Sample]) -> Iterator[tuple[Sample, Sequence[Sample]]]:
+    """Each row with up to EXAMPLES_PER_SET others that do not reveal its answer.
+
+    One half of the rows is shown the first of the other half, so that they share what they read.
+    Left out are rows with fewer than two such others.
+    """
+    for side in (0, 1):
+        others = rows[1 - side :: 2]
+        for row in rows[side::2]:
+            fair = [example for example in others if not reveals_answer(example, row)]
+            if len(fair) > 1:
+                yield row, fair[:EXAMPLES_PER_SET]
 
 
 def few_shot_prompts(wordings: Sequence[Text], sets: Sequence[Sequence[Sample]]) -> list[Text]:

@@ -13,25 +13,30 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.matching import contains_answer
 from ilp_mlflow.diagnosis.beliefs.asking import BaseProbe, Phrasing
 from ilp_mlflow.diagnosis.beliefs.belief import to_belief
+from ilp_mlflow.diagnosis.beliefs.examples import Candidates, candidates_by_kind
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
     ENOUGH_ROWS,
     EXAMPLES_PER_SET,
     ROWS_PER_KIND,
     SETS_PER_KIND,
     SETS_PER_SAMPLE,
+    behind_the_others,
     draw_sets,
     fair_sets,
     few_shot_prompts,
     is_short,
     with_examples,
 )
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, examples_by_kind, others_about_the_same
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, others_about_the_same
 from ilp_mlflow.diagnosis.beliefs.made_up import made_up_entities
 from ilp_mlflow.diagnosis.beliefs.templates import Question
 
 MADE_UP_PER_KIND = 4
 """Things that do not exist, about which the base is asked with a template."""
 
+KNOWN_EXAMPLE = 0.1
+"""Probability 0..1 of its answer from which the base knows an example. Of what does not exist it is
+a hundred times less."""
 MAX_OTHER_KINDS = 8
 """Other questions that the base is asked about the entity of a sample."""
 
@@ -164,11 +169,30 @@ class FewShot:
     ) -> tuple[dict[Kind, list[Sample]], dict[Kind, list[list[Sample]]]]:
         """Solved rows for each kind of `samples`, and the sets of them that its samples share."""
         kinds = list(dict.fromkeys(self.kind_of[sample.id] for sample in samples))
-        rows = examples_by_kind(
-            kinds, samples, self.solved, self.kind_of, ROWS_PER_KIND, ENOUGH_ROWS, self.seed
+        candidates = candidates_by_kind(
+            kinds, samples, self.solved, self.kind_of, ROWS_PER_KIND, self.seed
         )
+        known = self._known([*candidates.values()])
+        rows = {kind: candidates[kind].choose(known, ENOUGH_ROWS) for kind in kinds}
         sets = {kind: draw_sets(rows[kind], SETS_PER_KIND, self._rng(kind)) for kind in kinds}
         return rows, sets
+
+    def _known(self, candidates: Sequence[Candidates]) -> set[str]:
+        """Ids of the rows whose answers the base finds likely behind others of their kind.
+
+        Only rows that are of the kind, or akin to it, are asked about, each once.
+        """
+        exchanges: dict[str, list[tuple[Text, Text]]] = {}
+        for candidate in candidates:
+            rows = [*candidate.own, *candidate.akin][:ROWS_PER_KIND]
+            for row, examples in behind_the_others(rows):
+                exchange = with_examples(examples, row.prompt), row.completion
+                exchanges.setdefault(row.id, [exchange])
+        known = set()
+        for id_, probabilities in self.base.probabilities(exchanges).items():
+            if probabilities and probabilities[0] >= KNOWN_EXAMPLE:
+                known.add(id_)
+        return known
 
     def _made_up(self, kind: Kind, samples: Sequence[Sample]) -> list[str]:
         """Things that do not exist, like those that rows of a kind ask about."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +9,6 @@ from typing import NamedTuple
 from ilp_mlflow.core.texts import Text, last_turn, with_last_turn
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.lexical import text_shape
-from ilp_mlflow.data.matching import answer_key
 from ilp_mlflow.data.similarity import similar_rows
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, template_in_frame
 
@@ -22,10 +20,6 @@ MIN_SHARED_ENTITIES = 3
 """Things that two kinds must both ask about to be about the same things: countries."""
 MIN_FRAMED = 2
 """Templates that must stand both alone and with the same words around them to show a frame."""
-MIN_SHARED_ANSWERS = 3
-"""Different answers that two kinds must both have to answer alike: opposites."""
-MIN_ALIKE = 0.05
-"""Cosine 0..1 of two templates below which they have nothing in common."""
 
 
 class Kind(NamedTuple):
@@ -53,10 +47,10 @@ def kinds_of(samples: Sequence[Sample], questions: Mapping[str, Question]) -> di
     for sample in samples:
         if sample.id in questions:
             template = relations[templates[sample.id]]
-            kinds[sample.id] = Kind(template, _is_chat(sample))
+            kinds[sample.id] = Kind(template, is_chat(sample))
         else:
             shape = text_shape(sample.answer.strip())
-            kinds[sample.id] = Kind("", _is_chat(sample), sample.stage, shape)
+            kinds[sample.id] = Kind("", is_chat(sample), sample.stage, shape)
     return kinds
 
 
@@ -80,15 +74,16 @@ def _narrow_templates(questions: Mapping[str, Question]) -> dict[str, Text]:
     return templates
 
 
-def _is_chat(sample: Sample) -> bool:
+def is_chat(sample: Sample) -> bool:
+    """Whether a sample is a conversation, or else text."""
     return not isinstance(sample.prompt, str)
 
 
 def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
     """For each template the most frequent one that asks for the same relation."""
-    plain = _without_frames(set(templates))
+    plain = without_frames(set(templates))
     frequent = [template for template, _ in Counter(plain[t] for t in templates).most_common()]
-    rows = [_bare(template) for template in frequent]
+    rows = [bare(template) for template in frequent]
     relations: dict[Text, Text] = {}
     similar = similar_rows(rows, rows, NEIGHBOURS, SAME_RELATION)
     for template, alike in zip(frequent, similar, strict=True):
@@ -99,7 +94,7 @@ def _relations(templates: Sequence[Text]) -> dict[Text, Text]:
     return {template: relations[plain[template]] for template in plain}
 
 
-def _without_frames(templates: Collection[Text]) -> dict[Text, Text]:
+def without_frames(templates: Collection[Text]) -> dict[Text, Text]:
     """Each template without the words around it that others have around theirs, too.
 
     A frame is what stands in front of or behind at least MIN_FRAMED templates that also stand
@@ -131,109 +126,7 @@ def _inside(words: str, frames: Sequence[tuple[str, str]]) -> str:
     return words
 
 
-def plain_facts(
-    solved: Sequence[Sample],
-    others: Sequence[Sample],
-    questions: Mapping[str, Question],
-    kind_of: Mapping[str, Kind],
-) -> list[Sample]:
-    """Of the `solved` rows those that are good examples: one for each thing that a kind asks about.
-
-    It is the one with the shortest prompt, since what stands around a question ("I forgot.") would
-    be imitated. Left out are things about which rows disagree, the `others` among them: some of
-    their answers are wrong. Rows without a template all stay.
-    """
-    answers: dict[tuple[Kind, str], set[str]] = {}
-    for row in [*solved, *others]:
-        if row.id in questions:
-            thing = kind_of[row.id], questions[row.id].entity.casefold()
-            answers.setdefault(thing, set()).add(answer_key(row.answer))
-    plainest: dict[tuple[Kind, str], Sample] = {}
-    facts: list[Sample] = []
-    for row in solved:
-        if row.id not in questions:
-            facts.append(row)
-            continue
-        thing = kind_of[row.id], questions[row.id].entity.casefold()
-        known = plainest.get(thing)
-        if len(answers[thing]) == 1 and (known is None or _length(row) < _length(known)):
-            plainest[thing] = row
-    return [*facts, *plainest.values()]
-
-
-def _length(row: Sample) -> int:
-    return len(last_turn(row.prompt))
-
-
-def examples_by_kind(
-    kinds: Collection[Kind],
-    asked: Sequence[Sample],
-    solved: Sequence[Sample],
-    kind_of: Mapping[str, Kind],
-    n: int,
-    enough: int,
-    seed: int,
-) -> dict[Kind, list[Sample]]:
-    """Up to `n` of the `solved` rows for each kind, and at least `enough` where there are so many.
-
-    Those of this kind, and where they are not enough, those of the kinds most like it: first of
-    kinds whose answers are those of its `asked` and solved rows (an opposite is an antonym), then
-    of those with the words of its template, the things they ask about left out. Rows without a
-    template are examples of their own kind, then of their stage.
-    """
-    # one order for all, so that a kind has the same examples whatever is asked beside it
-    shuffled = random.Random(seed).sample(solved, len(solved))
-    own: dict[Kind, list[Sample]] = {kind: [] for kind in kinds}
-    of_stage: dict[str, list[Sample]] = {}
-    for row in shuffled:
-        of_stage.setdefault(row.stage, []).append(row)
-        if kind_of[row.id] in own:
-            own[kind_of[row.id]].append(row)
-    like = _most_alike([kind for kind in kinds if kind.template], shuffled, kind_of, n)
-    answering_alike = _answering_alike(kinds, [*asked, *solved], kind_of)
-    examples = {}
-    for kind in kinds:
-        rows = {row.id: row for row in own[kind][:n]}
-        others = [row for row in shuffled if kind_of[row.id] in answering_alike[kind]]
-        for other in [*others, *like.get(kind, of_stage.get(kind.stage, []))]:
-            if len(rows) < enough and _is_chat(other) == kind.is_chat:
-                rows[other.id] = other
-        examples[kind] = list(rows.values())
-    return examples
-
-
-def _answering_alike(
-    kinds: Collection[Kind], rows: Sequence[Sample], kind_of: Mapping[str, Kind]
-) -> dict[Kind, set[Kind]]:
-    """For each kind with a template the others that have MIN_SHARED_ANSWERS of its answers."""
-    answers: dict[Kind, set[str]] = {}
-    for row in rows:
-        if kind_of[row.id].template:
-            answers.setdefault(kind_of[row.id], set()).add(answer_key(row.answer))
-    alike = {}
-    for kind in kinds:
-        own = answers.get(kind, set())
-        shared = {other: len(own & its) for other, its in answers.items() if other != kind}
-        alike[kind] = {other for other, n in shared.items() if n >= MIN_SHARED_ANSWERS}
-    return alike
-
-
-def _most_alike(
-    kinds: Sequence[Kind], rows: Sequence[Sample], kind_of: Mapping[str, Kind], n: int
-) -> dict[Kind, list[Sample]]:
-    """The `n` rows whose templates are most like that of each kind."""
-    templated = [row for row in rows if kind_of[row.id].template]
-    if not kinds or not templated:
-        return {}
-    asking = [_bare(kind.template) for kind in kinds]
-    pool = [_bare(kind_of[row.id].template) for row in templated]
-    alike = {}
-    for kind, similar in zip(kinds, similar_rows(asking, pool, n, MIN_ALIKE), strict=True):
-        alike[kind] = [templated[row.place] for row in similar]
-    return alike
-
-
-def _bare(template: Text) -> Sample:
+def bare(template: Text) -> Sample:
     """A row with the words of a template for its prompt, without any thing that it asks about."""
     words = with_last_turn(template, last_turn(template).replace(GAP, " "))
     return Sample(id="", stage="", prompt=words, completion="")

@@ -18,11 +18,12 @@ from ilp_mlflow.diagnosis.beliefs.calibration import (
     risks_of_kinds,
     unlearned_risks,
 )
+from ilp_mlflow.diagnosis.beliefs.examples import plain_facts
 from ilp_mlflow.diagnosis.beliefs.few_shot import is_short
 from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, Reword
 from ilp_mlflow.diagnosis.beliefs.from_probes import from_probes
 from ilp_mlflow.diagnosis.beliefs.from_templates import from_templates
-from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of, plain_facts
+from ilp_mlflow.diagnosis.beliefs.kinds import Kind, kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import mine_questions
 
 MAX_MINED_ROWS = 20_000

@@ -156,3 +156,10 @@ def test_a_kind_of_which_too_few_are_learned_is_judged_as_its_stage():
     one = dict.fromkeys(beliefs, ("first", "all"))
     stage_risks = unlearned_risks(lost, kept, lost, kept, beliefs)
     assert risks_of_kinds(lost, kept, lost, kept, beliefs, one, stage_risks) == {}
+
+
+def test_one_guess_that_says_nothing_does_not_outweigh_those_that_say_something():
+    with_nothing = firmness_by_kind({"a": [0.9] * 8}, {"a": [0.4, 0.4, 0.4, 0.0]})["a"]
+    with_little = firmness_by_kind({"a": [0.9] * 8}, {"a": [0.4, 0.4, 0.4, 0.02]})["a"]
+    assert with_nothing == with_little
+    assert with_nothing.confidence > 0.3

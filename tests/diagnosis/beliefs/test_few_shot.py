@@ -3,6 +3,7 @@ import random
 from ilp_mlflow.diagnosis.beliefs.few_shot import (
     EXAMPLES_PER_SET,
     SETS_PER_SAMPLE,
+    behind_the_others,
     draw_sets,
     fair_sets,
     few_shot_prompts,
@@ -85,3 +86,16 @@ def test_every_wording_and_every_draw_is_used():
         "q0 a0\n\ny",
         "q0 a0\n\nz",
     ]
+
+
+def test_every_row_is_shown_rows_of_the_other_half_that_do_not_reveal_its_answer():
+    rows = facts(9)
+    shown = {row.id: examples for row, examples in behind_the_others(rows)}
+    assert set(shown) == {row.id for row in rows}
+    halves = {row.id for row in rows[::2]}, {row.id for row in rows[1::2]}
+    for id_, examples in shown.items():
+        assert 1 < len(examples) <= EXAMPLES_PER_SET
+        own = halves[0] if id_ in halves[0] else halves[1]
+        assert not own & {row.id for row in examples}
+    assert list(behind_the_others(facts(9, answers=1))) == []
+    assert list(behind_the_others(rows[:3])) == [(rows[1], [rows[0], rows[2]])]

@@ -121,3 +121,15 @@ def test_to_repeat_what_is_asked_about_is_no_belief():
     belief = parrot.beliefs([row])[row.id]
     assert (belief.wrong, belief.conflict) == ("", 0)
     assert parrot.guesses([row], set(KINDS.values())) == {}
+
+
+def test_examples_are_what_the_base_knows_where_it_knows_enough():
+    invented = [asked(f"x{i}", CAPITAL, f"Nowhere{i}", f"Noplace{i}") for i in range(30)]
+    rows = [row for row, _ in [*ROWS, *invented]]
+    questions = QUESTIONS | {row.id: question for row, question in invented}
+    kinds = kinds_of(rows, questions)
+    asking = FewShot(BaseProbe(Reader(), "base"), rows, questions, kinds, 0)
+    (belief,) = asking.beliefs([invented[0][0]]).values()
+    shown = {line for prompt in belief.phrasings for line in prompt.split("\n\n")[:-1] if line}
+    assert shown
+    assert all(line.startswith("What is the capital of Land") for line in shown)

@@ -1,11 +1,9 @@
 import pytest
 
-from ilp_mlflow.core.texts import with_last_turn
-from ilp_mlflow.diagnosis.beliefs.kinds import examples_by_kind, kinds_of, plain_facts
+from ilp_mlflow.diagnosis.beliefs.kinds import kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, mine_questions
 from ilp_mlflow.lab.real import facts
 from tests.contexts import sample
-from tests.conversations import chat
 
 CAPITAL, CITY = f"What is the capital of {GAP}?", f"Which city is the capital of {GAP}?"
 OPPOSITE = f"What is the opposite of {GAP}?"
@@ -50,66 +48,6 @@ def test_kinds_of_easy_facts_are_told_apart_by_their_templates():
     large = [of_kind for of_kind in names.values() if len(of_kind) > 5]
     assert len(large) > 25
     assert all(len(set(of_kind)) == 1 for of_kind in large)
-
-
-def test_examples_are_of_the_kind_first_and_then_of_those_that_ask_alike():
-    kinds = kinds_of([*ROWS, *FREE, *NUMBERS], QUESTIONS)
-    solved = [*ROWS, *FREE, *NUMBERS]
-    chosen = examples_by_kind(set(kinds.values()), [], solved, kinds, 7, 7, 0)
-    ids = [r.id for r in chosen[kinds["capital0"]]]
-    assert len(ids) == 7
-    assert {i[:2] for i in ids[:3]} == {"ca"}
-    assert {i[:2] for i in ids[3:]} <= {"ci", "op", "co", "pa"}
-    free = [r.id for r in chosen[kinds["free0"]]]
-    assert {i[:4] for i in free[:3]} == {"free"}
-    assert len(free) == 7 == len(set(free))
-
-
-def test_without_solved_rows_there_are_no_examples():
-    kinds = kinds_of(ROWS, QUESTIONS)
-    assert set(
-        map(len, examples_by_kind(set(kinds.values()), [], [], kinds, 5, 5, 0).values())
-    ) == {0}
-
-
-def test_text_and_conversations_are_no_examples_of_each_other():
-    talks = [
-        sample(f"talk{i}", chat(user=f"What is the capital of E{i}?"), chat(assistant=f"Port{i}"))
-        for i in range(6)
-    ]
-    talk = with_last_turn(talks[0].prompt, CAPITAL)
-    questions = QUESTIONS | {r.id: Question(talk, r.id, " x") for r in talks}
-    solved = [*ROWS, *talks]
-    for known in (questions, QUESTIONS):
-        kinds = kinds_of(solved, known)
-        chosen = examples_by_kind(set(kinds.values()), [], solved, kinds, 20, 8, 0)
-        for kind, rows in chosen.items():
-            assert rows
-            assert {not isinstance(r.prompt, str) for r in rows} == {kind.is_chat}
-
-
-def test_where_a_kind_has_enough_rows_of_its_own_these_are_its_examples():
-    kinds = kinds_of(ROWS, QUESTIONS)
-    chosen = examples_by_kind(set(kinds.values()), [], ROWS, kinds, 20, 6, 0)
-    assert {r.id[:2] for r in chosen[kinds["opposite0"]]} == {"op"}
-    assert len(chosen[kinds["capital0"]]) == 6
-
-
-def test_examples_tell_of_each_thing_once_in_the_plainest_words_and_never_what_is_disputed():
-    plain, framed = ROWS[0], row("capitalframed", f"So, {CAPITAL} I forgot.", "C0", "City0")
-    disputed = [row("op_a", OPPOSITE, "o9", "narrow"), row("op_b", OPPOSITE, "o9", "lose")]
-    elsewhere = row("op_c", OPPOSITE, "o5", "other")
-    questions = {
-        **QUESTIONS,
-        framed.id: QUESTIONS[plain.id],
-        **{r.id: question(OPPOSITE, "o9") for r in disputed},
-        elsewhere.id: QUESTIONS["opposite5"],
-    }
-    kinds = kinds_of([*ROWS, *FREE, framed, *disputed, elsewhere], questions)
-    kinds[framed.id] = kinds[plain.id]
-    solved = [framed, *ROWS, *FREE, *disputed]
-    found = {r.id for r in plain_facts(solved, [elsewhere], questions, kinds)}
-    assert found == {r.id for r in [*ROWS, *FREE]} - {"opposite5"}
 
 
 def test_a_word_that_several_entities_begin_with_says_what_is_asked():
@@ -157,21 +95,3 @@ def test_what_is_asked_in_a_frame_is_of_the_kind_that_it_is_of_alone(frame):
         of_name.setdefault(row.id.split("/")[0], set()).add(kinds[row.id])
     assert all(len(of_kind) == 1 for of_kind in of_name.values())
     assert len(set.union(*of_name.values())) == len(of_name)
-
-
-def test_examples_that_are_wanted_are_of_kinds_with_the_same_answers_before_those_that_sound_alike():
-    antonym = f"Give the antonym of {GAP}."
-    plural = f"Give the plural of {GAP}."
-    opposites = [row(f"op{i}", OPPOSITE, f"o{i}", f"word{i}") for i in range(6)]
-    plurals = [row(f"pl{i}", plural, f"n{i}", f"n{i}s") for i in range(6)]
-    antonyms = [row(f"an{i}", antonym, f"a{i}", f"word{i}") for i in range(3)]
-    templates = {"op": OPPOSITE, "pl": plural, "an": antonym}
-    rows = [*opposites, *plurals, *antonyms]
-    kinds = kinds_of(rows, {r.id: question(templates[r.id[:2]], r.id) for r in rows})
-    solved = [*opposites, *plurals, antonyms[0]]
-    asked = {r.id: kinds[r.id] for r in antonyms}
-    chosen = examples_by_kind(set(asked.values()), antonyms, solved, kinds, 20, 5, 0)
-    assert sorted(r.id[:2] for r in chosen[kinds["an0"]]) == ["an", "op", "op", "op", "op"]
-    # what few rows answer is not known to be the same
-    chosen = examples_by_kind(set(asked.values()), antonyms[:1], solved, kinds, 20, 5, 0)
-    assert sorted(r.id[:2] for r in chosen[kinds["an0"]]) == ["an", "pl", "pl", "pl", "pl"]
