@@ -20,6 +20,15 @@ MIN_ALIKE = 0.05
 """Cosine 0..1 of two templates below which they have nothing in common."""
 
 
+def plain_questions(questions: Mapping[str, Question]) -> dict[str, Question]:
+    """Questions, by sample id, without the frame that some are in.
+
+    What stands around a question ("I forgot.") would be imitated, or answered.
+    """
+    plain = without_frames({question.template for question in questions.values()})
+    return {id_: replace(q, template=plain[q.template]) for id_, q in questions.items()}
+
+
 def plain_facts(
     solved: Sequence[Sample],
     others: Sequence[Sample],
@@ -28,16 +37,15 @@ def plain_facts(
 ) -> list[Sample]:
     """Of the `solved` rows those that are good examples: one for each thing that a kind asks about.
 
-    It is the one with the shortest prompt, without its frame: what stands around a question ("I
-    forgot.") would be imitated. Left out are things about which rows disagree, the `others` among
-    them: some of their answers are wrong. Rows without a template all stay.
+    It is the one with the shortest prompt, asked as `questions` have it, by id. Left out are things
+    about which rows disagree, the `others` among them: some of their answers are wrong. Rows
+    without a question all stay.
     """
     answers: dict[tuple[Kind, str], set[str]] = {}
     for row in [*solved, *others]:
         if row.id in questions:
             thing = kind_of[row.id], questions[row.id].entity.casefold()
             answers.setdefault(thing, set()).add(answer_key(row.answer))
-    plain = without_frames({question.template for question in questions.values()})
     plainest: dict[tuple[Kind, str], Sample] = {}
     facts: list[Sample] = []
     for row in solved:
@@ -50,8 +58,8 @@ def plain_facts(
             plainest[thing] = row
     for row in plainest.values():
         question = questions[row.id]
-        alone = replace(question, template=plain[question.template]).about(question.entity)
-        facts.append(row.model_copy(update={"prompt": alone}))
+        prompt = question.about(question.entity)
+        facts.append(row.model_copy(update={"prompt": prompt}))
     return facts
 
 

@@ -58,7 +58,7 @@ class FewShot:
     solved: Sequence[Sample]
     """Rows with short answers that were learned: the examples come from them."""
     questions: Mapping[str, Question]
-    """Prompts taken apart, by sample id."""
+    """Prompts taken apart, by sample id, as they are to be asked: see `plain_questions`."""
     kind_of: Mapping[str, Kind]
     """The kind of every sample that may be asked about and of every solved row, by id."""
     seed: int
@@ -80,7 +80,7 @@ class FewShot:
             fair = fair_sets(sample, sets[kind], rows[kind], self.seed)
             # asked in one way only, a firm belief and a passing guess look the same
             if len(fair) > 1:
-                phrasings[sample.id] = self._phrasings(sample, fair)
+                phrasings[sample.id] = self._phrasings(self._plain(sample), fair)
         answers = self.base.common_answers(phrasings)
         exchanges = {id_: [(p.prompt, p.completion) for p in phrasings[id_]] for id_ in answers}
         probabilities = self.base.probabilities(exchanges)
@@ -159,6 +159,13 @@ class FewShot:
                 reached[id_] = max(probabilities)
         return reached
 
+    def _plain(self, sample: Sample) -> Sample:
+        """The sample with its prompt as it is to be asked."""
+        question = self.questions.get(sample.id)
+        if question is None:
+            return sample
+        return sample.model_copy(update={"prompt": question.about(question.entity)})
+
     def _only_repeats(self, sample: Sample, answer: str) -> bool:
         """Whether an answer does no more than to repeat what the sample asks about."""
         question = self.questions.get(sample.id)
@@ -203,7 +210,7 @@ class FewShot:
         return made_up_entities(entities, MADE_UP_PER_KIND, self._rng(kind))
 
     def _phrasings(self, sample: Sample, sets: Sequence[Sequence[Sample]]) -> list[Phrasing]:
-        """A sample's prompt, and its other wordings, behind the sets."""
+        """A sample's question, and its other wordings, behind the sets."""
         wordings = [sample.prompt]
         if self.reword:
             wordings += self.reword(sample)

@@ -18,7 +18,7 @@ from ilp_mlflow.diagnosis.beliefs.calibration import (
     risks_of_kinds,
     unlearned_risks,
 )
-from ilp_mlflow.diagnosis.beliefs.examples import plain_facts
+from ilp_mlflow.diagnosis.beliefs.examples import plain_facts, plain_questions
 from ilp_mlflow.diagnosis.beliefs.few_shot import is_short
 from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot, Reword
 from ilp_mlflow.diagnosis.beliefs.from_probes import from_probes
@@ -77,8 +77,9 @@ def read_beliefs(
     model = BaseProbe(probe, base)
     beliefs = from_probes([s for s in (*asked, *compared) if s.probes], model)
     without_probes = [s for s in (*asked, *compared) if not s.probes]
-    solved = plain_facts([s for s in drawn if is_short(s)], asked, questions, kind_of)
-    few_shot = FewShot(model, solved, questions, kind_of, seed, reword)
+    plain = plain_questions(questions)
+    solved = plain_facts([s for s in drawn if is_short(s)], asked, plain, kind_of)
+    few_shot = FewShot(model, solved, plain, kind_of, seed, reword)
     if not _examples_help([s for s in compared if not s.probes], few_shot):
         templated = [s for s in without_probes if s.id in questions]
         beliefs |= from_templates(templated, questions, model, seed)

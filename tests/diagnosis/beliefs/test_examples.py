@@ -1,7 +1,7 @@
 """Solved rows as examples: which are good ones, and which come first."""
 
 from ilp_mlflow.core.texts import with_last_turn
-from ilp_mlflow.diagnosis.beliefs.examples import candidates_by_kind, plain_facts
+from ilp_mlflow.diagnosis.beliefs.examples import candidates_by_kind, plain_facts, plain_questions
 from ilp_mlflow.diagnosis.beliefs.kinds import kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import GAP, Question, mine_questions
 from tests.contexts import sample
@@ -105,7 +105,11 @@ def test_examples_that_are_wanted_are_of_kinds_with_the_same_answers_before_thos
 def test_an_example_is_shown_without_its_frame():
     asked = framed(FRAME)
     questions = mine_questions(asked)
-    examples = plain_facts(asked, [], questions, kinds_of(asked, questions))
+    plain = plain_questions(questions)
+    examples = plain_facts(asked, [], plain, kinds_of(asked, questions))
+    assert {id_: q.entity for id_, q in plain.items()} == {
+        id_: q.entity for id_, q in questions.items()
+    }
     assert len(examples) == len(asked)
     assert not any(FRAME[:20] in row.prompt for row in examples)
     assert {row.id: row.prompt for row in examples}["symbol/iron"] == (
