@@ -78,18 +78,22 @@ class Candidates(NamedTuple):
     """Rows of the kinds with the words of its template; without a template, rows of its stage."""
 
     def choose(self, known: Container[str], enough: int) -> list[Sample]:
-        """All rows of the kind that the base knows, and where they are not enough, others, too.
+        """The rows of the kind that the base knows; all of the kind where these are not enough.
 
-        What the base does not know it cannot learn anything from, least of all when to answer from
-        what it knows. `known` are ids.
+        Behind what it does not know a base says anything. Rows of kinds akin make it enough: known
+        ones first, and where nothing else is left others, too. `known` are ids.
         """
-        known_own = [row for row in self.own if row.id in known]
-        known_akin = [row for row in self.akin if row.id in known]
-        chosen = {row.id: row for row in known_own}
-        for row in [*known_akin, *self.own, *self.akin, *self.alike]:
-            if len(chosen) < enough:
-                chosen[row.id] = row
-        return list(chosen.values())
+        chosen = [row for row in self.own if row.id in known]
+        if len(chosen) < enough:
+            known_akin = [row for row in self.akin if row.id in known]
+            chosen += known_akin[: enough - len(chosen)]
+        if len(chosen) >= enough:
+            return chosen
+        rows = {row.id: row for row in [*chosen, *self.own]}
+        for row in [*self.akin, *self.alike]:
+            if len(rows) < enough:
+                rows[row.id] = row
+        return list(rows.values())
 
 
 def candidates_by_kind(
