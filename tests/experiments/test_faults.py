@@ -31,9 +31,9 @@ def test_recall_and_precision_are_of_unlearned_rows():
 
 def test_every_finding_counts_for_the_precision_of_runs():
     results = [
-        {"expected": "idle_adapter", "found": ["idle_adapter", "cut_off"]},
-        {"expected": "", "found": ["cut_off"]},
-        {"expected": "", "found": []},
+        {"run": "idle", "expected": "idle_adapter", "found": ["idle_adapter", "cut_off"]},
+        {"run": "full", "expected": "", "found": ["cut_off"]},
+        {"run": "full", "expected": "", "found": []},
     ]
     assert runs.scores(results) == {
         "faults": 1,
@@ -42,6 +42,14 @@ def test_every_finding_counts_for_the_precision_of_runs():
         "healthy": 2,
         "healthy with findings": 1,
     }
+
+
+def test_what_is_true_of_a_planted_run_as_well_is_no_false_finding():
+    found = ["rows_in_no_batch", "insufficient_optimization"]
+    few_steps = {"run": "few_steps", "expected": "rows_in_no_batch", "found": found}
+    assert runs.scores([few_steps])["precision"] == 1.0
+    # of another run it is not
+    assert runs.scores([few_steps | {"run": "idle"}])["precision"] == 0.5
 
 
 @pytest.mark.long
