@@ -442,7 +442,7 @@ def scores(results: list[dict]) -> dict[str, float | int]:
     """Recall of the faults and precision of all findings, 0..1, and how many healthy runs had one."""
     planted = [r for r in results if r["expected"]]
     right = sum(r["expected"] in r["found"] for r in planted)
-    found = sum(len(wrong_or_planted(r)) for r in results)
+    found = sum(len(counted_findings(r)) for r in results)
     of_planted = sum(r["found"].count(r["expected"]) for r in planted)
     return {
         "faults": len(planted),
@@ -453,7 +453,7 @@ def scores(results: list[dict]) -> dict[str, float | int]:
     }
 
 
-def wrong_or_planted(result: dict) -> list[str]:
+def counted_findings(result: dict) -> list[str]:
     """The kinds that were found in a run, without what is true of it as well."""
     return [kind for kind in result["found"] if kind != TRUE_AS_WELL.get(result["run"])]
 

@@ -35,8 +35,7 @@ MADE_UP_PER_KIND = 4
 """Things that do not exist, about which the base is asked with a template."""
 
 KNOWN_EXAMPLE = 0.1
-"""Probability 0..1 of its answer from which the base knows an example. Of what does not exist it is
-a hundred times less."""
+"""Probability 0..1 of its answer from which the base knows an example."""
 MAX_OTHER_KINDS = 8
 """Other questions that the base is asked about the entity of a sample."""
 
