@@ -61,7 +61,7 @@ docs: $(VENV)/installed ## the reference in docs/configuration.md, from the type
 	@$(BIN)/python docs/figures.py
 
 constraints: $(VENV)/installed-dev ## constraints.txt anew from pyproject.toml; versions that still fit stay
-	@printf -- '-e .[dev,paper,bench]\n-e plugins/ilp-mitigations\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate \
+	@printf -- '-e .[dev,paper,verify,bench]\n-e plugins/ilp-mitigations\n' | $(BIN)/uv pip compile - -q --no-header --no-annotate \
 		--python-version 3.11 --no-emit-package ilp-mlflow --no-emit-package ilp-mitigations -o constraints.txt > /dev/null
 
 wheels: $(VENV)/installed ## a wheel of every distribution, in dist/
@@ -84,5 +84,5 @@ $(VENV)/installed: pyproject.toml constraints.txt plugins/ilp-mitigations/pyproj
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	@$(BIN)/python $(INSTALL) -e '.[dev]'
+	@$(BIN)/python $(INSTALL) -e '.[dev,verify]'
 	@touch $@

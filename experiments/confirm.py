@@ -40,9 +40,8 @@ def main() -> None:
     samples = runs.read_samples(options.run_id)
     if options.no_probes:
         samples = [sample.model_copy(update={"probes": ()}) for sample in samples]
-    scores = runs.read_table(options.run_id, "scores.parquet")
     checkpoints = runs.read_checkpoints(options.run_id)
-    context = build_context(experiment, samples, checkpoints, scores, options.run_id)
+    context = build_context(experiment, samples, checkpoints, options.run_id)
     diagnoses = []
     for record in json.loads(runs.read(options.run_id, "diagnoses.json")):
         diagnoses.append(Diagnosis.model_validate(record))

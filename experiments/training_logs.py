@@ -53,7 +53,8 @@ from ilp_mlflow.diagnosis.faults.optimization.logged_loss import (
 )
 from ilp_mlflow.diagnosis.faults.stage_scores import stage_movement
 from ilp_mlflow.diagnosis.loss_course import course_from_log
-from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+from ilp_mlflow.scoring.checkpoints import choose_wrong_options
+from ilp_mlflow.scoring.judged import score_and_judge
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.row_account import account_rows
 
@@ -299,9 +300,11 @@ def read_facts(base: Path, rows: Sequence[Mapping[str, str]], folder: Path) -> R
     locations = {checkpoint.name: checkpoint.model_uri for checkpoint in checkpoints}
     scoring = ScoringConfig(device="cpu")
     wrong = choose_wrong_options(samples, locations, scoring, 0)
-    scores = score_checkpoints(samples, wrong, locations, scoring, 0)
+    judged = score_and_judge(samples, wrong, locations, scoring, 0)
     stages = [Stage(name="sft", samples=tuple(samples))]
-    scored = ScoredSamples(samples, stages, checkpoints, scores, scoring, 0)
+    scored = ScoredSamples(
+        samples, stages, checkpoints, judged.scores, judged.judgements, scoring, 0
+    )
     tokenization = read_tokenization([str(base)])
     accounts = account_rows(samples, tokenization, {"max_length": None})
     log = read_folder_log("sft", str(folder))

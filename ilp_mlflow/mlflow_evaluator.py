@@ -25,7 +25,7 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError
 from ilp_mlflow.core.interfaces import Context, GreedyAnswer
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.validation import describe_error
-from ilp_mlflow.core.values import Checkpoint, Sample, Stage
+from ilp_mlflow.core.values import Checkpoint, Sample, Stage, Verdict, to_rows
 
 # MLflow imports this module for every evaluation, whoever does it: what is heavy is imported inside
 # functions.
@@ -86,6 +86,8 @@ class EvaluationData:
     """Each once."""
     scores: pa.Table
     """Columns of `Score`."""
+    judgements: pa.Table
+    """Columns of `Judgement`."""
     locations: Mapping[str, str]
     """Where the models are, by checkpoint, the base first; "" for models that are not loaded."""
 
@@ -146,20 +148,20 @@ class IlpEvaluator(ModelEvaluator):
         data = _read_frame(dataset)
         if isinstance(settings.checkpoints, dict):
             scored = _score_samples(data, settings.checkpoints, settings)
-            _check_any_scored(scored, settings)
+            _check_any_scored(scored)
             runs.write(run_id, "scores.parquet", scored.scores)
             context = _context(scored, settings)
             lacking = "no ledger of training"
         else:
-            scored = _read_scored_samples(data, settings.checkpoints)
-            _check_any_scored(scored, settings)
+            scored = _read_scored_samples(data, settings.checkpoints, settings)
+            _check_any_scored(scored)
             # Where nobody answers, nothing shows what the base believes.
             context = replace(_context(scored, settings), probe=SilentProbe(), beliefs=dict)
             lacking = "no model to ask and no ledger of training"
         note = f"there is {lacking}: causes that only show there are not looked for"
         print(f"ilp: {note}", file=sys.stderr)
         runs.log(run_id, tags={"ilp.lacking": note, "ilp.version": version("ilp-mlflow")})
-        _, metrics = diagnose_and_log(run_id, plugins, context, settings.preset, settings.seed)
+        _, metrics = diagnose_and_log(run_id, plugins, context, scored.judgements, settings.preset)
         return EvaluationResult(metrics, _log_artifacts(run_id), run_id)
 
 
@@ -194,32 +196,41 @@ def _score_samples(
 ) -> EvaluationData:
     """The samples of `data`, one a row, scored under models. Raises DatasetError and ModelError."""
     from ilp_mlflow.data.score_tables import read_samples
-    from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+    from ilp_mlflow.scoring.checkpoints import choose_wrong_options
+    from ilp_mlflow.scoring.judged import score_and_judge
 
     seed, tokenizer = settings.seed, settings.tokenizer
     samples = read_samples(data, once=True)
     wrong = choose_wrong_options(samples, locations, settings, seed, tokenizer)
-    scores = score_checkpoints(samples, wrong, locations, settings, seed, tokenizer)
-    return EvaluationData(samples, scores, locations)
+    judged = score_and_judge(samples, wrong, locations, settings, seed, tokenizer)
+    return EvaluationData(samples, judged.scores, judged.judgements, locations)
 
 
-def _read_scored_samples(data: pd.DataFrame, checkpoints: Sequence[str]) -> EvaluationData:
+def _read_scored_samples(
+    data: pd.DataFrame, checkpoints: Sequence[str], settings: Settings
+) -> EvaluationData:
     """The samples and scores of a table of scores, of `checkpoints` only if some are named.
 
     Raises DatasetError, and ConfigError for a checkpoint that the table does not have.
     """
     from ilp_mlflow.data.score_tables import read_score_table
+    from ilp_mlflow.scoring.verdicts.judgements import Evidence, judge, read_judges
 
     samples, scores = read_score_table(data, checkpoints)
     names = checkpoints or scores["checkpoint"].unique().to_pylist()
-    return EvaluationData(samples, scores, dict.fromkeys(names, ""))
+    evidence = Evidence(samples=samples)
+    judgements = judge(scores, names, read_judges(settings), settings.seed, evidence)
+    return EvaluationData(samples, scores, judgements, dict.fromkeys(names, ""))
 
 
-def _check_any_scored(scored: EvaluationData, settings: Settings) -> None:
+def _check_any_scored(scored: EvaluationData) -> None:
     """Raise ModelError when no sample is scored under the last checkpoint."""
-    from ilp_mlflow.scoring.verdicts import check_any_scored
+    from ilp_mlflow.scoring.verdicts.timeline import verdict_table
+    from ilp_mlflow.scoring.verdicts.unscored import check_any_scored
 
-    check_any_scored(scored.scores, list(scored.locations), settings.preset, settings.seed)
+    names = list(scored.locations)
+    verdicts = to_rows(verdict_table(scored.judgements, names), Verdict)
+    check_any_scored(verdicts, names[-1])
 
 
 def _context(scored: EvaluationData, settings: Settings) -> Context:
@@ -236,6 +247,7 @@ def _context(scored: EvaluationData, settings: Settings) -> Context:
         stages,
         checkpoints,
         scored.scores,
+        scored.judgements,
         settings,
         settings.seed,
         settings.tokenizer,

@@ -27,7 +27,7 @@ from ilp_mlflow.core.values import (
     to_rows,
     to_table,
 )
-from ilp_mlflow.data.held_out import read_held_out
+from ilp_mlflow.data.held_out import load_held_out, read_held_out
 from ilp_mlflow.data.trainer_logs import read_folder_log
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, build_context, read_facts, read_logs
 from ilp_mlflow.diagnosis.diagnose import diagnose_and_log, log_diagnoses
@@ -39,12 +39,13 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
-from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_and_check
+from ilp_mlflow.scoring.checkpoints import choose_wrong_options
+from ilp_mlflow.scoring.judged import score_and_judge
 from ilp_mlflow.scoring.models import weight_facts
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.rows_of_copies import give_rows_to_sources, stack_as_in_copies
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
-from ilp_mlflow.scoring.verdicts import check_any_scored, group_unscored
+from ilp_mlflow.scoring.verdicts.unscored import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.accounts.row_account import RowAccount, account_rows
 from ilp_mlflow.training.preflight import check_experiment, check_trained_elsewhere
@@ -243,17 +244,17 @@ def diagnose(
     checkpoints = runs.read_checkpoints(run_id)
     preset, seed = experiment.scoring.preset, experiment.seed
     with runs.start(experiment.name, "experiment", run_id=run_id):
-        scores = _score(experiment, run_id, samples, checkpoints)
+        judgements = _score(experiment, run_id, samples, checkpoints)
         _write_weight_facts(run_id, checkpoints)
-        context = build_context(experiment, samples, checkpoints, scores, run_id)
+        context = build_context(experiment, samples, checkpoints, run_id)
         faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
         log = partial(
             diagnose_and_log,
             run_id,
             plugins,
             context,
+            judgements,
             preset,
-            seed,
             faults=faults,
             max_wrong=experiment.max_wrong,
         )
@@ -301,8 +302,7 @@ def _confirm(
     confirmed = confirm_causes(experiment, run_id, context, diagnoses, options)
     if confirmed is None:
         return diagnoses
-    preset, seed = experiment.scoring.preset, experiment.seed
-    log_diagnoses(run_id, confirmed, context, preset, seed, child)
+    log_diagnoses(run_id, confirmed, context, runs.read_table(run_id, "judgements.parquet"), child)
     if child:
         _note_diagnoses(child, confirmed, context)
     return confirmed
@@ -322,23 +322,33 @@ def _score(
     samples: Sequence[Sample],
     checkpoints: Sequence[Checkpoint],
 ) -> pa.Table:
-    """Scores of all samples under all checkpoints, logged with what they go by."""
+    """Judgements of all samples under all checkpoints, logged with the scores they go by."""
     scoring, seed, tokenizer = experiment.scoring, experiment.seed, experiment.tokenizer
     locations = {c.name: c.model_uri for c in checkpoints}
     wrong = choose_wrong_options(samples, locations, scoring, seed, tokenizer)
-    scores, checks = score_and_check(samples, wrong, locations, scoring, seed, tokenizer)
+    judged = score_and_judge(
+        samples,
+        wrong,
+        locations,
+        scoring,
+        seed,
+        tokenizer,
+        controls=load_held_out(experiment),
+    )
     # Before anything is logged: a run without a verdict must not look diagnosed.
-    check_any_scored(scores, list(locations), scoring.preset, seed)
+    check_any_scored(judged.verdicts, checkpoints[-1].name)
     options = {"sample_id": list(wrong), "wrong": [list(texts) for texts in wrong.values()]}
     runs.write(run_id, "options.parquet", pa.table(options))
     # With the rules of this diagnosis: what comes after it goes by them.
     runs.write(run_id, "experiment.yaml", config.dump(experiment))
-    runs.write(run_id, "scores.parquet", scores)
-    runs.write(run_id, "self_check.json", as_json(checks))
+    runs.write(run_id, "scores.parquet", judged.scores)
+    runs.write(run_id, "tokens.parquet", judged.tokens)
+    runs.write(run_id, "judgements.parquet", judged.judgements)
+    runs.write(run_id, "self_check.json", as_json(judged.checks))
     # Earlier outcomes were against other verdicts.
     runs.write(run_id, "outcomes.json", "[]")
     runs.write(run_id, "requests.json", "{}")
-    return scores
+    return judged.judgements
 
 
 def mitigate(

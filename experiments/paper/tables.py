@@ -24,17 +24,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from ilp_mlflow.core.config import TrackingConfig
+from ilp_mlflow.core.config import ScoringConfig, TrackingConfig
 from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.plugin import same_answer
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.probe import ModelProbe
-from ilp_mlflow.scoring.verdicts import verdict_table
+from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges
+from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 from ilp_mlflow.tracking import connection, model_registry, runs
 
 HERE = Path(__file__).parent
@@ -85,12 +84,8 @@ class Experiment(NamedTuple):
 def arm(name: str, run_id: str, checkpoint: int, seed: int) -> Arm:
     table = runs.read_table(run_id, "scores.parquet")
     names = list(dict.fromkeys(table["checkpoint"].to_pylist()))[: checkpoint + 1 or None]
-    judged = to_rows(
-        verdict_table(
-            table.filter(pc.is_in(table["checkpoint"], pa.array(names))), names, seed=seed
-        ),
-        Verdict,
-    )
+    judgements = judge(table, names, read_judges(ScoringConfig()), seed)
+    judged = to_rows(verdict_table(judgements, names), Verdict)
     own = [row for row in table.to_pylist() if row["checkpoint"] == names[-1]]
     learned = {v.sample_id: v.status == "learned" for v in judged}
     wins = {

@@ -11,8 +11,8 @@ from pathlib import Path
 from ilp_mlflow import pipeline
 from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.plugin import MIN_TAUGHT_SHARE
-from ilp_mlflow.scoring.checkpoints import score_checkpoints
-from ilp_mlflow.scoring.verdicts import status_histories
+from ilp_mlflow.scoring.judged import score_and_judge
+from ilp_mlflow.scoring.verdicts.timeline import status_histories
 from ilp_mlflow.tracking import runs
 
 EPOCHS, BATCH, FALLING = 8, 8, 0.1
@@ -41,12 +41,10 @@ def main(rows, model, rate):
     run_id = pipeline.train(experiment, Path(__file__))
     samples, checkpoints = runs.read_samples(run_id), runs.read_checkpoints(run_id)
     locations = {c.name: c.model_uri for c in checkpoints}
-    scores = score_checkpoints(
+    judged = score_and_judge(
         samples, {s.id: () for s in samples}, locations, experiment.scoring, experiment.seed
     )
-    histories = status_histories(
-        scores, list(locations), experiment.scoring.preset, experiment.seed
-    )
+    histories = status_histories(judged.judgements, list(locations))
     losses = {s.id: [] for s in samples}
     for row in runs.read_table(run_id, "signals.parquet").sort_by("step").to_pylist():
         losses[row["sample_id"]].append(row["loss"])  # one an epoch

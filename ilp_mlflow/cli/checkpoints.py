@@ -28,7 +28,6 @@ ONE_RUN_LABELS = {"only_before": "only in A", "only_after": "only in B"}
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ilp_mlflow.core.config import ScoringConfig
     from ilp_mlflow.core.values import Sample
 
 
@@ -82,7 +81,8 @@ def score_command(
     import pyarrow.parquet as pq
 
     from ilp_mlflow.core.terminal.progress import task
-    from ilp_mlflow.scoring.checkpoints import choose_wrong_options, score_checkpoints
+    from ilp_mlflow.scoring.checkpoints import choose_wrong_options
+    from ilp_mlflow.scoring.judged import score_and_judge
     from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
     from ilp_mlflow.scoring.models import loading
     from ilp_mlflow.tracking import model_registry
@@ -98,11 +98,12 @@ def score_command(
     model_registry.tell_other_bases(parts_by_name)
     cached = not no_cache
     wrong = choose_wrong_options(samples, locations, options, seed_number, tokenizer, cached)
-    scores = score_checkpoints(samples, wrong, locations, options, seed_number, tokenizer, cached)
+    judged = score_and_judge(samples, wrong, locations, options, seed_number, tokenizer, cached)
+    scores = judged.scores
     pq.write_table(scores, out)
     names = list(locations)
-    learned = _learned_shares(scores, samples, names, options, seed_number)
-    unscored = _unscored_counts(scores, samples, names, options, seed_number)
+    learned = _learned_shares(judged.judgements, samples, names)
+    unscored = _unscored_counts(judged.judgements, samples, names)
     recognition = recognition_shares(scores, names)
     document = {
         "out": str(out),
@@ -130,32 +131,24 @@ def _check_writable(out: Path) -> None:
 
 
 def _learned_shares(
-    scores: pa.Table,
-    samples: Sequence[Sample],
-    checkpoints: Sequence[str],
-    options: ScoringConfig,
-    seed: int,
+    judgements: pa.Table, samples: Sequence[Sample], checkpoints: Sequence[str]
 ) -> dict[str, float | None]:
     """Share 0..1 of the scored samples that are learned, by checkpoint; None where none is."""
-    from ilp_mlflow.scoring.verdicts import retention_by_stage
+    from ilp_mlflow.scoring.verdicts.timeline import retention_by_stage
 
     stage_by_id = {sample.id: "data" for sample in samples}
-    shares = retention_by_stage(scores, stage_by_id, checkpoints, options.preset, seed)
+    shares = retention_by_stage(judgements, stage_by_id, checkpoints)
     return shares["data"]
 
 
 def _unscored_counts(
-    scores: pa.Table,
-    samples: Sequence[Sample],
-    checkpoints: Sequence[str],
-    options: ScoringConfig,
-    seed: int,
+    judgements: pa.Table, samples: Sequence[Sample], checkpoints: Sequence[str]
 ) -> dict[str, int]:
     """Number of samples that are not scored, by checkpoint."""
-    from ilp_mlflow.scoring.verdicts import unscored_by_stage
+    from ilp_mlflow.scoring.verdicts.timeline import unscored_by_stage
 
     stage_by_id = {sample.id: "data" for sample in samples}
-    return unscored_by_stage(scores, stage_by_id, checkpoints, options.preset, seed)["data"]
+    return unscored_by_stage(judgements, stage_by_id, checkpoints)["data"]
 
 
 def _score_table(
@@ -208,7 +201,7 @@ def compare_command(run_a: str, run_b: str, max_regressed: float | None) -> None
     load_libraries()
     from ilp_mlflow.core.terminal.text import wrap
     from ilp_mlflow.mitigation.compare_runs import compare_runs, regression_fault
-    from ilp_mlflow.scoring.verdicts import unscored_text
+    from ilp_mlflow.scoring.verdicts.unscored import unscored_text
     from ilp_mlflow.tracking import runs
 
     comparison = compare_runs(run_a, run_b)

@@ -181,11 +181,18 @@ class TokenizerConfig(Value):
     """Token that ends a completion, in place of the tokenizer's own."""
 
 
+ALL_ROWS = "all"
+"""In place of a source or stage: the rows of any."""
+
+
 class ScoringConfig(Value):
     """How samples are scored and judged."""
 
     preset: Literal["default", "paper"] = "default"
-    """The rule that turns scores into verdicts, see docs/method.md."""
+    """`paper` judges all rows, and explains them, by the study's own tests; see docs/method.md."""
+    verdicts: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    """Rules of verdicts with their options, by the source or stage of the rows they judge (`all`
+    for any); left out, `greedy` judges answers of fewer than 64 tokens, and `long` the others."""
     options: int = Field(default=3, ge=0)
     """Wrong options chosen for a sample that gives none."""
     batch_tokens: int = Field(default=2048, ge=1)
@@ -201,6 +208,28 @@ class ScoringConfig(Value):
     writer: str | None = None
     """MLflow judge model URI, such as `openai:/gpt-4.1-mini`, that words prompts otherwise where
     other rows do not show how; one call per sample."""
+
+    @field_validator("verdicts", mode="before")
+    @classmethod
+    def _by_group(cls, value: Any) -> Any:
+        """`gsm8k: long` for `gsm8k: {long: {}}`, and rules without options."""
+        if not isinstance(value, dict):
+            return value
+        rules_by_group = {}
+        for group, named in value.items():
+            rules = {named: {}} if isinstance(named, str) else expand_name_shorthand(named)
+            rules_by_group[group] = rules
+        return rules_by_group
+
+    @field_validator("verdicts")
+    @classmethod
+    def _one_rule_each(
+        cls, value: dict[str, dict[str, dict[str, Any]]]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        for group, rules in value.items():
+            if len(rules) != 1:
+                raise ValueError(f"'{group}' must name one rule, not {len(rules)}")
+        return value
 
     @property
     def first_dtype(self) -> Literal["float32", "bfloat16"]:

@@ -15,13 +15,14 @@ from ilp_mlflow.core.errors import PluginError, suggest
 from ilp_mlflow.core.terminal.text import wrap
 from ilp_mlflow.core.validation import describe_error, models_in
 
-Kind = Literal["diagnostic", "mitigation"]
+Kind = Literal["verdict", "diagnostic", "mitigation"]
 GROUPS: dict[Kind, str] = {
+    "verdict": "ilp_mlflow.verdicts",
     "diagnostic": "ilp_mlflow.diagnostics",
     "mitigation": "ilp_mlflow.mitigations",
 }
 """Entry-point group by kind of plugin."""
-METHODS: dict[Kind, str] = {"diagnostic": "examine", "mitigation": "plan"}
+METHODS: dict[Kind, str] = {"verdict": "judge", "diagnostic": "examine", "mitigation": "plan"}
 """The method that a plugin must have, by kind."""
 REQUIRED = object()
 """In place of the default of an option that has none."""
@@ -34,7 +35,7 @@ class Plugin:
     name: str
     """Name of its entry point."""
     kind: Kind
-    """Diagnostic or mitigation."""
+    """Rule of verdicts, diagnostic or mitigation."""
     distribution: str
     """The distribution that installed it."""
     cls: type[Any] | None = None

@@ -254,6 +254,25 @@ class Score(Value):
 # What is concluded
 
 
+class Judgement(Value):
+    """What a rule says of one sample under one checkpoint."""
+
+    sample_id: str
+    """The sample."""
+    checkpoint: str
+    """The checkpoint."""
+    status: Status
+    """What became of the sample."""
+    margin: float | None = None
+    """Distance from the decision, in the rule's unit (nats for most); positive is learned."""
+    reason: str = ""
+    """One sentence a user understands."""
+    rule: str = ""
+    """Name of the rule; "" where the sample is unscored whatever the rule."""
+    grade: str | None = None
+    """How far it was learned, in the rule's own words, such as `reached`; None without such."""
+
+
 class Verdict(Value):
     """What became of one sample."""
 
@@ -262,13 +281,19 @@ class Verdict(Value):
     status: Status
     """Under the last checkpoint."""
     margin: float | None = None
-    """Distance from the decision, nats; positive is learned."""
+    """Distance from the decision, in the rule's unit (nats for most); positive is learned."""
     first_learned: str | None = None
     """First checkpoint that had it."""
     last_lost: str | None = None
     """Last checkpoint at which a learned sample stopped being learned."""
     reason: str = ""
     """One sentence a user understands."""
+    rule: str = ""
+    """Name of the rule that says so."""
+    grade: str | None = None
+    """How far it was learned, in the rule's own words, such as `reached`; None without such."""
+    already_solved: bool = False
+    """Learned, and by the same rule under the base, before any training."""
 
 
 def unlearned_share(statuses: Sequence[Status]) -> float | None:

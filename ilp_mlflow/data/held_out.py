@@ -41,8 +41,15 @@ def read_held_out(experiment: Experiment, stages: Iterable[Stage]) -> HeldOutRow
     """
     if not experiment.held_out:
         return None
-    held_out = load_samples("held_out", experiment.held_out)
+    held_out = load_held_out(experiment)
     return compare_held_out(held_out, [row for stage in stages for row in stage.samples])
+
+
+def load_held_out(experiment: Experiment) -> list[Sample]:
+    """The held-out rows of an experiment; none where it has none. Raises DatasetError."""
+    if not experiment.held_out:
+        return []
+    return load_samples("held_out", experiment.held_out)
 
 
 def compare_held_out(held_out: Sequence[Sample], trained: Iterable[Sample]) -> HeldOutRows:

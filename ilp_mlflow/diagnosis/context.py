@@ -29,7 +29,7 @@ from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck
-from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
+from ilp_mlflow.scoring.verdicts.timeline import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote
 from ilp_mlflow.training.accounts.row_account import RowAccount
@@ -53,8 +53,10 @@ class ScoredSamples:
     """Base first."""
     scores: pa.Table
     """Columns of `Score`."""
+    judgements: pa.Table
+    """Columns of `Judgement`."""
     scoring: ScoringConfig
-    """How scores are judged, and how models are asked."""
+    """How models are asked."""
     seed: int
     """Of all that is drawn at random."""
     tokenizer: TokenizerConfig | None = None
@@ -63,7 +65,7 @@ class ScoredSamples:
     @functools.cached_property
     def context(self) -> Context:
         """All that scores and models tell; nothing is known of how the models were trained."""
-        histories = status_histories(self.scores, self._names, self.scoring.preset, self.seed)
+        histories = status_histories(self.judgements, self._names)
         return Context(
             stages=self.stages,
             checkpoints=self.checkpoints,
@@ -85,7 +87,7 @@ class ScoredSamples:
     @functools.cached_property
     def _verdicts(self) -> dict[str, Verdict]:
         """By sample id."""
-        table = verdict_table(self.scores, self._names, self.scoring.preset, self.seed)
+        table = verdict_table(self.judgements, self._names)
         return {verdict.sample_id: verdict for verdict in to_rows(table, Verdict)}
 
     def _with_status(self, status: Status) -> list[Sample]:
@@ -145,10 +147,12 @@ def build_context(
     experiment: Experiment,
     samples: Sequence[Sample],
     checkpoints: Sequence[Checkpoint],
-    scores: pa.Table,
     run_id: str,
 ) -> Context:
-    """All that is known of a run: `scores` of `samples`, and what its training left behind."""
+    """All that is known of a scored run: what `samples` came to, and what its training left behind.
+
+    Raises TrackingError where the run has no scores.
+    """
     stages = []
     for config in experiment.stages:
         rows = [s for s in samples if s.stage == config.name]
@@ -157,7 +161,8 @@ def build_context(
         samples,
         stages,
         checkpoints,
-        scores,
+        runs.read_table(run_id, "scores.parquet"),
+        runs.read_table(run_id, "judgements.parquet"),
         experiment.scoring,
         experiment.seed,
         experiment.tokenizer,

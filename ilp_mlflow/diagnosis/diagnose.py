@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import DEFAULT_MAX_WRONG, Experiment
@@ -28,8 +28,7 @@ from ilp_mlflow.diagnosis.findings import check_subject, spread_findings
 from ilp_mlflow.diagnosis.installed_causes import FAULT_CAUSES, cause_info
 from ilp_mlflow.diagnosis.strengths import as_probabilities, read_strengths
 from ilp_mlflow.scoring.metrics import backward_transfer, recognition_shares
-from ilp_mlflow.scoring.verdicts import (
-    Preset,
+from ilp_mlflow.scoring.verdicts.timeline import (
     forgetting_by_stage,
     retention_by_stage,
     status_histories,
@@ -37,6 +36,9 @@ from ilp_mlflow.scoring.verdicts import (
 )
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import dataset_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UI_ROWS = 1000
 """Rows of the table that the MLflow UI shows; all rows are in Parquet."""
@@ -63,9 +65,8 @@ def diagnose_run(
     Nothing is logged. Raises IlpError.
     """
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
-    scores = runs.read_table(run_id, "scores.parquet")
     checkpoints = runs.read_checkpoints(run_id)
-    context = build_context(experiment, samples, checkpoints, scores, run_id)
+    context = build_context(experiment, samples, checkpoints, run_id)
     faults = find_faults(read_facts(run_id, context, experiment.tokenizer))
     return _explain(plugins, context, preset, None, faults, experiment.max_wrong).diagnoses
 
@@ -74,15 +75,16 @@ def diagnose_and_log(
     run_id: str,
     plugins: Mapping[str, Diagnostic],
     context: Context,
-    preset: Preset,
-    seed: int,
+    judgements: pa.Table,
+    preset: str = "default",
     beside: str | None = None,
     faults: Sequence[Fault] = (),
     max_wrong: float = DEFAULT_MAX_WRONG,
 ) -> tuple[list[Diagnosis], dict[str, float]]:
     """Ask `plugins` about every unlearned sample, and log what they say on the run.
 
-    Samples of `faults` that stop their diagnosis are not asked about.
+    `judgements` are what its verdicts go by. Samples of `faults` that stop their diagnosis are not
+    asked about.
     In the preset `paper` the study's own tests are asked instead. What the UI shows of it goes to
     the run `beside`, too: the table, and the metrics, which are tied to models and data sets there.
     Returned are the diagnoses and the metrics `unlearned_rate`, `cause/<name>`,
@@ -91,7 +93,7 @@ def diagnose_and_log(
     and left out.
     """
     explanation = _explain(plugins, context, preset, run_id, faults, max_wrong)
-    metrics = log_diagnoses(run_id, explanation.diagnoses, context, preset, seed, beside)
+    metrics = log_diagnoses(run_id, explanation.diagnoses, context, judgements, beside)
     runs.write(run_id, "findings.json", as_json(explanation.findings))
     return explanation.diagnoses, metrics
 
@@ -100,8 +102,7 @@ def log_diagnoses(
     run_id: str,
     diagnoses: Sequence[Diagnosis],
     context: Context,
-    preset: Preset,
-    seed: int,
+    judgements: pa.Table,
     beside: str | None = None,
 ) -> dict[str, float]:
     """Log diagnoses on the run, in place of earlier ones; what the UI shows on `beside`, too.
@@ -112,10 +113,10 @@ def log_diagnoses(
     names = [c.name for c in context.checkpoints]
     with task("log diagnoses", 3) as advance:
         stage_by_id = {s.id: s.stage for s in samples}
-        rule = context.scores, stage_by_id, names, preset, seed
-        learned = _learned_by_stage(retention_by_stage(*rule), unscored_by_stage(*rule))
+        judged = judgements, stage_by_id, names
+        learned = _learned_by_stage(retention_by_stage(*judged), unscored_by_stage(*judged))
         statuses = [verdict.status for verdict in context.verdicts.values()]
-        metrics = _metrics(diagnoses, statuses, forgetting_by_stage(*rule))
+        metrics = _metrics(diagnoses, statuses, forgetting_by_stage(*judged))
         # A metric stays on its run: causes of an earlier diagnosis that are none now become 0.
         earlier = [name for name in runs.metrics(run_id) if _is_gone(name, metrics)]
         runs.log(run_id, metrics={**dict.fromkeys(earlier, 0.0), **metrics})
@@ -123,7 +124,7 @@ def log_diagnoses(
         if beside:
             _log_tied(beside, context, metrics, learned)
         advance(1)
-        histories = status_histories(context.scores, names, preset, seed)
+        histories = status_histories(judgements, names)
         table = diagnosis_table(samples, context.verdicts, histories, names, diagnoses)
         runs.write(run_id, "diagnosis.parquet", table)
         # The UI loads its table whole, so it gets the first rows only: those of unlearned samples.

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ilp_mlflow import pipeline
-from ilp_mlflow.core.config import Experiment
+from ilp_mlflow.core.config import Experiment, ScoringConfig
 from ilp_mlflow.core.interfaces import Diagnostic
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Report, Sample
 from ilp_mlflow.data.samples import sample_from_record
@@ -22,12 +22,13 @@ from ilp_mlflow.lab.data_files import AnyLab
 from ilp_mlflow.lab.leak_check import surface_check
 from ilp_mlflow.lab.rows import CAUSES, GROUPS, PlantedRow
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
-from ilp_mlflow.scoring.verdicts import Preset, verdict_table
+from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges
+from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 from ilp_mlflow.tracking import runs
 
 RULE_GROUP = "insufficient_optimization"
 """The group whose rule is also asked about people who are in no row."""
-PRESETS: tuple[Preset, ...] = ("default", "paper")
+PRESETS: tuple[Literal["default", "paper"], ...] = ("default", "paper")
 """The rules whose verdicts are compared with the truth."""
 
 
@@ -179,7 +180,7 @@ def detection(
     experiment: Experiment,
     lab: AnyLab,
     paraphrase_said: Mapping[str, bool],
-    preset: Preset,
+    preset: Literal["default", "paper"],
 ) -> dict[str, float | None]:
     """Precision and recall 0..1 of a preset's verdicts on the samples that the model does not know.
 
@@ -187,7 +188,9 @@ def detection(
     """
     scores = runs.read_table(report.run_id, "scores.parquet")
     checkpoints = [c.name for c in report.checkpoints]
-    verdicts = verdict_table(scores, checkpoints, preset, experiment.seed)
+    judges = read_judges(ScoringConfig(preset=preset))
+    judgements = judge(scores, checkpoints, judges, experiment.seed)
+    verdicts = verdict_table(judgements, checkpoints)
     status_by_id = dict[str, str]()
     for verdict in verdicts.to_pylist():
         status_by_id[verdict["sample_id"]] = verdict["status"]

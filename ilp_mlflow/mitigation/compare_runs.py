@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.values import Status, Unscored, Verdict, to_rows
 from ilp_mlflow.mitigation.statistics import mcnemar_p
-from ilp_mlflow.scoring.verdicts import Preset, group_unscored, unscored_text, verdict_table
+from ilp_mlflow.scoring.verdicts.timeline import verdict_table
+from ilp_mlflow.scoring.verdicts.unscored import group_unscored, unscored_text
 from ilp_mlflow.tracking import runs
 
 IN_BOTH_RUNS = ("recovered", "regressed", "still", "kept", "flickering", "unscored")
@@ -69,16 +69,31 @@ class Comparison:
 def compare_runs(run_a: str, run_b: str) -> Comparison:
     """What became of every sample from one diagnosed run, or run of a mitigation, to another.
 
-    Both are judged by the rule of the first. Raises TrackingError when a run is unknown or holds no
-    scores, or the two share no sample.
+    Raises TrackingError when a run is unknown or was not judged, when the two share no sample, or
+    judge one by different rules.
     """
-    rule = _experiment_of(run_a).scoring.preset
-    comparison = Comparison(_read_verdicts(run_a, rule), _read_verdicts(run_b, rule))
+    comparison = Comparison(_read_verdicts(run_a), _read_verdicts(run_b))
     if not any(comparison.transitions[name] for name in IN_BOTH_RUNS):
         raise TrackingError(
             f"runs {run_a} and {run_b} have no sample in common; compare runs on the same data"
         )
+    _refuse_other_rules(comparison)
     return comparison
+
+
+def _refuse_other_rules(comparison: Comparison) -> None:
+    """Raise TrackingError where a sample is judged by one rule in A and by another in B."""
+    for sample_id, before in comparison.before.items():
+        after = comparison.after.get(sample_id)
+        # one that is unscored whatever the rule has none
+        if after is None or not before.rule or not after.rule:
+            continue
+        if before.rule != after.rule:
+            raise TrackingError(
+                f"sample '{sample_id}' is judged by the rule '{before.rule}' in A and by "
+                f"'{after.rule}' in B; diagnose one of them again by the rules of the other "
+                "(scoring.preset, scoring.verdicts)"
+            )
 
 
 def regression_fault(comparison: Comparison, limit: float) -> str:
@@ -161,26 +176,19 @@ def _statuses(verdicts: Mapping[str, Verdict]) -> dict[str, Status]:
     return {sample_id: verdict.status for sample_id, verdict in verdicts.items()}
 
 
-def _read_verdicts(run_id: str, rule: Preset) -> dict[str, Verdict]:
+def _read_verdicts(run_id: str) -> dict[str, Verdict]:
     """The verdict of every sample under the last checkpoint of a run, by id."""
     # the run of a diagnosis leaves its scores with its parent
     if runs.tags(run_id).get("ilp.kind") == "diagnosis":
         run_id = runs.parent_of(run_id) or run_id
-    if not runs.has(run_id, "scores.parquet"):
+    if not runs.has(run_id, "judgements.parquet"):
         raise TrackingError(
-            f"run {run_id} holds no scores; "
+            f"run {run_id} holds no verdicts; "
             "compare diagnosed experiments, or runs of mitigations and controls"
         )
     names = [checkpoint.name for checkpoint in runs.read_checkpoints(run_id)]
     # the run of a mitigation lists only what it trained, but scores the base, too
     if names[0] != "base":
         names.insert(0, "base")
-    scores = runs.read_table(run_id, "scores.parquet")
-    verdicts = verdict_table(scores, names, rule, _experiment_of(run_id).seed)
+    verdicts = verdict_table(runs.read_table(run_id, "judgements.parquet"), names)
     return {verdict.sample_id: verdict for verdict in to_rows(verdicts, Verdict)}
-
-
-def _experiment_of(run_id: str) -> Experiment:
-    """The experiment that a run, or the run of a mitigation, belongs to."""
-    experiment_run = runs.find_experiment_run("", run_id)
-    return runs.read_experiment(None, runs.parent_of(experiment_run) or experiment_run)

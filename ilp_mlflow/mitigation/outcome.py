@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ilp_mlflow.core.values import Outcome, Report, Status, Tally, unlearned_share
 from ilp_mlflow.mitigation.statistics import net_recovery, significant
-from ilp_mlflow.scoring.verdicts import count_unscored, group_unscored, unscored_text
+from ilp_mlflow.scoring.verdicts.unscored import count_unscored, group_unscored, unscored_text
 
 MAX_GUARD_LOSS = 0.02
 """Share 0..1 of the guard set that a recommended mitigation loses beyond its control, at most."""

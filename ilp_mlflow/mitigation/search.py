@@ -15,7 +15,7 @@ from ilp_mlflow.core.interfaces import Context, Mitigation
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Diagnosis, Outcome, Plan, Request, Sample, unlearned_share
-from ilp_mlflow.data.samples import load_samples
+from ilp_mlflow.data.held_out import load_held_out
 from ilp_mlflow.diagnosis.context import build_context, question_rewriter
 from ilp_mlflow.mitigation.compose import (
     Candidate,
@@ -31,7 +31,7 @@ from ilp_mlflow.mitigation.outcome import recommended
 from ilp_mlflow.mitigation.plans import checked_plan
 from ilp_mlflow.mitigation.side_effects import ask_questions, plan_questions
 from ilp_mlflow.mitigation.trial import Baseline, run_trial
-from ilp_mlflow.scoring.verdicts import count_unscored
+from ilp_mlflow.scoring.verdicts.unscored import count_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 
 ALIAS = "mitigated"
@@ -75,9 +75,8 @@ class SearchResult:
 def read_baseline(experiment: Experiment, run_id: str, samples: Sequence[Sample]) -> Baseline:
     """What is known of a diagnosed run before anything is tried. Raises IlpError."""
     checkpoints = runs.read_checkpoints(run_id)
-    held_out = load_samples("held_out", experiment.held_out) if experiment.held_out else []
-    scores = runs.read_table(run_id, "scores.parquet")
-    context = build_context(experiment, samples, checkpoints, scores, run_id)
+    held_out = load_held_out(experiment)
+    context = build_context(experiment, samples, checkpoints, run_id)
     # for mitigations that watch rows which are not trained; no diagnostic sees them
     context = replace(context, held_out=held_out)
     diagnoses = []

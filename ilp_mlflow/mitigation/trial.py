@@ -16,9 +16,7 @@ from ilp_mlflow.core.values import (
     Stage,
     Status,
     Unscored,
-    Verdict,
     as_json,
-    to_rows,
     unlearned_share,
 )
 from ilp_mlflow.diagnosis.attribution import UNEXPLAINED
@@ -32,13 +30,12 @@ from ilp_mlflow.mitigation.side_effects import (
     ask_questions,
     guard_outcome,
 )
-from ilp_mlflow.scoring.checkpoints import score_checkpoints
+from ilp_mlflow.scoring.judged import JudgedSamples, score_and_judge
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.verdicts import (
+from ilp_mlflow.scoring.verdicts.unscored import (
     check_any_scored,
     count_unscored,
     group_unscored,
-    verdict_table,
 )
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import log_dataset
@@ -275,15 +272,15 @@ def _train(name: str, trial: Trial, baseline: Baseline, run_id: str) -> TrialRes
     runs.write(run_id, "checkpoints.json", as_json([checkpoint]))
 
     # the model of a finished run, too: it may be asked other questions now, and scores are cached
-    scores = _score(trained.model_uri, baseline)
-    runs.write(run_id, "scores.parquet", scores)
+    judged = _score(trained.model_uri, baseline)
+    runs.write(run_id, "scores.parquet", judged.scores)
+    runs.write(run_id, "judgements.parquet", judged.judgements)
     base_uri = context.checkpoints[0].model_uri
     answers = ask_questions(baseline.questions, base_uri, trained.model_uri, experiment)
     runs.write(run_id, "answers.parquet", answers_to_table(answers))
 
-    rule = experiment.scoring.preset, experiment.seed
-    check_any_scored(scores, ["base", "after"], *rule)
-    verdicts = to_rows(verdict_table(scores, ["base", "after"], *rule), Verdict)
+    verdicts = judged.verdicts
+    check_any_scored(verdicts, "after")
     statuses = {verdict.sample_id: verdict.status for verdict in verdicts}
     runs.write_ui_table(run_id, "diagnosis.json", _ui_table(baseline, statuses))
     # the tag says that the trial is done, so it comes last
@@ -333,21 +330,22 @@ def _fit_stages(name: str, trial: Trial, experiment: Experiment, run_id: str) ->
     return _Trained(model_uri, tokens, seconds)
 
 
-def _score(model_uri: str, baseline: Baseline) -> pa.Table:
-    """Scores of all samples under a model and the base."""
+def _score(model_uri: str, baseline: Baseline) -> JudgedSamples:
+    """All samples scored and judged under a model and the base."""
     # against the wrong options of the diagnosis, so that what changes is the model
     wrong_options = {}
     for row in runs.read_table(baseline.run_id, "options.parquet").to_pylist():
         wrong_options[row["sample_id"]] = row["wrong"]
     experiment, context = baseline.experiment, baseline.context
     uris = {"base": context.checkpoints[0].model_uri, "after": model_uri}
-    return score_checkpoints(
+    return score_and_judge(
         list(context.samples.values()),
         wrong_options,
         uris,
         experiment.scoring,
         experiment.seed,
         experiment.tokenizer,
+        controls=context.held_out,
     )
 
 

@@ -15,13 +15,13 @@ from ilp_mlflow.diagnosis.context import TRAINING_TABLES, read_logs
 from ilp_mlflow.diagnosis.loss_course import read_course
 from ilp_mlflow.report.sentences import is_weak
 from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
-from ilp_mlflow.scoring.verdicts import (
-    group_unscored,
+from ilp_mlflow.scoring.verdicts.timeline import (
     retention_by_stage,
     status_histories,
     unscored_by_stage,
     verdict_table,
 )
+from ilp_mlflow.scoring.verdicts.unscored import group_unscored
 from ilp_mlflow.tracking import runs
 
 PACKAGES = ("ilp-mlflow", "mlflow", "torch", "transformers", "trl", "peft")
@@ -39,26 +39,25 @@ def build_report(
     `samples` and `checkpoints` are the run's own, the base first. Raises TrackingError when the run
     has not been diagnosed.
     """
-    # Judged anew, by the rule that the diagnosis went by.
     scores = runs.read_table(run_id, "scores.parquet")
+    judgements = runs.read_table(run_id, "judgements.parquet")
     names = [c.name for c in checkpoints]
     stage_of = {sample.id: sample.stage for sample in samples}
-    preset, seed = experiment.scoring.preset, experiment.seed
-    verdicts = to_rows(verdict_table(scores, names, preset, seed), Verdict)
+    verdicts = to_rows(verdict_table(judgements, names), Verdict)
     missing = [name for name in TRAINING_TABLES if not runs.has(run_id, f"{name}.parquet")]
-    retention = retention_by_stage(scores, stage_of, names, preset, seed)
+    retention = retention_by_stage(judgements, stage_of, names)
     return Report(
         name=experiment.name,
         run_id=run_id,
-        preset=preset,
+        preset=experiment.scoring.preset,
         checkpoints=tuple(checkpoints),
         retention=retention,
-        unscored_by_stage=unscored_by_stage(scores, stage_of, names, preset, seed),
+        unscored_by_stage=unscored_by_stage(judgements, stage_of, names),
         recognition=recognition_shares(scores, names),
         recognition_unscored=recognition_unscored(scores, names),
         unscored=group_unscored(verdicts),
         verdicts=tuple(verdicts),
-        histories=status_histories(scores, names, preset, seed),
+        histories=status_histories(judgements, names),
         diagnoses=json.loads(runs.read(run_id, "diagnoses.json")),
         findings=json.loads(runs.read(run_id, "findings.json")),
         loss_courses=_loss_courses(run_id, retention, verdicts, stage_of),

@@ -11,7 +11,7 @@ from ilp_mlflow.core.values import Diagnosis, Finding, Outcome, Report, Subject,
 from ilp_mlflow.diagnosis.attribution import NO_LEDGER_FACTOR, UNEXPLAINED
 from ilp_mlflow.mitigation.outcome import recommendation_text
 from ilp_mlflow.mitigation.statistics import newcombe_interval
-from ilp_mlflow.scoring.verdicts import count_unscored, group_unscored, unscored_text
+from ilp_mlflow.scoring.verdicts.unscored import count_unscored, group_unscored, unscored_text
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 UNAVAILABLE = {

@@ -25,7 +25,7 @@ from ilp_mlflow.report.sentences import (
     unscored_sentences,
     weak_stage_sentences,
 )
-from ilp_mlflow.scoring.verdicts import count_unscored
+from ilp_mlflow.scoring.verdicts.unscored import count_unscored
 
 MAX_EXAMPLES = 2
 """Samples shown for every cause, in the terminal and in the table of the HTML report."""

@@ -17,7 +17,7 @@ from ilp_mlflow.core import cache
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.core.values import Sample, Score, to_table
+from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest
 from ilp_mlflow.scoring import encoding, scorer, token_trees
@@ -27,8 +27,10 @@ from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck, check_scores
+from ilp_mlflow.scoring.speaker import Speaker
+from ilp_mlflow.scoring.token_table import scores_with_tokens, tokens_alone, without_tokens
 from ilp_mlflow.scoring.token_trees import ScoringPlan
-from ilp_mlflow.scoring.verdicts import undecided_samples
+from ilp_mlflow.scoring.verdicts import greedy, paper
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.tracking.model_digest import model_digest
 
@@ -47,6 +49,8 @@ class CheckedScores(NamedTuple):
 
     table: pa.Table
     """Columns of `Score`."""
+    tokens: pa.Table
+    """Columns sample_id, checkpoint and `token_table.COLUMNS`."""
     checks: list[SelfCheck]
     """One for every checkpoint and precision it was scored in."""
 
@@ -153,13 +157,46 @@ def score_and_check(
     # mixed precision: what is undecided in bfloat16 is scored again in float32
     decided, plans_again = dict[str, pa.Table](), dict[str, ScoringPlan]()
     for name, table in screened.items():
-        undecided = pa.array(undecided_samples(table, options.preset, seed))
+        if options.preset == "paper":
+            undecided = pa.array(paper.may_turn_in_float32(table, seed))
+        else:
+            undecided = pa.array(greedy.may_turn_in_float32(table))
         decided[name] = table.filter(pc.invert(undecided))
         ids = table.filter(undecided)["sample_id"].to_pylist()
         if ids:
             plans_again[name] = plan.only(frozenset(ids))
     scored_again = score(plans_again, "float32")
     return _put_together(decided, screened, scored_again)
+
+
+def checkpoint_speaker(
+    samples: Sequence[Sample],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
+) -> Speaker:
+    """What lets the checkpoints at `locations` answer the prompts of `samples` by themselves.
+
+    Models load when they are asked. Raises ModelError, see `score_and_check`.
+    """
+    checkpoints = _find(samples, locations, options, tokenizer)
+    dtype = options.first_dtype
+    loader = checkpoints.loader(dtype)
+
+    def key(name: str) -> list[str]:
+        parts = checkpoints.digests([name])
+        return [*parts.values(), checkpoints.device, dtype, *VERSIONS]
+
+    return Speaker(
+        lambda name: loader(checkpoints.parts[name]),
+        key,
+        checkpoints.tokenization,
+        options.batch_tokens,
+        seed,
+        cached,
+    )
 
 
 def _put_together(
@@ -172,8 +209,8 @@ def _put_together(
     checks = []
     for name, table in (*screened.items(), *again.items()):
         checks.append(_read_check(name, table))
-    table = pa.concat_tables([*scores.values(), *again.values()])
-    return CheckedScores(table.replace_schema_metadata(None), checks)
+    table = pa.concat_tables([*scores.values(), *again.values()]).replace_schema_metadata(None)
+    return CheckedScores(without_tokens(table), tokens_alone(table), checks)
 
 
 def _read_check(name: str, table: pa.Table) -> SelfCheck:
@@ -216,11 +253,11 @@ def _score_plan(
     """Load a checkpoint, score it, and check a few rows by plain passes."""
     with task(f"load {name}"):
         loaded = loader(parts)
-    scores = scorer.score_samples(plan, loaded, name)
+    scored = scorer.score_tokens(plan, loaded, name)
     with task(f"check scores of {name}"):
-        check = check_scores(plan, loaded, name, scores)
+        check = check_scores(plan, loaded, name, [one.score for one in scored])
     metadata = {SELF_CHECK: check.model_dump_json()}
-    return to_table(scores, Score).replace_schema_metadata(metadata)
+    return scores_with_tokens(scored).replace_schema_metadata(metadata)
 
 
 def _find(

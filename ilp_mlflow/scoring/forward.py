@@ -47,6 +47,12 @@ class TreeResult(NamedTuple):
     """
     last_logprob: float
     """Log-probability of the last scored token of the first sequence, nats."""
+    token_logprobs: npt.NDArray[np.float32]
+    """(scored tokens of the first sequence,): log-probability of each, nats."""
+    best_logprobs: npt.NDArray[np.float32]
+    """(scored tokens of the first sequence,): that of the model's first choice there, nats."""
+    best_ids: npt.NDArray[np.int32]
+    """(scored tokens of the first sequence,): the model's first choice there."""
 
 
 class _TargetScores(NamedTuple):
@@ -57,6 +63,11 @@ class _TargetScores(NamedTuple):
     gaps: npt.NDArray[np.float32]
     """(targets,): logit less the best other one, nats; minus infinity where it is NEVER_SAID, nan
     outside of first sequences."""
+    best_logprobs: npt.NDArray[np.float32]
+    """(targets,): log-probability of the best other token, or of the own one where that is better,
+    nats; of first sequences."""
+    best_ids: npt.NDArray[np.int32]
+    """(targets,): that token; of first sequences."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +240,17 @@ def _tree_results(layout: _Layout, tree_count: int, loaded: LoadedModel) -> list
         # (targets of the tree,) -> (sequences,)
         sums = np.bincount(targets.sequences[of_tree], scores.logprobs[of_tree])
         of_first = of_tree & (targets.sequences == 0)
-        last_logprob = float(scores.logprobs[of_first][-1])
-        results.append(TreeResult(sums.astype(np.float64), scores.gaps[of_first], last_logprob))
+        token_logprobs = scores.logprobs[of_first]
+        results.append(
+            TreeResult(
+                sums.astype(np.float64),
+                scores.gaps[of_first],
+                float(token_logprobs[-1]),
+                token_logprobs,
+                scores.best_logprobs[of_first],
+                scores.best_ids[of_first],
+            )
+        )
     return results
 
 
@@ -252,24 +272,45 @@ def _score_targets(layout: _Layout, loaded: LoadedModel) -> _TargetScores:
     # the token of the first sequence behind each output; of those that have none any one
     first_tokens = torch.zeros(len(logits), dtype=torch.long, device=device)
     first_tokens[output[in_first]] = token[in_first]
-    normalisers, best_others = _read_rows(logits, first_tokens)
+    read = _read_rows(logits, first_tokens)
 
-    logprobs = (target_logits - normalisers[output]).cpu().numpy()
-    gaps = (target_logits - best_others[output]).where(in_first, torch.nan).cpu().numpy()
+    logprobs = (target_logits - read.normalisers[output]).cpu().numpy()
+    gaps = (target_logits - read.best_others[output]).where(in_first, torch.nan).cpu().numpy()
     gaps[(targets.sequences == 0) & targets.never_said] = -np.inf
-    return _TargetScores(np.where(targets.never_said, np.float32(NEVER_SAID), logprobs), gaps)
+    # a token that is never said cannot be a first choice
+    never = torch.from_numpy(targets.never_said).to(device)
+    own = target_logits.where(~never, -torch.inf)
+    is_own = own > read.best_others[output]
+    best = torch.where(is_own, own, read.best_others[output]) - read.normalisers[output]
+    best_ids = torch.where(is_own, token, read.best_other_ids[output])
+    return _TargetScores(
+        np.where(targets.never_said, np.float32(NEVER_SAID), logprobs),
+        gaps,
+        best.cpu().numpy(),
+        best_ids.to(torch.int32).cpu().numpy(),
+    )
 
 
-def _read_rows(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every row of `logits` its logsumexp, and the best logit but that of its token.
+class _ReadRows(NamedTuple):
+    """What is read off rows of logits; all fields are (rows,)."""
 
-    `logits` is (rows, vocabulary) and used up; `tokens` is (rows,), as is what is returned.
-    """
-    normalisers, best_others = [], []
+    normalisers: torch.Tensor
+    """The logsumexp of each."""
+    best_others: torch.Tensor
+    """The best logit but that of its own token."""
+    best_other_ids: torch.Tensor
+    """The token of that."""
+
+
+def _read_rows(logits: torch.Tensor, tokens: torch.Tensor) -> _ReadRows:
+    """Read every row of `logits`, (rows, vocabulary), which are used up; `tokens` is (rows,)."""
+    normalisers, best_others, best_other_ids = [], [], []
     for rows, own in zip(logits.split(READ_ROWS), tokens.split(READ_ROWS), strict=True):
         normalisers.append(rows.logsumexp(1))
-        best_others.append(rows.scatter_(1, own[:, None], -torch.inf).amax(1))
-    return torch.cat(normalisers), torch.cat(best_others)
+        best, ids = rows.scatter_(1, own[:, None], -torch.inf).max(1)
+        best_others.append(best)
+        best_other_ids.append(ids)
+    return _ReadRows(torch.cat(normalisers), torch.cat(best_others), torch.cat(best_other_ids))
 
 
 def _logits_at(outputs: Integers, layout: _Layout, loaded: LoadedModel) -> torch.Tensor:

@@ -186,7 +186,7 @@ def _go_on(
     )
     # (rows,) of each step -> (rows, new tokens)
     logprobs = torch.stack(chosen_logprobs.steps, 1)
-    return _Spoken(output.sequences, logprobs, _whole(output.past_key_values, loaded))
+    return _Spoken(output.sequences, logprobs, whole(output.past_key_values, loaded))
 
 
 @torch.inference_mode()
@@ -196,27 +196,27 @@ def _read_once(loaded: LoadedModel, ids: Sequence[int], rows: int) -> DynamicCac
     None where it does not keep all of it (a sliding window, states that run along the row), or
     puts virtual tokens of an adapter in front.
     """
-    if _has_virtual_tokens(loaded):
+    if has_virtual_tokens(loaded):
         return None
     cache = DynamicCache(config=loaded.model.config)
     input_ids = torch.tensor([list(ids)], device=loaded.model.device)
     output = loaded.model(
         input_ids=input_ids, past_key_values=cache, use_cache=True, **without_router(loaded.model)
     )
-    kept = _whole(output.past_key_values, loaded)
+    kept = whole(output.past_key_values, loaded)
     if kept is not None:
         kept.batch_repeat_interleave(rows)
     return kept
 
 
-def _whole(cache: object, loaded: LoadedModel) -> DynamicCache | None:
+def whole(cache: object, loaded: LoadedModel) -> DynamicCache | None:
     """What a model keeps of what it has read, where it keeps all of it as it was; else None."""
-    if _has_virtual_tokens(loaded) or not isinstance(cache, DynamicCache):
+    if has_virtual_tokens(loaded) or not isinstance(cache, DynamicCache):
         return None
     return cache if all(type(layer) is DynamicLayer for layer in cache.layers) else None
 
 
-def _has_virtual_tokens(loaded: LoadedModel) -> bool:
+def has_virtual_tokens(loaded: LoadedModel) -> bool:
     """Whether an adapter puts virtual tokens in front of what the model reads."""
     model = loaded.model
     return isinstance(model, PeftModel) and bool(model.active_peft_config.is_prompt_learning)

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,33 +23,62 @@ from ilp_mlflow.core.values import Score
 from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
-from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan, SequenceTree, TokenTree
+from ilp_mlflow.scoring.token_trees import (
+    SampleTree,
+    ScoringPlan,
+    SequenceTree,
+    TokenTree,
+    allowed_misses,
+)
 
 Entry = TypeVar("Entry", SampleTree, SequenceTree)
 
-ALLOWED_MISSES = 0.05
-"""Share of a completion's tokens that may differ from the model's first choice.
-
-None may in a completion of fewer than 20 tokens.
-"""
-VERSION = 7
+VERSION = 8
 """To be raised with every change of scores or of what is kept beside them: cached ones are then
 scored afresh."""
 log = logging.getLogger(__name__)
 
 
+class TokenScores(NamedTuple):
+    """What a model gives for every token of a right answer; all fields are (tokens,)."""
+
+    logprobs: npt.NDArray[np.float32]
+    """Log-probability of the token, nats."""
+    best_logprobs: npt.NDArray[np.float32]
+    """That of the model's first choice in its place, nats."""
+    best_ids: npt.NDArray[np.int32]
+    """The model's first choice."""
+
+
+NO_TOKENS = TokenScores(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+"""Of a sample that is not scored."""
+
+
+class SampleScore(NamedTuple):
+    """A sample scored, as a whole and token by token."""
+
+    score: Score
+    """As a whole."""
+    tokens: TokenScores
+    """Token by token; NO_TOKENS where it is not scored."""
+
+
 def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> list[Score]:
-    """Scores of all samples of `plan`, sorted by id.
+    """Scores of all samples of `plan`, sorted by id; see `score_tokens`."""
+    return [scored.score for scored in score_tokens(plan, loaded, checkpoint)]
+
+
+def score_tokens(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> list[SampleScore]:
+    """Scores of all samples of `plan`, sorted by id, with those of their tokens.
 
     A batch that does not fit into memory is halved, and so are those after it. Raises ModelError
     when a single sample does not fit.
     """
-    scores = []
-    for sample_id, reason in plan.unscored.items():
-        scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
     lacking = _lacking_prompts(plan, loaded)
-    for sample_id, reason in lacking.items():
-        scores.append(Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason))
+    scores = []
+    for sample_id, reason in {**plan.unscored, **lacking}.items():
+        unscored = Score(sample_id=sample_id, checkpoint=checkpoint, unscored=reason)
+        scores.append(SampleScore(unscored, NO_TOKENS))
     plan = plan.without(frozenset(lacking))
     # dropout, which training leaves on, would make scores random
     loaded.model.eval()
@@ -67,8 +96,10 @@ def score_samples(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> li
     for sample, result in track(sample_results, f"score {checkpoint}", len(trees)):
         sample_priors = [priors[number] for number in sample.blank_numbers]
         dtype = loaded.model.dtype
-        scores.append(_sample_score(sample, result, sample_priors, checkpoint, dtype))
-    return sorted(scores, key=lambda score: score.sample_id)
+        score = _sample_score(sample, result, sample_priors, checkpoint, dtype)
+        tokens = TokenScores(result.token_logprobs, result.best_logprobs, result.best_ids)
+        scores.append(SampleScore(score, NO_TOKENS if score.unscored else tokens))
+    return sorted(scores, key=lambda scored: scored.score.sample_id)
 
 
 def _lacking_prompts(plan: ScoringPlan, loaded: LoadedModel) -> dict[str, str]:
@@ -217,19 +248,13 @@ def _sample_score(
             sample_id=sample.sample_id, checkpoint=checkpoint, dtype=precision, unscored=NOT_FINITE
         )
     is_first_choice = result.gaps > 0
-    gaps = np.sort(result.gaps)
-    # the weakest token after the floor(0.05 n) weakest, which may be missed
-    gap = float(gaps[int(ALLOWED_MISSES * len(gaps))])
-    # a token that is never said may not: then the sample is not learned
-    if np.isneginf(gaps).any():
-        gap = NEVER_SAID
     fields: dict[str, Any] = {
         "logprob": float(result.logprobs[0]),
-        "tokens": len(gaps),
+        "tokens": len(result.gaps),
         "greedy": bool(is_first_choice.all()),
         "token_accuracy": float(is_first_choice.mean()),
         "first_wrong": _first_wrong(sample, is_first_choice),
-        "gap": gap,
+        "gap": _weakest_gap(result.gaps, sample.decisive),
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
         "end_logprob": result.last_logprob if sample.ended else None,
         "dtype": precision,
@@ -237,6 +262,24 @@ def _sample_score(
     if sample.options:
         fields.update(_option_fields(sample, result, priors))
     return Score(sample_id=sample.sample_id, checkpoint=checkpoint, **fields)
+
+
+def _weakest_gap(gaps: npt.NDArray[np.float32], decisive: Sequence[int]) -> float:
+    """The gap of the weakest token among those that must be right, nats.
+
+    The weakest floor(0.05 n) tokens need not be, but for those of decisive words, and for one that
+    is never said: with such a one a sample is not learned.
+    """
+    if np.isneginf(gaps).any():
+        return NEVER_SAID
+    must_be_right = np.zeros(len(gaps), bool)
+    must_be_right[list(decisive)] = True
+    free = allowed_misses(len(gaps))
+    weakest = np.argsort(gaps, kind="stable")
+    may_be_missed = weakest[~must_be_right[weakest]][:free]
+    must_be_right[:] = True
+    must_be_right[may_be_missed] = False
+    return float(gaps[must_be_right].min())
 
 
 def _first_wrong(sample: SampleTree, is_first_choice: npt.NDArray[np.bool_]) -> int | None:

@@ -25,12 +25,24 @@ from ilp_mlflow.scoring.encoding import (
     encode_sample,
     shared_length,
 )
+from ilp_mlflow.scoring.token_texts import decisive_places, token_texts
 
+ALLOWED_MISSES = 0.05
+"""Share of a completion's tokens that may differ from the model's first choice, if none of them
+is of a decisive word.
+
+None may in a completion of fewer than 20 tokens.
+"""
 GROUP_TOKENS = 640
 """Tokens of a tree of many sequences: attention over a tree costs the square of its size."""
 
 Ints = npt.NDArray[np.int32]
 Entry = TypeVar("Entry", "SampleTree", "SequenceTree")
+
+
+def allowed_misses(tokens: int) -> int:
+    """How many of the tokens of a completion may differ from the model's first choice."""
+    return int(ALLOWED_MISSES * tokens)
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,9 @@ class SampleTree:
     """The wrong options, in the order of the sequences after the first."""
     blank_numbers: tuple[int, ...]
     """Where `ScoringPlan.blanked` has each answer behind a blank prompt; () without options."""
+    decisive: tuple[int, ...] = ()
+    """Places in the right answer, from 0, of tokens that may not be missed: of numbers, names,
+    negations and code. Of an answer of which none may be missed, none is named."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,9 @@ class ScoringPlan:
             total.update(b"batch")
             for s in samples:
                 total.update(
-                    _digestible((s.sample_id, s.ended, s.options, s.blank_numbers), s.tree)
+                    _digestible(
+                        (s.sample_id, s.ended, s.options, s.blank_numbers, s.decisive), s.tree
+                    )
                 )
         for sequences in self.blank_batches:
             total.update(b"batch")
@@ -292,7 +309,8 @@ def plan_batches(
             unscored[sample.id] = reason
             continue
         answers = _scorable_answers(answers, tokenization)
-        sample_trees.append(_sample_tree(sample, answers, blank_numbers))
+        decisive = _decisive_places(answers[0].encoded, tokenization)
+        sample_trees.append(_sample_tree(sample, answers, blank_numbers, decisive))
     # `make_batches` leaves samples of one length in this order, whatever the order of the rows
     sample_trees.sort(key=lambda sample_tree: sample_tree.sample_id)
     blanked = _encode_blanked(list(blank_numbers), tokenization)
@@ -333,8 +351,19 @@ def _scorable_answers(answers: Sequence[_Answer], tokenization: Tokenization) ->
     return scorable
 
 
+def _decisive_places(encoded: Encoded, tokenization: Tokenization) -> tuple[int, ...]:
+    """Places of the tokens of an answer that may not be missed, where any other may."""
+    ids = encoded.ids[encoded.start :]
+    if allowed_misses(len(ids)) == 0:
+        return ()
+    return tuple(decisive_places(token_texts(tokenization.tokenizer, ids)))
+
+
 def _sample_tree(
-    sample: Sample, answers: Sequence[_Answer], blank_numbers: dict[tuple[Text, Text], int]
+    sample: Sample,
+    answers: Sequence[_Answer],
+    blank_numbers: dict[tuple[Text, Text], int],
+    decisive: tuple[int, ...],
 ) -> SampleTree:
     """The tree of a sample; blanked answers that are not in `blank_numbers` yet are added there."""
     right, *options = answers
@@ -350,6 +379,7 @@ def _sample_tree(
         ended=right.encoded.ended,
         options=tuple(answer.option for answer in options),
         blank_numbers=tuple(numbers),
+        decisive=decisive,
     )
 
 

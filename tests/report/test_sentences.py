@@ -35,7 +35,7 @@ from ilp_mlflow.report.sentences import (
     weak_stage_sentences,
 )
 from ilp_mlflow.report.summary import issue_markdown, markdown_summary, terminal_summary
-from ilp_mlflow.scoring.verdicts import group_unscored
+from ilp_mlflow.scoring.verdicts.unscored import group_unscored
 from tests.report.test_summary import report
 
 

@@ -6,7 +6,8 @@ from ilp_mlflow.core.values import Sample
 from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.checkpoints import ModelProbe, choose_wrong_options, score_checkpoints
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.verdicts import BAND, Band, undecided_samples
+from ilp_mlflow.scoring.verdicts import greedy, paper
+from ilp_mlflow.scoring.verdicts.greedy import BAND, Band
 from tests.conftest import rows
 
 
@@ -50,7 +51,10 @@ def test_mixed_precision_scores_the_undecided_again(store, folder, preset, monke
         score(folder, dtype, preset).sort_by("sample_id")
         for dtype in ("float32", "bfloat16", "mixed")
     )
-    again = undecided_samples(screened, preset)
+    if preset == "paper":
+        again = paper.may_turn_in_float32(screened, 0)
+    else:
+        again = greedy.may_turn_in_float32(screened)
     assert 0 < again.sum() < len(again)
     expected = {r["sample_id"]: r for r in exact.to_pylist()}
     low = {r["sample_id"]: r for r in screened.to_pylist()}
@@ -93,9 +97,9 @@ def test_models_are_asked_for_wrong_answers_where_the_data_has_too_few(
 
 def test_every_checkpoint_has_the_same_batches(store, folder, tiny_model, monkeypatch):
     plans = []
-    original = scorer.score_samples
+    original = scorer.score_tokens
     monkeypatch.setattr(
-        scorer, "score_samples", lambda plan, *a: plans.append(plan) or original(plan, *a)
+        scorer, "score_tokens", lambda plan, *a: plans.append(plan) or original(plan, *a)
     )
     options = ScoringConfig()
     locations = {"base": folder, "other": str(tiny_model)}

@@ -11,10 +11,9 @@ from ilp_mlflow.core.config import Experiment
 from ilp_mlflow.core.errors import IlpError
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
-from ilp_mlflow.core.values import Checkpoint, Sample, Status, Verdict, to_rows
+from ilp_mlflow.core.values import Checkpoint, Sample, Status
 from ilp_mlflow.mitigation.confirm.removals import Arm
-from ilp_mlflow.scoring.checkpoints import score_checkpoints
-from ilp_mlflow.scoring.verdicts import verdict_table
+from ilp_mlflow.scoring.judged import score_and_judge
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training.stage import train_into
 
@@ -146,7 +145,7 @@ def _score(
     scoring, seed = experiment.scoring, experiment.seed
     options = {sample.id: wrong[sample.id] for sample in samples}
     # not cached: the model is gone in a moment
-    scores = score_checkpoints(
+    judged = score_and_judge(
         samples,
         options,
         {"small": location},
@@ -155,5 +154,4 @@ def _score(
         experiment.tokenizer,
         cached=False,
     )
-    verdicts = to_rows(verdict_table(scores, ["small"], scoring.preset, seed), Verdict)
-    return {verdict.sample_id: verdict.status for verdict in verdicts}
+    return {verdict.sample_id: verdict.status for verdict in judged.verdicts}

@@ -18,7 +18,7 @@ from ilp_mlflow.core.values import Sample, Score, Stage, Subject, to_rows
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.scoring.forward import NEVER_SAID
-from ilp_mlflow.scoring.scorer import ALLOWED_MISSES
+from ilp_mlflow.scoring.token_trees import allowed_misses
 
 MIN_ROWS = 5
 """Rows from which something may be said of a stage."""
@@ -60,7 +60,7 @@ def is_only_end_wrong(score: Score) -> bool:
     if score.stops is not False or score.token_accuracy is None:
         return False
     missed = round(score.tokens * (1 - score.token_accuracy))
-    return missed - 1 <= int(ALLOWED_MISSES * score.tokens)
+    return missed - 1 <= allowed_misses(score.tokens)
 
 
 def find_ends_never_raised(facts: RunFacts, stage: Stage) -> list[Fault]:

@@ -1,0 +1,82 @@
+"""Samples scored under checkpoints and judged: what every way in asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
+from ilp_mlflow.core.terminal.progress import task
+from ilp_mlflow.core.values import Sample, Verdict, to_rows
+from ilp_mlflow.scoring.checkpoints import CheckedScores, checkpoint_speaker, score_and_check
+from ilp_mlflow.scoring.self_check import SelfCheck
+from ilp_mlflow.scoring.verdicts.judgements import Evidence, Judges, judge, read_judges
+from ilp_mlflow.scoring.verdicts.timeline import verdict_table
+
+
+@dataclass(frozen=True)
+class JudgedSamples:
+    """Samples with their scores and judgements."""
+
+    scores: pa.Table
+    """Columns of `Score`."""
+    tokens: pa.Table
+    """What checkpoints give for the tokens of right answers: sample_id, checkpoint, and lists."""
+    judgements: pa.Table
+    """Columns of `Judgement`."""
+    checks: list[SelfCheck]
+    """How the scores of each checkpoint stand to plain passes."""
+    checkpoints: tuple[str, ...]
+    """Names of the checkpoints, the base first."""
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The verdict of every sample."""
+        return list(to_rows(verdict_table(self.judgements, self.checkpoints), Verdict))
+
+
+def score_and_judge(
+    samples: Sequence[Sample],
+    wrong: Mapping[str, Sequence[str]],
+    locations: Mapping[str, str],
+    options: ScoringConfig,
+    seed: int,
+    tokenizer: TokenizerConfig | None = None,
+    cached: bool = True,
+    controls: Sequence[Sample] = (),
+) -> JudgedSamples:
+    """Score all samples under all checkpoints and judge them.
+
+    `wrong` are wrong options by sample id, `locations` the checkpoints (name -> location, the base
+    first), `controls` rows that no stage trains. Raises ModelError, see `score_and_check`, and
+    PluginError, see `judge`.
+    """
+    judges = read_judges(options)
+    scored = score_and_check(samples, wrong, locations, options, seed, tokenizer, cached)
+    control_tokens = None
+    if controls and _has_long(judges, scored, samples):
+        # no wrong options: what counts is how probable their own answers are
+        others = {control.id: () for control in controls}
+        control_tokens = score_and_check(
+            controls, others, locations, options, seed, tokenizer, cached
+        ).tokens
+    speaker = checkpoint_speaker(samples, locations, options, seed, tokenizer, cached)
+    evidence = Evidence(
+        samples=samples,
+        tokens=scored.tokens,
+        controls=controls,
+        control_tokens=control_tokens,
+        speaker=speaker.of,
+    )
+    names = tuple(locations)
+    with task("judge"):
+        judgements = judge(scored.table, names, judges, seed, evidence)
+    return JudgedSamples(scored.table, scored.tokens, judgements, scored.checks, names)
+
+
+def _has_long(judges: Judges, scored: CheckedScores, samples: Sequence[Sample]) -> bool:
+    """Whether any sample is judged by a rule that compares with rows that were never trained."""
+    names = judges.names(scored.table, {sample.id: sample for sample in samples})
+    return any(name not in ("greedy", "paper") for name in dict.fromkeys(names.tolist()))
