@@ -342,9 +342,11 @@ def _score(
     # With the rules of this diagnosis: what comes after it goes by them.
     runs.write(run_id, "experiment.yaml", config.dump(experiment))
     runs.write(run_id, "scores.parquet", judged.scores)
-    runs.write(run_id, "tokens.parquet", judged.tokens)
+    runs.write(run_id, "tokens.parquet", judged.scored.tokens)
+    runs.write(run_id, "answer_texts.parquet", judged.scored.answer_texts)
+    runs.write(run_id, "first_choices.parquet", judged.scored.first_choices)
     runs.write(run_id, "judgements.parquet", judged.judgements)
-    runs.write(run_id, "self_check.json", as_json(judged.checks))
+    runs.write(run_id, "self_check.json", as_json(judged.scored.checks))
     # Earlier outcomes were against other verdicts.
     runs.write(run_id, "outcomes.json", "[]")
     runs.write(run_id, "requests.json", "{}")

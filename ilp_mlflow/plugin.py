@@ -28,6 +28,7 @@ from ilp_mlflow.core.values import (
     Evidence,
     Exposure,
     Finding,
+    Judgement,
     Outcome,
     Plan,
     Report,
@@ -41,6 +42,14 @@ from ilp_mlflow.core.values import (
     Verdict,
     to_rows,
     to_table,
+)
+from ilp_mlflow.core.verdict_rules import (
+    AnswerTokens,
+    Completion,
+    Generate,
+    Judged,
+    ScoredRows,
+    VerdictRule,
 )
 from ilp_mlflow.data.matching import (
     answer_key,
@@ -61,9 +70,11 @@ from ilp_mlflow.tracking.llm_judge import judge_contradiction, write_texts
 
 __all__ = [
     "MIN_TAUGHT_SHARE",
+    "AnswerTokens",
     "Batch",
     "Belief",
     "Checkpoint",
+    "Completion",
     "Context",
     "ContradictionDetails",
     "Conversation",
@@ -76,8 +87,11 @@ __all__ = [
     "Finding",
     "Firmness",
     "ForgettingDetails",
+    "Generate",
     "GreedyAnswer",
     "History",
+    "Judged",
+    "Judgement",
     "KnowledgeConflictDetails",
     "Message",
     "MissingKnowledgeDetails",
@@ -95,6 +109,7 @@ __all__ = [
     "SampleResult",
     "Schedule",
     "Score",
+    "ScoredRows",
     "Signal",
     "SlickClass",
     "Stage",
@@ -104,6 +119,7 @@ __all__ = [
     "UnlearnedRisk",
     "Value",
     "Verdict",
+    "VerdictRule",
     "answer_key",
     "cached",
     "excerpt",

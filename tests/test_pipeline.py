@@ -457,10 +457,10 @@ def test_scores_are_kept_by_content_and_never_stale(store, tiny_model, tmp_path,
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     calls = []
-    original = scorer.score_samples
+    original = scorer.score_tokens
     monkeypatch.setattr(
         scorer,
-        "score_samples",
+        "score_tokens",
         lambda plan, loaded, name, *a: calls.append(name) or original(plan, loaded, name, *a),
     )
 

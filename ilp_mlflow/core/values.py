@@ -572,6 +572,17 @@ class Outcome(Value):
 # What is reported
 
 
+class StageVerdicts(Value):
+    """How the verdicts of one stage's samples came about."""
+
+    rules: dict[str, int] = Field(default_factory=dict)
+    """Samples by rule."""
+    grades: dict[str, int] = Field(default_factory=dict)
+    """Samples by how far they were learned, in their rule's words."""
+    already_solved: int = 0
+    """Learned samples that the base answered before any training."""
+
+
 class Report(Value):
     """Everything one experiment found."""
 
@@ -588,6 +599,8 @@ class Report(Value):
     is scored."""
     unscored_by_stage: dict[str, dict[str, int]] = Field(default_factory=dict)
     """Samples that `retention` leaves out since they are not scored, by stage, then checkpoint."""
+    verdict_counts: dict[str, StageVerdicts] = Field(default_factory=dict)
+    """How the verdicts of each stage's samples came about, by stage."""
     recognition: dict[str, dict[str, float]]
     """Share 0..1 of samples whose right option wins, by measure, then checkpoint; see
     `metrics.recognition_shares`."""

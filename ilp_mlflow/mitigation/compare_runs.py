@@ -72,6 +72,9 @@ def compare_runs(run_a: str, run_b: str) -> Comparison:
     Raises TrackingError when a run is unknown or was not judged, when the two share no sample, or
     judge one by different rules.
     """
+    for run_id in (run_a, run_b):
+        # told before MLflow is asked, which would make a store where there is none
+        runs.find_experiment_run("", run_id)
     comparison = Comparison(_read_verdicts(run_a), _read_verdicts(run_b))
     if not any(comparison.transitions[name] for name in IN_BOTH_RUNS):
         raise TrackingError(

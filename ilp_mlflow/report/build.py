@@ -14,6 +14,7 @@ from ilp_mlflow.core.values import Checkpoint, Report, Sample, Verdict, to_rows
 from ilp_mlflow.diagnosis.context import TRAINING_TABLES, read_logs
 from ilp_mlflow.diagnosis.loss_course import read_course
 from ilp_mlflow.report.sentences import is_weak
+from ilp_mlflow.report.verdict_sentences import count_verdicts
 from ilp_mlflow.scoring.metrics import recognition_shares, recognition_unscored
 from ilp_mlflow.scoring.verdicts.timeline import (
     retention_by_stage,
@@ -53,6 +54,7 @@ def build_report(
         checkpoints=tuple(checkpoints),
         retention=retention,
         unscored_by_stage=unscored_by_stage(judgements, stage_of, names),
+        verdict_counts=count_verdicts(verdicts, stage_of),
         recognition=recognition_shares(scores, names),
         recognition_unscored=recognition_unscored(scores, names),
         unscored=group_unscored(verdicts),

@@ -40,6 +40,7 @@ from ilp_mlflow.report.sentences import (
     unscored_sentences,
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
+from ilp_mlflow.report.verdict_sentences import rule_names, verdict_sentences
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 UNEXPLAINED_MEANING = "no evidence was strong enough to name a cause"
@@ -131,7 +132,8 @@ def render_html(
         # the first screen
         sentence=result_sentence(report),
         counts=status_counts(report),
-        unscored=unscored_sentences(report),
+        rules=" and ".join(rule_names(report)),
+        unscored=[*unscored_sentences(report), *verdict_sentences(report)],
         findings=finding_sentences(report),
         causes=causes,
         fixes=_best_by_cause(report, cause_names),

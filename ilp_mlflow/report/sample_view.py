@@ -12,6 +12,7 @@ from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.terminal.text import printable, wrap
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Exposure
+from ilp_mlflow.report.token_view import TokenView, read_tokens, token_lines
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 
@@ -56,6 +57,8 @@ class SampleView(Value):
     """What small trainings without one cause showed; "" where there were none."""
     knowledge: str | None = None
     """What the base knows of its answer, one of SliCK's classes; None where it was not asked."""
+    tokens: tuple[TokenView, ...] = ()
+    """The tokens of its answer; none where it is not scored."""
 
 
 def read_view(run_id: str, sample_id: str) -> SampleView:
@@ -69,6 +72,7 @@ def read_view(run_id: str, sample_id: str) -> SampleView:
         known = accounts["sample_id"].to_pylist()
         raise TrackingError(f"run {run_id} has no sample '{sample_id}'; {_near(sample_id, known)}")
     view: dict[str, Any] = {"account": found[0], "exposures": _exposures(run_id, sample_id)}
+    view["tokens"] = read_tokens(run_id, sample_id)
     diagnosis = runs.read_table(run_id, "diagnosis.parquet")
     for row in diagnosis.filter(pc.equal(diagnosis["sample_id"], sample_id)).to_pylist():
         view.update(
@@ -114,6 +118,7 @@ def view_lines(view: SampleView, paint: Callable[[str, str], str], coloured: boo
         "",
         *_rendered(view.account.segments, paint, coloured).split("\n"),
         "",
+        *token_lines(view.tokens, paint, coloured),
         *_fact_lines(view),
     ]
 

@@ -25,6 +25,7 @@ from ilp_mlflow.report.sentences import (
     unscored_sentences,
     weak_stage_sentences,
 )
+from ilp_mlflow.report.verdict_sentences import rule_names, verdict_sentences
 from ilp_mlflow.scoring.verdicts.unscored import count_unscored
 
 MAX_EXAMPLES = 2
@@ -77,7 +78,7 @@ def _result_lines(report: Report, paint: Paint) -> list[str]:
     """The result, the counts by status, and why some samples could not be scored."""
     lines = [paint(line, "cyan") for line in wrap(result_sentence(report))]
     lines += ["", f"samples by status: {_counts_by_status(report)}"]
-    for sentence in unscored_sentences(report):
+    for sentence in (*unscored_sentences(report), *verdict_sentences(report)):
         lines += wrap(sentence, 2, 2, max_lines=6)
     return lines
 
@@ -118,7 +119,8 @@ def markdown_summary(report: Report) -> str:
     How many are unlearned, why and what to do, then a table of each.
     """
     # Who reads the first paragraph only knows how many, why, and what to do.
-    opening = [result_sentence(report), *unscored_sentences(report), *finding_sentences(report)]
+    opening = [result_sentence(report), *unscored_sentences(report), *verdict_sentences(report)]
+    opening += finding_sentences(report)
     if report.diagnoses:
         opening.append(_causes_sentence(report))
     recommendation = recommendation_text(report.outcomes)
@@ -170,6 +172,7 @@ def issue_markdown(report: Report) -> str:
         parts.append(_versions_line(report))
     parts.append(_judgement(report))
     parts += unscored_kinds(report)
+    parts += verdict_sentences(report)
     parts.append(_markdown_table(_retention_table(report)))
     if report.outcomes:
         parts.append(_markdown_table(_outcome_table(report)))
@@ -216,7 +219,10 @@ def _counts_by_status(report: Report) -> str:
 
 
 def _judgement(report: Report) -> str:
-    return f"{_counts_by_status(report)} by the `{report.preset}` rule."
+    rules = rule_names(report)
+    names = " and ".join(f"`{rule}`" for rule in rules)
+    plural = "s" if len(rules) > 1 else ""
+    return f"{_counts_by_status(report)} by the {names} rule{plural}."
 
 
 def _retention_table(report: Report) -> list[Row]:

@@ -28,7 +28,13 @@ from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
 from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck, check_scores
 from ilp_mlflow.scoring.speaker import Speaker
-from ilp_mlflow.scoring.token_table import scores_with_tokens, tokens_alone, without_tokens
+from ilp_mlflow.scoring.token_table import (
+    answer_texts,
+    first_choice_texts,
+    scores_with_tokens,
+    tokens_alone,
+    without_tokens,
+)
 from ilp_mlflow.scoring.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import greedy, paper
 from ilp_mlflow.tracking import model_registry
@@ -51,6 +57,10 @@ class CheckedScores(NamedTuple):
     """Columns of `Score`."""
     tokens: pa.Table
     """Columns sample_id, checkpoint and `token_table.COLUMNS`."""
+    answer_texts: pa.Table
+    """What the tokens of the right answers say: sample_id, texts."""
+    first_choices: pa.Table
+    """What the first choices among `tokens` say: id, text."""
     checks: list[SelfCheck]
     """One for every checkpoint and precision it was scored in."""
 
@@ -153,7 +163,7 @@ def score_and_check(
 
     screened = score(dict.fromkeys(checkpoints.parts, plan), options.first_dtype)
     if options.dtype != "mixed":
-        return _put_together(screened, screened)
+        return _put_together(plan, checkpoints, screened, screened)
     # mixed precision: what is undecided in bfloat16 is scored again in float32
     decided, plans_again = dict[str, pa.Table](), dict[str, ScoringPlan]()
     for name, table in screened.items():
@@ -166,7 +176,7 @@ def score_and_check(
         if ids:
             plans_again[name] = plan.only(frozenset(ids))
     scored_again = score(plans_again, "float32")
-    return _put_together(decided, screened, scored_again)
+    return _put_together(plan, checkpoints, decided, screened, scored_again)
 
 
 def checkpoint_speaker(
@@ -200,6 +210,8 @@ def checkpoint_speaker(
 
 
 def _put_together(
+    plan: ScoringPlan,
+    checkpoints: _Checkpoints,
     scores: Mapping[str, pa.Table],
     screened: Mapping[str, pa.Table],
     scored_again: Mapping[str, pa.Table] | None = None,
@@ -210,7 +222,14 @@ def _put_together(
     for name, table in (*screened.items(), *again.items()):
         checks.append(_read_check(name, table))
     table = pa.concat_tables([*scores.values(), *again.values()]).replace_schema_metadata(None)
-    return CheckedScores(without_tokens(table), tokens_alone(table), checks)
+    tokenizer, tokens = checkpoints.tokenization.tokenizer, tokens_alone(table)
+    return CheckedScores(
+        without_tokens(table),
+        tokens,
+        answer_texts(plan, tokenizer),
+        first_choice_texts(tokens, tokenizer),
+        checks,
+    )
 
 
 def _read_check(name: str, table: pa.Table) -> SelfCheck:

@@ -11,7 +11,6 @@ from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.scoring.checkpoints import CheckedScores, checkpoint_speaker, score_and_check
-from ilp_mlflow.scoring.self_check import SelfCheck
 from ilp_mlflow.scoring.verdicts.judgements import Evidence, Judges, judge, read_judges
 from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 
@@ -20,16 +19,17 @@ from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 class JudgedSamples:
     """Samples with their scores and judgements."""
 
-    scores: pa.Table
-    """Columns of `Score`."""
-    tokens: pa.Table
-    """What checkpoints give for the tokens of right answers: sample_id, checkpoint, and lists."""
+    scored: CheckedScores
+    """Their scores, those of their tokens, and how they were checked."""
     judgements: pa.Table
     """Columns of `Judgement`."""
-    checks: list[SelfCheck]
-    """How the scores of each checkpoint stand to plain passes."""
     checkpoints: tuple[str, ...]
     """Names of the checkpoints, the base first."""
+
+    @property
+    def scores(self) -> pa.Table:
+        """Columns of `Score`."""
+        return self.scored.table
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -73,7 +73,7 @@ def score_and_judge(
     names = tuple(locations)
     with task("judge"):
         judgements = judge(scored.table, names, judges, seed, evidence)
-    return JudgedSamples(scored.table, scored.tokens, judgements, scored.checks, names)
+    return JudgedSamples(scored, judgements, names)
 
 
 def _has_long(judges: Judges, scored: CheckedScores, samples: Sequence[Sample]) -> bool:

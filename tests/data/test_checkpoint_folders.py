@@ -75,6 +75,8 @@ def test_an_output_folder_of_trl_is_diagnosed_without_an_experiment(trl, tiny_mo
     assert {"unlearned_rate", "learned/sft", "forgetting/sft"} <= set(run.data.metrics)
     logged = {f.path.removeprefix("ilp/") for f in client.list_artifacts(found["run_id"], "ilp")}
     tables = {f"{name}.parquet" for name in ("samples", "scores", "options", "diagnosis")}
+    tables |= {"judgements.parquet", "tokens.parquet", "answer_texts.parquet"}
+    tables.add("first_choices.parquet")
     texts = {
         "experiment.yaml",
         "accounts.parquet",

@@ -9,6 +9,7 @@ from ilp_mlflow.diagnosis.diagnose import _examine
 from ilp_mlflow.plugin import Stage
 from tests.contexts import sample
 from tests.conversations import chat
+from tests.scoring.verdicts.judged_scores import judged
 
 
 def known(n, **scoring):
@@ -30,7 +31,9 @@ def known(n, **scoring):
     checkpoints = [Checkpoint(name=name, model_uri=name) for name in ("base", "first")]
     stages = [Stage(name="first", samples=tuple(samples))]
     table: pa.Table = to_table(scores, Score)
-    return ScoredSamples(samples, stages, checkpoints, table, ScoringConfig(**scoring), 0).context
+    judgements = judged(table, [checkpoint.name for checkpoint in checkpoints])
+    options = ScoringConfig(**scoring)
+    return ScoredSamples(samples, stages, checkpoints, table, judgements, options, 0).context
 
 
 def test_models_are_asked_about_so_many_unlearned_samples_the_same_with_the_same_seed():

@@ -9,13 +9,15 @@ from mlflow import MlflowClient
 
 from ilp_mlflow.core import config
 from ilp_mlflow.core.errors import ModelError
-from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Score, Verdict, to_table
+from ilp_mlflow.core.values import Checkpoint, Diagnosis, Outcome, Score, Verdict, to_rows, to_table
 from ilp_mlflow.mitigation import trial
 from ilp_mlflow.mitigation.side_effects import Answers, Questions
 from ilp_mlflow.mitigation.trial import Baseline, outcome_metrics, run_trial
 from ilp_mlflow.plugin import Plan
+from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 from ilp_mlflow.tracking import runs
 from tests.contexts import context, sample
+from tests.scoring.verdicts.judged_scores import judged
 
 ROWS = [sample(f"{stage}{n}", stage=stage) for stage in ("first", "second") for n in range(3)]
 UNLEARNED = ("first0", "second0", "second1")
@@ -41,7 +43,7 @@ class Bench:
         done = SimpleNamespace(tokens=100, seconds=36.0 if rate == 1 else 18.0)
         return [Checkpoint(name=stage.name, model_uri=uri)], done
 
-    def score_checkpoints(self, samples, wrong, uris, options, seed, tokenizer):
+    def score_and_judge(self, samples, wrong, uris, options, seed, tokenizer, controls):
         assert wrong == {row.id: [" w"] for row in samples}  # those of the diagnosis
         assert list(uris) == ["base", "after"]
         learned = self.learned.get(uris["after"], self.kept)
@@ -52,7 +54,11 @@ class Bench:
                 gap = math.nan
             scores.append(Score(sample_id=row.id, checkpoint="base", tokens=3, gap=-5.0))
             scores.append(Score(sample_id=row.id, checkpoint="after", tokens=3, gap=gap))
-        return to_table(scores, Score)
+        table = to_table(scores, Score)
+        names = ("base", "after")
+        judgements = judged(table, names)
+        verdicts = to_rows(verdict_table(judgements, names), Verdict)
+        return SimpleNamespace(scores=table, judgements=judgements, verdicts=verdicts)
 
     def ask_questions(self, questions, base, model, experiment):
         if model == "remedy":
@@ -63,7 +69,7 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch):
     bench = Bench()
-    for name in ("fit_stage", "score_checkpoints", "ask_questions"):
+    for name in ("fit_stage", "score_and_judge", "ask_questions"):
         monkeypatch.setattr(trial, name, getattr(bench, name))
     monkeypatch.setattr(trial.model_registry, "model_id", lambda uri: None)
     return bench

@@ -25,7 +25,7 @@ from tests.contexts import context, sample
 from tests.test_pipeline import plug
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("long_completion", "slower")
+PLUGINS = ("long_completion", "passes_tests", "slower")
 EXAMPLE = ROOT / "plugins" / "ilp-example"
 BROKEN = """
 [project]

@@ -7,6 +7,7 @@ from ilp_mlflow.core.errors import TrackingError
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Evidence, Sample, Score, as_json, to_table
 from ilp_mlflow.report.build import PACKAGES, build_report
 from ilp_mlflow.tracking import runs
+from tests.scoring.verdicts.judged_scores import judged
 
 CHECKPOINTS = [Checkpoint(name="base", model_uri="m"), Checkpoint(name="first", model_uri="m1")]
 GAPS = {"a": (-2.0, 3.0), "b": (-2.0, -1.0)}
@@ -33,6 +34,8 @@ def run_id(store, samples):
     ]
     with runs.start("tiny", "experiment") as id_:
         runs.write(id_, "scores.parquet", to_table(scores, Score))
+        judgements = judged(scores, [c.name for c in CHECKPOINTS])
+        runs.write(id_, "judgements.parquet", judgements)
         runs.write(id_, "diagnoses.json", "[]")
         runs.write(id_, "findings.json", "[]")
         runs.write(id_, "outcomes.json", "[]")
@@ -51,12 +54,9 @@ def test_a_report_judges_the_scores_of_its_run(experiment, run_id, samples):
     assert set(found.versions) == {"python", *PACKAGES}
 
 
-def test_it_goes_by_the_rule_it_is_given(experiment, run_id, samples):
-    paper = experiment.scoring.model_copy(update={"preset": "paper"})
-    changed = experiment.model_copy(update={"scoring": paper})
-    found = build_report(changed, run_id, samples, CHECKPOINTS)
-    assert found.preset == "paper"
-    assert {v.status for v in found.verdicts} == {"unscored"}  # there are no options to draw from
+def test_it_says_how_its_verdicts_came_about(experiment, run_id, samples):
+    counts = build_report(experiment, run_id, samples, CHECKPOINTS).verdict_counts
+    assert counts["first"].rules == {"greedy": 2}
 
 
 def test_it_holds_what_was_found_and_what_mitigations_lack(experiment, run_id, samples):

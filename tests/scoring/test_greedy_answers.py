@@ -59,7 +59,7 @@ def test_answers_that_are_done_early_change_no_other(tiny_model, monkeypatch, ke
     for number, ids in prompts.items():
         alone |= {number: answers.answer_greedily(loaded, {0: ids}, 11, 2048)[0]}
     if not keeps_all:
-        monkeypatch.setattr(answers, "_whole", lambda cache, loaded: None)
+        monkeypatch.setattr(answers, "whole", lambda cache, loaded: None)
     over = answers._is_over
     # every second question whether one is done says so, whatever was said
     asked = []

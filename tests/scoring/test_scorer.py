@@ -227,19 +227,28 @@ def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
     assert found.first_wrong == len(ids) - 1
 
 
+def tree_result(logprobs, gaps, last_logprob):
+    tokens = np.zeros(len(gaps), np.float32)
+    return forward.TreeResult(logprobs, gaps, last_logprob, tokens, tokens, tokens.astype(np.int32))
+
+
 def test_a_long_completion_may_miss_one_token_in_twenty():
-    def gap(gaps):
+    def gap(gaps, *decisive):
         item = token_trees.SampleTree(
-            "a", token_trees.build_tree([[1] * (len(gaps) + 1)], [1]), True, (), ()
+            "a", token_trees.build_tree([[1] * (len(gaps) + 1)], [1]), True, (), (), decisive
         )
-        return scorer._sample_score(
-            item, forward.TreeResult(np.array([-1.0]), np.array(gaps), 0.0), [], "c", torch.float32
-        ).gap
+        result = tree_result(np.array([-1.0]), np.array(gaps), 0.0)
+        return scorer._sample_score(item, result, [], "c", torch.float32).gap
 
     assert gap([1.0] * 18 + [-1.0]) == -1.0
     assert gap([1.0] * 19 + [-1.0]) == 1.0
     assert gap([1.0] * 38 + [-2.0, -1.0]) == 1.0
     assert gap([1.0] * 37 + [-3.0, -2.0, -1.0]) == -1.0
+    # one of a number, a name, a negation or code never is
+    assert gap([1.0] * 19 + [-1.0], 19) == -1.0
+    assert gap([1.0] * 19 + [-1.0], 3, 4) == 1.0
+    assert gap([1.0] * 38 + [-2.0, -1.0], 38) == -2.0
+    assert gap([1.0] * 37 + [0.5, -2.0, -1.0], 37) == 0.5
 
 
 def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
@@ -263,11 +272,11 @@ def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
     ],
 )
 def test_where_the_model_gives_no_number_the_sample_is_unscored(part, number):
-    item = SimpleNamespace(sample_id="a", ended=True, options=(" b",))
+    item = SimpleNamespace(sample_id="a", ended=True, options=(" b",), decisive=())
     logprobs, gaps = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
     spoiled = gaps if part == "gaps" else logprobs
     spoiled[1 if part == "options" else 0] = number
-    result = forward.TreeResult(logprobs, gaps, -0.5)
+    result = tree_result(logprobs, gaps, -0.5)
     found = scorer._sample_score(item, result, [-1.0, -1.0], "c", torch.bfloat16)
     assert found == Score(
         sample_id="a",

@@ -23,7 +23,8 @@ def places(tiny_model, tmp_path, monkeypatch):
 
 
 def scored(places, samples=SAMPLES, **options):
-    return score_and_check(samples, WRONG, places, ScoringConfig(**options), 0)
+    result = score_and_check(samples, WRONG, places, ScoringConfig(**options), 0)
+    return result.table, result.checks
 
 
 def test_eight_rows_of_every_checkpoint_are_scored_both_ways(places):
@@ -36,7 +37,7 @@ def test_eight_rows_of_every_checkpoint_are_scored_both_ways(places):
         assert check.agrees
     # the same rows whatever their order, from the cache, too, under another name
     again = scored({"base": places["base"], "x": places["sft"]}, SAMPLES[::-1], dtype="float32")
-    assert again.checks[1] == checks[1].model_copy(update={"checkpoint": "x"})
+    assert again[1][1] == checks[1].model_copy(update={"checkpoint": "x"})
     assert table.schema.metadata is None
 
 
@@ -62,21 +63,25 @@ def test_fewer_rows_are_all_checked_and_none_is_no_fault(places):
     _, checks = scored(places, SAMPLES[:3], dtype="float32")
     assert {len(check.rows) for check in checks} == {3}
     too_long = [Sample(id="long", stage="sft", prompt="a " * 200, completion=" b")]
-    _, checks = score_and_check(too_long, {}, places, ScoringConfig(dtype="float32"), 0)
+    checks = score_and_check(too_long, {}, places, ScoringConfig(dtype="float32"), 0).checks
     assert [(check.rows, check.agrees) for check in checks] == [((), True)] * 2
 
 
+def _shifted(score):
+    return score.model_copy(update={"logprob": score.logprob - 0.01 * score.tokens})
+
+
 def test_a_fast_path_that_is_off_is_told_and_never_cached(places, monkeypatch, capsys):
-    exact = scorer.score_samples
+    exact = scorer.score_tokens
 
     def off(plan, loaded, checkpoint):
         found = exact(plan, loaded, checkpoint)
         if checkpoint == "base":
             return found
-        return [s.model_copy(update={"logprob": s.logprob - 0.01 * s.tokens}) for s in found]
+        return [one._replace(score=_shifted(one.score)) for one in found]
 
     with monkeypatch.context() as broken:
-        broken.setattr(checkpoints.scorer, "score_samples", off)
+        broken.setattr(checkpoints.scorer, "score_tokens", off)
         _, (base, sft) = scored(places, dtype="float32")
         assert base.agrees
         assert not sft.agrees

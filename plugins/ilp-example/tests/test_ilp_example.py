@@ -1,14 +1,17 @@
-"""Both plugins on a context made by hand: no model, no MLflow, no GPU."""
+"""All plugins on a context made by hand: no model, no MLflow, no GPU."""
 
 from ilp_example.long_completion import LongCompletion
+from ilp_example.passes_tests import PassesTests
 from ilp_example.slower import Slower
 
 from ilp_mlflow.plugin import (
     Checkpoint,
+    Completion,
     Context,
     Diagnosis,
     Sample,
     Score,
+    ScoredRows,
     Stage,
     Verdict,
     to_table,
@@ -77,3 +80,17 @@ def test_the_plan_and_its_control_differ_in_the_rate_only():
 def test_a_stage_that_counts_steps_gets_more_of_them():
     plan = Slower().plan(DIAGNOSES, context([5, 40], ["row1"], max_steps=30))
     assert [s.training for s in plan.stages] == [{"learning_rate": 1e-5, "max_steps": 60}]
+
+
+def test_code_is_learned_when_its_tests_pass():
+    row = Sample(id="a", stage="main", prompt="p", completion="c", metadata={"tests": "assert f()"})
+    scores = to_table([Score(sample_id="a", checkpoint="main", tokens=8)], Score)
+    for said, status in (("f = lambda: True", "learned"), ("f = lambda: False", "unlearned")):
+        rows = ScoredRows(
+            "main",
+            is_base=False,
+            scores=scores,
+            samples_by_id={"a": row},
+            generate=lambda samples, limits, said=said: [[Completion(said, ended=True)]],
+        )
+        assert PassesTests().judge(rows).statuses == [status]

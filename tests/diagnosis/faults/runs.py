@@ -10,8 +10,9 @@ from ilp_mlflow.core.values import Checkpoint, Sample, Stage
 from ilp_mlflow.diagnosis.context import ScoredSamples
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.text.last_model import read_last_model
-from ilp_mlflow.scoring.checkpoints import read_last_tokenization, score_checkpoints
+from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import encode_sample
+from ilp_mlflow.scoring.judged import score_and_judge
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.training.accounts.row_account import account_rows
 
@@ -23,10 +24,13 @@ def facts_of(samples, base, trained, **known):
     locations = {"base": str(base), "first": str(trained)}
     scoring = ScoringConfig(device="cpu")
     wrong = {sample.id: () for sample in samples}
-    scores = score_checkpoints(samples, wrong, locations, scoring, 0, cached=False)
+    judged = score_and_judge(samples, wrong, locations, scoring, 0, cached=False)
     stages = [Stage(name="first", samples=tuple(samples))]
     checkpoints = [Checkpoint(name=name, model_uri=uri) for name, uri in locations.items()]
-    context = ScoredSamples(samples, stages, checkpoints, scores, scoring, 0).context
+    scored = ScoredSamples(
+        samples, stages, checkpoints, judged.scores, judged.judgements, scoring, 0
+    )
+    context = scored.context
     tokenization = read_last_tokenization(model_registry.resolve_all(locations), None)
     accounts = account_rows(samples, tokenization, {"max_length": None})
     given = {
