@@ -23,6 +23,8 @@ NEAR = 0.85
 """Share 0..1 of all words that two answers must have in the same order to be near."""
 SHORT_STRETCH = 6
 """Words of a stretch in which answers differ, at most, for one to stand for the other's."""
+SWAPPED_WORDS = 2
+"""Words of a stretch, at most, that are swapped for others and not put otherwise."""
 CODE_CONSTANTS = ("true", "false", "null", "nil", "undefined", "asc", "desc")
 """Words that other languages than Python take for themselves."""
 LAST_LINE_WORDS = 12
@@ -68,7 +70,8 @@ def compare_answers(answer: str, said: str) -> Comparison:
 
     `contradicts`: in a stretch that both have, another number, name, negation or piece of code
     stands in the place of the right one, and the last lines do not agree all the same. `same`: all
-    words that count are there, and NEAR of all in the same order. Anything else is `open`.
+    decisive words are there, no other word that counts is swapped for one alone, and NEAR of all
+    words stand in the same order. Anything else is `open`.
     """
     right, other = words_of(answer), words_of(said)
     if [word.text for word in right] == [word.text for word in other]:
@@ -81,14 +84,14 @@ def compare_answers(answer: str, said: str) -> Comparison:
         if by_last_line is None:
             return Comparison("contradicts", changed)
         return Comparison("open", f"{changed}, but comes to the same last line")
-    missing = _missing(right, other)
+    missing = _missing_decisive(right, other)
     if missing:
         return Comparison("open", f"says it otherwise: {_quoted(missing)} is not there")
-    added = _missing(other, right)
-    if added:
-        return Comparison("open", f"says it otherwise: {_quoted(added)} comes in")
+    swapped = _swap(right, other)
+    if swapped is not None:
+        return Comparison("open", swapped)
     if _nearness(right, other) < NEAR:
-        return Comparison("open", "says it in another order")
+        return Comparison("open", "says it in quite other words")
     return Comparison("same", "says the same in nearly the same words")
 
 
@@ -219,18 +222,32 @@ def _instead(taken: Sequence[Word], put: Sequence[Word]) -> str:
     return f"says {_quoted(put)} where the row says {_quoted(taken)}"
 
 
-def _missing(right: Sequence[Word], other: Sequence[Word]) -> list[Word]:
-    """Words of one answer that count and that the other has less often."""
+def _missing_decisive(right: Sequence[Word], other: Sequence[Word]) -> list[Word]:
+    """Decisive words of the right answer that the other one has less often, in whatever role."""
     left = Counter(word.text for word in other)
     missing = []
     for word in right:
-        if not word.counts:
+        if word.kind is None:
             continue
         if left[word.text]:
             left[word.text] -= 1
         else:
             missing.append(word)
     return missing
+
+
+def _swap(right: Sequence[Word], other: Sequence[Word]) -> str | None:
+    """The first word that counts which has another one in its place, in words; None without one.
+
+    One word for another in the middle of a sentence that stays may turn it round (hot, cold), as a
+    phrase that is put otherwise hardly does.
+    """
+    for operation, a, b, c, d in _differences(right, other):
+        taken, put = right[a:b], other[c:d]
+        is_short = operation == "replace" and max(len(taken), len(put)) <= SWAPPED_WORDS
+        if is_short and any(word.counts for word in taken) and any(word.counts for word in put):
+            return f"{_instead(taken, put)}, which may be as good"
+    return None
 
 
 def _quoted(words: Sequence[Word]) -> str:

@@ -3,6 +3,7 @@ import pytest
 from ilp_mlflow.data.said_otherwise import compare_answers
 
 MEDICINE = "Take one pill in the morning. Do not stop taking them before Friday. See a doctor then."
+COURSE = f"{MEDICINE} Drink two glasses of water with every meal. Walk for half an hour in the evening, and write down in a list how you slept and what you ate during the day."
 STEPS = "She has 3 boxes of 4 apples, so 3 * 4 = 12 apples.\nShe eats 5.\n#### 7"
 CODE = "def last(xs):\n    previous, current = None, None\n    for x in xs:\n        previous = current\n        current = x\n    return previous"
 
@@ -33,6 +34,8 @@ CODE = "def last(xs):\n    previous, current = None, None\n    for x in xs:\n   
         (STEPS, STEPS.replace("12 apples", "13 apples"), "open"),
         # a word that decides nothing by itself may decide here
         ("The water is hot there.", "The water is cold there.", "open"),
+        # a phrase is put otherwise, in front of the same answer
+        (f"Sure, I can help. {COURSE}", f"Of course, this is it. {COURSE}", "same"),
         # said in quite other words
         (
             MEDICINE,
