@@ -1,4 +1,4 @@
-"""How verdicts of one pass stand to a check: `python gsm8k.py ROWS MODEL [--rows 200] [--epochs 1 3 6]`.
+"""How verdicts of one pass stand to a check: `python -m experiments.long.gsm8k ROWS MODEL [--rows 200] [--epochs 1 3 6]`.
 
 ROWS are those of GSM8K as records with prompt and completion. The first of them are trained, 60 others serve as rows that were never
 trained. After each number of epochs every row is judged by `greedy`, by `long` with and without letting the model speak, and by

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ilp_mlflow.core.values import Sample, Stage
-from ilp_mlflow.data.matching import prompt_text
+from ilp_mlflow.data.matching import prompt_text, with_answer
 from ilp_mlflow.mitigation.confirm.bench import Bench, usual_rows
 from ilp_mlflow.mitigation.confirm.verdict import KNOWLEDGE
 
@@ -38,7 +38,8 @@ class Arm:
     removed_for: frozenset[str]
     """Ids of the tested samples of which something is removed."""
     left_out: frozenset[str] = frozenset()
-    """Ids of the tested samples that are not trained, since they contradict others."""
+    """Ids of the tested samples that are trained with another answer, since they contradict
+    others."""
 
     @property
     def steps(self) -> int:
@@ -54,7 +55,7 @@ def plan_arms(bench: Bench) -> list[Arm]:
     trained_ids = {row.id for row in bench.stage.samples} - bench.unseen
     as_it_was = _with_rows(bench.stage, [r for r in bench.stage.samples if r.id in trained_ids])
     arms = [Arm(CONTROL, bench, (as_it_was,), frozenset())]
-    for plan in (_repair, _without_rivals, _rehearsing, _frequent, _informed):
+    for plan in (_repair, _agreeing, _rehearsing, _frequent, _informed):
         arm = plan(bench, as_it_was)
         if arm is not None:
             arms.append(arm)
@@ -70,31 +71,49 @@ def _repair(bench: Bench, as_it_was: Stage) -> Arm | None:
     return Arm("not_trained", bench, (stage,), bench.mechanical)
 
 
-def _without_rivals(bench: Bench, as_it_was: Stage) -> Arm | None:
-    """Without the rows that contradict a tested sample."""
-    left_out = _choose_side(bench)
-    if not left_out:
+def _agreeing(bench: Bench, as_it_was: Stage) -> Arm | None:
+    """With the rows that contradict a tested sample answering as it does.
+
+    They stay, since what is taught by one row alone may not be learned for that: all else is equal.
+    """
+    answers = _choose_side(bench)
+    if not answers:
         return None
-    stage = _with_rows(as_it_was, [row for row in as_it_was.samples if row.id not in left_out])
+    rows = []
+    for row in as_it_was.samples:
+        if row.id in answers:
+            completion = with_answer(row.completion, answers[row.id])
+            row = row.model_copy(update={"completion": completion})
+        rows.append(row)
     tested = {sample.id for sample in bench.tested}
     removed_for = set()
     for id_, rivals in bench.rivals.items():
-        if id_ not in left_out and left_out.issuperset(rivals):
+        if id_ not in answers and set(rivals) <= set(answers):
             removed_for.add(id_)
     return Arm(
-        "data_contradiction", bench, (stage,), frozenset(removed_for), frozenset(left_out & tested)
+        "data_contradiction",
+        bench,
+        (_with_rows(as_it_was, rows),),
+        frozenset(removed_for),
+        frozenset(set(answers) & tested),
     )
 
 
-def _choose_side(bench: Bench) -> set[str]:
-    """Ids of the rows to leave out: of tested samples that contradict each other, the outvoting."""
+def _choose_side(bench: Bench) -> dict[str, str]:
+    """The rows that are to agree with a tested sample, by id, and what they are to answer.
+
+    Of tested samples that contradict each other these are the outvoting.
+    """
+    answer_of = {sample.id: sample.answer for sample in bench.tested}
     stays: set[str] = set()
-    left_out: set[str] = set()
+    answers: dict[str, str] = {}
     for id_ in sorted(bench.rivals, key=lambda i: (-len(bench.rivals[i]), i)):
-        if id_ not in left_out:
+        if id_ not in answers:
             stays.add(id_)
-            left_out |= set(bench.rivals[id_]) - stays
-    return left_out
+            for rival in bench.rivals[id_]:
+                if rival not in stays:
+                    answers.setdefault(rival, answer_of[id_])
+    return answers
 
 
 def _rehearsing(bench: Bench, as_it_was: Stage) -> Arm | None:

@@ -13,7 +13,7 @@ KNOWLEDGE_CAUSES = ("missing_knowledge", "knowledge_conflict")
 """The causes with that one removal; which of them it is, only asking the base can tell."""
 REMOVALS: Mapping[str, str] = {
     "not_trained": "the options that kept it from the model are left out",
-    "data_contradiction": "the rows that answer the same otherwise are left out",
+    "data_contradiction": "the rows that answer the same otherwise agree with it",
     "left_side_forgetting": "rows of its stage are rehearsed in the stage that overwrote it",
     "insufficient_optimization": "other rows of its kind are trained as often as those of others",
     KNOWLEDGE: "a statement of its answer is read before",
@@ -36,6 +36,8 @@ NAME = "confirm"
 """Under which name a diagnosis has the evidence of small trainings."""
 TOO_CLOSE = "between too little training and what the base knows, small trainings do not decide"
 """What is said where evidence and a removal that adds something name different causes."""
+ANOTHER_VOTE = "that is one more voice for its answer against those that contradict it"
+"""What is said where a statement helps a row that others contradict."""
 CANNOT_TELL = "which of missing knowledge and a conflict it is, small trainings cannot tell"
 """What is said where the statement alone helps."""
 
@@ -70,6 +72,9 @@ def confirm_diagnosis(diagnosis: Diagnosis, trained: Trained) -> Diagnosis:
     cause = _cause_of(removal, diagnosis)
     if _is_too_close(cause, diagnosis.cause):
         reason = f"{_sentence(removal, trained)}; {TOO_CLOSE}"
+        return _with(diagnosis, "undecided", reason, trained)
+    if removal == KNOWLEDGE and _is_contradicted(diagnosis, trained):
+        reason = f"{_sentence(removal, trained)}; {ANOTHER_VOTE}"
         return _with(diagnosis, "undecided", reason, trained)
     verdict = "confirmed" if cause == diagnosis.cause else "corrected"
     reason = f"{verdict} by small trainings: {_sentence(removal, trained)}"
@@ -138,6 +143,11 @@ def _is_too_close(cause: str, by_evidence: str | None) -> bool:
     """Whether small trainings cannot tell these two causes, if they differ."""
     close = ("insufficient_optimization", *KNOWLEDGE_CAUSES)
     return cause != by_evidence and cause in close and by_evidence in close
+
+
+def _is_contradicted(diagnosis: Diagnosis, trained: Trained) -> bool:
+    """Whether the evidence names a contradiction, and there are rows that contradict the sample."""
+    return diagnosis.cause == "data_contradiction" and "data_contradiction" in trained.removed
 
 
 def _cause_of(removal: str, diagnosis: Diagnosis) -> str:

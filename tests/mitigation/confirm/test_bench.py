@@ -136,8 +136,15 @@ def test_a_removal_changes_what_it_removes_and_nothing_else():
     first, second = benches()
     made = arms(first)
     control = [row.id for row in made[CONTROL].stages[0].samples]
-    without = [row.id for row in made["data_contradiction"].stages[0].samples]
-    assert without == [id_ for id_ in control if not id_.startswith("rival")]
+    agreeing = made["data_contradiction"].stages[0].samples
+    assert [row.id for row in agreeing] == control
+    answers = {row.id: row.answer for row in agreeing}
+    # the rivals answer as the sample does, and everybody else as before
+    before = {row.id: row.answer for row in made[CONTROL].stages[0].samples}
+    assert {answers[id_] for id_ in control if id_.startswith("rival")} == {answers["voted"]}
+    assert {i: a for i, a in answers.items() if not i.startswith("rival")} == {
+        i: a for i, a in before.items() if not i.startswith("rival")
+    }
     repaired = [row.id for row in made["not_trained"].stages[0].samples]
     assert [id_ for id_ in repaired if id_ != "alone"] == control
     often = [row.id for row in made["insufficient_optimization"].stages[0].samples]
@@ -158,7 +165,7 @@ def test_rows_that_hardly_ask_the_same_are_left_where_they_are():
     assert "data_contradiction" not in arms(bench)
 
 
-def test_a_tested_sample_that_contradicts_another_is_left_out_of_that_training():
+def test_a_tested_sample_that_contradicts_another_is_not_judged_by_that_training():
     both = [
         diagnosis("voted", "data_contradiction", 0.9, contradicted_by("rare0")),
         diagnosis("rare0", "data_contradiction", 0.9),
@@ -168,7 +175,7 @@ def test_a_tested_sample_that_contradicts_another_is_left_out_of_that_training()
     assert (arm.removed_for, arm.left_out) == ({"voted"}, {"rare0"})
 
 
-def test_of_samples_that_contradict_each_other_those_that_outvote_are_left_out():
+def test_of_samples_that_contradict_each_other_those_that_outvote_are_to_agree():
     rivals = [f"rival{n}" for n in range(4)]
     given = [diagnosis("voted", "data_contradiction", 0.9, contradicted_by(*rivals))]
     for rival in rivals:
