@@ -45,6 +45,7 @@ from ilp_mlflow.scoring.models import weight_facts
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.rows_of_copies import give_rows_to_sources, stack_as_in_copies
 from ilp_mlflow.scoring.stacked_adapters import settle_adapters
+from ilp_mlflow.scoring.verdicts.judgements import read_judges
 from ilp_mlflow.scoring.verdicts.unscored import check_any_scored, group_unscored
 from ilp_mlflow.tracking import model_registry, projects, runs
 from ilp_mlflow.training.accounts.row_account import RowAccount, account_rows
@@ -239,6 +240,7 @@ def diagnose(
     """
     if confirm:
         check_can_confirm(run_id)
+    read_judges(experiment.scoring)
     plugins = plugin_loader.configure("diagnostic", experiment.diagnostics)
     samples = runs.read_samples(run_id)
     checkpoints = runs.read_checkpoints(run_id)

@@ -204,6 +204,13 @@ def scoring_options(function: Callable[..., None]) -> Callable[..., None]:
     decorators = (
         click.option("--preset", default="", help="'default' or 'paper'."),
         click.option(
+            "--verdicts",
+            default="",
+            metavar="RULE",
+            help="Judge all rows by 'greedy', 'long', or 'verify:CHECK': 'verify:math', or a "
+            "function of yours as 'verify:my_checks.passes'.",
+        ),
+        click.option(
             "--options", default="", help="Wrong options chosen for a sample that gives none."
         ),
         click.option(

@@ -192,7 +192,8 @@ class ScoringConfig(Value):
     """`paper` judges all rows, and explains them, by the study's own tests; see docs/method.md."""
     verdicts: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """Rules of verdicts with their options, by the source or stage of the rows they judge (`all`
-    for any); left out, `greedy` judges answers of fewer than 64 tokens, and `long` the others."""
+    for any), or one for all, such as `verify:math`; left out, `greedy` judges answers of fewer
+    than 64 tokens, and `long` the others."""
     options: int = Field(default=3, ge=0)
     """Wrong options chosen for a sample that gives none."""
     batch_tokens: int = Field(default=2048, ge=1)
@@ -212,7 +213,10 @@ class ScoringConfig(Value):
     @field_validator("verdicts", mode="before")
     @classmethod
     def _by_group(cls, value: Any) -> Any:
-        """`gsm8k: long` for `gsm8k: {long: {}}`, and rules without options."""
+        """`gsm8k: long` for `gsm8k: {long: {}}`, rules without options, one rule for all rows."""
+        if isinstance(value, str):
+            rule, _, check = value.partition(":")
+            return {ALL_ROWS: {rule: {"check": check} if check else {}}}
         if not isinstance(value, dict):
             return value
         rules_by_group = {}

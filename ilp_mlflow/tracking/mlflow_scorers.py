@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ PASSES = ("yes", "pass", "passed", "true", "correct")
 
 def is_scorer(value: object) -> bool:
     """Whether a value is a scorer of MLflow: made by `@scorer`, a judge, or built in."""
-    from mlflow.genai.scorers import Scorer
-
-    return isinstance(value, Scorer)
+    # whoever has made one has imported that module, which takes seconds
+    scorers = sys.modules.get("mlflow.genai.scorers")
+    return scorers is not None and isinstance(value, scorers.Scorer)
 
 
 def as_check(scorer: Any) -> Callable[..., list[float | None]]:

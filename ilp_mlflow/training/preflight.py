@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ilp_mlflow.core import plugin_loader
-from ilp_mlflow.core.config import Experiment
-from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError
+from ilp_mlflow.core.config import ALL_ROWS, Experiment
+from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, suggest
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.held_out import CHANGE, read_held_out
@@ -16,6 +16,7 @@ from ilp_mlflow.scoring.checkpoints import read_last_tokenization
 from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.verdicts.judgements import read_judges
 from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.accounts.row_account import account_rows, training_template
 from ilp_mlflow.training.options import check_options
@@ -98,6 +99,7 @@ def _check_project_file(experiment: Experiment) -> None:
 def _check_plugins_and_device(experiment: Experiment) -> None:
     # data may lie in the store, so it is set before any is loaded
     connection.use_store(experiment.tracking)
+    read_judges(experiment.scoring)
     plugin_loader.configure("diagnostic", experiment.diagnostics)
     plugin_loader.configure("mitigation", experiment.mitigations)
     loading.pick_device(experiment.scoring.device)
@@ -128,7 +130,22 @@ def _load_stages(experiment: Experiment) -> list[Stage]:
                 )
             stage_by_id[sample.id] = config.name
         stages.append(config.as_stage(samples, experiment.seed))
+    _check_judged_groups(experiment, stages)
     rows = read_held_out(experiment, stages)
     if rows is not None and rows.trained:
         say_once(f"{rows.sentence} (e.g. {rows.example}); {CHANGE}")
     return stages
+
+
+def _check_judged_groups(experiment: Experiment, stages: Sequence[Stage]) -> None:
+    """Raise ConfigError where a rule of verdicts is named for rows that there are not."""
+    known = [ALL_ROWS]
+    for stage in stages:
+        known.append(stage.name)
+        known += dict.fromkeys(s.source for s in stage.samples if s.source is not None)
+    for group in experiment.scoring.verdicts:
+        if group not in known:
+            raise ConfigError(
+                f"scoring.verdicts: '{group}' is no stage and no source of any row; "
+                f"{suggest(group, known)}"
+            )

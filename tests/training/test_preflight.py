@@ -32,6 +32,9 @@ def test_the_stages_come_with_their_data_and_seed(experiment_file, store):
     [
         ({"launch": "project"}, ConfigError, "needs an MLproject file"),
         ({"diagnostics": ["no_such"]}, PluginError, "no_such"),
+        ({"scoring": {"verdicts": "lng"}}, PluginError, "verdict 'lng' is not installed"),
+        ({"scoring": {"verdicts": "verify:no.check"}}, PluginError, "cannot be imported"),
+        ({"scoring": {"verdicts": {"frist": "long"}}}, ConfigError, "did you mean 'first'"),
         ({"held_out": "nowhere.jsonl"}, DatasetError, "nowhere.jsonl"),
         ({"model": "nowhere/model"}, ModelError, "nowhere/model"),
     ],

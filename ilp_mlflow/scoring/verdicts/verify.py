@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from statsmodels.stats.proportion import proportion_confint
 
 from ilp_mlflow.core.values import Sample, Status
@@ -54,6 +54,12 @@ class Verify(VerdictRule):
     """Tokens of a completion, at most; left out, twice those of the row's own answer."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Passed on to the check, such as `schema` for `json` or `timeout` for `python_tests`."""
+
+    @model_validator(mode="after")
+    def _check_is_there(self) -> Verify:
+        # told before anything is trained or scored
+        find_check(self.check)
+        return self
 
     def judge(self, rows: ScoredRows) -> Judged:
         """Greedy first, then samples where that fails; the margin is the pass rate less .5."""

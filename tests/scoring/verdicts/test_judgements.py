@@ -243,3 +243,10 @@ def test_unknown_rules_and_options_are_refused():
         read_judges(ScoringConfig(verdicts={"s": "greddy"}))
     with pytest.raises(PluginError, match="verdict 'verify': check: missing"):
         read_judges(ScoringConfig(verdicts={"s": "verify"}))
+
+
+def test_one_rule_for_all_rows_may_be_a_word():
+    assert ScoringConfig(verdicts="long").verdicts == {"all": {"long": {}}}
+    checked = {"all": {"verify": {"check": "my_checks:passes"}}}
+    assert ScoringConfig(verdicts="verify:my_checks:passes").verdicts == checked
+    assert read_judges(ScoringConfig(verdicts="verify:math")).by_group == {"all": "verify of all"}
