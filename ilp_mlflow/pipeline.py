@@ -39,6 +39,7 @@ from ilp_mlflow.report.build import build_report
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.sentences import diagnosis_sentence
 from ilp_mlflow.report.summary import markdown_summary
+from ilp_mlflow.report.token_view import read_tokens
 from ilp_mlflow.scoring.checkpoints import choose_wrong_options
 from ilp_mlflow.scoring.judged import score_and_judge
 from ilp_mlflow.scoring.models import weight_facts
@@ -437,7 +438,9 @@ def make_report(experiment: Experiment, run_id: str) -> Report:
             runs.write(run_id, "report.json", report.model_dump_json(indent=1))
             advance(1)
             accounts = _read_accounts(run_id)
-            page = render_html(report, {sample.id: sample for sample in samples}, accounts)
+            shown = [v.sample_id for v in report.verdicts if v.status != "learned"]
+            tokens = read_tokens(run_id, shown)
+            page = render_html(report, {s.id: s for s in samples}, accounts, tokens)
             runs.write(run_id, "report.html", page)
             advance(1)
     return report

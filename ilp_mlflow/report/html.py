@@ -40,6 +40,7 @@ from ilp_mlflow.report.sentences import (
     unscored_sentences,
 )
 from ilp_mlflow.report.summary import MAX_EXAMPLES
+from ilp_mlflow.report.token_view import TokenView
 from ilp_mlflow.report.verdict_sentences import rule_names, verdict_sentences
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
@@ -110,10 +111,11 @@ def render_html(
     report: Report,
     samples: Mapping[str, Sample],
     accounts: Mapping[str, RowAccount] = sample_browser.NO_ACCOUNTS,
+    tokens: Mapping[str, Sequence[TokenView]] = sample_browser.NO_TOKENS,
 ) -> str:
     """The report as one HTML page of less than 15 MB; every text from data is escaped.
 
-    `samples`, and the `accounts` of those that have one, are by id.
+    `samples`, and the `accounts` and `tokens` of those that have some, are by id.
     """
     causes = _causes(report)
     cause_names = [cause.name for cause in causes]
@@ -121,7 +123,7 @@ def render_html(
     if UNEXPLAINED not in cause_names:
         cause_names.append(UNEXPLAINED)
     tallied_names = _tallied_causes(cause_names, report.outcomes)
-    browser = sample_browser.browser_data(report, samples, cause_names, accounts)
+    browser = sample_browser.browser_data(report, samples, cause_names, accounts, tokens=tokens)
     courses = sankey.count_courses(report.histories.values())
     script = _asset("js")
     return _template().render(

@@ -5,6 +5,7 @@
 (() => {
   const PAGE_SIZE = 50;
   const SEARCH_DELAY = 120; // ms after the last key
+  const MAX_MISSES = 12;
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("samples-data").textContent);
   const fateWords = JSON.parse(byId("fates-data").textContent);
@@ -88,11 +89,15 @@
   function body(row, fate) {
     const list = make("dl");
     const entry = (name, ...inside) => list.append(make("dt", "", name), make("dd", "", null, ...inside));
-    const margin = row.margin === null ? "" : ` (${row.margin} nats from the line)`;
+    const margin = row.margin === null ? "" : ` (${row.margin} from the line)`;
     entry("asked", make("bdi", "data", row.prompt));
     entry("should say", make("bdi", "data", row.answer));
     entry("status", `${fateWords[fate]}${margin}`);
     if (row.reason) entry("what happens", make("bdi", "data", row.reason));
+    if (row.tokens.length) {
+      entry("token by token", ...row.tokens.map((token) => answerToken(token, token.p)), misses(row.tokens));
+      entry("by the base", ...row.tokens.map((token) => answerToken({ text: token.text, says: null }, token.base)));
+    }
     if (row.seen.length) entry("the model saw", ...row.seen.map(segment), make("p", "soft", row.training));
     entry("stage", make("bdi", "data", data.stages[row.stage]));
     entry("timeline", timeline(row.history));
@@ -116,6 +121,22 @@
     const part = make(tags[kind], `data seen ${kind}`, text);
     if (words) part.title = words;
     return part;
+  }
+
+  // The less probable a token, the darker its ground; one that the model would not say is underlined, and listed in words.
+  function answerToken({ text, says }, p) {
+    const token = make(says === null ? "span" : "mark", says === null ? "data token" : "data token missed", text);
+    token.style.setProperty("--miss", (1 - p).toFixed(2));
+    token.title = says === null ? p.toFixed(2) : `${p.toFixed(2)}; the model says ${says}`;
+    return token;
+  }
+
+  function misses(tokens) {
+    const missed = tokens.filter((token) => token.says !== null);
+    const lines = missed.slice(0, MAX_MISSES).map(({ text, p, base, says }) =>
+      make("li", "", null, make("bdi", "data", text), ` (${p.toFixed(2)}, base ${base.toFixed(2)}): the model says `, make("bdi", "data", says)));
+    if (missed.length > lines.length) lines.push(make("li", "soft", `and ${missed.length - lines.length} more`));
+    return make("ul", "misses", null, ...lines);
   }
 
   function timeline(history) {

@@ -16,6 +16,7 @@ from ilp_mlflow.core.texts import last_turn
 from ilp_mlflow.core.values import Diagnosis, Evidence, Report, Sample, Status, Verdict
 from ilp_mlflow.diagnosis.attribution import Fate, fate
 from ilp_mlflow.report.sentences import account_sentence
+from ilp_mlflow.report.token_view import TokenView
 from ilp_mlflow.training.accounts.row_account import RowAccount
 
 FATES: tuple[Fate, ...] = ("never learned", "lost", "uncertain", "unscored", "recovered", "learned")
@@ -32,12 +33,16 @@ MAX_CHARACTERS = 1000
 """Of a text of a sample that is not learned, at most."""
 MAX_CHARACTERS_LEARNED = 300
 """Of a text of a sample that is learned, or that is listed only because evidence names it."""
+MAX_TOKENS = 600
+"""Tokens of an answer that is shown token by token, at most."""
 MIN_STRENGTH = 0.05
 """Evidence below this strength is not listed."""
 MAX_OTHERS = 3
 """Other rows listed with evidence that names some, at most."""
 NO_ACCOUNTS: Mapping[str, RowAccount] = MappingProxyType({})
 """Of rows of which nobody kept what training made of them."""
+NO_TOKENS: Mapping[str, Sequence[TokenView]] = MappingProxyType({})
+"""Of answers of which nobody kept what models give their tokens."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no page can show: controls but tab and line ends, and halves of pairs."""
 
@@ -96,6 +101,19 @@ class ListedSegment(TypedDict):
     """Its characters."""
 
 
+class ListedToken(TypedDict):
+    """A token of an answer."""
+
+    text: str
+    """What it says."""
+    p: float
+    """Probability 0..1 that the last checkpoint gives it."""
+    base: float
+    """Probability 0..1 that the base gives it."""
+    says: str | None
+    """What the last checkpoint would say in its place; None for the token itself."""
+
+
 class ListedRow(ListedSample):
     """A sample in the list itself."""
 
@@ -111,6 +129,8 @@ class ListedRow(ListedSample):
     """What the model saw of it; [] for samples that are learned."""
     training: str
     """What training made of it, in words; "" for samples that are learned."""
+    tokens: list[ListedToken]
+    """Its answer token by token; [] for samples that are learned, or not scored, or very long."""
 
 
 class BrowserData(NamedTuple):
@@ -141,13 +161,14 @@ def browser_data(
     causes: Sequence[str],
     accounts: Mapping[str, RowAccount] = NO_ACCOUNTS,
     limit: int = MAX_BYTES,
+    tokens: Mapping[str, Sequence[TokenView]] = NO_TOKENS,
 ) -> BrowserData:
     """The samples of a report as JSON of at most `limit` bytes.
 
     Samples that are not learned come first; learned ones follow as far as there is room. `samples`
-    and `accounts` are by id, `causes` all that a sample may have, `unexplained` last.
+    `accounts` and `tokens` are by id, `causes` all that a sample may have, `unexplained` last.
     """
-    encoder = _Encoder(report, samples, accounts, causes)
+    encoder = _Encoder(report, samples, accounts, causes, tokens)
     names = _script_json(encoder.names())
     rows: list[str] = []
     others: list[str] = []
@@ -175,11 +196,13 @@ class _Encoder:
         samples: Mapping[str, Sample],
         accounts: Mapping[str, RowAccount],
         causes: Sequence[str],
+        tokens: Mapping[str, Sequence[TokenView]],
     ) -> None:
         self.report = report
         self.samples = samples
         self.accounts = accounts
         self.causes = causes
+        self.tokens = tokens
         self.stages = list(dict.fromkeys(sample.stage for sample in samples.values()))
         self.diagnoses = {d.verdict.sample_id: d for d in report.diagnoses}
         self.other_places: dict[str, int] = {}
@@ -225,6 +248,7 @@ class _Encoder:
             "diagnosis": self._listed_diagnosis(diagnosis) if diagnosis else None,
             "seen": _listed_segments(account) if account else [],
             "training": printable(account_sentence(account)) if account else "",
+            "tokens": [] if learned else _listed_tokens(self.tokens.get(id_, ())),
         }
 
     def _listed_sample(self, id_: str, max_characters: int) -> ListedSample:
@@ -271,6 +295,24 @@ def _listed_segments(account: RowAccount) -> list[ListedSegment]:
             half = MAX_CHARACTERS // 2
             text = f"{text[:half]} ... ({left_out:,} more characters) ... {text[-half:]}"
         listed.append({"kind": segment.kind, "text": printable(text)})
+    return listed
+
+
+def _listed_tokens(tokens: Sequence[TokenView]) -> list[ListedToken]:
+    """The tokens of an answer; none of one that is too long for a page."""
+    if len(tokens) > MAX_TOKENS:
+        return []
+    listed: list[ListedToken] = []
+    for token in tokens:
+        says = None if token.first_choice is None else printable(token.first_choice)
+        listed.append(
+            {
+                "text": printable(token.text),
+                "p": round(token.p, 3),
+                "base": round(token.p_base, 3),
+                "says": says,
+            }
+        )
     return listed
 
 

@@ -72,7 +72,7 @@ def read_view(run_id: str, sample_id: str) -> SampleView:
         known = accounts["sample_id"].to_pylist()
         raise TrackingError(f"run {run_id} has no sample '{sample_id}'; {_near(sample_id, known)}")
     view: dict[str, Any] = {"account": found[0], "exposures": _exposures(run_id, sample_id)}
-    view["tokens"] = read_tokens(run_id, sample_id)
+    view["tokens"] = read_tokens(run_id, [sample_id]).get(sample_id, ())
     diagnosis = runs.read_table(run_id, "diagnosis.parquet")
     for row in diagnosis.filter(pc.equal(diagnosis["sample_id"], sample_id)).to_pylist():
         view.update(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ilp_mlflow.core.terminal.text import printable, wrap
@@ -34,24 +36,40 @@ class TokenView(Value):
     """Probability 0..1 of that."""
 
 
-def read_tokens(run_id: str, sample_id: str) -> tuple[TokenView, ...]:
-    """The tokens of a sample's answer under the base and the last checkpoint of a run.
+def read_tokens(run_id: str, sample_ids: Sequence[str]) -> dict[str, tuple[TokenView, ...]]:
+    """The tokens of samples' answers under the base and the last checkpoint of a run, by id.
 
-    None where it is not scored.
+    Left out are those that are not scored under both.
     """
-    table = runs.read_table(run_id, "tokens.parquet")
-    rows = table.filter(pc.equal(table["sample_id"], sample_id)).to_pylist()
-    texts_table = runs.read_table(run_id, "answer_texts.parquet")
-    texts = texts_table.filter(pc.equal(texts_table["sample_id"], sample_id))["texts"].to_pylist()
+    wanted = pa.array(sample_ids, pa.string())
     names = [checkpoint.name for checkpoint in runs.read_checkpoints(run_id)]
-    by_checkpoint = {row["checkpoint"]: row for row in rows}
-    if not texts or names[0] not in by_checkpoint or names[-1] not in by_checkpoint:
-        return ()
+    table = runs.read_table(run_id, "tokens.parquet")
+    table = table.filter(pc.is_in(table["sample_id"], wanted))
+    by_checkpoint: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    for name in (names[0], names[-1]):
+        rows = table.filter(pc.equal(table["checkpoint"], name)).to_pylist()
+        by_checkpoint[name] = {row["sample_id"]: row for row in rows}
+    base, last = by_checkpoint[names[0]], by_checkpoint[names[-1]]
     choices = runs.read_table(run_id, "first_choices.parquet").to_pylist()
     text_by_id = {choice["id"]: choice["text"] for choice in choices}
-    base, last = by_checkpoint[names[0]], by_checkpoint[names[-1]]
+    texts = runs.read_table(run_id, "answer_texts.parquet")
+    tokens = {}
+    for row in texts.filter(pc.is_in(texts["sample_id"], wanted)).to_pylist():
+        id_ = row["sample_id"]
+        if id_ in base and id_ in last:
+            tokens[id_] = _tokens(row["texts"], base[id_], last[id_], text_by_id)
+    return tokens
+
+
+def _tokens(
+    texts: Sequence[str],
+    base: Mapping[str, list[Any]],
+    last: Mapping[str, list[Any]],
+    text_by_id: Mapping[int, str],
+) -> tuple[TokenView, ...]:
+    """The tokens of one answer, from its rows under the base and the last checkpoint."""
     tokens = []
-    for place, text in enumerate(texts[0]):
+    for place, text in enumerate(texts):
         logprob, best = last["logprobs"][place], last["best_logprobs"][place]
         missed = best > logprob
         tokens.append(

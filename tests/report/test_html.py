@@ -28,6 +28,7 @@ from ilp_mlflow.core.values import (
 from ilp_mlflow.report import html, sample_browser
 from ilp_mlflow.report.html import render_html
 from ilp_mlflow.report.summary import markdown_summary
+from ilp_mlflow.report.token_view import TokenView
 from tests.browser import browsing
 
 HOSTILE = [
@@ -430,6 +431,17 @@ def in_browser(page, tmp_path):
         return json.loads(browser.locator("output").text_content())
 
 
+def tokens_of(text):
+    """Tokens of an answer, from the sure one to the one that is never said."""
+    tokens = []
+    for p in (1.0, 0.5, 0.0):
+        says = None if p == 1.0 else text
+        tokens.append(
+            TokenView(text=text, p=p, p_base=1 - p, first_choice=says, p_first_choice=p and 0.5)
+        )
+    return tuple(tokens)
+
+
 @pytest.mark.slow
 def test_in_a_browser_hostile_texts_are_shown_and_do_nothing(tmp_path):
     found, samples = report("plain")
@@ -449,7 +461,8 @@ def test_in_a_browser_hostile_texts_are_shown_and_do_nothing(tmp_path):
         "diagnoses": tuple(diagnoses),
         "name": HOSTILE[1],
     }
-    page = render_html(found.model_copy(update=changes), samples)
+    tokens = {id_: tokens_of(sample.answer) for id_, sample in samples.items()}
+    page = render_html(found.model_copy(update=changes), samples, {}, tokens)
     alone = re.sub(
         r"<meta http-equiv.*?>", "", page
     )  # the policy would stop what escaping let through
@@ -486,7 +499,9 @@ def test_axe_finds_nothing(tmp_path, width, scheme):
         os.environ.get("ILP_AXE") or files("axe_core_python") / "axe.min.js"
     )  # or a newer one from npm
     path = tmp_path / "report.html"
-    path.write_text(render_html(*report("plain")), encoding="utf-8")
+    found, samples = report("plain")
+    tokens = {id_: tokens_of("word ") for id_ in samples}
+    path.write_text(render_html(found, samples, {}, tokens), encoding="utf-8")
     with browsing() as browser:
         browser.set_viewport_size({"width": width, "height": 800})
         browser.emulate_media(color_scheme=scheme)

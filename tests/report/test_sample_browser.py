@@ -1,7 +1,14 @@
 import json
 
 from ilp_mlflow.core.values import Checkpoint, Diagnosis, Evidence, Report, Sample, Verdict
-from ilp_mlflow.report.sample_browser import MAX_CHARACTERS, MAX_OTHERS, browser_data, shorten
+from ilp_mlflow.report.sample_browser import (
+    MAX_CHARACTERS,
+    MAX_OTHERS,
+    MAX_TOKENS,
+    browser_data,
+    shorten,
+)
+from ilp_mlflow.report.token_view import TokenView
 from ilp_mlflow.training.accounts.row_account import RowAccount, Segment
 
 
@@ -103,7 +110,11 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
     scored = tuple(v.model_copy(update={"margin": -1.239, "reason": "off"}) for v in found.verdicts)
     accounts = {key: account(key) for key in samples}
     scored_report = found.model_copy(update={"verdicts": scored})
-    data, _ = listed(scored_report, samples, accounts=accounts)
+    token = {"text": "say", "p": 0.25, "p_base": 0.12345}
+    own = TokenView(**token)
+    missed = TokenView(**token, first_choice="said", p_first_choice=0.5)
+    tokens = dict.fromkeys(samples, (own, missed))
+    data, _ = listed(scored_report, samples, accounts=accounts, tokens=tokens)
     unlearned, learned = data["rows"]
     assert unlearned == {
         "id": "1",
@@ -135,8 +146,20 @@ def test_a_row_says_what_the_page_shows_of_a_sample():
         ],
         "training": "2 of the 2 tokens of its answer in the loss, behind 3 tokens of prompt; the "
         "chat template leaves out messages[0].name: 'x'; it ends with <|end|>, in the loss",
+        "tokens": [
+            {"text": "say", "p": 0.25, "base": 0.123, "says": None},
+            {"text": "say", "p": 0.25, "base": 0.123, "says": "said"},
+        ],
     }
-    assert (learned["history"], learned["diagnosis"]) == ("++", None)
+    assert (learned["history"], learned["diagnosis"], learned["tokens"]) == ("++", None, [])
+
+
+def test_a_very_long_answer_is_not_shown_token_by_token():
+    found, samples = report(["unlearned"])
+    token = TokenView(text="a", p=0.5, p_base=0.5)
+    for count, shown in ((MAX_TOKENS, MAX_TOKENS), (MAX_TOKENS + 1, 0)):
+        data, _ = listed(found, samples, tokens=dict.fromkeys(samples, (token,) * count))
+        assert len(data["rows"][0]["tokens"]) == shown
 
 
 def test_a_cut_text_says_how_much_is_missing():
