@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
+from ilp_mlflow.data.decisive_words import decisive_words
 from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
@@ -33,6 +35,8 @@ from ilp_mlflow.scoring.token_trees import (
 
 Entry = TypeVar("Entry", SampleTree, SequenceTree)
 
+TURNING_KINDS = ("negation", "number")
+"""Kinds of decisive words that are told from a token alone."""
 VERSION = 8
 """To be raised with every change of scores or of what is kept beside them: cached ones are then
 scored afresh."""
@@ -96,6 +100,7 @@ def score_tokens(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> lis
     for sample, result in track(sample_results, f"score {checkpoint}", len(trees)):
         sample_priors = [priors[number] for number in sample.blank_numbers]
         dtype = loaded.model.dtype
+        sample = _with_said(sample, result, loaded)
         score = _sample_score(sample, result, sample_priors, checkpoint, dtype)
         tokens = TokenScores(result.token_logprobs, result.best_logprobs, result.best_ids)
         scores.append(SampleScore(score, NO_TOKENS if score.unscored else tokens))
@@ -226,6 +231,23 @@ def _too_large(tokens: int, loaded: LoadedModel) -> ModelError:
         f"{tokens} tokens, a sample with its options, do not fit into the memory of "
         f"{loaded.model.device}; use another device, fewer scoring.options or dtype bfloat16"
     )
+
+
+def _with_said(sample: SampleTree, result: TreeResult, loaded: LoadedModel) -> SampleTree:
+    """A sample in which a token is decisive, too, that the model says a decisive word in place of.
+
+    Where the row goes on and the model says "not", the row's own word is any word.
+    """
+    missed = np.flatnonzero(result.gaps <= 0)
+    # of more misses than may be the sample is not learned anyway
+    if not 0 < len(missed) <= allowed_misses(len(result.gaps)):
+        return sample
+    turning = []
+    for place in missed.tolist():
+        said = loaded.tokenizer.decode([int(result.best_ids[place])])
+        if any(word.kind in TURNING_KINDS for word in decisive_words(said)):
+            turning.append(place)
+    return replace(sample, decisive=(*sample.decisive, *turning))
 
 
 def _sample_score(

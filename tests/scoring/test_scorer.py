@@ -251,6 +251,25 @@ def test_a_long_completion_may_miss_one_token_in_twenty():
     assert gap([1.0] * 37 + [0.5, -2.0, -1.0], 37) == 0.5
 
 
+def test_a_negation_or_number_that_the_model_puts_in_is_no_free_miss(loaded):
+    gaps = np.array([1.0] * 39 + [-1.0])
+
+    def decisive(text, gaps=gaps):
+        token = loaded.tokenizer(text)["input_ids"][-1]
+        result = tree_result(np.array([-1.0]), gaps, 0.0)
+        result = result._replace(best_ids=np.full(len(gaps), token, np.int32))
+        tree = token_trees.build_tree([[1] * (len(gaps) + 1)], [1])
+        sample = token_trees.SampleTree("a", tree, True, (), (), (3,))
+        return scorer._with_said(sample, result, loaded).decisive
+
+    # the tokenizer has letters: a digit is a number, and no letter is a negation
+    assert decisive("7") == (3, 39)
+    assert decisive("q") == (3,)
+    # more misses than may be, or none
+    assert decisive("7", np.full(40, -1.0)) == (3,)
+    assert decisive("7", np.full(40, 1.0)) == (3,)
+
+
 def test_too_long_a_sample_is_unscored_with_the_reason(loaded):
     limit = loaded.max_length
     filler = "x" * 200
