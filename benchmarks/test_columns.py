@@ -17,9 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Score, schema, to_rows
 from ilp_mlflow.scoring.metrics import fail_probability
-from ilp_mlflow.scoring.verdicts import COLUMNS, STATUSES, retention_by_stage, verdict_table
+from ilp_mlflow.scoring.verdicts.judgements import COLUMNS, judge, read_judges
+from ilp_mlflow.scoring.verdicts.statuses import STATUSES
+from ilp_mlflow.scoring.verdicts.timeline import retention_by_stage, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_SAMPLES", 1_000_000))
 CHECKPOINTS = ["base", *(f"stage{i}" for i in range(1, 10))]
@@ -100,8 +103,10 @@ def columnar(path, stage_of, preset="default"):
     table = pq.read_table(
         path, columns=list(COLUMNS), pre_buffer=False
     )  # else the whole file is held in memory as well
-    return verdict_table(table, CHECKPOINTS, preset), retention_by_stage(
-        table, stage_of, CHECKPOINTS, preset
+    judgements = judge(table, CHECKPOINTS, read_judges(ScoringConfig(preset=preset)))
+    del table
+    return verdict_table(judgements, CHECKPOINTS), retention_by_stage(
+        judgements, stage_of, CHECKPOINTS
     )
 
 
@@ -152,7 +157,10 @@ def test_a_million_samples_under_ten_checkpoints(benchmark, capsys, table, prese
             (planted == 1).any(1), np.array(CHECKPOINTS, object)[(planted == 1).argmax(1)], None
         )[order]
         assert (found["first_learned"].to_numpy() == first).all()
-        shares = [(planted[stage::3] == 1).mean(0) for stage in range(3)]
+        # of the samples that are scored
+        shares = [
+            (planted[stage::3] == 1).sum(0) / (planted[stage::3] != 3).sum(0) for stage in range(3)
+        ]
         assert np.allclose(
             [list(measured["retention"][f"stage{s + 1}"].values()) for s in range(3)], shares
         )

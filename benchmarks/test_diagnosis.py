@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ilp_mlflow import Checkpoint, Exposure, Sample, Score, Verdict
+from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.plugin_loader import configure
 from ilp_mlflow.core.values import schema, to_rows, to_table
 from ilp_mlflow.data.questions import Questions
@@ -25,7 +26,8 @@ from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.findings import spread_findings
 from ilp_mlflow.diagnosis.installed_causes import installed_causes
 from ilp_mlflow.plugin import Context, GreedyAnswer, Stage, similar_rows
-from ilp_mlflow.scoring.verdicts import status_histories, verdict_table
+from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges
+from ilp_mlflow.scoring.verdicts.timeline import status_histories, verdict_table
 
 SAMPLES = int(os.environ.get("ILP_BENCHMARK_ROWS", 100_000))
 SUBSET, PLANTED, PAIRED = 5_000, 1_000, 2_000
@@ -163,7 +165,7 @@ def diagnose(n):
     ]
     exposures = to_table(ledger, Exposure)
     start = time.perf_counter()
-    rule = scores, CHECKPOINTS
+    rule = judge(scores, CHECKPOINTS, read_judges(ScoringConfig())), CHECKPOINTS
     judged = {v.sample_id: v for v in to_rows(verdict_table(*rule), Verdict)}
     unlearned = [s for s in samples if judged[s.id].status == "unlearned"]
     learned = [s for s in samples if judged[s.id].status == "learned"]

@@ -15,12 +15,14 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from benchmarks.plans import ITEMS, plan_of, questions  # noqa: E402
+from ilp_mlflow.core.config import ScoringConfig  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
 from ilp_mlflow.scoring import scorer, token_trees  # noqa: E402
 from ilp_mlflow.scoring.metrics import SAMPLED_RUNS  # noqa: E402
 from ilp_mlflow.scoring.models import loading  # noqa: E402
-from ilp_mlflow.scoring.verdicts import undecided_samples, verdict_margins, verdict_table  # noqa: E402
+from ilp_mlflow.scoring.verdicts.greedy import greedy_margins, may_turn_in_float32  # noqa: E402
+from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges  # noqa: E402
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -183,22 +185,23 @@ def test_mixed_precision_against_lm_eval(smollm2, loaded, paired, tmp_path):
 
     def mixed():
         found = table(plan, screen)
-        close = undecided_samples(found)
+        close = may_turn_in_float32(found)
         again = table(
             plan.only(frozenset(found.filter(pa.array(close))["sample_id"].to_pylist())), exact
         )
         return pa.concat_tables([found.filter(pa.array(~close)), again]), close
 
     def statuses(found):
-        return verdict_table(found.sort_by("sample_id"), ["c"])["status"].to_pylist()
+        judges = read_judges(ScoringConfig(verdicts="greedy"))
+        return judge(found.sort_by("sample_id"), ["c"], judges)["status"].to_pylist()
 
     (found, close), expected = mixed(), table(plan, exact)
     assert statuses(found) == statuses(expected)
     assert "learned" in statuses(expected)
     low = table(plan, screen)
-    margin = verdict_margins(expected)
+    margin = greedy_margins(expected)
     near = abs(margin) < 4
-    moved = abs(verdict_margins(low) - margin)[near].max(initial=0)
+    moved = abs(greedy_margins(low) - margin)[near].max(initial=0)
     print(f"\n  {Counter(statuses(expected))}; {close.mean():.0%} scored again;")
     print(f"  bf16 moves the {near.sum()} margins within 4 nats of zero by up to {moved:.2f} nats")
     ratio = paired(

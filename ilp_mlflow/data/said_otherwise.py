@@ -7,14 +7,13 @@ answers go side by side and differ in a decisive word, and where they differ in 
 from __future__ import annotations
 
 import builtins
+import functools
 import keyword
 import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
-
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from ilp_mlflow.data.decisive_words import DecisiveWord, Kind, decisive_words
 from ilp_mlflow.data.lexical import NUMBER, WORD
@@ -53,7 +52,17 @@ class Word(NamedTuple):
         """Whether it is more than an article, a pronoun or an auxiliary."""
         # `it's` is the pronoun with an auxiliary
         stem = self.text.replace("\u2019", "'").partition("'")[0]
-        return self.kind is not None or stem not in ENGLISH_STOP_WORDS
+        return self.kind is not None or stem not in _stop_words()
+
+
+@functools.cache
+def _stop_words() -> frozenset[str]:
+    """English words that say little by themselves."""
+    # takes seconds to import, and is wanted only where answers are compared
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words: frozenset[str] = ENGLISH_STOP_WORDS
+    return words
 
 
 class Comparison(NamedTuple):

@@ -24,6 +24,7 @@ from ilp_mlflow.core.verdict_rules import (
 )
 from ilp_mlflow.scoring.verdicts.columns import gave_no_number
 from ilp_mlflow.scoring.verdicts.greedy import Greedy
+from ilp_mlflow.scoring.verdicts.long import Long
 from ilp_mlflow.scoring.verdicts.paper import Paper
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ COLUMNS = (
     "unscored",
 )
 """The columns of a score table that rules read which go by scores alone."""
+SHARED_TEXTS = ("checkpoint", "status", "reason", "rule", "grade")
+"""Columns of judgements whose texts are few."""
 LONG_TOKENS = 64
 """Supervised tokens from which an answer is long, and judged as such unless told otherwise."""
 Rules = Mapping[str, VerdictRule]
@@ -112,8 +115,7 @@ def read_judges(scoring: ScoringConfig) -> Judges:
     """The rules that judge rows scored so. Raises PluginError for one that cannot be used."""
     if scoring.preset == "paper":
         return Judges({"paper": Paper()}, every_row="paper")
-    rules: dict[str, VerdictRule] = {"greedy": Greedy()}
-    rules.update(plugin_loader.configure("verdict", {"long": {}}))
+    rules: dict[str, VerdictRule] = {"greedy": Greedy(), "long": Long()}
     by_group = {}
     for group, named in scoring.verdicts.items():
         ((rule, options),) = named.items()
@@ -145,7 +147,7 @@ def judge(
     for name in checkpoints:
         rows = scores.filter(pc.equal(scores["checkpoint"], name))
         tables.append(_judge_checkpoint(name, name == checkpoints[0], rows, judges, seed, evidence))
-    return pa.concat_tables(tables) if tables else schema(Judgement).empty_table()
+    return pa.concat_tables(tables) if tables else _compact(schema(Judgement).empty_table())
 
 
 def _judge_checkpoint(
@@ -184,7 +186,7 @@ def _judge_checkpoint(
             generate=speaker,
         )
         tables.append(_judged_table(name, rows, _ask(name, rule, given)))
-    return pa.concat_tables(tables) if tables else schema(Judgement).empty_table()
+    return pa.concat_tables(tables) if tables else _compact(schema(Judgement).empty_table())
 
 
 def _ask(name: str, rule: VerdictRule, rows: ScoredRows) -> Judged:
@@ -216,7 +218,15 @@ def _judged_table(name: str, rows: pa.Table, judged: Judged) -> pa.Table:
         pa.array([name.partition(" of ")[0]] * rows.num_rows, pa.string()),
         _texts(grades),
     ]
-    return pa.table(columns, schema=schema(Judgement))
+    return _compact(pa.table(columns, schema=schema(Judgement)))
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Texts that many rows share are held once: there may be millions of judgements."""
+    for name in SHARED_TEXTS:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table[name].dictionary_encode())
+    return table
 
 
 def _texts(values: object) -> pa.Array:
@@ -239,7 +249,7 @@ def _unscored_table(rows: pa.Table, reasons: pa.Array) -> pa.Table:
         pa.array([""] * n, pa.string()),
         pa.nulls(n, pa.string()),
     ]
-    return pa.table(columns, schema=schema(Judgement))
+    return _compact(pa.table(columns, schema=schema(Judgement)))
 
 
 def _tokens_by_id(

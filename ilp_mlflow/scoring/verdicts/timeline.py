@@ -40,7 +40,8 @@ def status_timeline(judgements: pa.Table, checkpoints: Sequence[str]) -> Timelin
 
     samples = judgements["sample_id"].dictionary_encode().combine_chunks()
     names = pa.array(checkpoints, pa.string())
-    columns = pc.fill_null(pc.index_in(judgements["checkpoint"], value_set=names), -1).to_numpy()
+    given = judgements["checkpoint"].cast(pa.string())
+    columns = pc.fill_null(pc.index_in(given, value_set=names), -1).to_numpy()
     # (rows,): those of checkpoints that are not asked for are left out
     asked_for = columns >= 0
     cells = samples.indices.to_numpy()[asked_for], columns[asked_for]
@@ -49,7 +50,8 @@ def status_timeline(judgements: pa.Table, checkpoints: Sequence[str]) -> Timelin
 
     statuses, margins = np.full(shape, UNSCORED, np.int8), np.full(shape, np.nan)
     known = pa.array(STATUSES, pa.string())
-    codes = pc.index_in(judgements["status"], value_set=known).to_numpy().astype(np.int8)
+    named = judgements["status"].cast(pa.string())
+    codes = pc.index_in(named, value_set=known).to_numpy().astype(np.int8)
     statuses[cells] = codes[asked_for]
     margins[cells] = floats(judgements, "margin")[asked_for]
     return Timeline(samples.dictionary, statuses, margins)
@@ -66,7 +68,9 @@ def verdict_table(judgements: pa.Table, checkpoints: Sequence[str]) -> pa.Table:
     sample_ids, statuses, margins = status_timeline(judgements, checkpoints)
     final = judgements.filter(pc.equal(judgements["checkpoint"], checkpoints[-1]))
     places = pc.index_in(sample_ids, value_set=final["sample_id"])
-    last = {name: final[name].take(places) for name in ("reason", "rule", "grade")}
+    last = {}
+    for name in ("reason", "rule", "grade"):
+        last[name] = final[name].cast(pa.string()).take(places)
     solved = (statuses[:, 0] == LEARNED) & (statuses[:, -1] == LEARNED)
     return pa.table(
         {

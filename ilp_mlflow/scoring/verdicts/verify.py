@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
-from statsmodels.stats.proportion import proportion_confint
 
 from ilp_mlflow.core.values import Sample, Status
 from ilp_mlflow.core.verdict_rules import Completion, Judged, ScoredRows, VerdictRule
@@ -123,6 +122,9 @@ def _status(passes: _Passes) -> Status:
         return "learned"
     if not passes.drawn:
         return "unlearned"
+    # takes a second to import
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(passes.passed, passes.drawn, alpha=ALPHA, method="wilson")
     if low > 0.5:
         return "learned"
