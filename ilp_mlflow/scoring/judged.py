@@ -46,12 +46,13 @@ def score_and_judge(
     tokenizer: TokenizerConfig | None = None,
     cached: bool = True,
     controls: Sequence[Sample] = (),
+    has_base: bool = True,
 ) -> JudgedSamples:
     """Score all samples under all checkpoints and judge them.
 
     `wrong` are wrong options by sample id, `locations` the checkpoints (name -> location, the base
-    first), `controls` rows that no stage trains. Raises ModelError, see `score_and_check`, and
-    PluginError, see `judge`.
+    first unless not `has_base`), `controls` rows that no stage trains. Raises ModelError, see
+    `score_and_check`, and PluginError, see `judge`.
     """
     judges = read_judges(options)
     scored = score_and_check(samples, wrong, locations, options, seed, tokenizer, cached)
@@ -69,6 +70,7 @@ def score_and_judge(
         controls=controls,
         control_tokens=control_tokens,
         speaker=speaker.of,
+        has_base=has_base,
     )
     names = tuple(locations)
     with task("judge"):

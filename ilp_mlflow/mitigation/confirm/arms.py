@@ -153,5 +153,6 @@ def _score(
         seed,
         experiment.tokenizer,
         cached=False,
+        has_base=False,
     )
     return {verdict.sample_id: verdict.status for verdict in judged.verdicts}

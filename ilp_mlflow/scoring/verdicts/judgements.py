@@ -67,6 +67,8 @@ class Evidence:
     """The same for the answers of those."""
     speaker: Callable[[str], Generate] | None = None
     """Lets a checkpoint speak, by its name."""
+    has_base: bool = True
+    """Whether the first checkpoint is the base."""
 
     @cached_property
     def samples_by_id(self) -> dict[str, Sample]:
@@ -146,7 +148,8 @@ def judge(
     tables = []
     for name in checkpoints:
         rows = scores.filter(pc.equal(scores["checkpoint"], name))
-        tables.append(_judge_checkpoint(name, name == checkpoints[0], rows, judges, seed, evidence))
+        is_base = evidence.has_base and name == checkpoints[0]
+        tables.append(_judge_checkpoint(name, is_base, rows, judges, seed, evidence))
     return pa.concat_tables(tables) if tables else _compact(schema(Judgement).empty_table())
 
 
@@ -179,9 +182,9 @@ def _judge_checkpoint(
             seed=seed,
             samples_by_id=evidence.samples_by_id,
             tokens=partial(_tokens_by_id, evidence.tokens, checkpoint, rows),
-            base_tokens=partial(_base_tokens_by_id, evidence.tokens, rows),
+            base_tokens=partial(_base_tokens_by_id, evidence, evidence.tokens, rows),
             controls=partial(_tokens_by_id, evidence.control_tokens, checkpoint),
-            base_controls=partial(_base_tokens_by_id, evidence.control_tokens),
+            base_controls=partial(_base_tokens_by_id, evidence, evidence.control_tokens),
             control_sources=evidence.control_sources,
             generate=speaker,
         )
@@ -272,9 +275,9 @@ def _tokens_by_id(
 
 
 def _base_tokens_by_id(
-    tokens: pa.Table | None, rows: pa.Table | None = None
+    evidence: Evidence, tokens: pa.Table | None, rows: pa.Table | None = None
 ) -> dict[str, AnswerTokens]:
     """The same of the base, whose rows come first."""
-    if tokens is None or not tokens.num_rows:
+    if tokens is None or not tokens.num_rows or not evidence.has_base:
         return {}
     return _tokens_by_id(tokens, tokens["checkpoint"][0].as_py(), rows)

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -250,3 +251,29 @@ def test_one_rule_for_all_rows_may_be_a_word():
     checked = {"all": {"verify": {"check": "my_checks:passes"}}}
     assert ScoringConfig(verdicts="verify:my_checks:passes").verdicts == checked
     assert read_judges(ScoringConfig(verdicts="verify:math")).by_group == {"all": "verify of all"}
+
+
+def test_the_first_checkpoint_is_the_base_unless_it_is_said_not_to_be():
+    seen = []
+
+    class Noting(Odd):
+        def judge(self, rows):
+            seen.append((rows.checkpoint, rows.is_base, len(rows.base_tokens())))
+            return super().judge(rows)
+
+    scores = to_table([score("base"), score("last")], Score)
+    lists = [[-1.0, -2.0]] * 2
+    tokens = pa.table(
+        {
+            "sample_id": ["a", "a"],
+            "checkpoint": ["base", "last"],
+            "logprobs": pa.array(lists, pa.list_(pa.float32())),
+            "best_logprobs": pa.array(lists, pa.list_(pa.float32())),
+            "best_ids": pa.array([[1, 2]] * 2, pa.list_(pa.int32())),
+        }
+    )
+    judges = Judges({"noting": Noting()}, every_row="noting")
+    for has_base in (True, False):
+        evidence = Evidence(tokens=tokens, has_base=has_base)
+        judge(scores, ["base", "last"], judges, 0, evidence)
+    assert seen == [("base", True, 1), ("last", False, 1), ("base", False, 0), ("last", False, 0)]
