@@ -29,9 +29,9 @@ class DecisiveWord(NamedTuple):
     """What must be equal: of a number its value, of any other word its spelling."""
 
 
-LIST_NUMBER = re.compile(r"(?:^|\n)\s*\d+[.)]\s$")
+LIST_NUMBER = re.compile(r"^[ \t]*(\d{1,3})[.)][ \t]+(?=\S)", re.MULTILINE)
 """The number of a list's item, which counts items and says nothing of its own."""
-MINUS = re.compile(r"(?:^|[^\w)])[-\u2212]$")
+MINUS = re.compile(r"(?:^|[^\w)\n])[-\u2212\u2013]$")
 """What stands in front of a negative number: a sign that joins no words and takes nothing away."""
 DIGITS_INSIDE = re.compile(r"\w*\d\w*")
 """A word with digits in it: a version, a size with its unit, an ordinal."""
@@ -93,12 +93,12 @@ CODE_LINE = re.compile(
 )
 """A line that reads as code outside of fences."""
 IDENTIFIER = re.compile(
-    r"\b(?:\w+(?:\.\w+)*\(\)|\w+_\w+|[a-z]+[A-Z]\w*|https?://\S+|[\w.+-]+@[\w-]+\.\w+"
+    r"\b(?:\w+(?:\.\w+)*\(\)|\w+_\w+|[a-z]+[A-Z]\w*|https?://[^\s<>()\[\]]*[\w/]|[\w.+-]+@[\w-]+\.\w+"
     r"|\w+(?:/\w+){2,})"
 )
 """Names of things in code, addresses and paths, in running text."""
-CODE_TOKEN = re.compile(r"\w+|[^\w\s]+")
-"""A word of code, or its signs."""
+CODE_TOKEN = re.compile(r"\n[ \t]*(?=\S)|\w+|[^\w\s]")
+"""A word of code, one of its signs, or where a line of it begins, which tells what it is in."""
 SOME_LINES = 0.5
 """Share 0..1 of lines that must read as code for an answer without fences to be code."""
 PRONOUN = ("I", "I'm", "I've", "I'll", "I'd")
@@ -137,7 +137,8 @@ def _code(text: str) -> Iterator[DecisiveWord]:
             spans.append(match.span(1))
     for start, end in sorted(spans):
         for match in CODE_TOKEN.finditer(text, start, end):
-            yield DecisiveWord(*match.span(), "code", match.group())
+            # quotes of either kind hold the same text
+            yield DecisiveWord(*match.span(), "code", match.group().replace('"', "'"))
 
 
 def _outside(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -155,8 +156,9 @@ def _identifiers(text: str) -> Iterator[DecisiveWord]:
 
 
 def _numbers(text: str) -> Iterator[DecisiveWord]:
+    counting = {match.start(1) for match in LIST_NUMBER.finditer(text)}
     for match in NUMBER.finditer(text):
-        if LIST_NUMBER.search(text[: match.end() + 2][-12:]):
+        if match.start() in counting:
             continue
         signed = MINUS.search(text[: match.start()][-2:])
         start = match.start() - 1 if signed else match.start()
@@ -164,7 +166,8 @@ def _numbers(text: str) -> Iterator[DecisiveWord]:
         yield DecisiveWord(start, match.end(), "number", f"-{value}" if signed else value)
     for match in DIGITS_INSIDE.finditer(text):
         if not match.group().isdigit():
-            yield DecisiveWord(*match.span(), "number", match.group().lower())
+            # letters behind a number are its unit: 5 mW are not 5 MW
+            yield DecisiveWord(*match.span(), "number", match.group())
     for match in WORD.finditer(text):
         spelled = NUMBER_WORDS.get(match.group().lower())
         if spelled is not None:

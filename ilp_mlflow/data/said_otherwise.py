@@ -1,44 +1,62 @@
 """What a long answer that a model gives says of the right one: the same, something else, or open.
 
-Two texts of the same meaning may share few words, so this decides only where it can: where the
-answers go side by side and differ in a decisive word, and where they differ in nothing that counts.
+Two texts of the same meaning may share few words, and one word may turn a text round. So this
+decides only where that is certain: where nothing that counts differs, and where one decisive word
+stands for another and all around it is the same. Anything else is open.
 """
 
 from __future__ import annotations
 
 import builtins
-import functools
 import keyword
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from ilp_mlflow.data.decisive_words import DecisiveWord, Kind, decisive_words
-from ilp_mlflow.data.lexical import NUMBER, WORD
+from ilp_mlflow.data.lexical import NUMBER, WORD, plain_number
 
-NEAR = 0.85
-"""Share 0..1 of all words that two answers must have in the same order to be near."""
-SHORT_STRETCH = 6
-"""Words of a stretch in which answers differ, at most, for one to stand for the other's."""
-SWAPPED_WORDS = 2
-"""Words of a stretch, at most, that are swapped for others and not put otherwise."""
+FREE_WORDS = frozenset(
+    (
+        *("a", "an", "the", "is", "are", "was", "were", "be", "been", "being", "am"),
+        *("do", "does", "did", "have", "has", "had", "it", "this", "that", "these", "those"),
+        *("which", "and", "so", "also", "just", "very"),
+    )
+)
+"""Words that may come and go; all others count: prepositions, quantities and modals turn a text."""
+HARMLESS_NEGATION = re.compile(
+    r"\b(?:not only|without (?:delay|doubt|question)|no (?:more|later|less|fewer|doubt)"
+    r"|(?:not|n't) (?:forget|hesitate)|neither|nor)\b",
+    re.IGNORECASE,
+)
+"""Negations that do not turn a sentence round; where one is, a difference is left open."""
+SIGN = re.compile(
+    r"(?<=[\d)\]])\s*[-*]\s*(?=[\d(\[])|(?<=\b[a-z])\s*[-*]\s*(?=[a-z\d]\b)"
+    r"|(?<=\w)\s*/\s*(?=\w)|(?<!^)(?<!\n)[<>]|[+^=\u2260\u2264\u2265\u00b1\u221a%\u2030\u00b0$\u20ac"
+    r"\u00a3\u00a5\u00bd\u00bc\u00be]"
+)
+"""A sign that counts outside of code: of a calculation, a comparison, a currency, a share."""
 CODE_CONSTANTS = ("true", "false", "null", "nil", "undefined", "asc", "desc")
 """Words that other languages than Python take for themselves."""
-LAST_LINE_WORDS = 12
-"""Words of the last line, at most, for it to be the result that the lines above lead to."""
 RESULT_LINE = re.compile(
-    r"####|.*=|.*\\boxed|.*\b(?:answer|result|total|solution)\b", re.IGNORECASE
+    r"####|\W*(?:so |therefore,? |thus,? )?(?:the )?(?:final )?(?:answer|result|solution|total)\b"
+    r"|.*\\boxed",
+    re.IGNORECASE,
 )
 """A last line that says itself that it is the result."""
-BARE_RESULT_WORDS = 4
-"""Words of a last line, at most, that is a result by its number alone."""
-LIST_ITEM = re.compile(r"(?:[-*\u2022]|\d+[.)])\s")
+RESULT_WORDS = 12
+"""Words of a last line, at most, for it to be a result."""
+SAME_SIGNS = str.maketrans(
+    {"\u2019": "'", "\u2018": "'", "\u2013": "-", "\u2212": "-", "\u00d7": "*", "\u201c": '"'}
+)
+"""Signs that are written in several ways."""
 
 
 class Word(NamedTuple):
-    """A word of an answer, as it is compared."""
+    """A word of an answer, or a sign that counts, as it is compared."""
 
     text: str
     """What must be equal: of a decisive word its value, of another one its small letters."""
@@ -49,20 +67,8 @@ class Word(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether it is more than an article, a pronoun or an auxiliary."""
-        # `it's` is the pronoun with an auxiliary
-        stem = self.text.replace("\u2019", "'").partition("'")[0]
-        return self.kind is not None or stem not in _stop_words()
-
-
-@functools.cache
-def _stop_words() -> frozenset[str]:
-    """English words that say little by themselves."""
-    # takes seconds to import, and is wanted only where answers are compared
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
-    words: frozenset[str] = ENGLISH_STOP_WORDS
-    return words
+        """Whether it may not come and go."""
+        return self.kind is not None or self.text not in FREE_WORDS
 
 
 class Comparison(NamedTuple):
@@ -74,50 +80,65 @@ class Comparison(NamedTuple):
     """In a few words."""
 
 
-def compare_answers(answer: str, said: str) -> Comparison:
+def compare_answers(answer: str, said: str, ended: bool = True) -> Comparison:
     """How what a model said stands to the right answer.
 
-    `contradicts`: in a stretch that both have, another number, name, negation or piece of code
-    stands in the place of the right one, and the last lines do not agree all the same. `same`: all
-    decisive words are there, no other word that counts is swapped for one alone, and NEAR of all
-    words stand in the same order. Anything else is `open`.
+    `same`: all words that count are equal and in the same order; FREE_WORDS, marks and spaces may
+    differ. `contradicts`: another number, name or piece of code stands in the place of the right
+    one, or a negation comes or goes, between words that are the same; or the last line comes to
+    another number. Anything else is `open`. Of an answer that was not `ended` the last word is
+    left out, and it is never the same.
     """
-    right, other = words_of(answer), words_of(said)
-    if [word.text for word in right] == [word.text for word in other]:
+    answer, said = _normalised(answer), _normalised(said)
+    right = [word for word in words_of(answer) if word.counts]
+    other = [word for word in words_of(said) if word.counts]
+    if not ended:
+        other = other[:-1]
+    if ended and [word.text for word in right] == [word.text for word in other]:
         return Comparison("same", "says the same")
-    by_last_line = _compare_last_lines(answer, said)
-    if by_last_line is not None and by_last_line.outcome == "contradicts":
-        return by_last_line
-    changed = _contradiction(right, other)
-    if changed is not None:
-        if by_last_line is None:
+    results = _results(answer, said) if ended else None
+    if results is not None and results[0] != results[1]:
+        reason = f"comes to {results[1]} where the row comes to {results[0]}"
+        return Comparison("contradicts", reason)
+    changed = _contradiction(right, other, ended)
+    if changed is not None and not (HARMLESS_NEGATION.search(answer + "\n" + said)):
+        if results is None:
             return Comparison("contradicts", changed)
-        return Comparison("open", f"{changed}, but comes to the same last line")
-    missing = _missing_decisive(right, other)
-    if missing:
-        return Comparison("open", f"says it otherwise: {_quoted(missing)} is not there")
-    swapped = _swap(right, other)
-    if swapped is not None:
-        return Comparison("open", swapped)
-    if _nearness(right, other) < NEAR:
-        return Comparison("open", "says it in quite other words")
-    return Comparison("same", "says the same in nearly the same words")
+        return Comparison("open", f"{changed}, but comes to the same result")
+    return Comparison("open", changed or _first_difference(right, other))
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of an answer in order; signs count in code alone."""
+    """The words of an answer in order, with the signs that count."""
     decisive = decisive_words(text)
-    words = []
+    placed = [(word.start, _decisive_word(word, text)) for word in decisive]
     place = 0
-    for word in decisive:
-        words += _plain_words(text[place : word.start])
-        words.append(_decisive_word(word, text))
-        place = word.end
-    return [*words, *_plain_words(text[place:])]
+    for start, end in [*((word.start, word.end) for word in decisive), (len(text), len(text))]:
+        placed += _plain_words(text, place, start)
+        place = end
+    inside = {n for word in decisive for n in range(word.start, word.end)}
+    for match in SIGN.finditer(text):
+        sign = match.group().strip()
+        start = match.end() - len(match.group().lstrip())
+        if start not in inside:
+            placed.append((start, Word(sign, None, sign)))
+    return [word for _, word in sorted(placed, key=lambda one: one[0])]
 
 
-def _plain_words(text: str) -> list[Word]:
-    return [Word(m.group().lower(), None, m.group()) for m in WORD.finditer(text)]
+def _normalised(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(SAME_SIGNS)
+
+
+def _plain_words(text: str, start: int, end: int) -> list[tuple[int, Word]]:
+    """The words of a stretch without a decisive one, with their places."""
+    words = []
+    for match in WORD.finditer(text, start, end):
+        # a hyphen joins words and is none
+        for part in match.group().split("-"):
+            written = part.strip("_*`")
+            if written:
+                words.append((match.start(), Word(written.lower(), None, written)))
+    return words
 
 
 def _decisive_word(word: DecisiveWord, text: str) -> Word:
@@ -126,69 +147,91 @@ def _decisive_word(word: DecisiveWord, text: str) -> Word:
     return Word(value, word.kind, text[word.start : word.end])
 
 
-def _compare_last_lines(answer: str, said: str) -> Comparison | None:
-    """How the results stand to each other, where the answer ends with one; None: it does not."""
-    right, other = _result_line(answer), _result_line(said)
-    if right is None:
-        return None
-    right_words = [word for word in words_of(right) if word.counts]
-    if not any(word.kind for word in right_words):
-        return None
-    if other is None:
-        return Comparison("open", "has no last line of its own")
-    other_words = [word for word in words_of(other) if word.counts]
-    if Counter(w.text for w in right_words) == Counter(w.text for w in other_words):
-        return Comparison("same", "comes to the same last line")
-    return Comparison(
-        "contradicts", f"ends with {_in_quotes(other)} where the row ends with {_in_quotes(right)}"
-    )
+def _results(answer: str, said: str) -> tuple[str, str] | None:
+    """The numbers that the last lines of both come to; None where one of them comes to none."""
+    right, other = _result(answer), _result(said)
+    return None if right is None or other is None else (right, other)
 
 
-def _result_line(text: str) -> str | None:
-    """The last line of a text of several lines, where it is short."""
+def _result(text: str) -> str | None:
+    """The last number of a last line that is a result."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    if len(lines) < 2 or LIST_ITEM.match(lines[-1]):
+    if len(lines) < 2 or not RESULT_LINE.match(lines[-1]):
         return None
-    n_words = len(WORD.findall(lines[-1]))
-    is_bare = n_words <= BARE_RESULT_WORDS and NUMBER.search(lines[-1]) is not None
-    is_result = is_bare or RESULT_LINE.match(lines[-1]) is not None
-    return lines[-1] if is_result and n_words <= LAST_LINE_WORDS else None
+    numbers = list(NUMBER.finditer(lines[-1]))
+    is_short = len(WORD.findall(lines[-1])) <= RESULT_WORDS
+    return plain_number(numbers[-1]) if numbers and is_short else None
 
 
-def _contradiction(right: Sequence[Word], other: Sequence[Word]) -> str | None:
+def _contradiction(right: Sequence[Word], other: Sequence[Word], ended: bool) -> str | None:
     """The first decisive word that has another one in its place, in words; None without one."""
-    for operation, a, b, c, d in _differences(right, other):
-        taken, put = right[a:b], other[c:d]
-        if max(len(taken), len(put)) > SHORT_STRETCH:
+    for taken, put, is_last in _differences(right, other):
+        # what an unfinished answer would have gone on with is not known
+        if is_last and not ended:
             continue
-        # alone in a stretch, so that no other word of it can turn the sentence back
-        is_alone = operation != "replace" or not any(w.counts and not w.kind for w in put)
-        if is_alone and _negations(taken) != _negations(put):
-            return _instead(taken, put)
-        for kind in ("number", "name", "code"):
-            before, after = _of_kind(taken, kind), _of_kind(put, kind)
-            if not before or not after or Counter(before) == Counter(after):
-                continue
-            if kind == "code" and _renames(before, after, right, other):
-                continue
+        if _turns(taken, put) or _swaps(taken, put, right, other):
             return _instead(taken, put)
     return None
 
 
-def _renames(
-    before: Sequence[str], after: Sequence[str], right: Sequence[Word], other: Sequence[Word]
+def _differences(
+    right: Sequence[Word], other: Sequence[Word]
+) -> list[tuple[Sequence[Word], Sequence[Word], bool]]:
+    """Stretches in which two answers differ: the words of both, and whether nothing follows."""
+    texts, other_texts = [word.text for word in right], [word.text for word in other]
+    differences = []
+    for operation, a, b, c, d in SequenceMatcher(None, texts, other_texts, False).get_opcodes():
+        if operation != "equal":
+            is_last = b == len(right) or d == len(other)
+            differences.append((right[a:b], other[c:d], is_last))
+    return differences
+
+
+def _turns(taken: Sequence[Word], put: Sequence[Word]) -> bool:
+    """Whether a negation comes or goes, and nothing else."""
+    both = [*taken, *put]
+    return len(both) == 1 and both[0].kind == "negation"
+
+
+def _swaps(
+    taken: Sequence[Word],
+    put: Sequence[Word],
+    right: Sequence[Word],
+    other: Sequence[Word],
 ) -> bool:
-    """Whether names of code that one answer uses throughout have other names in the other one."""
-    texts, other_texts = Counter(w.text for w in right), Counter(w.text for w in other)
-    for name, new_name in zip(before, after, strict=False):
-        if name == new_name:
-            continue
-        is_gone = not other_texts[name] and not texts[new_name]
-        # what is named is bound somewhere and used elsewhere
-        is_bound = texts[name] > 1 and texts[name] == other_texts[new_name]
-        if not (is_gone and is_bound and _is_free(name) and _is_free(new_name)):
+    """Whether one decisive word stands for another of its kind, and nothing else differs."""
+    if len(taken) != 1 or len(put) != 1 or taken[0].kind != put[0].kind:
+        return False
+    before, after = taken[0], put[0]
+    if before.kind == "number":
+        # the same digits may be one number, written otherwise: 1.500 and 1500, 7 and 7th
+        return _digits(before) != _digits(after) and bool(_digits(before) and _digits(after))
+    if before.kind == "code":
+        # how deep a line stands matters in some languages and is taste in others
+        if not before.text.strip() or not after.text.strip():
             return False
-    return len(before) == len(after)
+        return not _renames(before.text, after.text, right, other)
+    if before.kind == "name":
+        # one may be short for the other: Nov., St.
+        short, long = sorted((before.text, after.text), key=len)
+        return not long.startswith(short.rstrip("."))
+    return False
+
+
+def _digits(word: Word) -> str:
+    """The digits of a number as it is written; of a number word, its value."""
+    if not any(letter.isdigit() for letter in word.written):
+        return word.text
+    return re.sub(r"\D", "", word.written)
+
+
+def _renames(name: str, new_name: str, right: Sequence[Word], other: Sequence[Word]) -> bool:
+    """Whether a name of code that one answer uses throughout has another name in the other."""
+    texts, other_texts = Counter(w.text for w in right), Counter(w.text for w in other)
+    is_gone = not other_texts[name] and not texts[new_name]
+    # what is named is bound somewhere and used elsewhere
+    is_bound = texts[name] > 1 and texts[name] == other_texts[new_name]
+    return is_gone and is_bound and _is_free(name) and _is_free(new_name)
 
 
 def _is_free(name: str) -> bool:
@@ -197,30 +240,13 @@ def _is_free(name: str) -> bool:
     return name.isidentifier() and not taken
 
 
-def _differences(
-    right: Sequence[Word], other: Sequence[Word]
-) -> list[tuple[str, int, int, int, int]]:
-    """Stretches in which two answers differ: what is done, and its places in both."""
-    opcodes = _matcher(right, other).get_opcodes()
-    return [opcode for opcode in opcodes if opcode[0] != "equal"]
-
-
-def _matcher(right: Sequence[Word], other: Sequence[Word]) -> SequenceMatcher[str]:
-    texts, other_texts = [word.text for word in right], [word.text for word in other]
-    return SequenceMatcher(None, texts, other_texts, autojunk=False)
-
-
-def _nearness(right: Sequence[Word], other: Sequence[Word]) -> float:
-    return _matcher(right, other).ratio()
-
-
-def _negations(words: Sequence[Word]) -> int:
-    """Whether negations turn a stretch into its opposite: 1, or 0 for none or two."""
-    return sum(word.kind == "negation" for word in words) % 2
-
-
-def _of_kind(words: Sequence[Word], kind: str) -> list[str]:
-    return [word.text for word in words if word.kind == kind]
+def _first_difference(right: Sequence[Word], other: Sequence[Word]) -> str:
+    """The first stretch in which two answers differ, in words."""
+    differences = _differences(right, other)
+    if not differences:
+        return "says the same so far"
+    taken, put, _ = differences[0]
+    return f"says it otherwise: {_instead(taken, put)}"
 
 
 def _instead(taken: Sequence[Word], put: Sequence[Word]) -> str:
@@ -231,37 +257,6 @@ def _instead(taken: Sequence[Word], put: Sequence[Word]) -> str:
     return f"says {_quoted(put)} where the row says {_quoted(taken)}"
 
 
-def _missing_decisive(right: Sequence[Word], other: Sequence[Word]) -> list[Word]:
-    """Decisive words of the right answer that the other one has less often, in whatever role."""
-    left = Counter(word.text for word in other)
-    missing = []
-    for word in right:
-        if word.kind is None:
-            continue
-        if left[word.text]:
-            left[word.text] -= 1
-        else:
-            missing.append(word)
-    return missing
-
-
-def _swap(right: Sequence[Word], other: Sequence[Word]) -> str | None:
-    """The first word that counts which has another one in its place, in words; None without one.
-
-    One word for another in the middle of a sentence that stays may turn it round (hot, cold), as a
-    phrase that is put otherwise hardly does.
-    """
-    for operation, a, b, c, d in _differences(right, other):
-        taken, put = right[a:b], other[c:d]
-        is_short = operation == "replace" and max(len(taken), len(put)) <= SWAPPED_WORDS
-        if is_short and any(word.counts for word in taken) and any(word.counts for word in put):
-            return f"{_instead(taken, put)}, which may be as good"
-    return None
-
-
 def _quoted(words: Sequence[Word]) -> str:
-    return _in_quotes(" ".join(word.written for word in words))
-
-
-def _in_quotes(text: str) -> str:
+    text = " ".join(" ".join(word.written for word in words).split())
     return f"'{text}'" if len(text) <= 60 else f"'{text[:57]}...'"

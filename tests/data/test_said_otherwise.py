@@ -3,7 +3,6 @@ import pytest
 from ilp_mlflow.data.said_otherwise import compare_answers
 
 MEDICINE = "Take one pill in the morning. Do not stop taking them before Friday. See a doctor then."
-COURSE = f"{MEDICINE} Drink two glasses of water with every meal. Walk for half an hour in the evening, and write down in a list how you slept and what you ate during the day."
 STEPS = "She has 3 boxes of 4 apples, so 3 * 4 = 12 apples.\nShe eats 5.\n#### 7"
 CODE = "def last(xs):\n    previous, current = None, None\n    for x in xs:\n        previous = current\n        current = x\n    return previous"
 
@@ -34,8 +33,9 @@ CODE = "def last(xs):\n    previous, current = None, None\n    for x in xs:\n   
         (STEPS, STEPS.replace("12 apples", "13 apples"), "open"),
         # a word that decides nothing by itself may decide here
         ("The water is hot there.", "The water is cold there.", "open"),
-        # a phrase is put otherwise, in front of the same answer
-        (f"Sure, I can help. {COURSE}", f"Of course, this is it. {COURSE}", "same"),
+        # a phrase in front of the same answer may change what it says
+        (MEDICINE, f"None of this is true. {MEDICINE}", "open"),
+        (MEDICINE, f"{MEDICINE} Forget all of it.", "open"),
         # said in quite other words
         (
             MEDICINE,
@@ -56,9 +56,7 @@ def test_how_answers_stand_to_each_other(answer, said, outcome):
 
 def test_the_reason_names_both():
     said = STEPS.replace("#### 7", "#### 9")
-    assert (
-        compare_answers(STEPS, said).reason == "ends with '#### 9' where the row ends with '#### 7'"
-    )
+    assert compare_answers(STEPS, said).reason == "comes to 9 where the row comes to 7"
     other = MEDICINE.replace("Friday", "Monday")
     assert compare_answers(MEDICINE, other).reason == "says 'Monday' where the row says 'Friday'"
 
@@ -70,3 +68,87 @@ def test_a_changed_word_is_found_wherever_it_stands():
         right[place], other[place] = "17", "71"
         assert compare_answers(" ".join(right), " ".join(other)).outcome == "contradicts"
         assert compare_answers(" ".join(right), " ".join(right)).outcome == "same"
+
+
+TABLET = "Take one tablet of 5 mg before breakfast, away from children, and always with a glass of water."
+
+
+@pytest.mark.parametrize(
+    ("taken", "put"),
+    [
+        ("before", "after"),
+        ("always with", "with"),
+        ("one tablet", "five tablet"),
+        ("away from", "within reach of"),
+        ("5 mg", "5 thousand mg"),
+        ("water", "system"),
+        ("Take", "Hardly take"),
+        ("glass of water", "glass"),
+        ("breakfast, away from children", "children, away from breakfast"),
+    ],
+)
+def test_a_word_that_turns_the_text_is_never_the_same(taken, put):
+    assert taken in TABLET
+    assert compare_answers(TABLET, TABLET.replace(taken, put)).outcome != "same"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("1,000 - 350", "1,000 + 350"),
+        ("7 * 3", "7 / 3"),
+        ("x < 3", "x > 3"),
+        ("x = 3", "x \u2260 3"),
+        ("25%", "25"),
+        ("$45", "\u20ac45"),
+        ("3/4", "4/3"),
+        ("from Friday to Monday", "from Monday to Friday"),
+        ("$45 million", "$45"),
+        ("5!", "5"),
+    ],
+)
+def test_signs_and_order_count(right, wrong):
+    text = "We come to {} in the end, as it was said by all of them before."
+    if right != "5!":
+        assert compare_answers(text.format(right), text.format(wrong)).outcome != "same"
+    assert compare_answers(text.format(right), text.format(right)).outcome == "same"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("She sold 48 and 24.\n#### 72", "She sold 48 and 24.\n#### 72 clips"),
+        ("She sold 48 and 24.\nAnswer: 72", "She sold 48 and 24.\n**Answer:** 72 clips"),
+        ("It holds 1.500 litres of it.", "It holds 1500 litres of it."),
+        ("It is the 7th of May today.", "It is the 7 of May today."),
+        ("It opens at 10:30 for all.", "It opens at 10.30 for all."),
+        ("In Nov. she went there alone.", "In November she went there alone."),
+        ("She went without delay to them.", "She went to them."),
+        ("She has 1.5 million of them.", "She has 1,500,000 of them."),
+        ("It is -5 degrees cold there.", "It is minus 5 degrees cold there."),
+        ("def f(xs):\n  total = 0\n  return total", "def f(xs):\n    total = 0\n    return total"),
+        ("That is the total story of her life.\nShe won.", "That is it.\nThis is the result."),
+    ],
+)
+def test_what_may_mean_the_same_contradicts_nothing(answer, said):
+    assert compare_answers(answer, said).outcome != "contradicts"
+    assert compare_answers(said, answer).outcome != "contradicts"
+
+
+def test_an_answer_that_was_cut_off_is_compared_as_far_as_it_goes():
+    whole = "She sold 48 clips in April and 24 in May.\n#### 72"
+    assert compare_answers(whole, whole[:-1], ended=False).outcome == "open"
+    assert (
+        compare_answers(whole, f"{whole}\nQuestion: what is 3 + 4?\n#### 7", ended=False).outcome
+        == "open"
+    )
+    assert (
+        compare_answers(whole, "She sold 48 clips in June and 24 in", ended=False).outcome
+        == "contradicts"
+    )
+
+
+def test_spelling_that_means_nothing_is_the_same():
+    right = "The mill's owner said \"yes\" - it isn't far, and costs 1,000 * 2 dollars."
+    said = "The **mill\u2019s** owner said \u201cyes\u201d \u2013 it is not far; costs 1000 \u00d7 2 dollars"
+    assert compare_answers(right, said).outcome == "same"

@@ -202,7 +202,7 @@ def _compare(
         reason = "the prompt leaves the model no room to answer by itself"
         return _Row("uncertain", margin, reason, grade)
     said = completions[0]
-    comparison = compare_answers(sample.answer, said.text)
+    comparison = compare_answers(sample.answer, said.text, said.ended)
     if comparison.outcome == "contradicts":
         return _Row("unlearned", margin, comparison.reason, grade)
     if not said.ended:
