@@ -225,6 +225,12 @@ class ScoringConfig(Value):
             rules_by_group[group] = rules
         return rules_by_group
 
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> ScoringConfig:
+        if self.preset == "paper" and self.verdicts:
+            raise ValueError("preset 'paper' judges all rows; leave it or 'verdicts' out")
+        return self
+
     @field_validator("verdicts")
     @classmethod
     def _one_rule_each(

@@ -112,7 +112,9 @@ class VerdictRule(Value):
     """Base of rules that say whether samples are learned; fields are options."""
 
     needs_samples: ClassVar[bool] = True
-    """Whether it reads more than scores: of scores without samples, rows are then unscored."""
+    """Whether it reads more than scores: rows whose sample is not known are then unscored."""
+    needs_controls: ClassVar[bool] = False
+    """Whether it compares with rows that no stage trains, which are scored for it."""
 
     @abstractmethod
     def judge(self, rows: ScoredRows) -> Judged:

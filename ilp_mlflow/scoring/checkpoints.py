@@ -192,7 +192,8 @@ def checkpoint_speaker(
     Models load when they are asked. Raises ModelError, see `score_and_check`.
     """
     checkpoints = _find(samples, locations, options, tokenizer)
-    dtype = options.first_dtype
+    # `mixed` decides in float32, and so what is said decides
+    dtype = "bfloat16" if options.dtype == "bfloat16" else "float32"
     loader = checkpoints.loader(dtype)
 
     def key(name: str) -> list[str]:

@@ -47,22 +47,44 @@ def complete(
         task("let the model speak", len(requests)) as advance,
         generation_settings(loaded, **{"do_sample": False, **options}) as settings,
     ):
-        for batch in _batches(requests, ROOM * batch_tokens, copies):
-            spoken = _speak(loaded, [requests[number] for number in batch], copies, settings)
-            for place, number in enumerate(batch):
-                rows = spoken[place * copies : (place + 1) * copies]
-                completions[number] = [_completion(loaded, tokens) for tokens in rows]
+        for batch in _batches(requests, ROOM * batch_tokens, copies, loaded.max_length):
+            for some in _copies_at_once(requests[batch[0]], ROOM * batch_tokens, copies):
+                spoken = _speak(loaded, [requests[number] for number in batch], some, settings)
+                for place, number in enumerate(batch):
+                    rows = spoken[place * some : (place + 1) * some]
+                    completions[number] += [_completion(loaded, tokens) for tokens in rows]
             advance(len(batch))
     return completions
 
 
-def _batches(requests: Sequence[Request], tokens: int, copies: int) -> Iterator[list[int]]:
-    """Numbers of requests, those of one length together, so many at a time as fit."""
+def _batches(
+    requests: Sequence[Request], tokens: int, copies: int, positions: int | None
+) -> Iterator[list[int]]:
+    """Numbers of requests, those of one length together, so many at a time as fit.
+
+    All columns of a batch, the longest prompt with the longest completion, are within `positions`.
+    """
     waiting = sorted(range(len(requests)), key=lambda n: -_length(requests[n]))
     while waiting:
         size = max(1, tokens // (_length(requests[waiting[0]]) * copies))
-        yield waiting[:size]
-        waiting = waiting[size:]
+        batch: list[int] = []
+        prompt, limit = 0, 0
+        for number in waiting[:size]:
+            prompt = max(prompt, len(requests[number].ids))
+            limit = max(limit, requests[number].max_new_tokens)
+            if batch and positions is not None and prompt + limit > positions:
+                break
+            batch.append(number)
+        yield batch
+        waiting = waiting[len(batch) :]
+
+
+def _copies_at_once(request: Request, tokens: int, copies: int) -> Iterator[int]:
+    """How many copies of the longest request of a batch are sampled at a time."""
+    at_once = max(1, tokens // _length(request))
+    while copies > 0:
+        yield min(at_once, copies)
+        copies -= at_once
 
 
 def _length(request: Request) -> int:
@@ -85,6 +107,10 @@ def _speak(
         ids, mask, cache = _keep_rows(waiting, ids, mask, cache)
     while waiting:
         left = max(limits[number] - len(said[number]) for number in waiting)
+        positions = loaded.max_length
+        if positions is not None and ids.shape[1] + min(left, TOKENS_BETWEEN) > positions:
+            # near the model's end no row may go beyond its own limit
+            left = min(limits[number] - len(said[number]) for number in waiting)
         settings_now = copy.copy(settings)
         settings_now.max_new_tokens = min(left, TOKENS_BETWEEN)
         settings_now.return_dict_in_generate = True

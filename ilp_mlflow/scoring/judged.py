@@ -57,7 +57,7 @@ def score_and_judge(
     judges = read_judges(options)
     scored = score_and_check(samples, wrong, locations, options, seed, tokenizer, cached)
     control_tokens = None
-    if controls and _has_long(judges, scored, samples):
+    if controls and _need_controls(judges, scored, samples):
         # no wrong options: what counts is how probable their own answers are
         others = {control.id: () for control in controls}
         control_tokens = score_and_check(
@@ -78,7 +78,7 @@ def score_and_judge(
     return JudgedSamples(scored, judgements, names)
 
 
-def _has_long(judges: Judges, scored: CheckedScores, samples: Sequence[Sample]) -> bool:
+def _need_controls(judges: Judges, scored: CheckedScores, samples: Sequence[Sample]) -> bool:
     """Whether any sample is judged by a rule that compares with rows that were never trained."""
     names = judges.names(scored.table, {sample.id: sample for sample in samples})
-    return any(name not in ("greedy", "paper") for name in dict.fromkeys(names.tolist()))
+    return any(judges.rules[name].needs_controls for name in dict.fromkeys(names.tolist()))

@@ -16,6 +16,9 @@ from ilp_mlflow.scoring.encoding import Tokenization, encode_prompt
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
 
+MIN_ROOM = 16
+"""Tokens that a prompt must leave for a completion, unless less is wanted."""
+
 
 class Speaker:
     """Lets checkpoints speak.
@@ -95,5 +98,7 @@ def _fitted(loaded: LoadedModel, request: Request) -> Request:
         return request._replace(max_new_tokens=0)
     if loaded.max_length is None:
         return request
-    room = max(0, loaded.max_length - len(request.ids))
-    return request._replace(max_new_tokens=min(request.max_new_tokens, room))
+    room = loaded.max_length - len(request.ids)
+    # of an answer that hardly began nobody knows how it would have ended
+    fits = room >= min(request.max_new_tokens, MIN_ROOM)
+    return request._replace(max_new_tokens=min(request.max_new_tokens, room) if fits else 0)

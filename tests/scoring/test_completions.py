@@ -50,6 +50,21 @@ def test_greedy_completions_are_those_of_the_model_alone(
     assert [tuple(one) for (one,) in found] == [alone(loaded, request) for request in asked]
 
 
+def test_no_row_goes_beyond_the_models_positions(loaded):
+    positions = loaded.max_length
+    long_prompt = loaded.tokenizer("a" * 400)["input_ids"][: positions - 20]
+    short_prompt = loaded.tokenizer("The")["input_ids"]
+    asked = [Request(long_prompt, 20), Request(short_prompt, positions - len(short_prompt))]
+    found = complete(loaded, asked, 0, 2048, 0)
+    assert [tuple(one) for (one,) in found] == [alone(loaded, request) for request in asked]
+
+
+def test_many_samples_of_one_prompt_are_drawn_in_parts(loaded, monkeypatch):
+    monkeypatch.setattr(completions, "ROOM", 1)
+    (said,) = complete(loaded, requests(loaded, 8, 8, 8)[:1], 7, 40, 0)
+    assert len(said) == 7
+
+
 def test_samples_are_many_and_the_same_for_the_same_seed(loaded):
     asked = requests(loaded, 8, 0, 8)
     found = complete(loaded, asked, 6, 2048, 3)

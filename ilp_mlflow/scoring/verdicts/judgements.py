@@ -96,8 +96,9 @@ class Judges:
         """(rows,): the name of the rule of each row of `scores`."""
         if self.every_row:
             return np.full(scores.num_rows, self.every_row, object)
-        tokens = scores["tokens"].to_numpy()
-        names = np.where(tokens >= LONG_TOKENS, "long", "greedy").astype(object)
+        # without its text a long answer can be judged by its scores alone
+        is_long = (scores["tokens"].to_numpy() >= LONG_TOKENS) & bool(samples)
+        names = np.where(is_long, "long", "greedy").astype(object)
         if self.by_group:
             for place, sample_id in enumerate(scores["sample_id"].to_pylist()):
                 sample = samples.get(sample_id)
@@ -170,10 +171,14 @@ def _judge_checkpoint(
     for name in dict.fromkeys(names.tolist()):
         rows = scored.filter(pa.array(names == name))
         rule = judges.rules[name]
-        if rule.needs_samples and not evidence.samples:
-            why = pa.array([f"the rule '{name}' needs the rows' text"] * rows.num_rows, pa.string())
-            tables.append(_unscored_table(rows, why))
-            continue
+        if rule.needs_samples:
+            known = pc.is_in(rows["sample_id"], pa.array(list(evidence.samples_by_id), pa.string()))
+            unknown = rows.filter(pc.invert(known))
+            why = [f"the rule '{name}' needs the row's text"] * unknown.num_rows
+            tables.append(_unscored_table(unknown, pa.array(why, pa.string())))
+            rows = rows.filter(known)
+            if not rows.num_rows:
+                continue
         speaker = evidence.speaker(checkpoint) if evidence.speaker else None
         given = ScoredRows(
             checkpoint=checkpoint,

@@ -52,6 +52,7 @@ class Long(VerdictRule):
     """
 
     needs_samples: ClassVar[bool] = True
+    needs_controls: ClassVar[bool] = True
 
     generate: bool = True
     """Let the model speak where one pass leaves a row open; without, such rows are uncertain."""
@@ -94,7 +95,7 @@ class Long(VerdictRule):
             return {}
         removed = reach.removed
         if not self.generate or rows.generate is None:
-            why = "reached, but one pass does not tell whether the model says it by itself"
+            why = "one pass does not tell whether the model says it by itself"
             return {i: _Row("uncertain", removed.get(i, np.nan), why, reach.grade(i)) for i in ids}
         samples = [rows.samples_by_id[i] for i in ids]
         limits = [LENGTHS * tokens[i] for i in ids]
@@ -177,7 +178,8 @@ def removed_shares(
         if before is None:
             continue
         unexpected = before.logprobs < INFORMATIVE
-        if unexpected.any():
+        is_number = np.isfinite(before.logprobs).all() and np.isfinite(tokens.logprobs).all()
+        if unexpected.any() and is_number:
             surprise = -before.logprobs[unexpected].sum(dtype=np.float64)
             left = -tokens.logprobs[unexpected].sum(dtype=np.float64)
             shares[sample_id] = float(1 - left / surprise)

@@ -26,6 +26,8 @@ class _Passes(NamedTuple):
     """Whether the greedy one passes; None where the check could not judge it."""
     cut: bool
     """Whether that was cut off."""
+    has_room: bool = True
+    """Whether the prompt left the model room to answer."""
     passed: int = 0
     """How many samples pass."""
     drawn: int = 0
@@ -48,7 +50,7 @@ class Verify(VerdictRule):
     """A completion passes from this value on."""
     samples: int = Field(default=0, ge=0)
     """Samples at temperature 1 of a prompt whose greedy answer fails: learned where the pass rate
-    is above one half with 95 % confidence, unlearned where it is below; 4 or more tell anything."""
+    is above one half with 95 % confidence, unlearned where it is below; it takes 3 that agree."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens of a completion, at most; left out, twice those of the row's own answer."""
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -71,7 +73,8 @@ class Verify(VerdictRule):
         passes = []
         for completions, of_sample in zip(said, values, strict=True):
             cut = bool(completions) and not completions[0].ended
-            passes.append(_Passes(of_sample[0] if of_sample else None, cut))
+            has_room = bool(completions)
+            passes.append(_Passes(of_sample[0] if of_sample else None, cut, has_room))
         failed = [n for n, one in enumerate(passes) if one.greedy is False]
         if self.samples and failed:
             again = [samples[n] for n in failed]
@@ -141,6 +144,8 @@ def _margin(passes: _Passes) -> float | None:
 
 
 def _reason(passes: _Passes, check: str) -> str:
+    if not passes.has_room:
+        return "the prompt leaves the model no room to answer"
     if passes.greedy is None:
         return f"the check '{check}' gives no value for it"
     if passes.greedy:

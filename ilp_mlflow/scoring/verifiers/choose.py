@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math as math_functions
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -78,13 +79,22 @@ def run_check(
     `options`; completions of conversations as lists of one message, as TRL gives them, unless it
     is built in. Raises PluginError where it raises, or gives another number of values.
     """
-    columns = _columns(samples) | dict(arguments)
-    _refuse_lacking(name, check, columns, samples)
+    if not samples:
+        return []
+    columns = _columns(samples)
+    if name in BUILT_IN:
+        # a row's column is not an option of a check that happens to have its name
+        columns = {n: c for n, c in columns.items() if n not in _options(check)}
+        _refuse_unknown(name, check, arguments)
+    elif getattr(check, "takes_text", False) and arguments:
+        raise PluginError(f"verify.arguments: '{name}' is a scorer of MLflow, which takes none")
+    _refuse_lacking(name, check, columns | dict(arguments), samples)
     given: list[Any] = list(completions)
     if name not in BUILT_IN and not getattr(check, "takes_text", False):
         given = [_as_trained(s, said) for s, said in zip(samples, completions, strict=True)]
     try:
-        values = list(check(completions=given, **_accepted(check, columns)))
+        values = list(check(completions=given, **_accepted(check, columns), **arguments))
+        numbers = [_number(value) for value in values]
     except ImportError as error:
         package = PACKAGES.get(error.name or "", error.name or "a package")
         raise PluginError(
@@ -100,7 +110,30 @@ def run_check(
             f"verify.check '{name}' was given {len(completions)} completions and returned "
             f"{len(values)} values; it must return one for each"
         )
-    return [None if value is None else float(value) for value in values]
+    return numbers
+
+
+def _number(value: object) -> float | None:
+    """A value of a check as a number; None where it gives none, or what is no number."""
+    if value is None:
+        return None
+    number = float(value)  # type: ignore[arg-type]
+    return None if math_functions.isnan(number) else number
+
+
+def _options(check: Check) -> list[str]:
+    """Names of the parameters that a check can do without."""
+    return [p.name for p in _parameters(check).values() if p.default is not p.empty]
+
+
+def _refuse_unknown(name: str, check: Check, arguments: Mapping[str, Any]) -> None:
+    """Raise PluginError for an argument that a built-in check does not have."""
+    for argument in arguments:
+        if argument not in _options(check):
+            raise PluginError(
+                f"verify.arguments: the check '{name}' has no '{argument}'; "
+                f"{suggest(argument, _options(check)) if _options(check) else 'it takes none'}"
+            )
 
 
 def _refuse_lacking(
@@ -130,6 +163,8 @@ def _parameters(check: Check) -> Mapping[str, inspect.Parameter]:
 def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     """The columns of the samples' rows; None where a row does not have one."""
     names = dict.fromkeys(name for sample in samples for name in sample.metadata)
+    # given by its own name
+    names.pop("completions", None)
     columns: dict[str, list[Any]] = {}
     for name in names:
         columns[name] = [sample.metadata.get(name) for sample in samples]

@@ -31,7 +31,7 @@ def json_data(
         elif wanted is NO_JSON:
             values.append(None)
         else:
-            values.append(float(value is not NO_JSON and value == wanted))
+            values.append(float(value is not NO_JSON and _same(value, wanted)))
     return values
 
 
@@ -40,8 +40,22 @@ def _parse(text: str) -> Any:
     fenced = FENCED.search(text)
     try:
         return json.loads(fenced[1] if fenced else text)
-    except json.JSONDecodeError:
+    # too deep, or a number of thousands of digits
+    except (ValueError, RecursionError):
         return NO_JSON
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether two data are the same: true is no 1, as it is in Python."""
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return value is wanted
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        same_keys = value.keys() == wanted.keys()
+        return same_keys and all(_same(value[key], wanted[key]) for key in value)
+    if isinstance(value, list) and isinstance(wanted, list):
+        pairs = zip(value, wanted, strict=False)
+        return len(value) == len(wanted) and all(_same(one, other) for one, other in pairs)
+    return bool(value == wanted)
 
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:

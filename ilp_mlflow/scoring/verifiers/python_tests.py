@@ -8,8 +8,10 @@ trust in a container or a machine of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FENCED = re.compile(r"```(?:python|py)?\s*\n(.*?)(?:```|\Z)", re.DOTALL)
+FENCED = re.compile(r"```([^\n`]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+"""A block between fences: its language, and what is in it."""
+PYTHON = re.compile(r"\s*(?:python|py)\d*\b", re.IGNORECASE)
 MEMORY = 2**30
 """Bytes of address space."""
 FILE_SIZE = 2**20
@@ -33,8 +37,12 @@ _resource.setrlimit(_resource.RLIMIT_AS, ({memory}, {memory}))
 _resource.setrlimit(_resource.RLIMIT_FSIZE, ({file_size}, {file_size}))
 _resource.setrlimit(_resource.RLIMIT_CORE, (0, 0))
 del _socket, _resource
+with open("answer.py", encoding="utf-8") as _file:
+    _code = compile(_file.read(), "answer.py", "exec")
+exec(_code, {{"__name__": "__main__"}})
+print("\\n" + {mark!r}, flush=True)
 """
-"""Runs in front of the code, in its process."""
+"""Runs the code in its process: forbids, limits, and says so when it came to its end."""
 
 
 def python_tests(
@@ -59,30 +67,42 @@ def python_tests(
 
 
 def _code(said: str) -> str:
-    """The code of a completion: its blocks between fences, or all of it."""
+    """The Python of a completion: its blocks of Python, else its first block, else all of it."""
     blocks = FENCED.findall(said)
-    return "\n".join(blocks) if blocks else said
+    in_python = [block for language, block in blocks if PYTHON.match(language)]
+    if in_python:
+        return "\n".join(in_python)
+    unnamed = [block for language, block in blocks if not language.strip()]
+    return unnamed[0] if unnamed else said
 
 
 def _passes(code: str, tests: str, timeout: float) -> bool:
     """Whether code and tests run to their end."""
     # the mark tells an end from an exit on the way
     mark = f"passed-{os.urandom(8).hex()}"
-    limits = LIMITS.format(seconds=int(timeout) + 1, memory=MEMORY, file_size=FILE_SIZE)
-    program = f"{limits}\n{code}\n{tests}\nprint({mark!r})\n"
+    runner = LIMITS.format(seconds=int(timeout) + 1, memory=MEMORY, file_size=FILE_SIZE, mark=mark)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "program.py")
-        path.write_text(program, encoding="utf-8")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", str(path)],
+        Path(folder, "answer.py").write_text(f"{code}\n{tests}\n", encoding="utf-8")
+        Path(folder, "runner.py").write_text(runner, encoding="utf-8")
+        output = Path(folder, "output.txt")
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "runner.py"],
                 cwd=folder,
                 env={"PATH": os.defpath, "HOME": folder},
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=timeout,
+                stdout=file,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except subprocess.TimeoutExpired:
-            return False
-    return done.returncode == 0 and done.stdout.decode(errors="replace").rstrip().endswith(mark)
+            try:
+                code_of_exit = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                return False
+            finally:
+                # what it has started ends with it
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    return code_of_exit == 0 and mark in lines

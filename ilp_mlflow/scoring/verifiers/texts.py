@@ -9,11 +9,14 @@ from typing import Any
 from ilp_mlflow.data.matching import answer_key, contains_answer, option_label, without_label
 
 SAID_LABEL = re.compile(
-    r"\W*(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)?(?:\s+is)?\W*"
-    r"([A-Ja-j]|\d)(?=[.):\]\s]|$)",
+    r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?)?\W*"
+    r"([A-Ja-j]|\d)(?:[.):\]]|\s*$|\s*\n)",
     re.IGNORECASE,
 )
 """The label of an option at the beginning of what is said: `B`, `(b)`, `The answer is B.`"""
+DENIED = re.compile(r"(?:\bnot|n['\u2019]t|\bneither|\bnor)\s+(?:\w+\s+)?$", re.IGNORECASE)
+"""In front of an option that is not chosen."""
+LETTERS = "abcdefghij"
 
 
 def exact(completions: Sequence[str], answer: Sequence[str], **columns: Any) -> list[float | None]:
@@ -45,7 +48,9 @@ def choice(
         if not of_row:
             values.append(None)
             continue
-        chosen = _chosen(said, list(dict.fromkeys([right, *of_row])))
+        # in the order in which the row has them, in which letters stand for them
+        options_of_row = list(of_row) if right in of_row else [right, *of_row]
+        chosen = _chosen(said, options_of_row)
         values.append(float(chosen is not None and answer_key(chosen) == answer_key(right)))
     return values
 
@@ -57,17 +62,17 @@ def _chosen(said: str, options: Sequence[str]) -> str | None:
             return option
     label = SAID_LABEL.match(said)
     if label:
-        for option in options:
+        for place, option in enumerate(options):
             own_label = option_label(option) or (option.strip(" .()[]") if len(option) < 5 else "")
-            if own_label.lower() == label[1].lower():
+            if (own_label or LETTERS[place : place + 1]).lower() == label[1].lower():
                 return option
-    places = {}
+    places = dict[str, tuple[int, int]]()
     for option in options:
         text = re.escape(without_label(option))
-        found = re.search(rf"(?<!\w){text}(?!\w)", said, re.IGNORECASE)
-        if found:
-            # of options that begin in one place the longest is said: `New York City`, `New York`
-            places[option] = (found.start(), -len(text))
+        for found in re.finditer(rf"(?<![\w-]){text}(?![\w-])", said, re.IGNORECASE):
+            if not DENIED.search(said[: found.start()]):
+                # of options that begin in one place the longest is said: `New York City`
+                places.setdefault(option, (found.start(), -len(text)))
     return min(places, key=lambda option: places[option], default=None)
 
 

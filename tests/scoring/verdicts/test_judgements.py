@@ -216,13 +216,19 @@ def test_two_groups_may_have_one_rule_with_other_options():
     }
 
 
-def test_a_rule_that_needs_text_says_so_of_scores_that_come_alone():
+def test_long_answers_without_their_text_are_judged_by_their_scores():
     long_answer = to_table([score(tokens=80, greedy=False)], Score)
     (found,) = judged(long_answer).to_pylist()
-    assert (found["status"], found["reason"]) == (
-        "unscored",
-        "the rule 'long' needs the rows' text",
-    )
+    assert (found["rule"], found["status"]) == ("greedy", "learned")
+
+
+def test_a_rule_that_needs_text_says_so_of_rows_whose_sample_is_not_known():
+    samples = [Sample(id="a", stage="s", prompt="q", completion="r")]
+    table = to_table([score(tokens=80, greedy=True), score(sample="b", tokens=80)], Score)
+    judges = read_judges(ScoringConfig(verdicts="long"))
+    found = judge(table, ["last"], judges, 0, Evidence(samples=samples)).to_pylist()
+    assert {row["sample_id"]: row["status"] for row in found} == {"a": "learned", "b": "unscored"}
+    assert "needs the row's text" in found[0]["reason"] + found[1]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +241,11 @@ def test_a_rule_that_needs_text_says_so_of_scores_that_come_alone():
 def test_each_group_has_one_rule(verdicts, why):
     with pytest.raises(ValidationError, match=why):
         ScoringConfig(verdicts=verdicts)
+
+
+def test_the_preset_of_the_study_leaves_no_rows_for_other_rules():
+    with pytest.raises(ValidationError, match="preset 'paper' judges all rows"):
+        ScoringConfig(preset="paper", verdicts="long")
 
 
 def test_unknown_rules_and_options_are_refused():

@@ -82,6 +82,12 @@ def test_with_few_controls_nobody_is_ranked_but_what_did_not_move_is_not_reached
     assert judged(tuned=BASE, controls=UNTRAINED[:39])[:2] == ("unlearned", "not reached")
 
 
+def test_what_is_no_number_is_no_share():
+    for odd in (-np.inf, np.nan):
+        assert removed_shares({"a": tokens([-1.0, -9.0, odd])}, {"a": BASE}) == {}
+        assert removed_shares({"a": BASE}, {"a": tokens([-2.0, -0.1, odd])}) == {}
+
+
 def test_conformal_ranks_hold_their_rate():
     rng = np.random.default_rng(0)
     ps = []

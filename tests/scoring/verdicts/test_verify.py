@@ -87,6 +87,12 @@ def lists(completions, solution):
 def breaks(completions, **columns):
     raise ValueError("no such table")
 
+def no_number(completions, **columns):
+    return [float("nan")]
+
+def words(completions, **columns):
+    return ["yes"]
+
 def too_few(completions, **columns):
     return []
 
@@ -140,6 +146,7 @@ def test_scorers_of_mlflow_are_checks(module):
         ("own_checks:nothing", "'own_checks:nothing' cannot be imported"),
         ("no_such_module:f", "ModuleNotFoundError"),
         ("own_checks:number", "is no function, but int"),
+        ("own_checks:words", "'own_checks:words' failed: ValueError"),
         ("own_checks:breaks", "'own_checks:breaks' failed: ValueError: no such table"),
         ("own_checks:too_few", "was given 1 completions and returned 0 values"),
         ("own_checks:short", "needs the column 'topic', which no row has (such as sample 'a')"),
@@ -150,3 +157,39 @@ def test_what_is_wrong_with_a_check_is_said(module, check, why):
     with pytest.raises(PluginError) as refused:
         judged(Verify(check=check), Speaker("42"))
     assert why in str(refused.value)
+
+
+def test_nan_is_no_value(module):
+    assert judged(Verify(check="own_checks:no_number"), Speaker("42"))[0] == "unscored"
+
+
+def test_columns_that_have_names_of_options_or_completions_are_no_options(module):
+    columns = {"schema": "x", "timeout": "y", "completions": "z", "topic": "sums", "tests": "1"}
+    for check, said in (("json", "42"), ("python_tests", "1"), ("own_checks:short", "4")):
+        rule = Verify(check=check, threshold=0.4)
+        assert judged(rule, Speaker(said), metadata=columns)[0] == "learned", check
+
+
+def test_arguments_reach_the_check_and_unknown_ones_are_refused(module):
+    schema = {"type": "string"}
+    rule = Verify(check="json", arguments={"schema": schema})
+    assert judged(rule, Speaker("42"))[0] == "unlearned"
+    assert judged(rule, Speaker('"42"'))[0] == "learned"
+    for check, arguments in (
+        ("json", {"shcema": schema}),
+        ("exact", {"x": 1}),
+        ("own_checks:same", {"x": 1}),
+    ):
+        with pytest.raises(PluginError, match=r"verify\.arguments"):
+            judged(Verify(check=check, arguments=arguments), Speaker("42"))
+
+
+def test_a_prompt_without_room_is_unscored_and_says_so():
+    for check in ("exact", "python_tests"):
+        sample = Sample(id="a", stage="s", prompt="q", completion="42")
+        scores = to_table([Score(sample_id="a", checkpoint="last", tokens=5)], Score)
+        silent = lambda samples, limits, draws=0: [[] for _ in samples]  # noqa: E731
+        rows = ScoredRows("last", False, scores, samples_by_id={"a": sample}, generate=silent)
+        result = Verify(check=check, samples=2).judge(rows)
+        assert result.statuses == ["unscored"]
+        assert result.reasons == ["the prompt leaves the model no room to answer"]

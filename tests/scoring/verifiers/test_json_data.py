@@ -10,6 +10,12 @@ def test_data_is_compared_and_not_its_text():
     assert json_data([said, fenced, other, "{", ""], [RIGHT] * 5) == [1, 1, 0, 0, 0]
 
 
+def test_what_no_parser_takes_is_wrong_and_true_is_no_1():
+    hostile = ["[" * 5000, "9" * 5000, '{"a": ' * 5000]
+    assert json_data(hostile, [RIGHT] * 3) == [0, 0, 0]
+    assert json_data(["true", "[1]", "1.0"], ["1", "[true]", "1"]) == [0, 0, 1]
+
+
 def test_a_row_that_is_no_json_cannot_be_judged():
     assert json_data(["{}"], ["see above"]) == [None]
 

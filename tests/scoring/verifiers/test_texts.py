@@ -19,7 +19,10 @@ OPTIONS = ("A. New York", "B. New York City", "C. Rome")
         ("(c)", 1),
         ("The answer is C.", 1),
         ("It is Rome, of course.", 1),
-        ("Not in Rome but", 1),
+        ("A man from there says it is Rome.", 1),
+        ("Not New York but Rome", 1),
+        ("It is not Rome", 0),
+        ("It isn't in Rome", 0),
         ("B", 0),
         ("New York City", 0),
         ("nowhere", 0),
@@ -33,6 +36,8 @@ def test_the_option_that_is_said_first_is_chosen(said, value):
 def test_the_longest_option_that_begins_there_is_said():
     assert choice(["New York City"], ["B. New York City"], [OPTIONS]) == [1]
     assert choice(["A"], ["A"], [("A", "B")]) == [1]
+    assert choice(["B", "A"], ["Paris"] * 2, [("Rome", "Paris")] * 2) == [1, 0]
+    assert choice(["10-5"], ["5"], [("5", "10")]) != [1]
 
 
 def test_without_options_nobody_chooses():
