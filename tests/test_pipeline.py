@@ -42,6 +42,10 @@ ARTIFACTS = {
     "report.html",
     "report.json",
     "self_check.json",
+    "judgements.parquet",
+    "tokens.parquet",
+    "answer_texts.parquet",
+    "first_choices.parquet",
     "weights.json",
 }
 

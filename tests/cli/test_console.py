@@ -71,7 +71,7 @@ def test_every_table_fits_80_columns_whatever_the_names(
 @pytest.fixture
 def noise(monkeypatch):
     """Has scoring print, warn and log."""
-    real = scorer.score_samples
+    real = scorer.score_tokens
 
     def noisy(*args, **kwargs):
         print("noise")
@@ -79,7 +79,7 @@ def noise(monkeypatch):
         logging.getLogger("ilp_mlflow.scoring.scorer").warning("noise")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scorer, "score_samples", noisy)
+    monkeypatch.setattr(scorer, "score_tokens", noisy)
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def test_a_training_goes_on_behind_its_finished_stages(experiment_file, store, i
 def test_what_is_others_now_is_trained_again_and_another_run_refused(
     experiment_file, store, interrupt
 ):
-    interrupt(scorer, "score_samples")
+    interrupt(scorer, "score_tokens")
     _, _, err = ilp("run", experiment_file)
     *_, run_id = command(err)
     code, _, err = ilp("train", experiment_file, "--seed", "1", "--run-id", run_id)
@@ -119,7 +119,7 @@ def test_what_is_others_now_is_trained_again_and_another_run_refused(
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
-    [(scorer, "score_samples", signal.SIGTERM), (probe.ModelProbe, "logprobs", signal.SIGINT)],
+    [(scorer, "score_tokens", signal.SIGTERM), (probe.ModelProbe, "logprobs", signal.SIGINT)],
     ids=["scoring", "probing"],
 )
 def test_the_run_that_is_diagnosed_is_killed(
@@ -164,7 +164,7 @@ def test_an_interrupt_that_comes_while_something_is_deleted_is_not_lost(
         Deleted()
         time.sleep(60)
 
-    monkeypatch.setattr(scorer, "score_samples", score)
+    monkeypatch.setattr(scorer, "score_tokens", score)
     code, _, err = ilp("run", experiment_file)
     assert code == 130
     assert run_statuses()["tiny"] == ["KILLED"]
