@@ -53,6 +53,8 @@ def rule_names(report: Report) -> list[str]:
 
 
 def _grade_sentences(stage: str, counts: StageVerdicts) -> list[str]:
+    if "long" in counts.rules and not {"reached", "not reached"} & counts.grades.keys():
+        return [_reproduced_sentence(stage, counts)]
     if not counts.grades:
         return []
     names = [*ORDER, *(name for name in counts.grades if name not in ORDER)]
@@ -62,6 +64,16 @@ def _grade_sentences(stage: str, counts: StageVerdicts) -> list[str]:
     if counts.grades.get("reached"):
         text += f" {OTHER_WORDS}"
     return [text]
+
+
+def _reproduced_sentence(stage: str, counts: StageVerdicts) -> str:
+    """How many long answers are said, where it is not known which of the others were reached."""
+    return (
+        f"Of {counts.rules['long']} long answers of stage '{stage}', "
+        f"{counts.grades.get('reproduced', 0)} are reproduced. Which of the others training "
+        "reached is not known: that takes 40 held-out rows or more (held_out). A check of your own "
+        "decides what is said otherwise (scoring.verdicts, rule verify)."
+    )
 
 
 def _solved_sentences(stage: str, counts: StageVerdicts, report: Report) -> list[str]:

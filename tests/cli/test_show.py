@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from ilp_mlflow.core.values import Exposure, to_table
+from ilp_mlflow.core.values import Checkpoint, Exposure, as_json, to_table
 from ilp_mlflow.training.accounts.row_account import RowAccount
 from tests.cli.commands import document, ilp
 from tests.training.checks.accounts import FINE
@@ -36,7 +36,31 @@ def run_id(store):
         )
         runs.write(run, "exposures.parquet", to_table([exposure], Exposure))
         runs.write(run, "diagnosis.parquet", pa.Table.from_pylist([diagnosis]))
+        points = [Checkpoint(name=name, model_uri="u") for name in ("base", "facts")]
+        runs.write(run, "checkpoints.json", as_json(points))
+        for name, table in token_tables().items():
+            runs.write(run, f"{name}.parquet", table)
     return run
+
+
+def token_tables():
+    """What two checkpoints give the two tokens of the first sample's answer: one is missed."""
+    numbers = pa.list_(pa.float32())
+    return {
+        "tokens": pa.table(
+            {
+                "sample_id": ["facts/1", "facts/1"],
+                "checkpoint": ["base", "facts"],
+                "logprobs": pa.array([[-3.0, -1.0], [-2.0, -0.1]], numbers),
+                "best_logprobs": pa.array([[-1.0, -1.0], [-0.5, -0.1]], numbers),
+                "best_ids": pa.array([[7, 9], [7, 9]], pa.list_(pa.int32())),
+            }
+        ),
+        "answer_texts": pa.table({"sample_id": ["facts/1"], "texts": [[" Lima", "<|end|>"]]}),
+        "first_choices": pa.table(
+            {"id": pa.array([7, 9], pa.int32()), "text": [" Rome", "<|end|>"]}
+        ),
+    }
 
 
 def test_a_sample_is_shown_with_what_is_known_of_it(run_id):
@@ -47,6 +71,8 @@ def test_a_sample_is_shown_with_what_is_known_of_it(run_id):
     assert "not_trained (0.90)" in text
     assert "tried out  confirmed by small trainings" in text
     assert "its answer was cut off" in text
+    assert "1 token is not the model's first choice" in text
+    assert "' Lima' (0.14, base 0.05): the model says ' Rome' (0.61)" in text
     assert "the answer: MaybeKnown (SliCK)" in text
 
 
@@ -55,9 +81,10 @@ def test_json_is_the_account_with_the_rest(run_id):
     assert shown["account"]["segments"][1] == {"text": " Lima<|end|>", "kind": "supervised"}
     assert shown["exposures"][0]["exposures"] == 2
     assert shown["knowledge"] == "MaybeKnown"
+    assert [token["first_choice"] for token in shown["tokens"]] == [" Rome", None]
     # the other one was in no batch, and has no verdict
     other = document("show", run_id, "facts/2")
-    assert (other["exposures"], other["status"]) == ([], None)
+    assert (other["exposures"], other["status"], other["tokens"]) == ([], None, [])
 
 
 def test_an_unknown_sample_or_run_is_one_line(run_id):

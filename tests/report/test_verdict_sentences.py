@@ -36,6 +36,13 @@ def test_how_far_long_answers_were_learned_is_said_the_best_first():
     assert "a check of your own decides it" in sentence
 
 
+def test_without_held_out_rows_it_is_said_that_reach_is_not_known():
+    counts = StageVerdicts(rules={"long": 8, "greedy": 2}, grades={"reproduced": 5})
+    (sentence,) = verdict_sentences(report(verdict_counts={"one": counts}))
+    assert sentence.startswith("Of 8 long answers of stage 'one', 5 are reproduced. Which of the")
+    assert "40 held-out rows" in sentence
+
+
 def test_what_the_base_answered_already_is_said_apart():
     counts = StageVerdicts(rules={"greedy": 4}, already_solved=1)
     (sentence,) = verdict_sentences(report(verdict_counts={"one": counts}))
@@ -59,6 +66,6 @@ def test_all_of_it_stands_where_results_are_read():
     assert rule_names(shown) == ["greedy", "long"]
     page = render_html(shown, {i: _sample(i) for i in "ab"}, {})
     for text in (terminal_summary(shown), markdown_summary(shown), issue_markdown(shown), page):
-        assert "Of 8 long answers of stage" in text
+        assert "Of 8 long answers of stage" in text.replace("\n  ", " ")
     assert "by the `greedy` and `long` rules." in issue_markdown(shown)
     assert "greedy and long" in page

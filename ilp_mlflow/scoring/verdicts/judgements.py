@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ilp_mlflow.core import plugin_loader
 from ilp_mlflow.core.config import ALL_ROWS, ScoringConfig
-from ilp_mlflow.core.errors import PluginError
+from ilp_mlflow.core.errors import IlpError, PluginError, first_line
 from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.values import Judgement, Sample, schema
 from ilp_mlflow.core.verdict_rules import (
@@ -26,6 +26,7 @@ from ilp_mlflow.scoring.verdicts.columns import gave_no_number
 from ilp_mlflow.scoring.verdicts.greedy import Greedy
 from ilp_mlflow.scoring.verdicts.long import Long
 from ilp_mlflow.scoring.verdicts.paper import Paper
+from ilp_mlflow.scoring.verdicts.statuses import STATUSES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -198,14 +199,33 @@ def _judge_checkpoint(
 
 
 def _ask(name: str, rule: VerdictRule, rows: ScoredRows) -> Judged:
-    """What a rule says. Raises PluginError where it fails or gives too few or too many."""
-    judged = rule.judge(rows)
+    """What a rule says.
+
+    Raises PluginError where it fails, gives too few or too many, or a status that there is not.
+    """
+    import pyarrow.compute as pc
+
+    try:
+        judged = rule.judge(rows)
+    except IlpError:
+        raise
+    # a plugin may fail in any way
+    except Exception as error:
+        raise PluginError(
+            f"verdict '{name}' failed: {type(error).__name__}: {first_line(error)}"
+        ) from error
     lengths = {len(judged.statuses), len(judged.margins), len(judged.reasons)}
     if lengths != {rows.scores.num_rows}:
         raise PluginError(
             f"verdict '{name}' was given {rows.scores.num_rows} rows and returned "
             f"{', '.join(map(str, sorted(lengths)))} statuses, margins or reasons; it must return "
             "one of each for every row"
+        )
+    unknown = set(pc.unique(_texts(judged.statuses)).to_pylist()) - set(STATUSES)
+    if unknown:
+        raise PluginError(
+            f"verdict '{name}' returned the status {min(map(repr, unknown))}; statuses are "
+            f"{', '.join(STATUSES)}"
         )
     return judged
 

@@ -61,7 +61,7 @@ class Long(VerdictRule):
     as far as it."""
 
     def judge(self, rows: ScoredRows) -> Judged:
-        """Go through the cascade; the margin is how many nats of every ten were removed, 0..1."""
+        """Go through the cascade; the margin is the share of the base's surprise that is gone."""
         reach = _Reach.read(rows, self.not_reached)
         settled: dict[str, _Row] = {}
         open_ids = list[str]()
@@ -116,14 +116,12 @@ class _Reach(NamedTuple):
     """Conformal p of each: share of untrained rows that moved as far; none without controls."""
     limit: float
     """The p above which a sample is not reached."""
-    n_controls: int
-    """Rows that the ranks go by, of the source with the fewest."""
 
     @classmethod
     def read(cls, rows: ScoredRows, limit: float) -> _Reach:
         """Read it off the tokens of samples and controls; nothing moved yet under the base."""
         if rows.is_base:
-            return cls({}, {}, limit, 0)
+            return cls({}, {}, limit)
         removed = removed_shares(rows.tokens(), rows.base_tokens())
         untrained = removed_shares(rows.controls(), rows.base_controls())
         by_source: dict[str, list[float]] = {}
@@ -131,7 +129,6 @@ class _Reach(NamedTuple):
             by_source.setdefault(rows.control_sources.get(control_id, ""), []).append(share)
         everything = [share for shares in by_source.values() for share in shares]
         ranks = {}
-        fewest = 0
         for sample_id, share in removed.items():
             source = rows.samples_by_id[sample_id].source or ""
             # rows of the same source are like the sample; where there are too few, all of them are
@@ -139,8 +136,7 @@ class _Reach(NamedTuple):
             chosen = likest if len(likest) >= MIN_CONTROLS else everything
             if len(chosen) >= MIN_CONTROLS:
                 ranks[sample_id] = conformal_p(share, chosen)
-                fewest = min(fewest or len(chosen), len(chosen))
-        return cls(removed, ranks, limit, fewest)
+        return cls(removed, ranks, limit)
 
     def not_reached(self, sample_id: str) -> _Row | None:
         """The judgement of a sample that training did not reach; None for any other."""

@@ -288,3 +288,19 @@ def test_the_first_checkpoint_is_the_base_unless_it_is_said_not_to_be():
         evidence = Evidence(tokens=tokens, has_base=has_base)
         judge(scores, ["base", "last"], judges, 0, evidence)
     assert seen == [("base", True, 1), ("last", False, 1), ("base", False, 0), ("last", False, 0)]
+
+
+def test_a_rule_that_fails_or_makes_up_a_status_is_named():
+    class Failing(Odd):
+        def judge(self, rows):
+            raise KeyError("tests")
+
+    class Misspelt(Odd):
+        def judge(self, rows):
+            return Judged(["learnd"], [1.0], ["because"])
+
+    table = to_table([score()], Score)
+    with pytest.raises(PluginError, match="verdict 'own' failed: KeyError"):
+        judge(table, ["last"], Judges({"own": Failing()}, every_row="own"))
+    with pytest.raises(PluginError, match="'own' returned the status 'learnd'; statuses are"):
+        judge(table, ["last"], Judges({"own": Misspelt()}, every_row="own"))
