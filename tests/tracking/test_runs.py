@@ -3,7 +3,9 @@ import os
 import tempfile
 
 import mlflow
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
@@ -257,3 +259,21 @@ def test_trials_of_a_mitigation_count_once_each(run_id):
     assert sorted(runs.past_trials("replay")) == [(5, 0.5), (7, -0.25)]
     assert runs.past_trials("replay")[0].targets == 7
     assert runs.past_trials("none") == []
+
+
+def test_numbers_that_hardly_repeat_take_their_bytes_and_no_more(tmp_path):
+    rng = np.random.default_rng(0)
+    lists = rng.normal(size=(200, 100)).astype(np.float32)
+    ids = rng.integers(0, 50_000, (200, 100)).astype(np.int32)
+    table = pa.table(
+        {
+            "sample_id": [f"row {n}" for n in range(200)],
+            "texts": [["the", "same"]] * 200,
+            "logprobs": pa.array(list(lists)),
+            "best_logprobs": pa.array(list(lists[::-1])),
+            "best_ids": pa.array(list(ids)),
+        }
+    )
+    runs.write_parquet(table, tmp_path / "table.parquet")
+    assert pq.read_table(tmp_path / "table.parquet").equals(table)
+    assert (tmp_path / "table.parquet").stat().st_size <= 12 * 200 * 100
