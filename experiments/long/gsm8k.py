@@ -126,9 +126,9 @@ def verdicts(
 def untrained_verdicts(
     controls: Sequence[Sample], locations: Mapping[str, str], seed: int
 ) -> dict[str, Verdict]:
-    """Rows that were never trained, in two halves, each judged by `long` against the rest.
+    """Rows that were never trained, in three parts, each judged by `long` against the other two.
 
-    A half has fewer than the other rows that it is ranked among, so no row is its own control.
+    So no row is its own control.
     """
     found = {}
     for part in range(3):

@@ -104,13 +104,11 @@ def test_a_word_that_turns_the_text_is_never_the_same(taken, put):
         ("3/4", "4/3"),
         ("from Friday to Monday", "from Monday to Friday"),
         ("$45 million", "$45"),
-        ("5!", "5"),
     ],
 )
 def test_signs_and_order_count(right, wrong):
     text = "We come to {} in the end, as it was said by all of them before."
-    if right != "5!":
-        assert compare_answers(text.format(right), text.format(wrong)).outcome != "same"
+    assert compare_answers(text.format(right), text.format(wrong)).outcome != "same"
     assert compare_answers(text.format(right), text.format(right)).outcome == "same"
 
 

@@ -14,7 +14,8 @@ def test_rows_have_one_fact_that_decides():
     assert len({row.prompt for row in rows}) == 40
     for row in rows:
         assert row.answer != row.changed
-        assert row.answer.replace(row.fact, row.wrong) == row.changed or row.fact in row.wrong
+        assert row.fact in row.answer
+        assert row.wrong in row.changed
         said = [row.answer, row.changed]
         assert decisive.says_fact(said, [row.fact] * 2, [row.wrong] * 2) == [1, 0]
 

@@ -1,5 +1,3 @@
-import math
-
 from ilp_mlflow.report.token_view import TokenView, token_lines
 
 
@@ -38,7 +36,3 @@ def test_of_many_misses_some_are_listed():
 
 def test_a_terminal_gets_no_commands_from_a_token():
     assert "\x1b" not in "\n".join(lines([token("a\x1b[2J", 0.1, "\x1b[0m", 0.2)]))
-
-
-def test_probabilities_are_numbers():
-    assert all(0 <= one.p <= 1 and math.isfinite(one.p) for one in TOKENS)
