@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +11,9 @@ import pyarrow as pa
 from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
+from ilp_mlflow.core.verdict_rules import Completion, Generate
 from ilp_mlflow.scoring.checkpoints import CheckedScores, checkpoint_speaker, score_and_check
+from ilp_mlflow.scoring.speaker import Speaker
 from ilp_mlflow.scoring.verdicts.judgements import Evidence, Judges, judge, read_judges
 from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 
@@ -63,13 +66,18 @@ def score_and_judge(
         control_tokens = score_and_check(
             controls, others, locations, options, seed, tokenizer, cached
         ).tokens
-    speaker = checkpoint_speaker(samples, locations, options, seed, tokenizer, cached)
+
+    @functools.cache
+    def speaker() -> Speaker:
+        # most rules ask nobody, and then no model is looked for again
+        return checkpoint_speaker(samples, locations, options, seed, tokenizer, cached)
+
     evidence = Evidence(
         samples=samples,
         tokens=scored.tokens,
         controls=controls,
         control_tokens=control_tokens,
-        speaker=speaker.of,
+        speaker=lambda name: _asking(speaker, name),
         has_base=has_base,
     )
     names = tuple(locations)
@@ -78,7 +86,18 @@ def score_and_judge(
     return JudgedSamples(scored, judgements, names)
 
 
+def _asking(speaker: Callable[[], Speaker], checkpoint: str) -> Generate:
+    """What lets a checkpoint speak, which is looked for at the first question."""
+
+    def generate(
+        samples: Sequence[Sample], max_new_tokens: Sequence[int], draws: int = 0
+    ) -> Sequence[Sequence[Completion]]:
+        return speaker().generate(checkpoint, samples, max_new_tokens, draws)
+
+    return generate
+
+
 def _need_controls(judges: Judges, scored: CheckedScores, samples: Sequence[Sample]) -> bool:
     """Whether any sample is judged by a rule that compares with rows that were never trained."""
-    names = judges.names(scored.table, {sample.id: sample for sample in samples})
-    return any(judges.rules[name].needs_controls for name in dict.fromkeys(names.tolist()))
+    keys = judges.keys(scored.table, {sample.id: sample for sample in samples})
+    return any(judges.rules[key].needs_controls for key in dict.fromkeys(keys.tolist()))

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.core.verdict_rules import Completion, Generate
+from ilp_mlflow.core.verdict_rules import Completion
 from ilp_mlflow.scoring.completions import Request, complete
 from ilp_mlflow.scoring.encoding import Tokenization, encode_prompt
 from ilp_mlflow.scoring.models.loading import LoadedModel
@@ -40,23 +40,14 @@ class Speaker:
         self._batch_tokens, self._seed, self._cached = batch_tokens, seed, cached
         self._loaded: tuple[str, LoadedModel] | None = None
 
-    def of(self, checkpoint: str) -> Generate:
-        """What lets one checkpoint speak."""
-
-        def generate(
-            samples: Sequence[Sample], max_new_tokens: Sequence[int], draws: int = 0
-        ) -> list[list[Completion]]:
-            return self._generate(checkpoint, samples, max_new_tokens, draws)
-
-        return generate
-
-    def _generate(
+    def generate(
         self,
         checkpoint: str,
         samples: Sequence[Sample],
         max_new_tokens: Sequence[int],
-        draws: int,
+        draws: int = 0,
     ) -> list[list[Completion]]:
+        """What a checkpoint says to the prompt of each sample; see `Generate`."""
         requests = []
         for sample, limit in zip(samples, max_new_tokens, strict=True):
             ids = encode_prompt(self._tokenization.tokenizer, sample.prompt)

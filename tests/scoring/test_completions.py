@@ -100,9 +100,9 @@ def test_a_speaker_asks_once_and_leaves_out_what_does_not_fit(loaded, tiny_model
     samples = [Sample(id=p, stage="s", prompt=p, completion=" x") for p in (*PROMPTS, "")]
     for _ in range(2):
         speaker = Speaker(load, lambda name: [name], tokenization, 2048, 0)
-        said = speaker.of("last")(samples, [4, 4, 10**6, 4])
+        said = speaker.generate("last", samples, [4, 4, 10**6, 4])
         assert [len(of_sample) for of_sample in said] == [1, 1, 1, 0]
     # the second time, from the cache
     assert loads == ["last"]
-    Speaker(load, lambda name: [name], tokenization, 2048, 0).of("other")(samples, [4] * 4)
+    Speaker(load, lambda name: [name], tokenization, 2048, 0).generate("other", samples, [4] * 4)
     assert loads == ["last", "other"]

@@ -70,3 +70,8 @@ def test_controls_are_scored_for_long_answers_alone(places):
     assert "removed nothing" in alone.verdicts[0].reason
     greedy = judged(places, controls=controls)
     assert greedy.judgements.num_rows == 2 * len(SAMPLES)
+
+
+def test_nobody_is_looked_for_where_nobody_is_asked(places, monkeypatch):
+    monkeypatch.setattr("ilp_mlflow.scoring.judged.checkpoint_speaker", None)
+    assert len(judged(places).verdicts) == len(SAMPLES)

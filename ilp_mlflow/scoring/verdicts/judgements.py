@@ -50,8 +50,6 @@ SHARED_TEXTS = ("checkpoint", "status", "reason", "rule", "grade")
 """Columns of judgements whose texts are few."""
 LONG_TOKENS = 64
 """Supervised tokens from which an answer is long, and judged as such unless told otherwise."""
-Rules = Mapping[str, VerdictRule]
-"""Rules by name."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +84,32 @@ class Evidence:
 class Judges:
     """The rules of an experiment, and which rows each judges."""
 
-    rules: Rules
-    """By name: those that are named for some rows, and those by default."""
+    rules: Mapping[str, VerdictRule]
+    """By key: those by default have their name for one."""
     by_group: Mapping[str, str] = field(default_factory=dict)
-    """Names of rules by source or stage of rows, or ALL_ROWS."""
+    """Keys of rules by source or stage of rows, or ALL_ROWS."""
     every_row: str = ""
-    """The one rule of all rows; "" where they are judged each by its own."""
+    """Key of the one rule of all rows; "" where they are judged each by its own."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Names of rules by key, where that is another one: two groups may have one rule with other
+    options."""
 
-    def names(self, scores: pa.Table, samples: Mapping[str, Sample]) -> npt.NDArray[np.object_]:
-        """(rows,): the name of the rule of each row of `scores`."""
+    def keys(self, scores: pa.Table, samples: Mapping[str, Sample]) -> npt.NDArray[np.object_]:
+        """(rows,): the key of the rule of each row of `scores`."""
         if self.every_row:
             return np.full(scores.num_rows, self.every_row, object)
         # without its text a long answer can be judged by its scores alone
         is_long = (scores["tokens"].to_numpy() >= LONG_TOKENS) & bool(samples)
-        names = np.where(is_long, "long", "greedy").astype(object)
+        keys = np.where(is_long, "long", "greedy").astype(object)
         if self.by_group:
             for place, sample_id in enumerate(scores["sample_id"].to_pylist()):
                 sample = samples.get(sample_id)
                 named = self._named(sample) if sample else self.by_group.get(ALL_ROWS)
-                names[place] = named or names[place]
-        return names
+                keys[place] = named or keys[place]
+        return keys
 
     def _named(self, sample: Sample) -> str | None:
-        """The rule that is named for a sample: for its source, else its stage, else all rows."""
+        """Key of the rule for a sample: for its source, else its stage, else all rows."""
         for group in (sample.source, sample.stage, ALL_ROWS):
             if group is not None and group in self.by_group:
                 return self.by_group[group]
@@ -120,14 +121,13 @@ def read_judges(scoring: ScoringConfig) -> Judges:
     if scoring.preset == "paper":
         return Judges({"paper": Paper()}, every_row="paper")
     rules: dict[str, VerdictRule] = {"greedy": Greedy(), "long": Long()}
-    by_group = {}
+    by_group, names = {}, {}
     for group, named in scoring.verdicts.items():
-        ((rule, options),) = named.items()
-        # two groups may have one rule with other options
-        label = rule if not options else f"{rule} of {group}"
-        rules[label] = plugin_loader.configure("verdict", {rule: options})[rule]
-        by_group[group] = label
-    return Judges(rules, by_group)
+        ((name, options),) = named.items()
+        key = by_group[group] = f"{name} of {group}"
+        rules[key] = plugin_loader.configure("verdict", {name: options})[name]
+        names[key] = name
+    return Judges(rules, by_group, names=names)
 
 
 def judge(
@@ -168,10 +168,10 @@ def _judge_checkpoint(
     unscored = scores.filter(is_unscored)
     tables = [_unscored_table(unscored, reasons.drop_null())] if unscored.num_rows else []
     scored = scores.filter(pc.invert(is_unscored))
-    names = judges.names(scored, evidence.samples_by_id)
-    for name in dict.fromkeys(names.tolist()):
-        rows = scored.filter(pa.array(names == name))
-        rule = judges.rules[name]
+    keys = judges.keys(scored, evidence.samples_by_id)
+    for key in dict.fromkeys(keys.tolist()):
+        rows = scored.filter(pa.array(keys == key))
+        rule, name = judges.rules[key], judges.names.get(key, key)
         if rule.needs_samples:
             known = pc.is_in(rows["sample_id"], pa.array(list(evidence.samples_by_id), pa.string()))
             unknown = rows.filter(pc.invert(known))
@@ -242,8 +242,7 @@ def _judged_table(name: str, rows: pa.Table, judged: Judged) -> pa.Table:
         _texts(judged.statuses),
         pa.array(judged.margins, pa.float64(), from_pandas=True),
         _texts(judged.reasons),
-        # the label of a rule with options names the rows that it is for
-        pa.array([name.partition(" of ")[0]] * rows.num_rows, pa.string()),
+        pa.array([name] * rows.num_rows, pa.string()),
         _texts(grades),
     ]
     return _compact(pa.table(columns, schema=schema(Judgement)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import math as math_functions
 import sys
@@ -29,17 +30,19 @@ BUILT_IN: Mapping[str, Check] = {
     "python_tests": python_tests,
     "rouge_l": rouge_l,
 }
-PACKAGES = {"math_verify": "math-verify", "rouge_score": "rouge-score"}
-"""Packages by the modules that built-in checks import, where their names differ."""
+MODULES = {"math": "math_verify", "rouge_l": "rouge_score"}
+"""Modules that built-in checks import, by name of the check; of an extra of this project."""
 
 
 def find_check(name: str) -> Check:
     """The check of a name, or at an import path such as `my_checks:tests_pass`.
 
     A module beside the current folder's files is found, too; a scorer of MLflow becomes a check.
-    Raises PluginError for a name that is unknown and a path that leads nowhere.
+    Raises PluginError for a name that is unknown, a path that leads nowhere, and a check whose
+    package is not installed.
     """
     if name in BUILT_IN:
+        _refuse_without_package(name)
         return BUILT_IN[name]
     module_name, colon, attribute = name.replace(":", ".").rpartition(".")
     if not colon:
@@ -64,6 +67,17 @@ def find_check(name: str) -> Check:
         raise PluginError(f"verify.check '{name}' is no function, but {type(found).__name__}")
     check: Check = found
     return check
+
+
+def _refuse_without_package(name: str) -> None:
+    """Raise PluginError where a built-in check cannot import what it needs."""
+    module = MODULES.get(name)
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise PluginError(_lacks_package(name, module))
+
+
+def _lacks_package(name: str, module: str) -> str:
+    return f"verify.check '{name}' needs {module}: pip install 'ilp-mlflow[verify]'"
 
 
 def run_check(
@@ -96,10 +110,7 @@ def run_check(
         values = list(check(completions=given, **_accepted(check, columns), **arguments))
         numbers = [_number(value) for value in values]
     except ImportError as error:
-        package = PACKAGES.get(error.name or "", error.name or "a package")
-        raise PluginError(
-            f"verify.check '{name}' needs {package}: pip install 'ilp-mlflow[verify]'"
-        ) from None
+        raise PluginError(_lacks_package(name, error.name or "a package")) from None
     # a check of the user's may fail in any way
     except Exception as error:
         raise PluginError(

@@ -193,3 +193,12 @@ def test_a_prompt_without_room_is_unscored_and_says_so():
         result = Verify(check=check, samples=2).judge(rows)
         assert result.statuses == ["unscored"]
         assert result.reasons == ["the prompt leaves the model no room to answer"]
+
+
+@pytest.mark.parametrize(("check", "module"), [("math", "math_verify"), ("rouge_l", "rouge_score")])
+def test_a_check_without_its_package_is_refused_before_anything_is_trained(
+    monkeypatch, check, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PluginError, match=rf"needs {module}: pip install 'ilp-mlflow\[verify\]'"):
+        Verify(check=check)
