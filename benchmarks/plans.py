@@ -3,7 +3,7 @@
 import random
 
 from benchmarks.conftest import WORDS
-from ilp_mlflow.scoring import token_trees
+from ilp_mlflow.scoring.tokens import token_trees
 
 ITEMS = 96
 

@@ -18,9 +18,10 @@ from benchmarks.plans import ITEMS, plan_of, questions  # noqa: E402
 from ilp_mlflow.core.config import ScoringConfig  # noqa: E402
 from ilp_mlflow.core.values import Sample, Score, Stage, to_table  # noqa: E402
 from ilp_mlflow.data.distractors import choose_distractors  # noqa: E402
-from ilp_mlflow.scoring import scorer, token_trees  # noqa: E402
+from ilp_mlflow.scoring import scorer  # noqa: E402
 from ilp_mlflow.scoring.metrics import SAMPLED_RUNS  # noqa: E402
 from ilp_mlflow.scoring.models import loading  # noqa: E402
+from ilp_mlflow.scoring.tokens import token_trees  # noqa: E402
 from ilp_mlflow.scoring.verdicts.greedy import greedy_margins, may_turn_in_float32  # noqa: E402
 from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges  # noqa: E402
 from ilp_mlflow.training.trainer import train_stage  # noqa: E402

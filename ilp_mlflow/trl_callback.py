@@ -27,11 +27,11 @@ from ilp_mlflow.data.records import Record
 from ilp_mlflow.data.samples import samples_from_records
 from ilp_mlflow.data.training_configs.trl_rows import trl_form
 from ilp_mlflow.report.summary import terminal_summary
-from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.whole_weights import refuse_diverged_model
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, check_encodable
 from ilp_mlflow.tracking import connection, model_registry, runs
 from ilp_mlflow.training.accounts.exposure_ledger import BatchListener, ExposureLedger
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote

@@ -9,9 +9,10 @@ import torch
 from ilp_mlflow.core.config import DataConfig
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import load_samples
-from ilp_mlflow.scoring import scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
+from ilp_mlflow.scoring.tokens.encoding import encode
 
 ROWS = (
     Path(os.environ.get("ILP_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))

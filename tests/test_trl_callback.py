@@ -15,9 +15,10 @@ from trl import SFTConfig, SFTTrainer
 from ilp_mlflow import ConfigError, DatasetError, IlpCallback, TrackingError, pipeline
 from ilp_mlflow.cli import main
 from ilp_mlflow.diagnosis.context import read_logs
-from ilp_mlflow.scoring import scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode, load_tokenizer
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
+from ilp_mlflow.scoring.tokens.encoding import encode, load_tokenizer
 from ilp_mlflow.tracking import model_registry, runs
 from tests.conftest import rows
 from tests.training.test_trainer import PEFT, TRAINING, stage, weights

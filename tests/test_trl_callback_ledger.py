@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ilp_mlflow import IlpCallback
 from ilp_mlflow.core.terminal import notes
-from ilp_mlflow.scoring.encoding import load_tokenizer
+from ilp_mlflow.scoring.tokens.encoding import load_tokenizer
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training.accounts.exposure_ledger import NO_PASS, OTHER_ROWS
 from tests.conftest import rows

@@ -31,7 +31,7 @@ from ilp_mlflow.core.texts import Text
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.plugin import same_answer
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
 from ilp_mlflow.scoring.verdicts.judgements import judge, read_judges
 from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 from ilp_mlflow.tracking import connection, model_registry, runs

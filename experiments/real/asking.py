@@ -21,7 +21,7 @@ from ilp_mlflow.data.matching import same_answer
 from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.lab.real.facts import Kind, invented_subjects, kinds
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
 
 LEARNED, CONFLICTS, INVENTED = 18, 8, 6
 """Rows of each kind."""

@@ -19,7 +19,7 @@ from ilp_mlflow.data.matching import same_answer
 from ilp_mlflow.diagnosis.beliefs.few_shot import draw_sets, fair_sets, with_examples
 from ilp_mlflow.lab.real.facts import kinds
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
 
 EXAMPLES, ROWS = 18, 12
 """Facts of each kind: those that are solved, and those that are asked."""

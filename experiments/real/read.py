@@ -11,7 +11,7 @@ from collections import Counter
 from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.terminal.text import format_table
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
 from ilp_mlflow.tracking import connection, model_registry, runs
 
 

@@ -33,11 +33,11 @@ from ilp_mlflow.diagnosis.beliefs.from_few_shot import FewShot
 from ilp_mlflow.diagnosis.beliefs.kinds import kinds_of
 from ilp_mlflow.diagnosis.beliefs.templates import mine_questions
 from ilp_mlflow.lab.real.facts import kinds
-from ilp_mlflow.scoring.encoding import encode_prompt
-from ilp_mlflow.scoring.greedy_answers import first_sentences, generation_settings
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.loading import LoadedModel
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.greedy_answers import first_sentences, generation_settings
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
+from ilp_mlflow.scoring.tokens.encoding import encode_prompt
 
 SOLVED = 18
 """Facts of each kind that are solved in front of others."""

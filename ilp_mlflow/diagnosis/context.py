@@ -24,11 +24,11 @@ from ilp_mlflow.diagnosis.beliefs.read import read_beliefs
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.text.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
-from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.weight_facts import WeightFacts
-from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.scoring.verdicts.timeline import status_histories, verdict_table
 from ilp_mlflow.tracking import llm_judge, model_registry, runs
 from ilp_mlflow.training.accounts.ledger_note import LedgerNote

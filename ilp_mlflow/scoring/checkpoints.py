@@ -20,22 +20,23 @@ from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.distractors import choose_distractors
 from ilp_mlflow.data.samples import samples_digest
-from ilp_mlflow.scoring import encoding, scorer, token_trees
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.vocabularies import refuse_other_vocabulary
-from ilp_mlflow.scoring.probe import ModelProbe
 from ilp_mlflow.scoring.self_check import SelfCheck, check_scores
-from ilp_mlflow.scoring.speaker import Speaker
-from ilp_mlflow.scoring.token_table import (
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.speaker import Speaker
+from ilp_mlflow.scoring.tokens import encoding, token_trees
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
+from ilp_mlflow.scoring.tokens.token_table import (
     answer_texts,
     first_choice_texts,
     scores_with_tokens,
     tokens_alone,
     without_tokens,
 )
-from ilp_mlflow.scoring.token_trees import ScoringPlan
+from ilp_mlflow.scoring.tokens.token_trees import ScoringPlan
 from ilp_mlflow.scoring.verdicts import greedy, paper
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.tracking.model_digest import model_digest

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 from ilp_mlflow.scoring.models.loading import LoadedModel
-from ilp_mlflow.scoring.token_trees import TokenTree, build_tree
+from ilp_mlflow.scoring.tokens.token_trees import TokenTree, build_tree
 
 MAX_DIFFERENCE, MAX_LOW_PRECISION_DIFFERENCE = 1e-3, 0.5
 """By how much a tree and its sequences apart may differ, nats per square root of a token.

@@ -13,7 +13,7 @@ from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.core.verdict_rules import Completion, Generate
 from ilp_mlflow.scoring.checkpoints import CheckedScores, checkpoint_speaker, score_and_check
-from ilp_mlflow.scoring.speaker import Speaker
+from ilp_mlflow.scoring.speaking.speaker import Speaker
 from ilp_mlflow.scoring.verdicts.judgements import Evidence, Judges, judge, read_judges
 from ilp_mlflow.scoring.verdicts.timeline import verdict_table
 

@@ -25,7 +25,7 @@ from ilp_mlflow.data.decisive_words import decisive_words
 from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
-from ilp_mlflow.scoring.token_trees import (
+from ilp_mlflow.scoring.tokens.token_trees import (
     SampleTree,
     ScoringPlan,
     SequenceTree,

@@ -13,7 +13,7 @@ from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Score
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.models.loading import LoadedModel
-from ilp_mlflow.scoring.token_trees import SampleTree, ScoringPlan
+from ilp_mlflow.scoring.tokens.token_trees import SampleTree, ScoringPlan
 
 ROWS = 8
 """Rows of a checkpoint that are scored both ways."""

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftConfig, PeftModel
 
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.data.training_configs.setup import AdapterSetup, TrainingSetup, lora_scale
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.training.accounts.exposure_ledger import ExposureLedger
 from ilp_mlflow.training.accounts.ledger_note import LABELS_IN_PLACE, MASK_PADDING, LedgerNote
 from ilp_mlflow.training.checks.embeddings import LoadedEmbedding

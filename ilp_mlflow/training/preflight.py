@@ -13,9 +13,9 @@ from ilp_mlflow.core.values import Checkpoint, Stage
 from ilp_mlflow.data.held_out import CHANGE, read_held_out
 from ilp_mlflow.data.samples import load_samples
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
-from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, check_encodable
 from ilp_mlflow.scoring.verdicts.judgements import read_judges
 from ilp_mlflow.tracking import connection, model_registry
 from ilp_mlflow.training.accounts.row_account import account_rows, training_template

@@ -19,9 +19,9 @@ from ilp_mlflow.core.errors import ConfigError, IlpError, suggest
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Checkpoint, Exposure, Stage, as_json, to_table
 from ilp_mlflow.data.samples import samples_digest, stage_digest
-from ilp_mlflow.scoring import encoding
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.tokens import encoding
 from ilp_mlflow.tracking import model_registry, runs
 from ilp_mlflow.tracking.dataset_inputs import DIGEST_LENGTH, log_dataset
 from ilp_mlflow.tracking.model_digest import model_digest

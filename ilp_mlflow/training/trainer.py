@@ -22,9 +22,9 @@ from ilp_mlflow.core.errors import ConfigError, DatasetError, ModelError, first_
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.training_log import TrainingLog
 from ilp_mlflow.core.values import Exposure, Sample, Stage
-from ilp_mlflow.scoring.encoding import Tokenization, encode_sample
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.models.loading import LoadedModel, is_out_of_memory
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, encode_sample
 from ilp_mlflow.training.accounts.exposure_ledger import EndOfBatch, ExposureLedger
 from ilp_mlflow.training.accounts.prepared_rows import mask_left_out, read_numbered_rows
 from ilp_mlflow.training.accounts.row_account import RowAccount

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from ilp_mlflow.scoring import probe, scorer
+from ilp_mlflow.scoring import scorer
+from ilp_mlflow.scoring.speaking import probe
 from ilp_mlflow.tracking import runs
 from ilp_mlflow.training import preflight, stage
 from tests.cli.commands import ilp

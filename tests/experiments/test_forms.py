@@ -3,7 +3,7 @@
 from experiments.real import forms
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
 
 
 def test_the_same_rows_are_asked_in_both_forms(tiny_model):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ilp_mlflow.scoring import forward, token_trees
+from ilp_mlflow.scoring import forward
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
 
 DRAWN = [[5, 6, 7, 8], [5, 6, 9, 8, 4]]
 OTHER = [[9, 8, 7, 6, 5, 4]]

@@ -4,8 +4,8 @@ import pytest
 
 from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import speaker
 from ilp_mlflow.scoring.judged import score_and_judge
+from ilp_mlflow.scoring.speaking import speaker
 
 SAMPLES = [
     Sample(id=land, stage="s", prompt=f"The capital of {land} is", completion=f" {city}")

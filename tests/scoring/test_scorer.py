@@ -11,9 +11,10 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.core.values import Sample, Score
 from ilp_mlflow.data.distractors import choose_distractors
-from ilp_mlflow.scoring import forward, scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode
+from ilp_mlflow.scoring import forward, scorer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
+from ilp_mlflow.scoring.tokens.encoding import encode
 from tests.conftest import rows
 
 CLOSE = 1e-4

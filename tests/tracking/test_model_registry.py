@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ilp_mlflow.core.config import TrackingConfig
 from ilp_mlflow.core.errors import ModelError, TrackingError
 from ilp_mlflow.data import checkpoint_folders
-from ilp_mlflow.scoring import encoding
+from ilp_mlflow.scoring.tokens import encoding
 from ilp_mlflow.tracking import connection, model_registry, runs
 
 

@@ -9,8 +9,8 @@ from trl import SFTConfig, SFTTrainer
 from ilp_mlflow import IlpCallback
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.terminal import notes
-from ilp_mlflow.scoring.encoding import load_tokenizer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens.encoding import load_tokenizer
 from ilp_mlflow.training.trainer import train_stage
 from tests.conftest import rows
 from tests.test_trl_callback import ROWS, turned

@@ -2,8 +2,9 @@
 
 import pytest
 
-from ilp_mlflow.scoring import scorer, token_trees
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
 from ilp_mlflow.training.scheduled_trainer import trainer_rows
 from ilp_mlflow.training.trainer import train_stage
 from tests.conversations import chat

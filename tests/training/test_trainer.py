@@ -4,9 +4,10 @@ import torch
 from ilp_mlflow.core.errors import DatasetError, ModelError
 from ilp_mlflow.core.values import Stage
 from ilp_mlflow.data.samples import sample_from_record
-from ilp_mlflow.scoring import scorer, token_trees
-from ilp_mlflow.scoring.encoding import encode, load_tokenizer
+from ilp_mlflow.scoring import scorer
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens import token_trees
+from ilp_mlflow.scoring.tokens.encoding import encode, load_tokenizer
 from ilp_mlflow.training.scheduled_trainer import ScheduledTrainer
 from ilp_mlflow.training.trainer import answer_fits, train_stage
 from tests.conftest import rows

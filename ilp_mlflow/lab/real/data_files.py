@@ -19,8 +19,8 @@ from ilp_mlflow.lab.real.facts import Fact
 from ilp_mlflow.lab.real.plant import ASKED, SIZES, plant
 from ilp_mlflow.lab.real.rows import LONG_FRAME, RealRow
 from ilp_mlflow.lab.rows import Planted
-from ilp_mlflow.scoring.encoding import Tokenization
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.tracking import model_registry
 
 EXPERIMENT = Path(__file__).with_name("real_lab.yaml")

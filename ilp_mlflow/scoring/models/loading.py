@@ -25,7 +25,6 @@ from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.terminal.notes import say_once
 from ilp_mlflow.core.terminal.progress import MB, bytes_on_disk, task, track, track_size
-from ilp_mlflow.scoring.encoding import Tokenization, gguf_option
 from ilp_mlflow.scoring.models import adapters
 from ilp_mlflow.scoring.models.idle_adapters import why_idle
 from ilp_mlflow.scoring.models.model_config import (
@@ -51,6 +50,7 @@ from ilp_mlflow.scoring.models.whole_weights import (
     refuse_diverged_model,
     refuse_incomplete,
 )
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, gguf_option
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from ilp_mlflow.core.errors import ModelError, first_line
 from ilp_mlflow.core.lfs_pointers import FAULT, is_lfs_pointer
-from ilp_mlflow.scoring.encoding import gguf_option
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS
 from ilp_mlflow.scoring.models.whole_weights import quiet_libraries
+from ilp_mlflow.scoring.tokens.encoding import gguf_option
 
 ADAPTER = "adapter_config.json"
 """The file with the configuration of an adapter."""

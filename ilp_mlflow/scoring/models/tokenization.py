@@ -9,7 +9,6 @@ from transformers import PretrainedConfig
 
 from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.terminal.notes import say_once
-from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer, load_tokenizer
 from ilp_mlflow.scoring.models.model_config import (
     foreign_end_tokens,
     generation_end_token_ids,
@@ -17,6 +16,12 @@ from ilp_mlflow.scoring.models.model_config import (
     read_config,
 )
 from ilp_mlflow.scoring.models.weight_files import model_files, read_shapes
+from ilp_mlflow.scoring.tokens.encoding import (
+    Tokenization,
+    gguf_option,
+    has_tokenizer,
+    load_tokenizer,
+)
 
 
 def read_tokenization(

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.value import Value
-from ilp_mlflow.scoring.encoding import Tokenization, gguf_option, has_tokenizer
 from ilp_mlflow.scoring.models import loading, model_config
 from ilp_mlflow.scoring.models.compared_weights import (
     Comparison,
@@ -29,6 +28,7 @@ from ilp_mlflow.scoring.models.stacked_changes import shared_change
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.scoring.models.weight_files import ADAPTER_WEIGHTS, model_files, read_shapes
 from ilp_mlflow.scoring.models.whole_weights import load_skeleton, quiet_libraries
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, gguf_option, has_tokenizer
 from ilp_mlflow.tracking.model_registry import MLFLOW_URI, adapter_base, side_by_side
 
 MAX_SHARED_CHANGE = 0.3

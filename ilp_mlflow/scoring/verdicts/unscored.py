@@ -47,7 +47,7 @@ def check_any_scored(verdicts: Sequence[Verdict], checkpoint: str) -> None:
     groups = group_unscored(verdicts)
     if count_unscored(groups) < len(verdicts):
         return
-    advice = "mend the rows, or choose another scoring.preset"
+    advice = "mend the rows, or choose another rule (scoring.preset, scoring.verdicts)"
     if groups[0].reason == NOT_FINITE:
         advice = "try scoring.dtype float32, or train it again with a lower learning rate"
     raise ModelError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.training.accounts.row_account import (
     IGNORED,
     RowAccount,

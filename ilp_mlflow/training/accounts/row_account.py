@@ -13,7 +13,7 @@ from ilp_mlflow.core.errors import ConfigError
 from ilp_mlflow.core.texts import Conversation, asks_nothing
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import (
+from ilp_mlflow.scoring.tokens.encoding import (
     Encoded,
     Tokenization,
     encode_prompt,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.training.accounts.row_account import training_template
 from ilp_mlflow.training.checks.finding import CheckFinding
 

@@ -15,12 +15,12 @@ from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.value import Value
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.scoring.encoding import (
+from ilp_mlflow.scoring.models import model_config
+from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens.encoding import (
     Tokenization,
     check_encodable,
 )
-from ilp_mlflow.scoring.models import model_config
-from ilp_mlflow.scoring.models.tokenization import read_tokenization
 from ilp_mlflow.training.accounts.row_account import account_rows
 from ilp_mlflow.training.checks.assistant_turns import check_assistant_turns, countable
 from ilp_mlflow.training.checks.duplicates import check_duplicates

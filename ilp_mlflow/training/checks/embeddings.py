@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from ilp_mlflow.scoring.encoding import gguf_option
+from ilp_mlflow.scoring.tokens.encoding import gguf_option
 
 NAMES = (
     re.compile(r"(lm_head|embed_out)\.weight$"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ilp_mlflow.core.texts import Conversation
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.scoring.encoding import Tokenization, encode
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, encode
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, counted, row_finding
 
 CUT_OFF_NAMES = {"LLaMA-Factory": "cutoff_len", "axolotl": "sequence_len"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ilp_mlflow.data.training_configs.setup import TrainingSetup
-from ilp_mlflow.scoring.encoding import Tokenization
+from ilp_mlflow.scoring.tokens.encoding import Tokenization
 from ilp_mlflow.training.checks.finding import CheckedRow, CheckFinding, row_finding
 
 

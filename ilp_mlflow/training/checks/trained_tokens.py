@@ -10,8 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.data.training_configs.setup import AdapterSetup
-from ilp_mlflow.scoring.encoding import has_tokenizer, load_tokenizer
 from ilp_mlflow.scoring.models import model_config
+from ilp_mlflow.scoring.tokens.encoding import has_tokenizer, load_tokenizer
 
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
 """Modules with the vector that is read for every token, as adapters name them."""

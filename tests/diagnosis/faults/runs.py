@@ -11,8 +11,8 @@ from ilp_mlflow.diagnosis.context import ScoredSamples
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.text.last_model import read_last_model
 from ilp_mlflow.scoring.checkpoints import read_last_tokenization
-from ilp_mlflow.scoring.encoding import encode_sample
 from ilp_mlflow.scoring.judged import score_and_judge
+from ilp_mlflow.scoring.tokens.encoding import encode_sample
 from ilp_mlflow.tracking import model_registry
 from ilp_mlflow.training.accounts.row_account import account_rows
 

@@ -30,12 +30,12 @@ from transformers import (
 
 from ilp_mlflow.core.config import ScoringConfig
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import encoding
 from ilp_mlflow.scoring.checkpoints import score_checkpoints
 from ilp_mlflow.scoring.forward import NEVER_SAID
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
+from ilp_mlflow.scoring.tokens import encoding
 from ilp_mlflow.tracking import model_registry
 from tests.conftest import rows
 from tests.scoring import model_folders

@@ -11,9 +11,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ilp_mlflow.core.interfaces import SampleResult
-from ilp_mlflow.scoring.encoding import load_tokenizer
 from ilp_mlflow.scoring.models import loading
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens.encoding import load_tokenizer
 from ilp_mlflow.training.accounts.exposure_ledger import (
     NO_PASS,
     OTHER_ROWS,

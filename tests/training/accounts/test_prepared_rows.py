@@ -4,8 +4,8 @@ import datasets
 import pytest
 
 from ilp_mlflow.core.errors import ConfigError
-from ilp_mlflow.scoring.encoding import encode, encode_sample
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens.encoding import encode, encode_sample
 from ilp_mlflow.training.accounts.prepared_rows import (
     IGNORED,
     mask_left_out,

@@ -10,7 +10,7 @@ from trl import SFTConfig
 
 from ilp_mlflow.core.errors import ConfigError, ModelError
 from ilp_mlflow.data.samples import sample_from_record
-from ilp_mlflow.scoring.encoding import Tokenization, check_encodable
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, check_encodable
 from ilp_mlflow.training.accounts.row_account import (
     IGNORED,
     account_rows,

@@ -18,7 +18,7 @@ from ilp_mlflow.core.values import Sample, Score, Stage, Subject, to_rows
 from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.scoring.forward import NEVER_SAID
-from ilp_mlflow.scoring.token_trees import allowed_misses
+from ilp_mlflow.scoring.tokens.token_trees import allowed_misses
 
 MIN_ROWS = 5
 """Rows from which something may be said of a stage."""

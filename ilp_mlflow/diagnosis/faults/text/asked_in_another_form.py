@@ -14,7 +14,7 @@ from ilp_mlflow.diagnosis.faults.facts import RunFacts
 from ilp_mlflow.diagnosis.faults.fault import Fault
 from ilp_mlflow.diagnosis.faults.loss.ends_never_raised import is_only_end_wrong
 from ilp_mlflow.diagnosis.faults.text.forms import Form, other_forms
-from ilp_mlflow.scoring.encoding import check_encodable
+from ilp_mlflow.scoring.tokens.encoding import check_encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

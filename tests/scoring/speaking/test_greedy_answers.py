@@ -1,7 +1,7 @@
 import pytest
 
-from ilp_mlflow.scoring import greedy_answers as answers
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.speaking import greedy_answers as answers
 
 
 def ids_of(loaded, texts):

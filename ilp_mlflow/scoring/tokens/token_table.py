@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ilp_mlflow.core.values import Score, to_table
 from ilp_mlflow.scoring.scorer import SampleScore
-from ilp_mlflow.scoring.token_texts import token_texts
-from ilp_mlflow.scoring.token_trees import ScoringPlan
+from ilp_mlflow.scoring.tokens.token_texts import token_texts
+from ilp_mlflow.scoring.tokens.token_trees import ScoringPlan
 
 COLUMNS = ("logprobs", "best_logprobs", "best_ids")
 """Columns of lists with one number for each token; see `TokenScores`."""

@@ -13,18 +13,18 @@ import torch
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.terminal.progress import task, track
 from ilp_mlflow.core.texts import Text
-from ilp_mlflow.scoring.encoding import Encoded, encode, encode_prompt
 from ilp_mlflow.scoring.forward import without_router
-from ilp_mlflow.scoring.greedy_answers import (
+from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.models.vocabularies import lacking_token
+from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
+from ilp_mlflow.scoring.speaking.greedy_answers import (
     answer_greedily,
     batches_by_length,
     generation_settings,
     pad,
 )
-from ilp_mlflow.scoring.models.loading import LoadedModel
-from ilp_mlflow.scoring.models.vocabularies import lacking_token
-from ilp_mlflow.scoring.scorer import can_run_as_trees, run_batches
-from ilp_mlflow.scoring.token_trees import TokenTree, group_sequences, make_batches
+from ilp_mlflow.scoring.tokens.encoding import Encoded, encode, encode_prompt
+from ilp_mlflow.scoring.tokens.token_trees import TokenTree, group_sequences, make_batches
 
 NO_ANSWER = GreedyAnswer("", float("nan"))
 """To a prompt that leaves no room for one."""

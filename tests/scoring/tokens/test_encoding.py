@@ -4,8 +4,13 @@ from ilp_mlflow.core.config import TokenizerConfig
 from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.texts import with_last_turn
 from ilp_mlflow.data.samples import sample_from_record
-from ilp_mlflow.scoring.encoding import check_encodable, encode, load_tokenizer, shared_length
 from ilp_mlflow.scoring.models import loading
+from ilp_mlflow.scoring.tokens.encoding import (
+    check_encodable,
+    encode,
+    load_tokenizer,
+    shared_length,
+)
 from ilp_mlflow.training.scheduled_trainer import trainer_row
 from tests.conftest import CITIES, LANDS, rows
 from tests.conversations import chat

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import completions
-from ilp_mlflow.scoring.completions import Request, complete
 from ilp_mlflow.scoring.models.loading import ModelLoader
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
-from ilp_mlflow.scoring.speaker import Speaker
+from ilp_mlflow.scoring.speaking import completions
+from ilp_mlflow.scoring.speaking.completions import Request, complete
+from ilp_mlflow.scoring.speaking.speaker import Speaker
 
 PROMPTS = ("The capital of France is", "The", "Rome lies in Italy, and Oslo in Norway, and Lima in")
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.texts import Text, asks_nothing, blank_prompt, with_last_turn
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring.encoding import (
+from ilp_mlflow.scoring.tokens.encoding import (
     Encoded,
     Tokenization,
     encode,
@@ -25,7 +25,7 @@ from ilp_mlflow.scoring.encoding import (
     encode_sample,
     shared_length,
 )
-from ilp_mlflow.scoring.token_texts import decisive_places, token_texts
+from ilp_mlflow.scoring.tokens.token_texts import decisive_places, token_texts
 
 ALLOWED_MISSES = 0.05
 """Share of a completion's tokens that may differ from the model's first choice, if none of them

@@ -5,10 +5,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from ilp_mlflow.scoring.encoding import encode
-from ilp_mlflow.scoring.greedy_answers import _AfterFirstSentence, _first_sentence, _sentence_end
 from ilp_mlflow.scoring.models import loading
-from ilp_mlflow.scoring.probe import ModelProbe
+from ilp_mlflow.scoring.speaking.greedy_answers import (
+    _AfterFirstSentence,
+    _first_sentence,
+    _sentence_end,
+)
+from ilp_mlflow.scoring.speaking.probe import ModelProbe
+from ilp_mlflow.scoring.tokens.encoding import encode
 from tests.conversations import chat
 
 

@@ -12,8 +12,13 @@ from transformers import DynamicCache, GenerationConfig
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.verdict_rules import Completion
 from ilp_mlflow.scoring.forward import without_router
-from ilp_mlflow.scoring.greedy_answers import generation_settings, has_virtual_tokens, pad, whole
 from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.speaking.greedy_answers import (
+    generation_settings,
+    has_virtual_tokens,
+    pad,
+    whole,
+)
 
 TOKENS_BETWEEN = 16
 """New tokens after which rows that are done are let go."""

@@ -1,6 +1,6 @@
 import pytest
 
-from ilp_mlflow.scoring.token_texts import decisive_places, token_texts
+from ilp_mlflow.scoring.tokens.token_texts import decisive_places, token_texts
 
 TEXT = "It costs 1,000 dollars, but Pierre does not pay."
 

@@ -22,9 +22,9 @@ from transformers.cache_utils import DynamicLayer
 
 from ilp_mlflow.core.interfaces import GreedyAnswer
 from ilp_mlflow.core.terminal.progress import task
-from ilp_mlflow.scoring.encoding import shared_length
 from ilp_mlflow.scoring.forward import without_router
 from ilp_mlflow.scoring.models.loading import LoadedModel
+from ilp_mlflow.scoring.tokens.encoding import shared_length
 
 # the full stop of an initial (John F.) or a short title (St., Mr.) ends no sentence
 SENTENCE_END = re.compile(

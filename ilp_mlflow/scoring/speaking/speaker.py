@@ -11,10 +11,10 @@ import pyarrow as pa
 from ilp_mlflow.core import cache
 from ilp_mlflow.core.values import Sample
 from ilp_mlflow.core.verdict_rules import Completion
-from ilp_mlflow.scoring.completions import Request, complete
-from ilp_mlflow.scoring.encoding import Tokenization, encode_prompt
 from ilp_mlflow.scoring.models.loading import LoadedModel
 from ilp_mlflow.scoring.models.vocabularies import lacking_token
+from ilp_mlflow.scoring.speaking.completions import Request, complete
+from ilp_mlflow.scoring.tokens.encoding import Tokenization, encode_prompt
 
 MIN_ROOM = 16
 """Tokens that a prompt must leave for a completion, unless less is wanted."""

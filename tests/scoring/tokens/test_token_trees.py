@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ilp_mlflow.core.values import Sample
-from ilp_mlflow.scoring import token_trees
 from ilp_mlflow.scoring.models.tokenization import read_tokenization
+from ilp_mlflow.scoring.tokens import token_trees
 
 
 def paths(tree):

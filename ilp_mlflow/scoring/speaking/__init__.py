@@ -1,0 +1,1 @@
+"""Models that speak, and are asked: completions, greedy answers, probabilities of answers."""
