@@ -69,5 +69,11 @@ def compare_held_out(held_out: Sequence[Sample], trained: Iterable[Sample]) -> H
     return HeldOutRows(rows=len(held_out), trained=len(pairs), example=example)
 
 
+def never_trained(held_out: Sequence[Sample], trained: Iterable[Sample]) -> list[Sample]:
+    """The held-out rows that are not among the trained ones, however they are punctuated."""
+    keys = {_key(row) for row in trained}
+    return [row for row in held_out if _key(row) not in keys]
+
+
 def _key(row: Sample) -> tuple[str, str]:
     return prompt_key(row.prompt), answer_key(row.answer)

@@ -45,8 +45,6 @@ class TreeResult(NamedTuple):
 
     Minus infinity for one that is NEVER_SAID.
     """
-    last_logprob: float
-    """Log-probability of the last scored token of the first sequence, nats."""
     token_logprobs: npt.NDArray[np.float32]
     """(scored tokens of the first sequence,): log-probability of each, nats."""
     best_logprobs: npt.NDArray[np.float32]
@@ -245,7 +243,6 @@ def _tree_results(layout: _Layout, tree_count: int, loaded: LoadedModel) -> list
             TreeResult(
                 sums.astype(np.float64),
                 scores.gaps[of_first],
-                float(token_logprobs[-1]),
                 token_logprobs,
                 scores.best_logprobs[of_first],
                 scores.best_ids[of_first],

@@ -12,6 +12,7 @@ from ilp_mlflow.core.config import ScoringConfig, TokenizerConfig
 from ilp_mlflow.core.terminal.progress import task
 from ilp_mlflow.core.values import Sample, Verdict, to_rows
 from ilp_mlflow.core.verdict_rules import Completion, Generate
+from ilp_mlflow.data.held_out import never_trained
 from ilp_mlflow.scoring.checkpoints import CheckedScores, checkpoint_speaker, score_and_check
 from ilp_mlflow.scoring.speaking.speaker import Speaker
 from ilp_mlflow.scoring.verdicts.judgements import Evidence, Judges, judge, read_judges
@@ -54,12 +55,14 @@ def score_and_judge(
     """Score all samples under all checkpoints and judge them.
 
     `wrong` are wrong options by sample id, `locations` the checkpoints (name -> location, the base
-    first unless not `has_base`), `controls` rows that no stage trains. Raises ModelError, see
-    `score_and_check`, and PluginError, see `judge`.
+    first unless not `has_base`), `controls` rows that no stage trains; those that are among the
+    samples all the same are left out. Raises ModelError, see `score_and_check`, and PluginError,
+    see `judge`.
     """
     judges = read_judges(options)
     scored = score_and_check(samples, wrong, locations, options, seed, tokenizer, cached)
     control_tokens = None
+    controls = never_trained(controls, samples)
     if controls and _need_controls(judges, scored, samples):
         # no wrong options: what counts is how probable their own answers are
         others = {control.id: () for control in controls}

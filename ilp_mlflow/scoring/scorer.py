@@ -21,6 +21,7 @@ from ilp_mlflow.core.errors import ModelError
 from ilp_mlflow.core.finite_scores import NOT_FINITE
 from ilp_mlflow.core.terminal.progress import track
 from ilp_mlflow.core.values import Score
+from ilp_mlflow.core.verdict_rules import AnswerTokens
 from ilp_mlflow.data.decisive_words import decisive_words
 from ilp_mlflow.scoring.forward import NEVER_SAID, TreeResult, forward, supports_trees
 from ilp_mlflow.scoring.models.loading import LoadedModel
@@ -43,18 +44,7 @@ scored afresh."""
 log = logging.getLogger(__name__)
 
 
-class TokenScores(NamedTuple):
-    """What a model gives for every token of a right answer; all fields are (tokens,)."""
-
-    logprobs: npt.NDArray[np.float32]
-    """Log-probability of the token, nats."""
-    best_logprobs: npt.NDArray[np.float32]
-    """That of the model's first choice in its place, nats."""
-    best_ids: npt.NDArray[np.int32]
-    """The model's first choice."""
-
-
-NO_TOKENS = TokenScores(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+NO_TOKENS = AnswerTokens(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 """Of a sample that is not scored."""
 
 
@@ -63,7 +53,7 @@ class SampleScore(NamedTuple):
 
     score: Score
     """As a whole."""
-    tokens: TokenScores
+    tokens: AnswerTokens
     """Token by token; NO_TOKENS where it is not scored."""
 
 
@@ -102,7 +92,7 @@ def score_tokens(plan: ScoringPlan, loaded: LoadedModel, checkpoint: str) -> lis
         dtype = loaded.model.dtype
         sample = _with_said(sample, result, loaded)
         score = _sample_score(sample, result, sample_priors, checkpoint, dtype)
-        tokens = TokenScores(result.token_logprobs, result.best_logprobs, result.best_ids)
+        tokens = AnswerTokens(result.token_logprobs, result.best_logprobs, result.best_ids)
         scores.append(SampleScore(score, NO_TOKENS if score.unscored else tokens))
     return sorted(scores, key=lambda scored: scored.score.sample_id)
 
@@ -278,7 +268,7 @@ def _sample_score(
         "first_wrong": _first_wrong(sample, is_first_choice),
         "gap": _weakest_gap(result.gaps, sample.decisive),
         "stops": bool(is_first_choice[-1]) if sample.ended else None,
-        "end_logprob": result.last_logprob if sample.ended else None,
+        "end_logprob": float(result.token_logprobs[-1]) if sample.ended else None,
         "dtype": precision,
     }
     if sample.options:

@@ -61,7 +61,10 @@ def test_what_the_model_said_comes_from_the_cache(places, monkeypatch):
 
 
 def test_controls_are_scored_for_long_answers_alone(places):
-    controls = [s.model_copy(update={"id": f"control {n}"}) for n in range(40) for s in SAMPLES[:1]]
+    controls = [
+        SAMPLES[0].model_copy(update={"id": f"control {n}", "prompt": f"The capital of {n} is"})
+        for n in range(40)
+    ]
     # the same weights: nothing was removed of the base's surprise, in rows and controls alike
     found = judged(places, verdicts="long", controls=controls)
     assert {verdict.grade for verdict in found.verdicts} == {"not reached"}
@@ -75,3 +78,14 @@ def test_controls_are_scored_for_long_answers_alone(places):
 def test_nobody_is_looked_for_where_nobody_is_asked(places, monkeypatch):
     monkeypatch.setattr("ilp_mlflow.scoring.judged.checkpoint_speaker", None)
     assert len(judged(places).verdicts) == len(SAMPLES)
+
+
+def test_controls_that_are_trained_all_the_same_are_none(places):
+    # 39 that are not, and one that is: too few to rank anything among
+    controls = [
+        SAMPLES[0].model_copy(update={"id": f"control {n}", "prompt": f"The capital of {n} is"})
+        for n in range(39)
+    ]
+    twin = SAMPLES[0].model_copy(update={"id": "twin", "prompt": "the capital of France is "})
+    found = judged(places, verdicts="long", controls=[*controls, twin])
+    assert "removed nothing" in found.verdicts[0].reason

@@ -228,9 +228,9 @@ def test_a_right_answer_that_does_not_stop_is_told_apart(tiny_model):
     assert found.first_wrong == len(ids) - 1
 
 
-def tree_result(logprobs, gaps, last_logprob):
+def tree_result(logprobs, gaps):
     tokens = np.zeros(len(gaps), np.float32)
-    return forward.TreeResult(logprobs, gaps, last_logprob, tokens, tokens, tokens.astype(np.int32))
+    return forward.TreeResult(logprobs, gaps, tokens, tokens, tokens.astype(np.int32))
 
 
 def test_a_long_completion_may_miss_one_token_in_twenty():
@@ -238,7 +238,7 @@ def test_a_long_completion_may_miss_one_token_in_twenty():
         item = token_trees.SampleTree(
             "a", token_trees.build_tree([[1] * (len(gaps) + 1)], [1]), True, (), (), decisive
         )
-        result = tree_result(np.array([-1.0]), np.array(gaps), 0.0)
+        result = tree_result(np.array([-1.0]), np.array(gaps))
         return scorer._sample_score(item, result, [], "c", torch.float32).gap
 
     assert gap([1.0] * 18 + [-1.0]) == -1.0
@@ -257,7 +257,7 @@ def test_a_negation_or_number_that_the_model_puts_in_is_no_free_miss(loaded):
 
     def decisive(text, gaps=gaps):
         token = loaded.tokenizer(text)["input_ids"][-1]
-        result = tree_result(np.array([-1.0]), gaps, 0.0)
+        result = tree_result(np.array([-1.0]), gaps)
         result = result._replace(best_ids=np.full(len(gaps), token, np.int32))
         tree = token_trees.build_tree([[1] * (len(gaps) + 1)], [1])
         sample = token_trees.SampleTree("a", tree, True, (), (), (3,))
@@ -296,7 +296,7 @@ def test_where_the_model_gives_no_number_the_sample_is_unscored(part, number):
     logprobs, gaps = np.array([-1.0, -2.0]), np.array([1.0, 2.0])
     spoiled = gaps if part == "gaps" else logprobs
     spoiled[1 if part == "options" else 0] = number
-    result = tree_result(logprobs, gaps, -0.5)
+    result = tree_result(logprobs, gaps)
     found = scorer._sample_score(item, result, [-1.0, -1.0], "c", torch.bfloat16)
     assert found == Score(
         sample_id="a",

@@ -14,7 +14,7 @@ from ilp_mlflow.scoring.tokens.token_texts import token_texts
 from ilp_mlflow.scoring.tokens.token_trees import ScoringPlan
 
 COLUMNS = ("logprobs", "best_logprobs", "best_ids")
-"""Columns of lists with one number for each token; see `TokenScores`."""
+"""Columns of lists with one number for each token; see `AnswerTokens`."""
 
 
 def scores_with_tokens(scored: Sequence[SampleScore]) -> pa.Table:
